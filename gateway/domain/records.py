@@ -1,0 +1,400 @@
+"""The facts that the whole system exchanges, as frozen values.
+
+Everything that crosses a module's border is one of these. No behaviour beyond trivial derivation belongs here,
+and nothing that reads a clock, a file or the network. Money is Decimal, spans are float seconds from a monotonic
+clock, sizes are integer bytes, moments are aware UTC. Unknown is None, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+
+
+class Provenance(StrEnum):
+    """What an answer comes from; read from the engine's own replies, never from the registry."""
+
+    REAL = "real"
+    """The registry's weights, on the hardware named."""
+    STAND_IN = "stand_in"
+    """A real engine with the project's tiny random weights."""
+    SIMULATED = "simulated"
+    """The simulated engine."""
+    UNKNOWN = "unknown"
+    """The engine did not say enough to tell."""
+
+
+class Confidence(StrEnum):
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """Where a registry fact came from. `source` is a key of the registry's `sources` table or plain words."""
+
+    source: str
+    confidence: Confidence
+    note: str | None = None
+
+
+# --- candidates ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProgrammeEvent:
+    """One dated step of a consortium through the programme, e.g. selected, passed, out."""
+
+    on: date
+    status: str
+    sourced: Sourced
+
+
+@dataclass(frozen=True, slots=True)
+class Consortium:
+    id: str
+    name_ko: str
+    name_en: str
+    programme_status: str
+    """in | out | not_selected | unknown, as of the registry's date."""
+    events: tuple[ProgrammeEvent, ...] = ()
+    partners: tuple[str, ...] = ()
+    demand_organisations: tuple[str, ...] = ()
+    gpu_supply: str | None = None
+    focus: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MlaShape:
+    """Multi-head latent attention: one compressed latent per token and layer, shared by all heads."""
+
+    kv_lora_rank: int
+    qk_rope_head_dim: int
+    q_lora_rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoeShape:
+    experts: int
+    experts_per_token: int
+    shared_experts: int = 0
+    expert_ffn: int | None = None
+    dense_layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What arithmetic needs to know about a checkpoint. None = unknown."""
+
+    params: int | None = None
+    active_params: int | None = None
+    """Parameters read per token; equals `params` for dense models. None for a mixture whose share is unknown."""
+    layers: int | None = None
+    hidden: int | None = None
+    ffn: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    vocab: int | None = None
+    tied_embeddings: bool | None = None
+    context: int | None = None
+    sliding_window: int | None = None
+    """Window in tokens of the local layers, None when there are none."""
+    global_layers: int | None = None
+    """Layers with full attention; equals `layers` when there is no window."""
+    mla: MlaShape | None = None
+    moe: MoeShape | None = None
+    dtype: str = "bfloat16"
+    facts: Mapping[str, Sourced] = field(default_factory=dict)
+    """Source and confidence by field name."""
+
+    @property
+    def is_dense(self) -> bool:
+        return self.moe is None
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    id: str | None
+    commercial: bool | None
+    """True, False, or None where nobody has read the terms."""
+    notice: str | None = None
+    sourced: Sourced | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSwitch:
+    """How a request turns reasoning on or off: a chat_template_kwargs name, or a body field."""
+
+    name: str
+    place: str
+    """chat_template_kwargs | body"""
+    default: str | None
+    sourced: Sourced | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiPrice:
+    """List price of a hosted API, per million tokens, before tax."""
+
+    currency: str
+    input_per_mtok: Decimal
+    output_per_mtok: Decimal
+    cached_input_per_mtok: Decimal | None = None
+    on: date | None = None
+    sourced: Sourced | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A statement somebody made about a model, to be answered with evidence."""
+
+    id: str
+    text: str
+    metric: str | None
+    """e.g. fits_single_gpu, ttft_s, tpot_s, output_tokens_per_s; None where nothing here can test it."""
+    value: Decimal | None
+    unit: str | None
+    gpu: str | None
+    gpus: int | None
+    sourced: Sourced
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The four limits on waiting, in seconds. There is no "never"."""
+
+    connect_s: float = 2.0
+    first_token_s: float = 120.0
+    idle_s: float = 60.0
+    total_s: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One engine address that serves a model. `url` has no trailing slash and no /v1 unless the vendor's does."""
+
+    id: str
+    """Unique in the registry: "<model id>/<n>" unless named."""
+    model_id: str
+    url: str
+    weight: float = 1.0
+    gpu: str | None = None
+    gpus: int = 1
+    host: str | None = None
+    """What physically serves it: two replicas with the same host share hardware. None = the url's host name."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the upstream key."""
+
+
+class ServingKind(StrEnum):
+    VLLM = "vllm"
+    OPENAI_API = "openai_api"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    kind: ServingKind
+    served_model_name: str
+    """The name sent upstream; the model's id unless given."""
+    min_vllm: str | None = None
+    max_vllm: str | None = None
+    backend: str | None = None
+    """vllm_native | vllm_transformers | vllm_plugin | vllm_legacy, where kind is vllm."""
+    trust_remote_code: bool = False
+    args: tuple[str, ...] = ()
+    reason: str | None = None
+    """Why nothing can serve it, in words for a caller, where that is so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    repo: str | None = None
+    revision: str | None = None
+    architecture: str | None = None
+    dtype: str = "bfloat16"
+    size_bytes: int | None = None
+    """Bytes of the published files, where known; otherwise derived from the parameter count."""
+    sourced: Sourced | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    id: str
+    serving: Serving
+    consortium_id: str | None = None
+    name: str | None = None
+    released: date | None = None
+    weights: Weights = Weights()
+    shape: ModelShape | None = None
+    licence: Licence = Licence(id=None, commercial=None)
+    reasoning: ReasoningSwitch | None = None
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    """Among: chat, completions, reasoning, tools, structured_output, vision, embeddings."""
+    price: ApiPrice | None = None
+    claims: tuple[Claim, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    notes: str | None = None
+
+    @property
+    def is_servable(self) -> bool:
+        return self.serving.kind is not ServingKind.NONE and self.serving.reason is None
+
+
+# --- hardware and prices ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPrice:
+    per_hour: Decimal
+    currency: str
+    tier: str
+    """on_demand | reserved | spot | list_low | list_high | list_median"""
+    provider: str
+    on: date
+    sourced: Sourced
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    id: str
+    name: str
+    memory_bytes: int
+    """What the driver reports where known, otherwise the nominal size."""
+    bandwidth_bytes_per_s: float
+    bf16_flops: float | None
+    """Dense, without sparsity."""
+    fp8_flops: float | None
+    watts: int | None
+    sourced: Sourced
+    prices: tuple[GpuPrice, ...] = ()
+    """The first entry is the one used when nobody says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrencyRate:
+    """How many `quote` one `base` buys, on a date."""
+
+    base: str
+    quote: str
+    rate: Decimal
+    on: date
+    sourced: Sourced
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The whole registry file, validated. `sha256` is of the file's bytes."""
+
+    models: Mapping[str, Model]
+    consortia: Mapping[str, Consortium]
+    gpus: Mapping[str, Gpu]
+    rates: tuple[CurrencyRate, ...]
+    sources: Mapping[str, str]
+    as_of: date | None
+    sha256: str
+
+    def routable(self) -> tuple[Model, ...]:
+        """Models that something could serve and that have a replica."""
+        return tuple(model for model in self.models.values() if model.is_servable and model.replicas)
+
+
+# --- one call -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `source`: engine (its own usage), counted (events seen before the end), unknown."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    source: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Spans of one call in seconds, by the definitions of docs/measurement.md. None = not measurable for this call."""
+
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    """First token-bearing event - request accepted. None for whole answers."""
+    ttfot_s: float | None = None
+    """First output (non-reasoning) token - request accepted."""
+    tpot_s: float | None = None
+    """(c_last - c_1) / (N - n_1); None when N - n_1 < 1 or the answer was not streamed."""
+    e2e_s: float | None = None
+    """c_last - request accepted; for whole answers, body complete - request accepted."""
+    overhead_s: float | None = None
+    """Gateway time outside the queue and the engine, up to the moment the request was handed to the engine."""
+    token_events: int = 0
+    first_event_tokens: int | None = None
+    """n_1 of the TPOT formula."""
+    first_event_source: str | None = None
+    """assumed (1) | running_usage | token_ids | logprobs"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call cost. basis: api_price | gpu_time | gpu_time_provisional | unknown (then amount is None, with reason)."""
+
+    amount: Decimal | None
+    currency: str | None
+    basis: str
+    reason: str | None = None
+
+
+class CallStatus(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    """The client left."""
+    TRUNCATED = "upstream_truncated"
+    """The engine failed after its first byte."""
+    INTERRUPTED = "interrupted"
+    """The gateway died while the call was in flight; found at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOpened:
+    """Written before dispatch, so that even a killed gateway knows that the call existed."""
+
+    id: str
+    request_id: str
+    started_at: datetime
+    model: str
+    endpoint: str
+    streamed: bool
+    comparison_id: str | None = None
+    run_id: str | None = None
+    client_retry: int | None = None
+    """x-stainless-retry-count, where the client sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request through the gateway, however it ended. Exactly one per call; no text."""
+
+    opened: CallOpened
+    ended_at: datetime
+    status: CallStatus
+    http_status: int | None
+    replica: str | None
+    provenance: Provenance
+    attempts: int
+    error_type: str | None
+    error_code: str | None
+    error_message: str | None
+    finish_reason: str | None
+    usage: Usage
+    timing: Timing
+    cost: Cost

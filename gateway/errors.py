@@ -1,0 +1,153 @@
+"""Every way a request can fail, as exceptions that know their OpenAI error envelope.
+
+Raise the most telling one where the problem is known; `relay` and `api` turn it into a response in one place each.
+
+    SimsaError
+    ├── InvalidRequest            400 invalid_request_error
+    │   ├── RequestTooLarge       413 request_too_large
+    │   └── ModelNotFound         404 model_not_found
+    ├── RouteNotFound             404 / 405
+    ├── AuthenticationFailed      401 invalid_api_key
+    ├── NoReplica                 503 no_replica
+    ├── Unavailable               503 draining, recorder_unavailable, upstream_busy
+    └── UpstreamError             502 upstream_error
+        ├── UpstreamAuth          502 upstream_auth
+        ├── UpstreamTimeout       504 upstream_timeout
+        └── UpstreamTruncated     502 upstream_truncated (an event, after the first byte)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SimsaError(Exception):
+    """Base of all. `message` says what was wrong, where, and what would be right."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+    def envelope(self) -> dict[str, Any]:
+        """The OpenAI error body."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("retry-after", str(self.retry_after_s))] if self.retry_after_s is not None else []
+
+
+class InvalidRequest(SimsaError):
+    status = 400
+    kind = "invalid_request_error"
+
+
+class RequestTooLarge(InvalidRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class ModelNotFound(InvalidRequest):
+    status = 404
+    code = "model_not_found"
+
+
+class RouteNotFound(InvalidRequest):
+    status = 404
+    code = "route_not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("allow", self.allow)]
+
+
+class NotFound(InvalidRequest):
+    """One of our own resources does not exist."""
+
+    status = 404
+    code = "not_found"
+
+
+class AuthenticationFailed(SimsaError):
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("www-authenticate", "Bearer")]
+
+
+class NoReplica(SimsaError):
+    status = 503
+    code = "no_replica"
+
+
+class Unavailable(SimsaError):
+    """The gateway cannot take the request now; trying again later may work."""
+
+    status = 503
+    code = "unavailable"
+
+
+class UpstreamError(SimsaError):
+    """The engine could not be reached or answered with a failure of its own."""
+
+    status = 502
+    kind = "upstream_error"
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: nothing was sent, so another replica may be tried."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamAuth(UpstreamError):
+    code = "upstream_auth"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamTruncated(UpstreamError):
+    """The engine failed after its first byte; never retried."""
+
+    code = "upstream_truncated"
+
+
+class RegistryInvalid(Exception):
+    """The registry file has errors; `problems` has one line each."""
+
+    def __init__(self, path: str, problems: list[str]) -> None:
+        super().__init__(f"{path}: {len(problems)} problem(s)\n" + "\n".join(problems))
+        self.path = path
+        self.problems = problems
+
+
+class StartRefused(Exception):
+    """The gateway will not start; the message says why and how to mend it. Exit code 2."""

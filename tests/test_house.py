@@ -1,0 +1,122 @@
+"""The house rules that a machine can check: reading order, purity of the middle, documented settings."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gateway"
+
+# The reading order is the import order: a module imports only from what stands above it.
+HOUSE = [
+    "gateway",
+    "gateway.domain",
+    "gateway.domain.records",
+    "gateway.domain.sse",
+    "gateway.domain.meter",
+    "gateway.domain.stats",
+    "gateway.domain.cost",
+    "gateway.domain.feasibility",
+    "gateway.domain.routing",
+    "gateway.domain.engine_model",
+    "gateway.errors",
+    "gateway.settings",
+    "gateway.registry_schema",
+    "gateway.registry",
+    "gateway.tables",
+    "gateway.store",
+    "gateway.telemetry",
+    "gateway.upstream",
+    "gateway.recorder",
+    "gateway.fleet",
+    "gateway.access",
+    "gateway.request_body",
+    "gateway.dispatch",
+    "gateway.relay",
+    "gateway.evidence",
+    "gateway.comparison",
+    "gateway.checkpoints",
+    "gateway.simulated_text",
+    "gateway.simulator",
+    "gateway.processes",
+    "gateway.api",
+    "gateway.api.deps",
+    "gateway.api.schemas",
+    "gateway.api.openai",
+    "gateway.api.models",
+    "gateway.api.comparisons",
+    "gateway.api.ops",
+    "gateway.app",
+    "gateway.server",
+    "gateway.prompts",
+    "gateway.console",
+    "gateway.up",
+    "gateway.cli",
+    "gateway.__main__",
+]
+OUTSIDE_ORDER = ("gateway.migrations",)
+PURE_LIBRARIES = {"numpy", "scipy"}
+IMPURE_STDLIB = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time", "io"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> dict[str, Path]:
+    found = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return {name: path for name, path in found.items() if not name.startswith(OUTSIDE_ORDER)}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that the file imports, resolved to the deepest module of ours that exists."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            names.update(f"{module}.{a.name}" if f"{module}.{a.name}" in HOUSE else module for a in node.names)
+    return names
+
+
+def test_every_module_has_its_place_in_the_reading_order() -> None:
+    assert sorted(modules()) == sorted(HOUSE)
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_module_imports_only_from_above(name: str) -> None:
+    above = set(HOUSE[: HOUSE.index(name)])
+    ours = {i for i in imports_of(modules()[name]) if i == "gateway" or i.startswith("gateway.")}
+    assert ours <= above, f"{name} imports from below itself: {sorted(ours - above)}"
+
+
+@pytest.mark.parametrize("name", [n for n in HOUSE if n.startswith("gateway.domain")])
+def test_domain_is_pure(name: str) -> None:
+    path = modules()[name]
+    foreign = {i.split(".")[0] for i in imports_of(path)} - {"gateway"}
+    assert foreign <= (set(sys.stdlib_module_names) - IMPURE_STDLIB) | PURE_LIBRARIES
+    tree = ast.parse(path.read_text())
+    assert not [n for n in ast.walk(tree) if isinstance(n, (ast.Await, ast.AsyncFunctionDef))]
+    calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert not {"open", "datetime.now", "datetime.utcnow", "date.today"} & set(calls)
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_module_says_what_it_is_for(name: str) -> None:
+    assert ast.get_docstring(ast.parse(modules()[name].read_text())), f"{name} has no docstring"
+
+
+def test_only_settings_reads_the_environment() -> None:
+    allowed = {"gateway.settings"}
+    for name, path in modules().items():
+        if name not in allowed:
+            text = path.read_text()
+            assert "os.environ" not in text, f"{name} reads the environment"
+            assert "getenv(" not in text, f"{name} reads the environment"
