@@ -21,15 +21,20 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SIMSA_", frozen=True, extra="ignore")
 
-    host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an admin key.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; anything but loopback needs an admin key."
+    )
     port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
-    data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
+    data_dir: Path = Field(
+        Path(".simsa"), description="Directory for the database, the spool and generated files."
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database; a SQLite file in the data directory by default."
     )
     admin_key: SecretStr | None = Field(
-        None, description="Key that opens every route; without it only loopback is listened on and no key is asked."
+        None,
+        description="Key that opens every route; without it only loopback is listened on and no key is asked.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level that is logged."
@@ -44,7 +49,10 @@ class Settings(BaseSettings):
         64 * 1024 * 1024, gt=0, description="Largest whole answer in bytes taken from an engine."
     )
     max_attempts: int = Field(
-        3, ge=1, le=10, description="Replicas tried for one call before its first byte, the first one included."
+        3,
+        ge=1,
+        le=10,
+        description="Replicas tried for one call before its first byte, the first one included.",
     )
     health_interval_s: float = Field(2.0, gt=0, description="Seconds between looks at each replica.")
     health_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica has to answer a look.")
@@ -65,10 +73,14 @@ class Settings(BaseSettings):
         16 * 1024 * 1024, gt=0, description="Size in bytes at which the spool starts a new segment."
     )
     recorder_queue: int = Field(
-        100_000, gt=0, description="Records held in memory while the database is away; over it new calls are refused."
+        100_000,
+        gt=0,
+        description="Records held in memory while the database is away; over it new calls are refused.",
     )
     recorder_batch: int = Field(500, gt=0, description="Records written to the database in one transaction.")
-    recorder_flush_s: float = Field(0.25, gt=0, description="Longest time in seconds a record waits for its batch.")
+    recorder_flush_s: float = Field(
+        0.25, gt=0, description="Longest time in seconds a record waits for its batch."
+    )
     comparison_timeout_s: float = Field(
         600.0, gt=0, description="Seconds one comparison may take, all sides together."
     )

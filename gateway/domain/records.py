@@ -66,6 +66,7 @@ class Consortium:
     demand_organisations: tuple[str, ...] = ()
     gpu_supply: str | None = None
     focus: str | None = None
+    sourced: Sourced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One engine address that serves a model. `url` has no trailing slash and no /v1 unless the vendor's does."""
+    """One engine address that serves a model: `url` + `base_path` + "/chat/completions"; `url` ends without a slash."""
 
     id: str
     """Unique in the registry: "<model id>/<n>" unless named."""
@@ -189,6 +190,8 @@ class Replica:
     """What physically serves it: two replicas with the same host share hardware. None = the url's host name."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the upstream key."""
+    base_path: str = "/v1"
+    """What stands between `url` and `/chat/completions`."""
 
 
 class ServingKind(StrEnum):
@@ -243,6 +246,8 @@ class Model:
     replicas: tuple[Replica, ...] = ()
     timeouts: Timeouts = Timeouts()
     notes: str | None = None
+    facts: Mapping[str, Sourced] = field(default_factory=dict)
+    """Source and confidence of released, capabilities, parsers and serving, where stated."""
 
     @property
     def is_servable(self) -> bool:
@@ -345,7 +350,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call cost. basis: api_price | gpu_time | gpu_time_provisional | unknown (then amount is None, with reason)."""
+    """What a call cost. basis: api_price | gpu_time | gpu_time_provisional | unknown (amount None, with the reason)."""
 
     amount: Decimal | None
     currency: str | None

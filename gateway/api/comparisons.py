@@ -1,0 +1,216 @@
+"""Comparisons over HTTP: ask, list, read back, export.
+
+A comparison is answered by a response that runs it itself, beside a watcher for the client leaving, so that nobody
+computes for a reader who is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
+
+from gateway.api.deps import Gateway, RequireKey, Services
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer
+from gateway.comparison import COMPARISON_FINISHED, ComparisonEvent
+from gateway.comparison_export import csv_head, csv_rows, json_line
+from gateway.comparison_object import comparison_object
+from gateway.dispatch import CLIENT_GONE
+from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.relay import JSON, ClientLeft, read_body, run_until_client_leaves
+from gateway.relay import Receive as RelayReceive
+from gateway.store import Comparison
+
+router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey])
+
+Events = AsyncGenerator[ComparisonEvent, None]
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
+    401: {"model": ErrorAnswer, "description": "missing or invalid key"},
+    503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
+}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
+_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ComparisonRequest.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "",
+    summary="Ask several models the same question",
+    response_model=ComparisonOut,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        **_REFUSALS,
+        **_NOT_FOUND,
+        **_TOO_LARGE,
+    },
+    openapi_extra=_BODY,
+)
+async def create_comparison(request: Request, services: Gateway) -> Response:
+    """Every side is an ordinary call; one that fails ends with its own error and the others go on.
+
+    The answer is 200 also where sides failed: see `status` and `error` of each. A model that does not exist or that
+    nothing can serve fails the whole request before anything is asked. With `stream: true` the events are
+    `side.started`, `side.delta`, `side.finished` (each with `side`, the position in `models`) and
+    `comparison.finished` with the whole object. Leaving ends all sides.
+    """
+    if services.is_draining:
+        raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
+    try:
+        asked = await _read(request, services)
+    except ClientLeft:
+        return Response(status_code=CLIENT_GONE)
+    events = services.comparisons.run(asked.question(), request.state.request_id)
+    return _Answer(events, _write_stream if asked.stream else _write_whole)
+
+
+@router.get(
+    "",
+    summary="Stored comparisons, newest first",
+    response_model=ComparisonPage,
+    responses={**_REFUSALS, **_NOT_FOUND},
+)
+async def list_comparisons(
+    services: Gateway,
+    limit: Annotated[int, Query(ge=1, le=100, description="Comparisons a page.")] = 20,
+    before: Annotated[str | None, Query(description="`next_before` of the page before.")] = None,
+) -> dict[str, Any]:
+    if before is not None and await services.store.get_comparison(before) is None:
+        raise _no_comparison(before, param="before")
+    found = await services.store.list_comparisons(limit + 1, before)
+    page = found[:limit]
+    return {
+        "data": [comparison_object(comparison) for comparison in page],
+        "next_before": page[-1].id if len(found) > limit else None,
+    }
+
+
+@router.get(
+    "/export",
+    summary="Every stored comparison as a file",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"},
+        **_REFUSALS,
+    },
+)
+async def export_comparisons(
+    services: Gateway,
+    format: Annotated[  # noqa: A002  the query's name
+        Literal["jsonl", "csv"], Query(description="jsonl: one object a line. csv: one row a side, for spreadsheets.")
+    ] = "jsonl",
+) -> StreamingResponse:
+    if format == "csv":
+        pieces, kind = _export(services, csv_rows), "text/csv; charset=utf-8"
+        head = csv_head()
+    else:
+        pieces, kind = _export(services, json_line), "application/x-ndjson; charset=utf-8"
+        head = b""
+    first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
+    headers = {"content-disposition": f'attachment; filename="comparisons.{format}"', "x-accel-buffering": "no"}
+    return StreamingResponse(_joined(head + first, pieces), media_type=kind, headers=headers)
+
+
+@router.get(
+    "/{comparison_id}",
+    summary="One stored comparison",
+    response_model=ComparisonOut,
+    responses={**_REFUSALS, **_NOT_FOUND},
+)
+async def get_comparison(comparison_id: str, services: Gateway) -> dict[str, Any]:
+    found = await services.store.get_comparison(comparison_id)
+    if found is None:
+        raise _no_comparison(comparison_id)
+    return comparison_object(found)
+
+
+async def _read(request: Request, services: Services) -> ComparisonRequest:
+    settings = services.settings
+    raw = await read_body(request.scope, cast("RelayReceive", request.receive), settings.max_body_bytes)
+    if len(raw) > settings.off_loop_body_bytes:
+        return await asyncio.to_thread(_parse, raw)
+    return _parse(raw)
+
+
+def _parse(raw: bytes) -> ComparisonRequest:
+    """Strict JSON first: a NaN or an infinite number could be neither stored nor sent on."""
+    try:
+        return ComparisonRequest.model_validate(msgspec.json.decode(raw))
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("The request body is not valid UTF-8.") from error
+    except RecursionError as error:
+        raise InvalidRequest("The request body is nested too deeply.") from error
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
+
+
+def _no_comparison(comparison_id: str, param: str | None = None) -> NotFound:
+    return NotFound(f"There is no comparison '{comparison_id[:128]}'. See GET /api/comparisons.", param=param)
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+class _Answer(Response):
+    """Runs the comparison while it answers; the client leaving ends every side at once."""
+
+    def __init__(self, events: Events, write: Callable[[Events, Send], Coroutine[Any, Any, None]]) -> None:
+        super().__init__()
+        self._events = events
+        self._write = write
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await run_until_client_leaves(cast("RelayReceive", receive), self._write(self._events, send))
+
+
+async def _write_stream(events: Events, send: Send) -> None:
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async with aclosing(events):
+        async for name, data in events:
+            body = b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _write_whole(events: Events, send: Send) -> None:
+    whole = b""
+    async with aclosing(events):
+        async for name, data in events:
+            if name == COMPARISON_FINISHED:
+                whole = msgspec.json.encode(data)
+    headers = [JSON, (b"content-length", b"%d" % len(whole))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": whole})
+
+
+async def _export(services: Services, write: Callable[[dict[str, Any]], bytes]) -> AsyncGenerator[bytes, None]:
+    comparison: Comparison
+    async for comparison in services.store.iter_comparisons():
+        yield write(comparison_object(comparison))
+
+
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece

@@ -1,0 +1,156 @@
+"""Which models there are: the OpenAI list of what answers now, and our own list of every candidate with its reasons."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+
+from gateway.api.deps import Gateway, RequireKey, Services
+from gateway.domain.records import Model, Provenance
+from gateway.errors import InvalidRequest, ModelNotFound, NotFound
+from gateway.evidence import estimate_on, feasibility_summary
+from gateway.fleet import ReplicaState
+from gateway.relay import find_model
+
+router = APIRouter(dependencies=[RequireKey])
+
+
+@router.get("/v1/models", tags=["openai"], summary="Models that answer now")
+async def list_models(services: Gateway) -> dict[str, Any]:
+    registry = services.registry.current
+    entries = [
+        _openai_entry(services, model, live) for model in registry.routable() if (live := services.fleet.live(model.id))
+    ]
+    return {"object": "list", "data": entries}
+
+
+@router.get("/v1/models/{model_id:path}", tags=["openai"], summary="One model that answers now")
+async def get_model(model_id: str, services: Gateway) -> dict[str, Any]:
+    model = find_model(services.registry.current, model_id)
+    live = services.fleet.live(model.id)
+    if not live:
+        raise ModelNotFound(f"No live replica serves '{model_id}' at the moment.", param="model")
+    return _openai_entry(services, model, live)
+
+
+@router.get("/api/models", tags=["models"], summary="Every candidate of the registry, servable or not")
+async def list_candidates(services: Gateway) -> dict[str, Any]:
+    registry = services.registry.current
+    return {
+        "as_of": registry.as_of,
+        "registry_sha256": registry.sha256,
+        "data": [_candidate(services, model) for model in registry.models.values()],
+    }
+
+
+@router.get("/api/feasibility", tags=["feasibility"], summary="Predicted: does a model fit one GPU")
+async def feasibility(
+    services: Gateway,
+    model: str | None = None,
+    gpu: str | None = None,
+    context: int | None = None,
+    concurrency: int = 1,
+) -> dict[str, Any]:
+    """Registry facts in, verdict and reasons out; a prediction, nothing measured. Without `model`: every candidate."""
+    registry = services.registry.current
+    gpu_id = gpu or services.settings.feasibility_gpu
+    if gpu_id not in registry.gpus:
+        raise InvalidRequest(f"There is no GPU '{gpu_id}': known are {', '.join(sorted(registry.gpus))}", param="gpu")
+    if model is not None and model not in registry.models:
+        raise NotFound(f"There is no model '{model}'. See GET /api/models.", param="model")
+    if concurrency < 1 or (context is not None and context < 1):
+        raise InvalidRequest("context and concurrency must be at least 1", param="concurrency")
+    models = [registry.models[model]] if model is not None else list(registry.models.values())
+    rows = []
+    for candidate in models:
+        estimate = estimate_on(
+            candidate,
+            registry,
+            gpu_id=gpu_id,
+            context=context or services.settings.feasibility_context,
+            concurrency=concurrency,
+        )
+        rows.append({"model": candidate.id, **feasibility_summary(estimate)})
+    return {"basis": "predicted", "data": rows}
+
+
+def _openai_entry(services: Services, model: Model, live: list[ReplicaState]) -> dict[str, Any]:
+    lengths = [state.max_model_len for state in live if state.max_model_len is not None]
+    released = model.released
+    created = int(datetime(released.year, released.month, released.day, tzinfo=UTC).timestamp()) if released else 0
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": created,
+        "owned_by": model.consortium_id or "simsa",
+        "root": live[0].root,
+        "max_model_len": min(lengths) if lengths else None,
+        "simsa": {
+            "name": model.name,
+            "consortium": _consortium(services, model),
+            "provenance": _provenance(live),
+            "simulated": any(state.provenance is Provenance.SIMULATED for state in live),
+            "licence": _licence(model),
+            "replicas": len(live),
+        },
+    }
+
+
+def _candidate(services: Services, model: Model) -> dict[str, Any]:
+    states = services.fleet.states_of(model.id)
+    live = [state for state in states if state.is_up]
+    return {
+        "id": model.id,
+        "name": model.name,
+        "consortium": _consortium(services, model),
+        "serving": model.serving.kind.value,
+        "answers_now": bool(live),
+        "reason": None if live else why_silent(model, states),
+        "provenance": _provenance(live),
+        "replicas": [
+            {
+                "id": state.replica.id,
+                "up": state.is_up,
+                "reason": state.reason or None,
+                "provenance": state.provenance.value,
+                "provenance_reason": state.provenance_reason,
+                "in_flight": state.in_flight,
+                "gpu": state.replica.gpu,
+            }
+            for state in states
+        ],
+        "licence": _licence(model),
+        "capabilities": sorted(model.capabilities),
+        "context": model.shape.context if model.shape else None,
+        "params": model.shape.params if model.shape else None,
+    }
+
+
+def why_silent(model: Model, states: list[ReplicaState]) -> str:
+    """Why a listed model does not answer now, in words."""
+    if not model.is_servable:
+        return model.serving.reason or "nothing serves it"
+    if states:
+        return "; ".join(f"{state.replica.id}: {state.reason}" for state in states)
+    if model.replicas:
+        return "the key of its API is not in the environment"
+    return "no engine is configured for it"
+
+
+def _consortium(services: Services, model: Model) -> dict[str, str] | None:
+    consortium = services.registry.current.consortia.get(model.consortium_id or "")
+    if consortium is None:
+        return None
+    return {"id": consortium.id, "name_ko": consortium.name_ko, "name_en": consortium.name_en}
+
+
+def _provenance(live: list[ReplicaState]) -> str:
+    """The replicas' common provenance; unknown where they differ, because nobody can say which one answers."""
+    kinds = {state.provenance for state in live}
+    return kinds.pop().value if len(kinds) == 1 else Provenance.UNKNOWN.value
+
+
+def _licence(model: Model) -> dict[str, Any]:
+    return {"id": model.licence.id, "commercial": model.licence.commercial, "notice": model.licence.notice}

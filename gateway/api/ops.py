@@ -1,0 +1,66 @@
+"""Is it alive, is it ready, how busy: three routes without a key, and without detail for callers who have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from gateway.api.deps import Gateway, Services
+from gateway.errors import AuthenticationFailed
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health", summary="Live: the process answers")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/ready", summary="Ready: store open, a live replica, not draining", responses={503: {}})
+async def ready(request: Request, services: Gateway) -> JSONResponse:
+    problems = readiness_problems(services)
+    body: dict[str, Any] = {"status": "not ready" if problems else "ready"}
+    if _may_see_detail(request, services):
+        body["problems"] = problems
+        body["registry_problem"] = services.registry.problem
+    return JSONResponse(body, status_code=503 if problems else 200)
+
+
+@router.get("/metrics", summary="Prometheus series", response_class=Response)
+async def metrics(services: Gateway) -> Response:
+    observe_recorder(services)
+    return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def readiness_problems(services: Services) -> list[str]:
+    """Why no new request should be sent here; empty when ready."""
+    problems: list[str] = []
+    if services.is_draining:
+        problems.append("shutting down")
+    if not services.fleet.has_live_replica:
+        problems.append("no live replica")
+    if not services.recorder.accepting:
+        problems.append("records cannot be kept")
+    return problems
+
+
+def observe_recorder(services: Services) -> None:
+    stats = services.recorder.stats()
+    telemetry = services.telemetry
+    telemetry.recorder_queued.set(stats.queued)
+    telemetry.recorder_lag.set(stats.lag_s)
+    telemetry.recorder_written.set(stats.written)
+    telemetry.recorder_lost.set(stats.lost)
+    telemetry.recorder_interrupted.set(stats.interrupted)
+    telemetry.recorder_failing.labels("database").set(stats.database_failing is not None)
+    telemetry.recorder_failing.labels("spool").set(stats.spool_failing is not None)
+
+
+def _may_see_detail(request: Request, services: Services) -> bool:
+    try:
+        services.access.check(request.scope["headers"])
+    except AuthenticationFailed:
+        return False
+    return True

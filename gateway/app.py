@@ -1,0 +1,243 @@
+"""Builds the gateway: `create_app(settings)` makes everything, inside the lifespan, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway import __version__
+from gateway.access import Access
+from gateway.api import comparisons, models, ops
+from gateway.api.deps import Services
+from gateway.api.openai import describe_relay
+from gateway.comparison import Comparisons
+from gateway.dispatch import Dispatcher
+from gateway.domain.records import Registry
+from gateway.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
+from gateway.evidence import estimate_on
+from gateway.fleet import Fleet
+from gateway.live_registry import LiveRegistry
+from gateway.recorder import Recorder
+from gateway.relay import ENDPOINTS, Message, Receive, Relay, Scope, Send, request_id_of
+from gateway.settings import Settings
+from gateway.store import Store
+from gateway.telemetry import Telemetry
+from gateway.upstream import Upstream
+
+LOOP_LAG_INTERVAL_S = 0.5
+_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
+
+
+class GatewayApp:
+    """The ASGI application: the relay's routes first, everything else to the framework."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.services: Services | None = None
+        self.start_error: Exception | None = None
+        """Why the start failed, for whoever runs the server."""
+        self._relay: Relay | None = None
+        self._api = _build_api(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if scope["path"] in ENDPOINTS:
+                assert self._relay is not None
+                await self._relay(scope, receive, send)
+            else:
+                await self._serve_api(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    def begin_draining(self) -> None:
+        """Take no new calls; those in flight go on."""
+        if self.services is not None and self._relay is not None:
+            self.services.is_draining = True
+            self._relay.is_draining = True
+
+    @asynccontextmanager
+    async def lifespan(self, _api: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with _running(self.settings) as services:
+                self.services = self._api.state.services = services
+                self._relay = Relay(services.dispatcher, services.access)
+                yield
+        except Exception as error:
+            self.start_error = error
+            raise
+
+    async def _serve_api(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Our own routes: a request id on every answer, and a count."""
+        request_id = request_id_of(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        services = self.services
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if services is not None:
+                    group = next((name for prefix, name in _GROUPS if scope["path"].startswith(prefix)), "ops")
+                    services.telemetry.count_own(group, message["status"])
+            await send(message)
+
+        await self._api(scope, receive, send_marked)
+
+
+def create_app(settings: Settings) -> GatewayApp:
+    """The application for these settings; nothing is opened before its lifespan starts."""
+    return GatewayApp(settings)
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Services]:
+    """Every part of the gateway, started in order and stopped in reverse."""
+    settings.refuse_open_door()
+    now = time.perf_counter
+    telemetry = Telemetry(log_level=settings.log_level)
+    upstream = Upstream(idle_connections=settings.upstream_idle_connections)
+    fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
+    live = LiveRegistry(settings.registry, lambda registry: _take_registry(registry, live, fleet, telemetry, settings))
+    _make_directory(settings)
+    store = await Store.open(settings.database)
+    recorder = Recorder(settings.data_dir / "spool", store, settings=settings)
+    try:
+        await recorder.start()
+        dispatcher = Dispatcher(
+            settings=settings,
+            upstream=upstream,
+            fleet=fleet,
+            recorder=recorder,
+            telemetry=telemetry,
+            registry=lambda: live.current,
+            now=now,
+        )
+        services = Services(
+            settings=settings,
+            registry=live,
+            fleet=fleet,
+            dispatcher=dispatcher,
+            store=store,
+            recorder=recorder,
+            telemetry=telemetry,
+            comparisons=Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now),
+            access=Access(settings.admin_key),
+            now=now,
+        )
+        _take_registry(live.current, live, fleet, telemetry, settings)
+        background = [
+            asyncio.create_task(live.watch(settings.registry_poll_s), name="registry watch"),
+            asyncio.create_task(_measure_loop_lag(telemetry), name="loop lag"),
+        ]
+        try:
+            yield services
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await fleet.stop()
+            upstream.close()
+    finally:
+        await recorder.stop()
+        await store.close()
+
+
+def _make_directory(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartRefused(f"SIMSA_DATA_DIR={settings.data_dir} cannot be made: {error.strerror}") from error
+
+
+def _take_registry(
+    registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry, settings: Settings
+) -> None:
+    """Put a registry to use: watch its replicas, show its identity and its one-GPU verdicts."""
+    fleet.apply(registry)
+    telemetry.registry_valid.set(live.problem is None)
+    telemetry.registry_info.clear()
+    telemetry.registry_info.labels(registry.sha256).set(1)
+    telemetry.feasibility_fits.clear()
+    telemetry.feasibility_headroom.clear()
+    gpu_id = settings.feasibility_gpu
+    for model in registry.routable():
+        estimate = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context, concurrency=1)
+        if estimate is not None and estimate.headroom_bytes is not None:
+            telemetry.feasibility_fits.labels(model.id, gpu_id).set(estimate.verdict == "fits")
+            telemetry.feasibility_headroom.labels(model.id, gpu_id).set(estimate.headroom_bytes.likely)
+
+
+async def _measure_loop_lag(telemetry: Telemetry) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        before = loop.time()
+        await asyncio.sleep(LOOP_LAG_INTERVAL_S)
+        telemetry.loop_lag.set(max(0.0, loop.time() - before - LOOP_LAG_INTERVAL_S))
+
+
+def _build_api(app: GatewayApp) -> FastAPI:
+    api = FastAPI(
+        title="Simsa",
+        version=__version__,
+        summary="Inference gateway that turns claims about candidate language models into evidence",
+        lifespan=app.lifespan,
+        redoc_url=None,
+    )
+    for router in (ops.router, models.router, comparisons.router):
+        api.include_router(router)
+    api.add_exception_handler(SimsaError, _answer_ours)
+    api.add_exception_handler(HTTPException, _answer_framework)
+    api.add_exception_handler(RequestValidationError, _answer_validation)
+    api.add_exception_handler(Exception, _answer_unexpected)
+
+    def openapi() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            document = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
+            api.openapi_schema = describe_relay(document)
+        return api.openapi_schema
+
+    api.openapi = openapi  # type: ignore[method-assign]
+    return api
+
+
+def _response(error: SimsaError) -> JSONResponse:
+    return JSONResponse(error.envelope(), status_code=error.status, headers=dict(error.headers()))
+
+
+async def _answer_ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SimsaError)
+    return _response(error)
+
+
+async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return _response(MethodNotAllowed(f"{request.url.path} takes {allow}, not {request.method}.", allow=allow))
+    if error.status_code == 404:
+        return _response(RouteNotFound(f"There is no {request.method} {request.url.path[:200]}. See /docs."))
+    body = InvalidRequest(str(error.detail)).envelope()
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _answer_validation(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    message = f"{where or 'the request body'}: {first['msg']}{more}"
+    return _response(InvalidRequest(message, param=where or None))
+
+
+async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
+    structlog.get_logger("simsa").error("request failed", path=request.url.path, exc_info=error)
+    return _response(SimsaError("The gateway failed on this request; its log has the details.", code="internal_error"))

@@ -1,0 +1,263 @@
+"""The `simsa` command: reads arguments, calls the part that does the work, shows what came of it.
+
+Exit code 0 done, 1 the answer is no, 2 wrong use or a start that was refused, with one line on standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from gateway.comparison_client import GatewayUnreachable, compare
+from gateway.comparison_view import ComparisonView
+from gateway.console import render_estimates, render_problems, wants_json
+from gateway.domain.records import Gpu, Model, Registry
+from gateway.errors import RegistryInvalid, SimsaError, StartRefused
+from gateway.evidence import estimate_on, feasibility_summary
+from gateway.registry import load_registry, registry_json_schema
+from gateway.server import serve as serve_gateway
+from gateway.settings import Settings
+from gateway.simulator import run_engine
+from gateway.store import upgrade
+from gateway.up import UpOptions, run_up
+
+app = typer.Typer(
+    help="Simsa: one door to the candidate models, and evidence about each.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+registry_app = typer.Typer(help="The model registry file.", no_args_is_help=True)
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
+app.add_typer(db_app, name="db")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
+GpuOption = Annotated[str | None, typer.Option("--gpu", help="A GPU id of the registry.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; never shows a traceback for a mistake of the user."""
+    try:
+        app(standalone_mode=True)
+    except ValidationError as error:
+        _refuse(_settings_problem(error))
+    except (StartRefused, GatewayUnreachable) as error:
+        _refuse(str(error))
+    except RegistryInvalid as error:
+        for line in error.problems:
+            print(line, file=sys.stderr)  # noqa: T201
+        _refuse(f"{error.path} has {len(error.problems)} problem(s); mend them and try again")
+    sys.exit(0)
+
+
+@app.command()
+def up(
+    engines: Annotated[
+        str, typer.Option(help="simulated, or vllm (the local GPU, or tiny stand-ins on the CPU).")
+    ] = "simulated",
+    models: Annotated[str | None, typer.Option(help="Model ids, separated by commas.")] = None,
+    gpu: GpuOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Start engines for a few candidates and the gateway in front of them, on this machine."""
+    if engines not in ("simulated", "vllm"):
+        _refuse(f"--engines: expected simulated or vllm, got '{engines}'")
+    settings = Settings()
+    chosen = tuple(_split(models))
+    options = UpOptions(
+        engines=engines, models=chosen, gpu=gpu or settings.feasibility_gpu, settings=settings, json=_json(json)
+    )
+    sys.exit(run_up(options))
+
+
+@app.command()
+def serve() -> None:
+    """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
+    serve_gateway(Settings())
+
+
+@app.command()
+def engine(
+    model: Annotated[str, typer.Argument(help="A model id of the registry; its shape must be known.")],
+    gpu: Annotated[str, typer.Option(help="The GPU to imitate.")] = "h100-sxm",
+    port: Annotated[int, typer.Option(help="TCP port on 127.0.0.1.")] = 8101,
+    speed: Annotated[float, typer.Option(help="Factor on time: 10 answers ten times as fast.")] = 1.0,
+) -> None:
+    """Run one simulated engine that speaks vLLM's protocol."""
+    registry = load_registry(Settings().registry)
+    candidate, device = _model(registry, model), _gpu(registry, gpu)
+    try:
+        run_engine(candidate, device, port=port, speed=speed)
+    except ValueError as error:
+        _refuse(str(error))
+
+
+@app.command(name="compare")
+def compare_command(
+    prompt: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    models: Annotated[str, typer.Option(help="Two to eight model ids, separated by commas.")],
+    max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 512,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="concurrent or sequential; chosen by hardware if not given.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="The gateway's address.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Ask several models the same question and read the answers side by side."""
+    settings = Settings()
+    wanted = _split(models)
+    params: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    request: dict[str, Any] = {
+        "models": wanted,
+        "prompt": prompt,
+        "params": {name: value for name, value in params.items() if value is not None},
+        "stream": True,
+    }
+    if schedule is not None:
+        request["schedule"] = schedule
+    address = url or f"http://{settings.host}:{settings.port}"
+    key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    try:
+        finished = asyncio.run(_show_comparison(address, key, request, wanted, as_json=_json(json)))
+    except SimsaError as error:
+        _refuse(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if finished is None or any(side["status"] != "ok" for side in finished["sides"]):
+        sys.exit(1)
+
+
+@app.command()
+def feasibility(
+    models: Annotated[list[str] | None, typer.Argument(help="Model ids; every candidate if none is given.")] = None,
+    gpu: GpuOption = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of one request, prompt and answer.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests of that length at once.")] = 1,
+    json: JsonFlag = False,
+) -> None:
+    """Predict from registry facts whether models fit one GPU. Nothing is measured."""
+    settings = Settings()
+    registry = load_registry(settings.registry)
+    device = _gpu(registry, gpu or settings.feasibility_gpu)
+    length = context or settings.feasibility_context
+    if length < 1 or concurrency < 1:
+        _refuse("--context and --concurrency must be at least 1")
+    candidates = [_model(registry, name) for name in models] if models else list(registry.models.values())
+    rows = [
+        (model, estimate_on(model, registry, gpu_id=device.id, context=length, concurrency=concurrency))
+        for model in candidates
+    ]
+    if _json(json):
+        _print_json([{"model": model.id, **feasibility_summary(estimate)} for model, estimate in rows])
+    else:
+        Console().print(render_estimates((model.id, estimate) for model, estimate in rows if estimate is not None))
+
+
+@registry_app.command("check")
+def registry_check(
+    file: Annotated[Path | None, typer.Argument(help="The file; SIMSA_REGISTRY if not given.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Report every error of a registry file at once. Exit code 1 when there is one."""
+    path = file or Settings().registry
+    try:
+        registry = load_registry(path)
+    except RegistryInvalid as error:
+        if _json(json):
+            _print_json({"file": str(path), "valid": False, "problems": error.problems})
+        else:
+            Console().print(render_problems(str(path), error.problems))
+        sys.exit(1)
+    summary = {
+        "file": str(path),
+        "valid": True,
+        "consortia": len(registry.consortia),
+        "models": len(registry.models),
+        "routable": len(registry.routable()),
+        "gpus": len(registry.gpus),
+        "sha256": registry.sha256,
+    }
+    if _json(json):
+        _print_json(summary)
+    else:
+        Console().print(
+            f"{path} is valid: {summary['consortia']} consortia, {summary['models']} models "
+            f"({summary['routable']} with a replica), {summary['gpus']} GPUs"
+        )
+
+
+@registry_app.command("schema")
+def registry_schema() -> None:
+    """Print the registry file's JSON schema, for editors."""
+    _print_json(registry_json_schema())
+
+
+@db_app.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the database's schema up to date."""
+    settings = Settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(upgrade(settings.database))
+
+
+async def _show_comparison(
+    address: str, key: str | None, request: dict[str, Any], models: list[str], *, as_json: bool
+) -> dict[str, Any] | None:
+    """Draw the answers as they stream, or print the finished object; returns it."""
+    finished: dict[str, Any] | None = None
+    events = compare(address, request, key=key)
+    if as_json:
+        async for event, data in events:
+            finished = data if event == "comparison.finished" else finished
+        _print_json(finished)
+        return finished
+    with ComparisonView(models, console=Console()) as view:
+        async for event, data in events:
+            view.feed(event, data)
+            finished = data if event == "comparison.finished" else finished
+    return finished
+
+
+def _model(registry: Registry, name: str) -> Model:
+    if name not in registry.models:
+        _refuse(f"there is no model '{name}' in the registry; known are {', '.join(sorted(registry.models))}")
+    return registry.models[name]
+
+
+def _gpu(registry: Registry, name: str) -> Gpu:
+    if name not in registry.gpus:
+        _refuse(f"there is no GPU '{name}' in the registry; known are {', '.join(sorted(registry.gpus))}")
+    return registry.gpus[name]
+
+
+def _split(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _json(asked: bool) -> bool:
+    return asked or wants_json(sys.stdout)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
+
+
+def _settings_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = "SIMSA_" + "_".join(str(part) for part in first["loc"]).upper()
+    return f"{name}: {first['msg']}, got '{first.get('input')}'"
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"simsa: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)

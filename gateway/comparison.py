@@ -1,0 +1,280 @@
+"""One question to several models: every side an ordinary call, their answers merged into one stream of events.
+
+A side that fails ends with its own error and the others go on; whoever reads the events ends all sides by leaving.
+How the result looks stands in `comparison_object`, whether its timings may be compared in `domain.comparability`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from gateway.answer_text import AnswerText
+from gateway.comparison_object import asked_side, comparison_object, side_object, skipped_side
+from gateway.dispatch import CHAT_COMPLETIONS, ActiveCall, CallContext, Dispatcher
+from gateway.domain.comparability import Finished, judge_timing, summarise
+from gateway.domain.records import CallStatus, Cost, Model, Provenance, Timing, Usage
+from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
+from gateway.evidence import common_provenance, hardware_of, side_feasibility
+from gateway.fleet import ReplicaState
+from gateway.relay import find_model
+from gateway.request_body import RequestBody, read_request
+from gateway.settings import Settings
+from gateway.store import Comparison, RowRefused, Side, Store
+
+SIDE_STARTED = "side.started"
+SIDE_DELTA = "side.delta"
+SIDE_FINISHED = "side.finished"
+COMPARISON_FINISHED = "comparison.finished"
+EVENTS_AHEAD = 1024
+"""Events that may wait for the reader. Past that the answers wait for it too, and their timings say so."""
+
+
+class Schedule(StrEnum):
+    CONCURRENT = "concurrent"
+    SEQUENTIAL = "sequential"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, of whom and how. `params` go to every engine as they are."""
+
+    models: Sequence[str]
+    messages: Sequence[dict[str, Any]]
+    params: dict[str, Any]
+    schedule: Schedule | None = None
+    """None: sequential where sides share hardware, else concurrent."""
+
+
+class ComparisonEvent(NamedTuple):
+    name: str
+    data: dict[str, Any]
+
+
+class Comparisons:
+    """Runs comparisons and keeps them. One per gateway."""
+
+    def __init__(self, *, dispatcher: Dispatcher, store: Store, settings: Settings, now: Callable[[], float]) -> None:
+        self.dispatcher = dispatcher
+        self.store = store
+        self.settings = settings
+        self.now = now
+        self.log = structlog.get_logger("simsa.comparison")
+
+    def run(self, question: Question, request_id: str) -> AsyncGenerator[ComparisonEvent, None]:
+        """The events of one comparison, the last one with the whole object, stored by then (or saying why not).
+
+        Nothing is asked before the first event is; closing the generator cancels every side. Raises at once, before
+        any engine is asked: ModelNotFound for a model that does not exist or cannot be called.
+        """
+        registry = self.dispatcher.registry()
+        models = [find_model(registry, model_id) for model_id in question.models]
+        sides = [_Side(position, model, _body(model, question)) for position, model in enumerate(models)]
+        schedule = question.schedule or self._schedule_for(models)
+        return _Run(self, question, schedule, sides, request_id).events()
+
+    def _schedule_for(self, models: Sequence[Model]) -> Schedule:
+        hosts = [{hardware_of(state) for state in self.dispatcher.fleet.states_of(model.id)} for model in models]
+        shares = any(one & other for one, other in combinations(hosts, 2))
+        return Schedule.SEQUENTIAL if shares else Schedule.CONCURRENT
+
+
+class _Side:
+    """One model's part while the comparison runs."""
+
+    def __init__(self, position: int, model: Model, body: RequestBody) -> None:
+        self.position = position
+        self.model = model
+        self.body = body
+        self.answer: AnswerText | None = None
+        self.call: ActiveCall | None = None
+        self.state: ReplicaState | None = None
+        """The replica that answered."""
+        self.error: SimsaError | None = None
+        self.started_s: float | None = None
+        self.ended_s: float | None = None
+        self.was_held_back = False
+        self.result: Side | None = None
+        """What became of it, once it is over."""
+
+    def finished(self) -> Finished:
+        record = self.call.record if self.call is not None else None
+        is_asked = self.started_s is not None and self.ended_s is not None
+        return Finished(
+            model=self.model.id,
+            is_ok=record is not None and record.status is CallStatus.OK and self.error is None,
+            provenance=record.provenance if record is not None else Provenance.UNKNOWN,
+            usage=record.usage if record is not None else Usage(),
+            timing=record.timing if record is not None else Timing(),
+            cost=record.cost if record is not None else Cost(None, None, "unknown"),
+            host=hardware_of(self.state) if self.state is not None else None,
+            span_s=(self.started_s or 0.0, self.ended_s or 0.0) if is_asked else None,
+            attempts=record.attempts if record is not None else 0,
+            was_held_back=self.was_held_back,
+        )
+
+
+class _Run:
+    """One comparison under way: a task a side (or one after the other), one bounded channel, one reader."""
+
+    def __init__(
+        self,
+        owner: Comparisons,
+        question: Question,
+        schedule: Schedule,
+        sides: Sequence[_Side],
+        request_id: str,
+    ) -> None:
+        self._owner = owner
+        self._question = question
+        self._schedule = schedule
+        self._sides = sides
+        self._request_id = request_id
+        self._id = str(uuid.uuid4())
+        self._created_at = datetime.now(UTC)
+        self._channel: asyncio.Queue[ComparisonEvent | None] = asyncio.Queue(EVENTS_AHEAD)
+        self._due = float("inf")
+        self._stopped: str | None = None
+        """Why no further side is asked."""
+
+    async def events(self) -> AsyncGenerator[ComparisonEvent, None]:
+        self._due = asyncio.get_running_loop().time() + self._owner.settings.comparison_timeout_s
+        asking = asyncio.create_task(self._ask_all(), name=f"comparison {self._id}")
+        asking.add_done_callback(self._wake_reader)
+        try:
+            while not (asking.done() and self._channel.empty()):
+                event = await self._channel.get()
+                if event is not None:
+                    yield event
+            asking.result()
+            yield ComparisonEvent(COMPARISON_FINISHED, await self._keep())
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    def _wake_reader(self, _asking: asyncio.Task[None]) -> None:
+        if self._channel.empty():
+            self._channel.put_nowait(None)
+
+    async def _ask_all(self) -> None:
+        if self._schedule is Schedule.SEQUENTIAL:
+            for side in self._sides:
+                await self._ask(side)
+            return
+        async with asyncio.TaskGroup() as group:
+            for side in self._sides:
+                group.create_task(self._ask(side))
+
+    async def _ask(self, side: _Side) -> None:
+        """Ask one side; whatever happens to it, it ends with one `side.finished`."""
+        if asyncio.get_running_loop().time() >= self._due:
+            self._stopped = f"the comparison's {self._owner.settings.comparison_timeout_s:g} s were over"
+        if self._stopped is None:
+            states = self._owner.dispatcher.fleet.live(side.model.id)
+            provenance = common_provenance(states).value if states else None
+            await self._emit(side, SIDE_STARTED, {"model": side.model.id, "provenance": provenance})
+            try:
+                await self._converse(side)
+            except SimsaError as error:
+                side.error = error
+            except Exception as error:  # one side's defect must not end the others
+                self._owner.log.exception("a side failed", comparison_id=self._id, model=side.model.id, exc_info=error)
+                side.error = SimsaError("The gateway failed on this side.", code="internal_error")
+            if isinstance(side.error, Unavailable) and side.error.code == "draining":
+                self._stopped = "the gateway is shutting down"
+        side.result = self._result(side)
+        await self._emit(side, SIDE_FINISHED, side_object(side.result))
+
+    async def _converse(self, side: _Side) -> None:
+        """The call itself. Its record is complete when this returns or raises."""
+        owner = self._owner
+        side.started_s = owner.now()
+        side.answer = AnswerText(owner.settings.max_answer_bytes)
+        context = CallContext(f"{self._request_id}-{side.position}", accepted_s=side.started_s, comparison_id=self._id)
+        side.call = call = owner.dispatcher.call(side.model, CHAT_COMPLETIONS, side.body, context)
+        timer = asyncio.get_running_loop().call_at(self._due, self._expire, call)
+        try:
+            async with call:
+                await call.connect()
+                states = owner.dispatcher.fleet.states_of(side.model.id)
+                side.state = next((state for state in states if state.replica.id == call.replica_id), None)
+                async with aclosing(call.stream()) as chunks:
+                    async for chunk in chunks:
+                        delta = side.answer.feed(chunk)
+                        if delta:
+                            await self._emit(side, SIDE_DELTA, delta)
+        finally:
+            timer.cancel()
+            side.ended_s = owner.now()
+
+    def _expire(self, call: ActiveCall) -> None:
+        """The time for the whole comparison is over: end a call that is still in flight with an error of its own."""
+        if call.record is None:
+            limit_s = self._owner.settings.comparison_timeout_s
+            call.abort(
+                UpstreamTimeout(
+                    f"The comparison's {limit_s:g} s were over before this answer was.", code="comparison_timeout"
+                )
+            )
+
+    def _result(self, side: _Side) -> Side:
+        owner = self._owner
+        feasibility = side_feasibility(side.model, owner.dispatcher.registry(), owner.settings, side.state)
+        if side.answer is None:
+            return skipped_side(self._stopped or "", model=side.model.id, feasibility=feasibility)
+        return asked_side(
+            side.call.record if side.call is not None else None,
+            side.error,
+            model=side.model.id,
+            output=side.answer.output(),
+            feasibility=feasibility,
+        )
+
+    async def _emit(self, side: _Side, name: str, data: dict[str, Any]) -> None:
+        if self._channel.full():
+            side.was_held_back = True
+        await self._channel.put(ComparisonEvent(name, {"side": side.position, **data}))
+
+    async def _keep(self) -> dict[str, Any]:
+        """Store the comparison; the whole object, which says so or why it could not be kept."""
+        finished = [side.finished() for side in self._sides]
+        timing = judge_timing(finished)
+        comparison = Comparison(
+            id=self._id,
+            created_at=self._created_at,
+            schedule=self._schedule.value,
+            params=self._question.params,
+            messages=list(self._question.messages),
+            sides=tuple(side.result for side in self._sides if side.result is not None),
+            timing_comparable=timing.comparable,
+            timing_reason=timing.reason,
+            summary=summarise(finished, timing),
+        )
+        try:
+            await self._owner.store.save_comparison(comparison)
+        except (Unavailable, RowRefused) as error:
+            self._owner.log.error("a comparison could not be stored", comparison_id=self._id, why=str(error))
+            return comparison_object(comparison, unstored_reason=str(error))
+        return comparison_object(comparison)
+
+
+def _body(model: Model, question: Question) -> RequestBody:
+    """The OpenAI request for one side."""
+    fields = {
+        "model": model.id,
+        "messages": question.messages,
+        **question.params,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return read_request(msgspec.json.encode(fields))

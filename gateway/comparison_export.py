@@ -1,0 +1,120 @@
+"""Stored comparisons as files: one JSON object a line, or a CSV table with one row a side.
+
+Objects in, bytes out, one comparison at a time. A cell can never become a formula of the spreadsheet that opens it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+BOM = b"\xef\xbb\xbf"
+"""Without it Excel takes UTF-8 for a local code page, and Korean becomes unreadable."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+
+Comparison = Mapping[str, Any]
+Side = Mapping[str, Any]
+Cell = str | int | float | None
+
+
+def json_line(comparison: Comparison) -> bytes:
+    return msgspec.json.encode(comparison) + b"\n"
+
+
+def csv_head() -> bytes:
+    """What a CSV file begins with: the mark of UTF-8, and the names of the columns."""
+    return BOM + _rows([list(_COLUMNS)])
+
+
+def csv_rows(comparison: Comparison) -> bytes:
+    """One row a side, in the order asked."""
+    return _rows(
+        [_safe(column(comparison, position, side)) for column in _COLUMNS.values()]
+        for position, side in enumerate(comparison["sides"])
+    )
+
+
+def _rows(rows: Iterable[Sequence[Cell]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _safe(cell: Cell) -> Cell:
+    """A text that a spreadsheet would compute gets an apostrophe in front, which shows it as text."""
+    if isinstance(cell, str) and (cell.startswith(_FORMULA_STARTS) or cell.lstrip().startswith(_FORMULA_STARTS)):
+        return "'" + cell
+    return cell
+
+
+Column = Callable[[Comparison, int, Side], Cell]
+
+
+def _of_comparison(name: str) -> Column:
+    return lambda comparison, _position, _side: comparison[name]
+
+
+def _of_side(*path: str) -> Column:
+    """The value at a path inside the side, empty where a step of it is null."""
+
+    def cell(_comparison: Comparison, _position: int, side: Side) -> Cell:
+        value: Any = side
+        for name in path:
+            value = value.get(name) if value is not None else None
+        return value  # type: ignore[no-any-return]
+
+    return cell
+
+
+def _as_json(column: Column) -> Column:
+    """Lists and objects as JSON in one cell."""
+
+    def cell(comparison: Comparison, position: int, side: Side) -> Cell:
+        value = column(comparison, position, side)
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    return cell
+
+
+_COLUMNS: Mapping[str, Column] = {
+    "comparison_id": _of_comparison("id"),
+    "created_at": _of_comparison("created_at"),
+    "schedule": _of_comparison("schedule"),
+    "params": _as_json(_of_comparison("params")),
+    "messages": _as_json(_of_comparison("messages")),
+    "side": lambda _comparison, position, _side: position,
+    "model": _of_side("model"),
+    "status": _of_side("status"),
+    "provenance": _of_side("provenance"),
+    "content": _of_side("output", "content"),
+    "reasoning": _of_side("output", "reasoning"),
+    "tool_calls": _as_json(_of_side("output", "tool_calls")),
+    "finish_reason": _of_side("finish_reason"),
+    "prompt_tokens": _of_side("usage", "prompt_tokens"),
+    "completion_tokens": _of_side("usage", "completion_tokens"),
+    "cached_tokens": _of_side("usage", "cached_tokens"),
+    "reasoning_tokens": _of_side("usage", "reasoning_tokens"),
+    "usage_source": _of_side("usage", "source"),
+    "queue_s": _of_side("timing", "queue_s"),
+    "ttft_s": _of_side("timing", "ttft_s"),
+    "tpot_s": _of_side("timing", "tpot_s"),
+    "e2e_s": _of_side("timing", "e2e_s"),
+    "cost_amount": _of_side("cost", "amount"),
+    "cost_currency": _of_side("cost", "currency"),
+    "cost_basis": _of_side("cost", "basis"),
+    "cost_reason": _of_side("cost", "reason"),
+    "feasibility_verdict": _of_side("feasibility", "verdict"),
+    "feasibility_gpu": _of_side("feasibility", "gpu"),
+    "feasibility_context": _of_side("feasibility", "context"),
+    "feasibility_headroom_gib_likely": _of_side("feasibility", "headroom_gib", "likely"),
+    "feasibility_confidence": _of_side("feasibility", "confidence"),
+    "error_code": _of_side("error", "code"),
+    "error_message": _of_side("error", "message"),
+    "call_id": _of_side("call_id"),
+    "timing_comparable": _of_comparison("timing_comparable"),
+    "timing_reason": _of_comparison("timing_reason"),
+}

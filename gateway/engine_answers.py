@@ -1,0 +1,76 @@
+"""What an engine's answer other than 200 means for the caller: passed on, translated, or a reason to try elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.domain.meter import error_text
+from gateway.errors import SimsaError, Unavailable, UpstreamAuth, UpstreamError
+
+RETRY_AFTER_S = 2
+"""What a client is told to wait where nobody knows better."""
+_RETRIED_STATUSES = frozenset({502, 503, 504})
+_PASSED_STATUSES = frozenset({400, 404, 413, 422})
+_SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
+
+
+class EngineRefused(SimsaError):
+    """The engine's own 400, 404, 413 or 422: passed on unchanged."""
+
+    kind = "invalid_request_error"
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(message_in(body))
+        self.engine_status = status
+        self.body = body
+        self.code = "engine_refused"
+
+    @property
+    def has_envelope(self) -> bool:
+        """Whether the engine's body is an OpenAI error already."""
+        try:
+            parsed = msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return isinstance(parsed, dict) and isinstance(parsed.get("error"), dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailure:
+    error: SimsaError
+    """What the caller gets when no other replica is tried."""
+    is_retriable: bool
+
+
+def read_failure(status: int, body: bytes, retry_after: bytes | None) -> EngineFailure:
+    """What an answer with a status other than 200 means. The engine's 401 and 403 never blame the caller."""
+    if status in _PASSED_STATUSES:
+        return EngineFailure(EngineRefused(status, body), is_retriable=False)
+    if status in (401, 403):
+        return EngineFailure(UpstreamAuth("The engine does not accept the gateway's credentials."), is_retriable=False)
+    if status in (429, 503) or (status == 500 and _SHUTTING_DOWN in body):
+        busy = Unavailable(
+            f"The engine is busy (it answered {status}).", code="upstream_busy", retry_after_s=_retry_after(retry_after)
+        )
+        return EngineFailure(busy, is_retriable=status != 429)
+    error = UpstreamError(f"The engine answered {status}: {message_in(body)}")
+    return EngineFailure(error, is_retriable=status in _RETRIED_STATUSES)
+
+
+def message_in(body: bytes) -> str:
+    """An engine's error in words, shortened; its body may be anything."""
+    try:
+        parsed = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        parsed = None
+    text = error_text(parsed) if isinstance(parsed, dict) else body[:200].decode("utf-8", "replace")
+    return text[:300] or "no message given"
+
+
+def _retry_after(value: bytes | None) -> int:
+    """The engine's Retry-After in seconds, kept within 1 to 120, past which clients give up."""
+    if value is not None and value.isdigit():
+        return min(120, max(1, int(value)))
+    return RETRY_AFTER_S

@@ -1,0 +1,116 @@
+"""What is known about a candidate, gathered from the registry and from what its engines say.
+
+The arithmetic stands in `domain.feasibility`; here its inputs are looked up and its result is put into values that can
+be stored and sent. Nothing here asks an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.domain.feasibility import Estimate, Verdict, estimate
+from gateway.domain.memory import GIB, ByteRange
+from gateway.domain.records import Model, Provenance, Registry
+from gateway.fleet import ReplicaState
+from gateway.settings import LOOPBACK, Settings
+
+THIS_MACHINE = "localhost"
+
+
+def estimate_on(
+    model: Model, registry: Registry, *, gpu_id: str, context: int, concurrency: int = 1
+) -> Estimate | None:
+    """Predict whether `model` serves so many requests of `context` tokens on one GPU; None for an unknown GPU id."""
+    gpu = registry.gpus.get(gpu_id)
+    if gpu is None:
+        return None
+    return estimate(model, gpu, context=context, concurrency=concurrency)
+
+
+def side_feasibility(
+    model: Model, registry: Registry, settings: Settings, state: ReplicaState | None
+) -> dict[str, Any]:
+    """The one-GPU verdict that stands beside an answer, on the GPU of the replica that gave it.
+
+    Where that is not known the GPU of the settings is taken; the context is always the settings'.
+    """
+    gpu_id = (state.replica.gpu if state is not None else None) or settings.feasibility_gpu
+    found = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context)
+    return feasibility_summary(found, gpu_id=gpu_id)
+
+
+def feasibility_summary(found: Estimate | None, *, gpu_id: str | None = None) -> dict[str, Any]:
+    """An estimate as JSON values: sizes in GiB, null where something is unknown (the reasons say why).
+
+    `gpu_id` is only told where there is no estimate, because the registry does not know that GPU.
+    """
+    if found is None:
+        named = f" '{gpu_id}'" if gpu_id else ""
+        return {
+            **dict.fromkeys(_FIELDS),
+            "verdict": Verdict.UNKNOWN.value,
+            "gpu": gpu_id,
+            "reasons": [f"Unknown: the registry has no GPU{named}."],
+        }
+    return {
+        "verdict": found.verdict.value,
+        "gpu": found.gpu,
+        "gpus": found.gpus,
+        "context": found.context,
+        "concurrency": found.concurrency,
+        "headroom_gib": _range_in_gib(found.headroom_bytes),
+        "weights_gib": _in_gib(found.weights_bytes),
+        "kv_gib_per_request": _in_gib(found.kv_bytes_per_request),
+        "overhead_gib": _range_in_gib(found.overhead_bytes),
+        "max_context_one_request": found.max_context_one_request,
+        "max_concurrency": found.max_concurrency,
+        "min_gpus": found.min_gpus,
+        "quantised_to": found.quantised_to,
+        "confidence": found.confidence.value if found.confidence is not None else None,
+        "reasons": list(found.reasons),
+    }
+
+
+def hardware_of(state: ReplicaState) -> str:
+    """What physically serves a replica: replicas with the same key share hardware, its GPUs included.
+
+    The registry's `host`, else the host name of the url; every name of this machine is one key.
+    """
+    host = (state.replica.host or state.origin.host).lower()
+    return THIS_MACHINE if host in LOOPBACK else host
+
+
+def common_provenance(states: Sequence[ReplicaState]) -> Provenance:
+    """What an answer from any of these replicas comes from; unknown where they differ or there is none."""
+    kinds = {state.provenance for state in states}
+    return kinds.pop() if len(kinds) == 1 else Provenance.UNKNOWN
+
+
+_FIELDS = (
+    "verdict",
+    "gpu",
+    "gpus",
+    "context",
+    "concurrency",
+    "headroom_gib",
+    "weights_gib",
+    "kv_gib_per_request",
+    "overhead_gib",
+    "max_context_one_request",
+    "max_concurrency",
+    "min_gpus",
+    "quantised_to",
+    "confidence",
+    "reasons",
+)
+
+
+def _in_gib(size: int | None) -> float | None:
+    return None if size is None else round(size / GIB, 3)
+
+
+def _range_in_gib(sizes: ByteRange | None) -> dict[str, float | None] | None:
+    if sizes is None:
+        return None
+    return {"low": _in_gib(sizes.low), "likely": _in_gib(sizes.likely), "high": _in_gib(sizes.high)}

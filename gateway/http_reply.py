@@ -1,0 +1,279 @@
+"""One HTTP/1.1 exchange on one socket: the reply as it comes, and the connection that carries it.
+
+Which connection is used for which engine, and the requests' bytes, are `upstream`'s subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import httptools
+
+from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, UpstreamUnreachable
+
+HIGH_WATER_BYTES = 256 * 1024
+"""Unread bytes at which the engine's socket is read no further."""
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class Reply:
+    """One answer of an engine. `read` returns what has come; `release` must be called, whatever happened.
+
+    `due` is the monotonic moment (loop.time) by which the next bytes must be there; move it with `expect`.
+    """
+
+    __slots__ = (
+        "_buffered", "_chunks", "_connection", "_error", "_timer", "_waiter",
+        "due", "due_what", "has_started", "headers", "is_complete", "status",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, due: float, due_what: str) -> None:
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.has_started = False
+        self.is_complete = False
+        self.due = due
+        self.due_what = due_what
+        self._timer = connection.loop.call_at(due, self._check_due)
+
+    def expect(self, due: float, what: str) -> None:
+        """Bytes must come by `due`; `what` names the limit in the error."""
+        self.due_what = what
+        if due < self.due:
+            self._timer.cancel()
+            self._timer = self._connection.loop.call_at(due, self._check_due)
+        self.due = due
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that lower-case name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    async def read(self) -> bytes:
+        """All bytes that have come and were not read, b"" at the end.
+
+        Raises UpstreamTimeout when `due` passes, UpstreamTruncated when the engine goes away before the end.
+        """
+        while not self._chunks:
+            if self.is_complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        self._buffered = 0
+        if len(self._chunks) == 1:
+            data = self._chunks.popleft()
+        else:
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        self._connection.resume()
+        return data
+
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body. Raises UpstreamError when it is longer than `limit` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.read():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise UpstreamError(f"the engine's answer is longer than {limit} bytes")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def release(self) -> None:
+        """Give the connection back when the answer is whole, else close it at once, which frees the engine."""
+        self._timer.cancel()
+        self._connection.finish(self)
+
+    def release_when_complete(self, within_s: float) -> None:
+        """Like `release`, but let the last bytes of a finished stream come first, so the connection can be reused."""
+        self._timer.cancel()
+        if self.is_complete:
+            self._connection.finish(self)
+        else:
+            self._connection.finish_later(self, within_s)
+
+    async def started(self) -> None:
+        """Wait for the status line and headers."""
+        while not self.has_started:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = self._connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _check_due(self) -> None:
+        loop = self._connection.loop
+        if loop.time() < self.due:
+            self._timer = loop.call_at(self.due, self._check_due)
+            return
+        self.fail(UpstreamTimeout(f"the engine sent nothing in time: {self.due_what}"))
+
+    # Called by the connection:
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.headers = headers
+        self.has_started = True
+        self._wake()
+
+    def add(self, data: bytes) -> bool:
+        """Take body bytes; True when the reader is too far behind."""
+        self._chunks.append(data)
+        self._buffered += len(data)
+        self._wake()
+        return self._buffered > HIGH_WATER_BYTES
+
+    def complete(self) -> None:
+        self.is_complete = True
+        self._wake()
+
+    def fail(self, error: UpstreamError) -> None:
+        if self._error is None and not self.is_complete:
+            self._error = error
+            self._wake()
+
+
+class Connection(asyncio.Protocol):
+    """One socket to an engine, serving one reply at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_idle: Callable[[Connection], None]) -> None:
+        self.loop = loop
+        self.is_reused = False
+        self.is_open = False
+        self._on_idle = on_idle
+        self._transport: asyncio.Transport | None = None
+        self._reply: Reply | None = None
+        self._is_paused = False
+        self._is_lingering = False
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._new_parser()
+
+    def send(self, request: Sequence[bytes], due: float, due_what: str) -> Reply:
+        assert self._transport is not None
+        self._reply = Reply(self, due, due_what)
+        self._transport.writelines(request)
+        return self._reply
+
+    def resume(self) -> None:
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def finish(self, reply: Reply) -> None:
+        if self._reply is not reply:
+            return
+        self._reply = None
+        if reply.is_complete and self.is_open and self._keep_alive:
+            self.resume()
+            self.is_reused = True
+            self._new_parser()
+            self._on_idle(self)
+        else:
+            self.close()
+
+    def finish_later(self, reply: Reply, within_s: float) -> None:
+        self._is_lingering = True
+        self._linger_timer = self.loop.call_later(within_s, self._linger_over)
+
+    def close(self) -> None:
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _linger_over(self) -> None:
+        self._is_lingering = False
+        if self._reply is not None:
+            self.finish(self._reply)
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._is_framed = False
+        self._keep_alive = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        reply = self._reply
+        if reply is None:
+            self.close()  # bytes that nobody asked for
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            reply.fail(UpstreamTruncated(f"the engine's answer is not valid HTTP: {error}"))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        reply = self._reply
+        if reply is None:
+            return
+        if reply.has_started and not self._is_framed and exc is None:
+            reply.complete()
+        elif reply.has_started:
+            reply.fail(UpstreamTruncated("the engine closed the connection before its answer was whole"))
+        else:
+            reply.fail(UpstreamUnreachable("the engine closed the connection without an answer"))
+
+    # httptools callbacks
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("response head too large")
+        if name in (b"content-length", b"transfer-encoding"):
+            self._is_framed = True
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._headers = []
+            return
+        if status in (204, 304):
+            self._is_framed = True
+        assert self._reply is not None
+        self._reply.start(status, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        reply = self._reply
+        if reply is not None and not self._is_lingering and reply.add(data) and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        reply = self._reply
+        if reply is None or not reply.has_started:
+            return
+        self._keep_alive = self._parser.should_keep_alive()
+        reply.complete()
+        if self._is_lingering:
+            assert self._linger_timer is not None
+            self._linger_timer.cancel()
+            self._is_lingering = False
+            # After the parser has returned: finishing replaces it.
+            self.loop.call_soon(self.finish, reply)

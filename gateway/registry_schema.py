@@ -1,0 +1,270 @@
+"""The shape of model_registry.yaml, for the loader and for editors.
+
+Any fact may be written as a plain value or as `{value, source, confidence, note}`; a block may carry `source` and
+`confidence` for all facts in it. Untrusted input enters here. What entries mean together (references, duplicates,
+impossible shapes) is checked by `registry_records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from gateway.registry_values import (
+    Address,
+    Amount,
+    Argument,
+    BasePath,
+    Capability,
+    Count,
+    CountOrZero,
+    Currency,
+    Day,
+    Level,
+    Many,
+    Name,
+    Number,
+    Params,
+    PerMtok,
+    Positive,
+    Size,
+    Sources,
+    Text,
+    Truth,
+    Variable,
+    Version,
+    Weight,
+)
+
+T = TypeVar("T")
+
+
+class Block(BaseModel):
+    """A mapping of the file. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Origin(Block):
+    """A mapping that says where its facts come from."""
+
+    source: Sources | None = Field(None, description="Key of `sources`, a list of keys, or plain words.")
+    confidence: Level | None = Field(None, description="high, medium or low.")
+    note: Text | None = Field(None, description="What a reader of the fact should know.")
+
+
+class Fact(Origin, Generic[T]):
+    """A value, alone or with its source. `value: null` with a note says why something is not known."""
+
+    value: T | None = Field(None, description="The fact itself; null = not known.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap_plain_value(cls, raw: Any) -> Any:
+        is_block = isinstance(raw, Mapping) and raw.keys() & Fact.model_fields.keys()
+        return raw if is_block else {"value": raw}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        reference = handler(core)
+        definition = handler.resolve_ref_schema(reference)
+        block = dict(definition)
+        definition.clear()
+        definition["anyOf"] = [block["properties"]["value"], block]
+        return reference
+
+
+class EventBlock(Origin):
+    date: Day = Field(description="the day of the event")
+    status: Literal[
+        "shortlisted", "selected", "not_selected", "passed", "out", "added", "not_entered", "service_selected"
+    ] = Field(description="what happened")
+
+
+class ConsortiumName(Block):
+    ko: Text = Field(description="the Korean name")
+    en: Text = Field(description="the English name")
+
+
+class ConsortiumBlock(Origin):
+    id: Name = Field(description="the name that models refer to")
+    name: ConsortiumName = Field(description="{ko: ..., en: ...}")
+    programme_status: Literal["in", "out", "not_selected", "unknown"] = Field("unknown", description="as of `as_of`")
+    focus: Text | None = None
+    partners: Many[Text] = []
+    demand_organisations: Many[Text] = []
+    gpu_supply: Text | None = None
+    events: Many[EventBlock] = []
+
+
+class MlaBlock(Origin):
+    kv_lora_rank: Count = Field(description="values of the shared latent per token and layer")
+    qk_rope_head_dim: Count = Field(description="values of the rotary key per token and layer")
+    q_lora_rank: Count | None = None
+
+
+class MoeBlock(Origin):
+    experts: Count = Field(description="routed experts per layer")
+    experts_per_token: Count = Field(description="routed experts that one token uses")
+    shared_experts: CountOrZero = 0
+    expert_ffn: Count | None = None
+    dense_layers: CountOrZero = 0
+
+
+class ShapeBlock(Origin):
+    params: Fact[Params] | None = Field(None, description="Parameters in all, e.g. 32.0B.")
+    active_params: Fact[Params] | None = Field(
+        None,
+        description="Parameters read per token; left out = all, null = a mixture whose share is not known.",
+    )
+    layers: Fact[Count] | None = None
+    hidden: Fact[Count] | None = None
+    ffn: Fact[Count] | None = None
+    heads: Fact[Count] | None = None
+    kv_heads: Fact[Count] | None = None
+    head_dim: Fact[Count] | None = None
+    vocab: Fact[Count] | None = None
+    tied_embeddings: Fact[Truth] | None = None
+    context: Fact[Count] | None = Field(None, description="Longest prompt plus answer, in tokens.")
+    sliding_window: Fact[Count] | None = Field(None, description="Window of the local layers, in tokens.")
+    global_layers: Fact[Count] | None = Field(
+        None, description="Layers with full attention; left out without a window = all."
+    )
+    mla: MlaBlock | None = None
+    moe: MoeBlock | None = None
+
+
+class WeightsBlock(Origin):
+    repo: Text | None = Field(None, description="Hugging Face repository.")
+    revision: Text | None = Field(None, description="Commit to pin.")
+    architecture: Text | None = Field(None, description="`architectures[0]` of config.json.")
+    dtype: Literal["float32", "bfloat16", "float16", "fp8", "int8", "int4", "nvfp4", "mxfp4"] = "bfloat16"
+    size: Size | None = Field(None, description="Bytes of the published files, e.g. 23.1 GB.")
+
+
+class LicenceBlock(Origin):
+    id: Text | None = None
+    commercial: Truth | None = Field(None, description="true, false, or null where nobody has read the terms.")
+    notice: Text | None = Field(None, description="Words that the licence wants shown.")
+
+
+class ReasoningBlock(Origin):
+    switch: Text = Field(description="the name that turns reasoning on or off")
+    place: Literal["chat_template_kwargs", "body"] = "chat_template_kwargs"
+    default: Truth | Text | None = Field(None, description="What holds when a request says nothing; null = not known.")
+
+
+class ParsersBlock(Origin):
+    reasoning: Text | None = None
+    tools: Text | None = None
+
+
+class PriceBlock(Origin):
+    currency: Currency = Field(description="a currency code such as USD")
+    input_per_mtok: PerMtok = Field(description="the price of a million uncached prompt tokens")
+    output_per_mtok: PerMtok = Field(description="the price of a million answered tokens")
+    cached_input_per_mtok: PerMtok | None = None
+    date: Day | None = None
+
+
+class ClaimBlock(Origin):
+    id: Name = Field(description="a short name, unique in the model")
+    text: Text = Field(description="the claim in words")
+    metric: (
+        Literal["fits_single_gpu", "fits_gpus", "ttft_s", "tpot_s", "output_tokens_per_s", "price_per_mtok"] | None
+    ) = Field(None, description="What would test it; null = not testable here.")
+    value: Number | None = None
+    unit: Text | None = None
+    gpu: Name | None = None
+    gpus: Count | None = None
+
+
+class TimeoutsBlock(Block):
+    connect_s: Positive = 2.0
+    first_token_s: Positive = 120.0
+    idle_s: Positive = 60.0
+    total_s: Positive = 1800.0
+
+
+class ReplicaBlock(Block):
+    url: Address = Field(description="an address such as http://127.0.0.1:8101")
+    id: Name | None = None
+    weight: Weight = 1.0
+    gpu: Name | None = None
+    gpus: Count = 1
+    host: Text | None = None
+    api_key_env: Variable | None = Field(None, description="Name of the environment variable with the key.")
+    base_path: BasePath = Field("/v1", description="What stands between the address and /chat/completions.")
+
+
+class ServingBlock(Origin):
+    kind: Literal["vllm", "openai_api", "none"] = Field(description="one of vllm, openai_api, none")
+    served_model_name: Text | None = Field(None, description="Name sent upstream, where it is not the id.")
+    min_vllm: Version | None = None
+    max_vllm: Version | None = None
+    backend: Literal["vllm_native", "vllm_transformers", "vllm_plugin", "vllm_legacy"] | None = None
+    trust_remote_code: Truth = False
+    args: Many[Argument] = []
+    reason: Text | None = Field(None, description="Why nothing can serve it, in words for a caller.")
+
+
+class ModelBlock(Block):
+    id: Name = Field(description='the name that clients send as "model"')
+    serving: ServingBlock = Field(description="how it is served, such as {kind: vllm}")
+    replicas: Many[ReplicaBlock] = []
+    consortium: Name | None = None
+    name: Text | None = None
+    released: Fact[Day] | None = None
+    weights: WeightsBlock | None = None
+    shape: ShapeBlock | None = None
+    licence: LicenceBlock | None = None
+    reasoning: ReasoningBlock | None = None
+    parsers: ParsersBlock | None = None
+    capabilities: Fact[list[Capability]] | None = None
+    price: PriceBlock | None = None
+    claims: Many[ClaimBlock] = []
+    timeouts: TimeoutsBlock | None = None
+    notes: Text | None = None
+
+
+class GpuPriceBlock(Origin):
+    per_hour: Amount = Field(description="the price of one GPU for one hour")
+    currency: Currency = Field(description="a currency code such as USD")
+    tier: Literal["on_demand", "reserved", "spot", "list_low", "list_high", "list_median"] = Field(
+        description="on_demand, reserved, spot, list_low, list_high or list_median"
+    )
+    provider: Text = Field(description="who sells at that price")
+    date: Day = Field(description="the day of the price")
+
+
+class GpuBlock(Origin):
+    id: Name = Field(description="the name that replicas and claims refer to")
+    name: Text = Field(description="the device in words")
+    memory: Size = Field(description="bytes that the driver reports, e.g. 81559 MiB")
+    bandwidth_tb_per_s: Positive = Field(description="memory bandwidth in 10^12 bytes per second")
+    bf16_tflops: Positive | None = Field(None, description="Dense, without sparsity.")
+    fp8_tflops: Positive | None = None
+    watts: Count | None = None
+    prices: Many[GpuPriceBlock] = Field([], description="The first is used when nobody says which.")
+
+
+class RateBlock(Origin):
+    base: Currency = Field(description="a currency code such as USD")
+    quote: Currency = Field(description="a currency code such as KRW")
+    rate: Amount = Field(description="how many `quote` one `base` buys")
+    date: Day = Field(description="the day of the rate")
+
+
+class RegistryFile(Block):
+    """The candidates: who they are, how they are served, what is known and claimed about them."""
+
+    as_of: Day | None = Field(None, description="The day on which the facts held.")
+    sources: dict[str, Text] = Field({}, description="What the short source keys stand for.")
+    currencies: list[Currency] = Field(["USD", "KRW"], description="Currencies that prices may use.")
+    rates: Many[RateBlock] = []
+    gpus: Many[GpuBlock] = []
+    consortia: Many[ConsortiumBlock] = []
+    models: Many[ModelBlock] = Field(description="a list with at least one entry")

@@ -1,0 +1,266 @@
+"""The hot path: a request for one model in, an engine's bytes out, as plain ASGI in front of the framework's routing.
+
+Everything that does not depend on the client's socket (which replica, retries, records) is `dispatch`'s work. No
+database, log line, model validation or full JSON parse happens per token here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Coroutine, MutableMapping
+from contextlib import aclosing
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from gateway.access import Access
+from gateway.dispatch import (
+    CHAT_COMPLETIONS,
+    TEXT_COMPLETIONS,
+    ActiveCall,
+    CallContext,
+    Dispatcher,
+    Endpoint,
+    error_event,
+)
+from gateway.domain.records import Model, Registry
+from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
+from gateway.errors import InvalidRequest, MethodNotAllowed, ModelNotFound, RequestTooLarge, SimsaError, Unavailable
+from gateway.request_body import RequestBody, read_request
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
+RawHeaders = list[tuple[bytes, bytes]]
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": CHAT_COMPLETIONS,
+    "/v1/completions": TEXT_COMPLETIONS,
+}
+JSON = (b"content-type", b"application/json")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+
+
+class ClientLeft(Exception):
+    """The client closed its connection; nobody is left to answer."""
+
+
+class Relay:
+    """Serves the OpenAI routes that go to one engine."""
+
+    def __init__(self, dispatcher: Dispatcher, access: Access) -> None:
+        self._dispatcher = dispatcher
+        self._access = access
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted_s = self._dispatcher.now()
+        endpoint = ENDPOINTS[scope["path"]]
+        request_id = request_id_of(scope["headers"])
+        try:
+            model, body = await self._admit(scope, receive)
+        except ClientLeft:
+            return
+        except SimsaError as error:
+            self._dispatcher.telemetry.observe_refusal(endpoint.name, error.status, error.code, request_id)
+            await send_error(send, error, request_id)
+            return
+        context = CallContext(request_id, accepted_s, client_retry=_client_retry(scope["headers"]))
+        answer = _Answer(send, request_id, model.id)
+        call = self._dispatcher.call(model, endpoint, body, context)
+        await run_until_client_leaves(receive, self._serve(call, body, answer))
+
+    async def _admit(self, scope: Scope, receive: Receive) -> tuple[Model, RequestBody]:
+        """Everything that can be refused before there is a call."""
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}.", allow="POST")
+        self._access.check(scope["headers"])
+        if self.is_draining:
+            raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
+        settings = self._dispatcher.settings
+        raw = await read_body(scope, receive, settings.max_body_bytes)
+        if len(raw) > settings.off_loop_body_bytes:
+            body = await asyncio.to_thread(read_request, raw)
+        else:
+            body = read_request(raw)
+        return find_model(self._dispatcher.registry(), body.model), body
+
+    async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:
+        try:
+            async with call:
+                await call.connect()
+                if body.stream:
+                    await answer.start_stream(call)
+                    async with aclosing(call.stream()) as chunks:
+                        async for chunk in chunks:
+                            await answer.add(chunk)
+                    await answer.end()
+                else:
+                    await answer.whole(await call.whole(), call)
+        except SimsaError as error:
+            await answer.fail(error, call)
+
+
+class _Answer:
+    """Writes one answer to the client: headers once, then bytes, then the end once."""
+
+    def __init__(self, send: Send, request_id: str, model_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._model_id = model_id
+        self._is_started = False
+
+    async def start_stream(self, call: ActiveCall) -> None:
+        headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+            *self._facts(call),
+        ]
+        self._is_started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def add(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def whole(self, body: bytes, call: ActiveCall) -> None:
+        headers = [JSON, (b"content-length", b"%d" % len(body)), *self._facts(call)]
+        cost = call.record.cost if call.record is not None else None
+        if cost is not None and cost.amount is not None:
+            headers.append((b"x-simsa-cost", f"{_plain(cost.amount)} {cost.currency}; basis={cost.basis}".encode()))
+        await self._respond(200, headers, body)
+
+    async def fail(self, error: SimsaError, call: ActiveCall) -> None:
+        """An error response, or the last event of a stream that has begun."""
+        if self._is_started:
+            await self._send({"type": "http.response.body", "body": error_event(error), "more_body": False})
+            return
+        status, body = error.status, msgspec.json.encode(error.envelope())
+        if isinstance(error, EngineRefused):
+            status = error.engine_status
+            if error.has_envelope:
+                body = error.body
+        headers = [JSON, (b"content-length", b"%d" % len(body)), *_encoded(error.headers()), *self._facts(call)]
+        await self._respond(status, headers, body)
+
+    async def _respond(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        self._is_started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _facts(self, call: ActiveCall) -> RawHeaders:
+        headers = [
+            (b"x-request-id", self._request_id.encode()),
+            (b"x-simsa-model", self._model_id.encode()),
+            (b"x-simsa-overhead-ms", b"%.3f" % (call.overhead_s * 1000)),
+            (b"x-simsa-queue-ms", b"%.3f" % (call.queue_s * 1000)),
+            (b"x-simsa-attempts", b"%d" % call.attempts),
+        ]
+        if call.replica_id is not None:
+            headers.append((b"x-simsa-replica", call.replica_id.encode()))
+            headers.append((b"x-simsa-provenance", call.provenance.value.encode()))
+        return headers
+
+
+async def run_until_client_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`; the client closing its connection cancels it at once, which closes the engine's socket."""
+    owner = asyncio.current_task()
+    assert owner is not None
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
+        owner.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not has_left or owner.uncancel() > 0:
+            raise
+    finally:
+        watcher.cancel()
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole request body. Raises RequestTooLarge, or ClientLeft when it never came whole."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def find_model(registry: Registry, model_id: str) -> Model:
+    """The model to call. Raises ModelNotFound with the reason, or with near names."""
+    model = registry.models.get(model_id)
+    if model is None:
+        lowered = {name.lower(): name for name in registry.models}
+        near = [lowered[name] for name in get_close_matches(model_id.lower()[:128], lowered, n=3)]
+        hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else " See GET /v1/models."
+        raise ModelNotFound(f"There is no model '{model_id[:128]}'.{hint}", param="model")
+    if not model.is_servable:
+        reason = model.serving.reason or "nothing serves it"
+        raise ModelNotFound(f"The model '{model_id}' cannot be called: {reason}", param="model")
+    if not model.replicas:
+        raise ModelNotFound(f"The model '{model_id}' is listed, but no engine is configured for it.", param="model")
+    return model
+
+
+def request_id_of(headers: RawHeaders) -> str:
+    """The client's own id when it is safe to repeat, else a new one."""
+    given = next((value for name, value in headers if name == b"x-request-id"), None)
+    if given is not None and _REQUEST_ID.match(given):
+        return given.decode()
+    return f"{random.getrandbits(128):032x}"  # noqa: S311  an id, not a secret
+
+
+async def send_error(send: Send, error: SimsaError, request_id: str) -> None:
+    body = msgspec.json.encode(error.envelope())
+    headers = [
+        JSON,
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        *_encoded(error.headers()),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _too_large(limit: int) -> InvalidRequest:
+    return RequestTooLarge(f"The request body is larger than {limit} bytes (SIMSA_MAX_BODY_BYTES).")
+
+
+def _client_retry(headers: RawHeaders) -> int | None:
+    value = next((value for name, value in headers if name == b"x-stainless-retry-count"), None)
+    return int(value) if value is not None and value.isdigit() and len(value) < 6 else None
+
+
+def _encoded(headers: list[tuple[str, str]]) -> RawHeaders:
+    return [(name.encode(), value.encode()) for name, value in headers]
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount:f}"

@@ -1,0 +1,152 @@
+"""Reads the few fields of an OpenAI request that routing needs, and leaves every other byte as it came.
+
+Values stay raw: they are checked to be JSON but never built as objects, so a request of ten megabytes costs
+milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ANY = msgspec.json.Decoder()
+_KEY = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
+_END = re.compile(rb"\s*\}\s*\Z")
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """A request as far as the gateway reads it."""
+
+    raw: bytes
+    model: str
+    stream: bool
+    choices: int
+    """How many answers the client asked for (`n`)."""
+    max_tokens: int | None
+    wants_usage: bool
+    """The client itself asked for the usage event."""
+    spans: dict[str, Span]
+    """Where each top-level value stands in `raw`."""
+    stream_options: dict[str, Any]
+
+    def for_engine(self, served_model_name: str) -> bytes:
+        """The body to send upstream: the engine's name for the model, and usage asked for when streaming."""
+        changes: dict[str, bytes] = {}
+        if served_model_name != self.model:
+            changes["model"] = msgspec.json.encode(served_model_name)
+        if self.stream and not self.wants_usage:
+            changes["stream_options"] = msgspec.json.encode({**self.stream_options, "include_usage": True})
+        return self._spliced(changes) if changes else self.raw
+
+    def _spliced(self, changes: dict[str, bytes]) -> bytes:
+        parts: list[bytes] = []
+        position = 0
+        for start, end, value in sorted(
+            (*self.spans[key], value) for key, value in changes.items() if key in self.spans
+        ):
+            parts += [self.raw[position:start], value]
+            position = end
+        added = [b'"%b":%b' % (key.encode(), value) for key, value in changes.items() if key not in self.spans]
+        if not added:
+            return b"".join([*parts, self.raw[position:]])
+        closing = self.raw.rindex(b"}")
+        return b"".join([*parts, self.raw[position:closing], b",", b",".join(added), self.raw[closing:]])
+
+
+def read_request(raw: bytes) -> RequestBody:
+    """Parse a body. Raises InvalidRequest that names the field and what would be right."""
+    members = _members(raw)
+    spans = _spans(raw, members)
+    model = _typed(members, "model", str, "a string")
+    if not model:
+        raise InvalidRequest("'model' is missing: expected the id of a model, see GET /v1/models", param="model")
+    choices = _typed(members, "n", int, "a whole number")
+    if choices is not None and choices < 1:
+        raise InvalidRequest(f"'n' must be at least 1, got {choices}", param="n")
+    options = _typed(members, "stream_options", dict, "an object") or {}
+    include_usage = options.get("include_usage")
+    if include_usage is not None and not isinstance(include_usage, bool):
+        raise InvalidRequest(
+            f"'stream_options.include_usage' must be true or false, got {_shown(include_usage)}",
+            param="stream_options.include_usage",
+        )
+    max_tokens = _typed(members, "max_completion_tokens", int, "a whole number")
+    if max_tokens is None:
+        max_tokens = _typed(members, "max_tokens", int, "a whole number")
+    return RequestBody(
+        raw=raw,
+        model=model,
+        stream=bool(_typed(members, "stream", bool, "true or false")),
+        choices=choices or 1,
+        max_tokens=max_tokens,
+        wants_usage=bool(include_usage),
+        spans=spans,
+        stream_options=options,
+    )
+
+
+def _members(raw: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        if not raw.isascii():
+            raw.decode()
+        return _MEMBERS.decode(raw)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise InvalidRequest("The request body is nested too deeply.") from None
+    except msgspec.ValidationError:
+        raise InvalidRequest("The request body must be a JSON object.") from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}") from None
+
+
+def _spans(raw: bytes, members: dict[str, msgspec.Raw]) -> dict[str, Span]:
+    """Where each value stands; walking the members in order also finds any name that occurs twice.
+
+    The decoder keeps a repeated name's first place and last value, so the walk and the bytes then disagree.
+    """
+    spans: dict[str, Span] = {}
+    cursor = raw.index(b"{") + 1
+    for name, value in members.items():
+        found = _KEY.match(raw, cursor)
+        assert found is not None
+        written = _ANY.decode(found[1])
+        if written != name:
+            raise _duplicate(written)
+        start = found.end()
+        if not raw.startswith(bytes(value), start):
+            raise _duplicate(name)
+        cursor = start + len(bytes(value))
+        spans[name] = (start, cursor)
+    if _END.match(raw, cursor) is None:
+        extra = _KEY.match(raw, cursor)
+        raise _duplicate(_ANY.decode(extra[1]) if extra else next(reversed(members)))
+    return spans
+
+
+def _duplicate(name: object) -> InvalidRequest:
+    return InvalidRequest(f"The field '{name}' occurs more than once: send it once.", param=str(name))
+
+
+def _typed(members: dict[str, msgspec.Raw], name: str, kind: type, words: str) -> Any:
+    """The member's value, None when absent or null. bool is no int here."""
+    value = members.get(name)
+    if value is None:
+        return None
+    decoded = _ANY.decode(value)
+    if decoded is None or (isinstance(decoded, kind) and not (kind is int and isinstance(decoded, bool))):
+        return decoded
+    raise InvalidRequest(f"'{name}' must be {words}, got {_shown(decoded)}", param=name)
+
+
+def _shown(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 40 else text[:37] + "..."

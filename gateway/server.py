@@ -1,0 +1,108 @@
+"""Runs the gateway as a process: one socket, a graceful stop, one line when it will not start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from gateway.app import GatewayApp, create_app
+from gateway.errors import RegistryInvalid, StartRefused
+from gateway.settings import Settings
+from gateway.telemetry import configure_logging
+
+ABORT_WAIT_S = 3.0
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal. Raises StartRefused or RegistryInvalid when the gateway will not start.
+
+    SIGTERM and SIGINT: not ready, no new calls, those in flight get `shutdown_grace_s`, the rest an error; then the
+    records are flushed. A second signal stops the waiting.
+    """
+    settings.refuse_open_door()
+    listener = _listen(settings)
+    configure_logging(settings.log_level)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config, app)
+    with listener:
+        server.run(sockets=[listener])
+    if isinstance(app.start_error, StartRefused | RegistryInvalid):
+        raise app.start_error
+    if app.start_error is not None:
+        raise StartRefused(f"the gateway failed: {app.start_error}") from app.start_error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with a stop that lets calls in flight finish while readiness already says no."""
+
+    def __init__(self, config: uvicorn.Config, app: GatewayApp) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("simsa.server")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            self._log.info("listening", host=host, port=port)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._drain is not None or not self.started:
+            self.force_exit = self._drain is not None and sig == signal.SIGINT
+            self.should_exit = True
+            return
+        loop = asyncio.get_running_loop()
+        self._drain = loop.create_task(self._drain_calls(signal.Signals(sig).name), name="drain")
+
+    async def _drain_calls(self, why: str) -> None:
+        services = self._app.services
+        assert services is not None
+        self._app.begin_draining()
+        self._log.info("stopping", signal=why, in_flight=len(services.dispatcher.in_flight))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(services.settings.shutdown_grace_s):
+                await services.dispatcher.until_idle()
+        services.dispatcher.abort_all("The gateway is shutting down and the answer was not finished in time.")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_WAIT_S):
+                await services.dispatcher.until_idle()
+        self.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, taken before anything else is opened."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise StartRefused(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "stop what uses the port, or set SIMSA_PORT to another one"
+        ) from error
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,287 @@
+"""The tables of the database, and how a call's facts lie flat in one row.
+
+SQLAlchemy Core only, with types that mean the same on SQLite and PostgreSQL. Statements belong in `store`; the
+steps from one shape of these tables to the next belong in `migrations/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenance, Timing, Usage
+
+OPEN = "open"
+"""Status of a row whose call was dispatched and has not ended: the one status that is not a `CallStatus`."""
+
+Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware moment, kept in UTC to the microsecond. A naive datetime is refused: it names no moment.
+
+    On SQLite it is ISO 8601 text of fixed width, so that the order of the texts is the order of the moments.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(sa.DateTime(timezone=True) if _is_postgresql(dialect) else sa.Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"expected an aware datetime, got {value!r}")
+        moment = value if value.tzinfo is UTC else value.astimezone(UTC)
+        return moment if _is_postgresql(dialect) else moment.isoformat(" ", "microseconds")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment: datetime = value if _is_postgresql(dialect) else datetime.fromisoformat(value)
+        return moment.astimezone(UTC)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact amount that comes back digit for digit: NUMERIC, or text on SQLite, whose numbers are binary floats.
+
+    Add amounts up in Python on SQLite: its SUM() would go through floats.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(sa.Numeric() if _is_postgresql(dialect) else sa.Text())
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        return value if value is None or _is_postgresql(dialect) else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+def _is_postgresql(dialect: Dialect) -> bool:
+    return dialect.name == "postgresql"
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+calls = sa.Table(
+    "calls",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("started_at", Moment, nullable=False, index=True),
+    sa.Column("model", sa.Text, nullable=False, index=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("streamed", sa.Boolean, nullable=False),
+    sa.Column("comparison_id", sa.Text, index=True),
+    sa.Column("run_id", sa.Text, index=True),
+    sa.Column("client_retry", sa.Integer),
+    sa.Column("ended_at", Moment),
+    sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("http_status", sa.Integer),
+    sa.Column("replica", sa.Text),
+    sa.Column("provenance", sa.Text),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("error_type", sa.Text),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("finish_reason", sa.Text),
+    sa.Column("prompt_tokens", sa.BigInteger),
+    sa.Column("completion_tokens", sa.BigInteger),
+    sa.Column("cached_tokens", sa.BigInteger),
+    sa.Column("reasoning_tokens", sa.BigInteger),
+    sa.Column("usage_source", sa.Text),
+    sa.Column("queue_s", sa.Double),
+    sa.Column("ttft_s", sa.Double),
+    sa.Column("ttfot_s", sa.Double),
+    sa.Column("tpot_s", sa.Double),
+    sa.Column("e2e_s", sa.Double),
+    sa.Column("overhead_s", sa.Double),
+    sa.Column("token_events", sa.BigInteger),
+    sa.Column("first_event_tokens", sa.BigInteger),
+    sa.Column("first_event_source", sa.Text),
+    sa.Column("cost_amount", Money),
+    sa.Column("cost_currency", sa.Text),
+    sa.Column("cost_basis", sa.Text),
+    sa.Column("cost_reason", sa.Text),
+)
+
+comparisons = sa.Table(
+    "comparisons",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("created_at", Moment, nullable=False, index=True),
+    sa.Column("schedule", sa.Text, nullable=False),
+    sa.Column("params", Json, nullable=False),
+    sa.Column("timing_comparable", sa.Boolean),
+    sa.Column("timing_reason", sa.Text),
+    sa.Column("summary", Json),
+)
+
+comparison_contents = sa.Table(
+    "comparison_contents",
+    metadata,
+    sa.Column("comparison_id", sa.Text, sa.ForeignKey("comparisons.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("messages", Json, nullable=False),
+    sa.Column("outputs", Json, nullable=False),  # what each side answered, by position; null where nothing came
+)
+
+comparison_sides = sa.Table(
+    "comparison_sides",
+    metadata,
+    sa.Column("comparison_id", sa.Text, sa.ForeignKey("comparisons.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False, index=True),
+    sa.Column("call_id", sa.Text),  # no foreign key: the call's own row arrives later, by the recorder's batches
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("finish_reason", sa.Text),
+    sa.Column("error", Json),
+    sa.Column("facts", Json, nullable=False),
+)
+
+CALL_COLUMNS = tuple(column.name for column in calls.columns)
+OPENED_COLUMNS = (*(field.name for field in fields(CallOpened)), "status")
+
+
+def opened_row(opened: CallOpened) -> dict[str, Any]:
+    """The row of a call that has not ended; every column that the end would fill is left out."""
+    return {
+        "id": opened.id,
+        "request_id": opened.request_id,
+        "started_at": opened.started_at,
+        "model": opened.model,
+        "endpoint": opened.endpoint,
+        "streamed": opened.streamed,
+        "comparison_id": opened.comparison_id,
+        "run_id": opened.run_id,
+        "client_retry": opened.client_retry,
+        "status": OPEN,
+    }
+
+
+def call_row(call: Call) -> dict[str, Any]:
+    """The whole row of a call that has ended."""
+    usage, timing, cost = call.usage, call.timing, call.cost
+    row = opened_row(call.opened)
+    row.update(
+        ended_at=call.ended_at,
+        status=call.status.value,
+        http_status=call.http_status,
+        replica=call.replica,
+        provenance=call.provenance.value,
+        attempts=call.attempts,
+        error_type=call.error_type,
+        error_code=call.error_code,
+        error_message=call.error_message,
+        finish_reason=call.finish_reason,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        usage_source=usage.source,
+        queue_s=timing.queue_s,
+        ttft_s=timing.ttft_s,
+        ttfot_s=timing.ttfot_s,
+        tpot_s=timing.tpot_s,
+        e2e_s=timing.e2e_s,
+        overhead_s=timing.overhead_s,
+        token_events=timing.token_events,
+        first_event_tokens=timing.first_event_tokens,
+        first_event_source=timing.first_event_source,
+        cost_amount=cost.amount,
+        cost_currency=cost.currency,
+        cost_basis=cost.basis,
+        cost_reason=cost.reason,
+    )
+    return row
+
+
+def interrupted_columns(ended_at: datetime) -> dict[str, Any]:
+    """What is known about the end of a call whose gateway died: only that it was found unfinished at `ended_at`."""
+    return {
+        "status": CallStatus.INTERRUPTED.value,
+        "ended_at": ended_at,
+        "provenance": Provenance.UNKNOWN.value,
+        "usage_source": "unknown",
+        "cost_basis": "unknown",
+        "cost_reason": "the gateway stopped before the call ended",
+    }
+
+
+def call_from_row(row: Mapping[str, Any]) -> Call | CallOpened:
+    """The facts of a row: CallOpened while it is open, Call once it has ended.
+
+    An interrupted call has no attempts or token events in its row; `Call` has no word for unknown there and shows 0.
+    """
+    opened = CallOpened(
+        id=row["id"],
+        request_id=row["request_id"],
+        started_at=row["started_at"],
+        model=row["model"],
+        endpoint=row["endpoint"],
+        streamed=row["streamed"],
+        comparison_id=row["comparison_id"],
+        run_id=row["run_id"],
+        client_retry=row["client_retry"],
+    )
+    if row["status"] == OPEN:
+        return opened
+    return Call(
+        opened=opened,
+        ended_at=row["ended_at"],
+        status=CallStatus(row["status"]),
+        http_status=row["http_status"],
+        replica=row["replica"],
+        provenance=Provenance(row["provenance"]),
+        attempts=row["attempts"] or 0,
+        error_type=row["error_type"],
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+        finish_reason=row["finish_reason"],
+        usage=_usage(row),
+        timing=_timing(row),
+        cost=Cost(row["cost_amount"], row["cost_currency"], row["cost_basis"], row["cost_reason"]),
+    )
+
+
+def _usage(row: Mapping[str, Any]) -> Usage:
+    return Usage(
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        cached_tokens=row["cached_tokens"],
+        reasoning_tokens=row["reasoning_tokens"],
+        source=row["usage_source"],
+    )
+
+
+def _timing(row: Mapping[str, Any]) -> Timing:
+    return Timing(
+        queue_s=row["queue_s"],
+        ttft_s=row["ttft_s"],
+        ttfot_s=row["ttfot_s"],
+        tpot_s=row["tpot_s"],
+        e2e_s=row["e2e_s"],
+        overhead_s=row["overhead_s"],
+        token_events=row["token_events"] or 0,
+        first_event_tokens=row["first_event_tokens"],
+        first_event_source=row["first_event_source"],
+    )

@@ -1,0 +1,286 @@
+"""What an operator sees from outside: Prometheus series and one structured log line a request.
+
+Labels come from closed sets: registered models (anything else is `_other`), our own routes, status classes. No key,
+prompt or raw path is ever a label or in a log line.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from gateway.domain.records import Call
+
+OTHER = "_other"
+# To 120 s and beyond: a reasoning model on a busy node takes that long to say its first word.
+_LATENCY_BUCKETS = (
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.35,
+    0.5,
+    0.75,
+    1,
+    1.5,
+    2,
+    3,
+    5,
+    7.5,
+    10,
+    15,
+    20,
+    30,
+    45,
+    60,
+    90,
+    120,
+    180,
+    300,
+)
+_DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
+_TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+_OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+
+
+@dataclass(slots=True)
+class _ModelSeries:
+    """The children of one model's series, looked up once."""
+
+    inflight: Gauge
+    ttft: Histogram
+    tpot: Histogram
+    duration: Histogram
+    prompt_tokens: Counter
+    completion_tokens: Counter
+
+
+class Telemetry:
+    """All series of one gateway, in a registry of its own."""
+
+    def __init__(self, *, log_level: str = "INFO") -> None:
+        self._log_call = call_logger(log_level)
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "simsa_requests", "Requests answered.", ["model", "endpoint", "status_class"], registry=registry
+        )
+        self.inflight = Gauge("simsa_inflight_requests", "Calls being served.", ["model"], registry=registry)
+        self.queue = Histogram(
+            "simsa_queue_seconds", "Time in the gateway's own queue.", buckets=_LATENCY_BUCKETS, registry=registry
+        )
+        self.ttft = Histogram(
+            "simsa_time_to_first_token_seconds",
+            "First token-bearing event minus request accepted, streamed calls.",
+            ["model"],
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.tpot = Histogram(
+            "simsa_time_per_output_token_seconds",
+            "(last - first event) / (tokens - tokens of the first event), streamed calls.",
+            ["model"],
+            buckets=_TPOT_BUCKETS,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "simsa_request_duration_seconds",
+            "Request accepted to end of the answer.",
+            ["model"],
+            buckets=_DURATION_BUCKETS,
+            registry=registry,
+        )
+        self.overhead = Histogram(
+            "simsa_overhead_seconds",
+            "Gateway time before the engine, queue excluded.",
+            buckets=_OVERHEAD_BUCKETS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "simsa_tokens", "Tokens, by the engines' own counts.", ["model", "kind"], registry=registry
+        )
+        self.cost = Counter(
+            "simsa_cost", "Settled cost of finished calls.", ["model", "currency", "basis"], registry=registry
+        )
+        self.provisional_cost = Counter(
+            "simsa_provisional_cost",
+            "Cost of finished calls by GPU time, as known at their end and before settlement.",
+            ["model", "currency", "basis"],
+            registry=registry,
+        )
+        self.replica_up = Gauge(
+            "simsa_replica_up", "1 when the replica answers its health check.", ["model", "replica"], registry=registry
+        )
+        self.feasibility_headroom = Gauge(
+            "simsa_feasibility_headroom_bytes",
+            "Predicted memory left on one GPU at the settings' context, likely overhead; a prediction.",
+            ["model", "gpu"],
+            registry=registry,
+        )
+        self.feasibility_fits = Gauge(
+            "simsa_feasibility_fits",
+            "1 when the model is predicted to fit one GPU.",
+            ["model", "gpu"],
+            registry=registry,
+        )
+        self.registry_valid = Gauge(
+            "simsa_registry_valid", "0 when the registry file on disk is broken and the old one is in use.",
+            registry=registry,
+        )  # fmt: skip
+        self.registry_info = Gauge(
+            "simsa_registry_info", "1, labelled with the registry in use.", ["sha256"], registry=registry
+        )
+        self.loop_lag = Gauge(
+            "simsa_event_loop_lag_seconds", "How late the event loop ran its last timer.", registry=registry
+        )
+        self.recorder_queued = Gauge("simsa_recorder_queued", "Records not yet in the database.", registry=registry)
+        self.recorder_lag = Gauge(
+            "simsa_recorder_lag_seconds", "Age of the oldest record not yet in the database.", registry=registry
+        )
+        self.recorder_written = Gauge("simsa_recorder_written", "Records written since the start.", registry=registry)
+        self.recorder_lost = Gauge("simsa_recorder_lost", "Records that could not be kept.", registry=registry)
+        self.recorder_interrupted = Gauge(
+            "simsa_recorder_interrupted", "Calls found unfinished from an earlier process.", registry=registry
+        )
+        self.recorder_failing = Gauge(
+            "simsa_recorder_failing", "1 while the part cannot be written.", ["part"], registry=registry
+        )
+        self._models: dict[str, _ModelSeries] = {}
+        self._log = structlog.get_logger("simsa")
+
+    def series_of(self, model: str) -> _ModelSeries:
+        series = self._models.get(model)
+        if series is None:
+            series = self._models[model] = _ModelSeries(
+                inflight=self.inflight.labels(model),
+                ttft=self.ttft.labels(model),
+                tpot=self.tpot.labels(model),
+                duration=self.duration.labels(model),
+                prompt_tokens=self.tokens.labels(model, "prompt"),
+                completion_tokens=self.tokens.labels(model, "completion"),
+            )
+        return series
+
+    def observe_call(self, call: Call) -> None:
+        """Count one finished call and write its log line."""
+        opened, timing, usage = call.opened, call.timing, call.usage
+        series = self.series_of(opened.model)
+        self.requests.labels(opened.model, opened.endpoint, status_class(call.http_status)).inc()
+        if timing.ttft_s is not None:
+            series.ttft.observe(timing.ttft_s)
+        if timing.tpot_s is not None:
+            series.tpot.observe(timing.tpot_s)
+        if timing.e2e_s is not None:
+            series.duration.observe(timing.e2e_s)
+        if timing.overhead_s is not None:
+            self.overhead.observe(timing.overhead_s)
+        if timing.queue_s is not None:
+            self.queue.observe(timing.queue_s)
+        if usage.prompt_tokens:
+            series.prompt_tokens.inc(usage.prompt_tokens)
+        if usage.completion_tokens:
+            series.completion_tokens.inc(usage.completion_tokens)
+        cost = call.cost
+        if cost.amount is not None and cost.currency is not None:
+            counter = self.provisional_cost if cost.basis == "gpu_time_provisional" else self.cost
+            counter.labels(opened.model, cost.currency, cost.basis).inc(float(cost.amount))
+        self._log_call(
+            {
+                "event": "call",
+                "timestamp": call.ended_at.isoformat(),
+                "request_id": opened.request_id,
+                "call_id": opened.id,
+                "model": opened.model,
+                "replica": call.replica,
+                "endpoint": opened.endpoint,
+                "streamed": opened.streamed,
+                "status": call.status.value,
+                "http_status": call.http_status,
+                "error": call.error_code,
+                "attempts": call.attempts,
+                "provenance": call.provenance.value,
+                "ttft_s": _rounded(timing.ttft_s),
+                "e2e_s": _rounded(timing.e2e_s),
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+            }
+        )
+
+    def observe_refusal(
+        self, endpoint: str, status: int, code: str | None, request_id: str, model: str = OTHER
+    ) -> None:
+        """Count and log a request that was answered before it became a call."""
+        self.requests.labels(model, endpoint, status_class(status)).inc()
+        self._log.info("refused", request_id=request_id, endpoint=endpoint, http_status=status, error=code)
+
+    def count_own(self, endpoint: str, status: int) -> None:
+        """Count a request to one of our own routes."""
+        self.requests.labels(OTHER, endpoint, status_class(status)).inc()
+
+    def forget_replica(self, model: str, replica: str) -> None:
+        """Drop the series of a replica that is gone from the registry."""
+        if (model, replica) in self.replica_up._metrics:
+            self.replica_up.remove(model, replica)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+def status_class(status: int | None) -> str:
+    return f"{status // 100}xx" if status else "none"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return round(seconds, 6) if seconds is not None else None
+
+
+def configure_logging(level: str, stream: TextIO | None = None) -> None:
+    """Structured lines on standard error: JSON in a pipe, colour on a terminal."""
+    out = stream or sys.stderr
+    shared: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if out.isatty():
+        renderer: list[Any] = [structlog.dev.ConsoleRenderer()]
+    else:
+        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _to_json(event: dict[str, Any], **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+def call_logger(level: str, stream: TextIO | None = None) -> Callable[[dict[str, Any]], None]:
+    """Writes one call's facts as a line of the log.
+
+    Into a pipe it writes JSON itself: the general logger costs a tenth of all that a call costs.
+    """
+    out = stream or sys.stderr
+    if logging.getLevelNamesMapping()[level] > logging.INFO:
+        return lambda facts: None
+    if out.isatty():
+        log = structlog.get_logger("simsa")
+        return lambda facts: log.info(**{name: value for name, value in facts.items() if name != "timestamp"})
+    encode = msgspec.json.Encoder().encode
+    raw = out.buffer
+
+    def write(facts: dict[str, Any]) -> None:
+        raw.write(encode(facts) + b"\n")
+        raw.flush()
+
+    return write

