@@ -53,7 +53,8 @@ class AnswerText:
 
     def _add(self, deltas: list[dict[str, Any]]) -> dict[str, Any]:
         content = _texts(deltas, "content") + _texts(deltas, "refusal")
-        reasoning = [text for delta in deltas for text in _first_text(delta, "reasoning", "reasoning_content")]
+        # Engines that send reasoning under both names send the same twice.
+        reasoning = [_text(delta, "reasoning") or _text(delta, "reasoning_content") or "" for delta in deltas]
         tool_calls = [call for delta in deltas for call in _objects(delta.get("tool_calls"))]
         self._content += content
         self._reasoning += filter(None, reasoning)
@@ -70,10 +71,10 @@ class AnswerText:
             index if isinstance(index, int) else len(self._tool_calls),
             {"id": None, "type": "function", "function": {"name": None, "arguments": ""}},
         )
-        whole["id"] = whole["id"] or part.get("id")
-        whole["type"] = part.get("type") or whole["type"]
-        whole["function"]["name"] = whole["function"]["name"] or function.get("name")
-        whole["function"]["arguments"] += "".join(_texts([function], "arguments"))
+        whole["id"] = whole["id"] or _text(part, "id")
+        whole["type"] = _text(part, "type") or whole["type"]
+        whole["function"]["name"] = whole["function"]["name"] or _text(function, "name")
+        whole["function"]["arguments"] += _text(function, "arguments") or ""
 
 
 def _delta_in(data: bytes) -> dict[str, Any]:
@@ -90,10 +91,10 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) else None
+
+
 def _texts(deltas: list[dict[str, Any]], name: str) -> list[str]:
-    return [delta[name] for delta in deltas if isinstance(delta.get(name), str)]
-
-
-def _first_text(delta: dict[str, Any], *names: str) -> list[str]:
-    """The text under the first of these names that has one; engines that send both send the same twice."""
-    return [text for name in names if isinstance(text := delta.get(name), str) and text][:1]
+    return [text for delta in deltas if (text := _text(delta, name)) is not None]

@@ -31,10 +31,10 @@ from gateway.recorder import Recorder
 from gateway.relay import ENDPOINTS, Message, Receive, Relay, Scope, Send, request_id_of
 from gateway.settings import Settings
 from gateway.store import Store
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Telemetry, flush_log
 from gateway.upstream import Upstream
 
-LOOP_LAG_INTERVAL_S = 0.5
+TICK_S = 0.25
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
 
 
@@ -136,7 +136,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
         _take_registry(live.current, live, fleet, telemetry, settings)
         background = [
             asyncio.create_task(live.watch(settings.registry_poll_s), name="registry watch"),
-            asyncio.create_task(_measure_loop_lag(telemetry), name="loop lag"),
+            asyncio.create_task(_tick(telemetry), name="tick"),
         ]
         try:
             yield services
@@ -176,12 +176,14 @@ def _take_registry(
             telemetry.feasibility_headroom.labels(model.id, gpu_id).set(estimate.headroom_bytes.likely)
 
 
-async def _measure_loop_lag(telemetry: Telemetry) -> None:
+async def _tick(telemetry: Telemetry) -> None:
+    """Measure how late the loop runs its timers; push out the log."""
     loop = asyncio.get_running_loop()
     while True:
         before = loop.time()
-        await asyncio.sleep(LOOP_LAG_INTERVAL_S)
-        telemetry.loop_lag.set(max(0.0, loop.time() - before - LOOP_LAG_INTERVAL_S))
+        await asyncio.sleep(TICK_S)
+        telemetry.loop_lag.set(max(0.0, loop.time() - before - TICK_S))
+        flush_log()
 
 
 def _build_api(app: GatewayApp) -> FastAPI:

@@ -37,7 +37,6 @@ SIDE_DELTA = "side.delta"
 SIDE_FINISHED = "side.finished"
 COMPARISON_FINISHED = "comparison.finished"
 EVENTS_AHEAD = 1024
-"""Events that may wait for the reader. Past that the answers wait for it too, and their timings say so."""
 
 
 class Schedule(StrEnum):
@@ -64,11 +63,21 @@ class ComparisonEvent(NamedTuple):
 class Comparisons:
     """Runs comparisons and keeps them. One per gateway."""
 
-    def __init__(self, *, dispatcher: Dispatcher, store: Store, settings: Settings, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        store: Store,
+        settings: Settings,
+        now: Callable[[], float],
+        events_ahead: int = EVENTS_AHEAD,
+    ) -> None:
+        """`events_ahead`: how many events may wait for the reader before the answers wait for it too."""
         self.dispatcher = dispatcher
         self.store = store
         self.settings = settings
         self.now = now
+        self.events_ahead = events_ahead
         self.log = structlog.get_logger("simsa.comparison")
 
     def run(self, question: Question, request_id: str) -> AsyncGenerator[ComparisonEvent, None]:
@@ -97,29 +106,31 @@ class _Side:
         self.model = model
         self.body = body
         self.answer: AnswerText | None = None
+        """None until it is asked."""
         self.call: ActiveCall | None = None
         self.state: ReplicaState | None = None
         """The replica that answered."""
         self.error: SimsaError | None = None
-        self.started_s: float | None = None
-        self.ended_s: float | None = None
+        self.started_s = self.ended_s = 0.0
         self.was_held_back = False
         self.result: Side | None = None
         """What became of it, once it is over."""
 
     def finished(self) -> Finished:
         record = self.call.record if self.call is not None else None
-        is_asked = self.started_s is not None and self.ended_s is not None
+        if record is None:
+            unknown = Cost(None, None, "unknown")
+            return Finished(self.model.id, False, Provenance.UNKNOWN, Usage(), Timing(), unknown)
         return Finished(
             model=self.model.id,
-            is_ok=record is not None and record.status is CallStatus.OK and self.error is None,
-            provenance=record.provenance if record is not None else Provenance.UNKNOWN,
-            usage=record.usage if record is not None else Usage(),
-            timing=record.timing if record is not None else Timing(),
-            cost=record.cost if record is not None else Cost(None, None, "unknown"),
+            is_ok=record.status is CallStatus.OK and self.error is None,
+            provenance=record.provenance,
+            usage=record.usage,
+            timing=record.timing,
+            cost=record.cost,
             host=hardware_of(self.state) if self.state is not None else None,
-            span_s=(self.started_s or 0.0, self.ended_s or 0.0) if is_asked else None,
-            attempts=record.attempts if record is not None else 0,
+            span_s=(self.started_s, self.ended_s),
+            attempts=record.attempts,
             was_held_back=self.was_held_back,
         )
 
@@ -142,13 +153,13 @@ class _Run:
         self._request_id = request_id
         self._id = str(uuid.uuid4())
         self._created_at = datetime.now(UTC)
-        self._channel: asyncio.Queue[ComparisonEvent | None] = asyncio.Queue(EVENTS_AHEAD)
-        self._due = float("inf")
+        self._channel: asyncio.Queue[ComparisonEvent | None] = asyncio.Queue(owner.events_ahead)
         self._stopped: str | None = None
         """Why no further side is asked."""
 
     async def events(self) -> AsyncGenerator[ComparisonEvent, None]:
-        self._due = asyncio.get_running_loop().time() + self._owner.settings.comparison_timeout_s
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._owner.settings.comparison_timeout_s, self._time_is_over)
         asking = asyncio.create_task(self._ask_all(), name=f"comparison {self._id}")
         asking.add_done_callback(self._wake_reader)
         try:
@@ -159,6 +170,7 @@ class _Run:
             asking.result()
             yield ComparisonEvent(COMPARISON_FINISHED, await self._keep())
         finally:
+            timer.cancel()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
@@ -177,23 +189,25 @@ class _Run:
 
     async def _ask(self, side: _Side) -> None:
         """Ask one side; whatever happens to it, it ends with one `side.finished`."""
-        if asyncio.get_running_loop().time() >= self._due:
-            self._stopped = f"the comparison's {self._owner.settings.comparison_timeout_s:g} s were over"
         if self._stopped is None:
             states = self._owner.dispatcher.fleet.live(side.model.id)
             provenance = common_provenance(states).value if states else None
             await self._emit(side, SIDE_STARTED, {"model": side.model.id, "provenance": provenance})
-            try:
-                await self._converse(side)
-            except SimsaError as error:
-                side.error = error
-            except Exception as error:  # one side's defect must not end the others
-                self._owner.log.exception("a side failed", comparison_id=self._id, model=side.model.id, exc_info=error)
-                side.error = SimsaError("The gateway failed on this side.", code="internal_error")
-            if isinstance(side.error, Unavailable) and side.error.code == "draining":
-                self._stopped = "the gateway is shutting down"
+        if self._stopped is None:  # the reader may have taken its time
+            await self._try(side)
         side.result = self._result(side)
         await self._emit(side, SIDE_FINISHED, side_object(side.result))
+
+    async def _try(self, side: _Side) -> None:
+        try:
+            await self._converse(side)
+        except SimsaError as error:
+            side.error = error
+        except Exception as error:  # one side's defect must not end the others
+            self._owner.log.exception("a side failed", comparison_id=self._id, model=side.model.id, exc_info=error)
+            side.error = SimsaError("The gateway failed on this side.", code="internal_error")
+        if isinstance(side.error, Unavailable) and side.error.code == "draining":
+            self._stopped = "the gateway is shutting down"
 
     async def _converse(self, side: _Side) -> None:
         """The call itself. Its record is complete when this returns or raises."""
@@ -202,7 +216,6 @@ class _Run:
         side.answer = AnswerText(owner.settings.max_answer_bytes)
         context = CallContext(f"{self._request_id}-{side.position}", accepted_s=side.started_s, comparison_id=self._id)
         side.call = call = owner.dispatcher.call(side.model, CHAT_COMPLETIONS, side.body, context)
-        timer = asyncio.get_running_loop().call_at(self._due, self._expire, call)
         try:
             async with call:
                 await call.connect()
@@ -210,22 +223,18 @@ class _Run:
                 side.state = next((state for state in states if state.replica.id == call.replica_id), None)
                 async with aclosing(call.stream()) as chunks:
                     async for chunk in chunks:
-                        delta = side.answer.feed(chunk)
-                        if delta:
+                        if delta := side.answer.feed(chunk):
                             await self._emit(side, SIDE_DELTA, delta)
         finally:
-            timer.cancel()
             side.ended_s = owner.now()
 
-    def _expire(self, call: ActiveCall) -> None:
-        """The time for the whole comparison is over: end a call that is still in flight with an error of its own."""
-        if call.record is None:
-            limit_s = self._owner.settings.comparison_timeout_s
-            call.abort(
-                UpstreamTimeout(
-                    f"The comparison's {limit_s:g} s were over before this answer was.", code="comparison_timeout"
-                )
-            )
+    def _time_is_over(self) -> None:
+        """Calls in flight end with an error of their own, the sides after them are skipped."""
+        self._stopped = f"the comparison's {self._owner.settings.comparison_timeout_s:g} s were over"
+        error = UpstreamTimeout(f"The answer was cut: {self._stopped}.", code="comparison_timeout")
+        for side in self._sides:
+            if side.call is not None and side.call.record is None:
+                side.call.abort(error)
 
     def _result(self, side: _Side) -> Side:
         owner = self._owner
@@ -241,7 +250,7 @@ class _Run:
         )
 
     async def _emit(self, side: _Side, name: str, data: dict[str, Any]) -> None:
-        if self._channel.full():
+        if name == SIDE_DELTA and self._channel.full() and side.call is not None and side.call.record is None:
             side.was_held_back = True
         await self._channel.put(ComparisonEvent(name, {"side": side.position, **data}))
 

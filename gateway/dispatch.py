@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 import structlog
@@ -53,12 +53,13 @@ from gateway.upstream import Upstream
 CLIENT_GONE = 499
 """Recorded as the status of a call whose client left; nobody received it."""
 _LINGER_S = 1.0
+_LOW_62 = (1 << 62) - 1
 
 
 def new_call_id() -> str:
     """A UUID of version 7: unique, and in order of time, so that the database appends. Not a secret."""
-    bits = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | random.getrandbits(12) << 64  # noqa: S311
-    text = f"{bits | 0b10 << 62 | random.getrandbits(62):032x}"  # noqa: S311
+    noise = random.getrandbits(74)  # noqa: S311
+    text = f"{time.time_ns() // 1_000_000:012x}{0x7000 | noise >> 62:04x}{0x8 << 60 | noise & _LOW_62:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
@@ -77,8 +78,7 @@ CHAT_COMPLETIONS = Endpoint("chat_completions", b"/chat/completions", CHAT)
 TEXT_COMPLETIONS = Endpoint("completions", b"/completions", COMPLETIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(NamedTuple):
     """Where a call belongs."""
 
     request_id: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -165,10 +165,10 @@ class Connection(asyncio.Protocol):
         self._linger_timer: asyncio.TimerHandle | None = None
         self._new_parser()
 
-    def send(self, request: Sequence[bytes], due: float, due_what: str) -> Reply:
+    def send(self, request: bytes, due: float, due_what: str) -> Reply:
         assert self._transport is not None
         self._reply = Reply(self, due, due_what)
-        self._transport.writelines(request)
+        self._transport.write(request)
         return self._reply
 
     def resume(self) -> None:

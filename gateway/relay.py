@@ -98,8 +98,7 @@ class Relay:
                     await answer.start_stream(call)
                     async with aclosing(call.stream()) as chunks:
                         async for chunk in chunks:
-                            await answer.add(chunk)
-                    await answer.end()
+                            await answer.add(chunk, is_last=call.record is not None)
                 else:
                     await answer.whole(await call.whole(), call)
         except SimsaError as error:
@@ -125,11 +124,8 @@ class _Answer:
         self._is_started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def add(self, chunk: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def add(self, chunk: bytes, *, is_last: bool) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
     async def whole(self, body: bytes, call: ActiveCall) -> None:
         headers = [JSON, (b"content-length", b"%d" % len(body)), *self._facts(call)]

@@ -7,8 +7,7 @@ milliseconds. The body sent upstream differs from the client's in `model` and `s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,8 +20,7 @@ _END = re.compile(rb"\s*\}\s*\Z")
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBody:
+class RequestBody(NamedTuple):
     """A request as far as the gateway reads it."""
 
     raw: bytes
@@ -118,13 +116,16 @@ def _spans(raw: bytes, members: dict[str, msgspec.Raw]) -> dict[str, Span]:
     for name, value in members.items():
         found = _KEY.match(raw, cursor)
         assert found is not None
-        written = _ANY.decode(found[1])
-        if written != name:
-            raise _duplicate(written)
+        written = found[1]
+        if written[1:-1] != name.encode():  # another name, or the same one written with escapes
+            decoded = _ANY.decode(written)
+            if decoded != name:
+                raise _duplicate(decoded)
         start = found.end()
-        if not raw.startswith(bytes(value), start):
+        text = bytes(value)
+        if not raw.startswith(text, start):
             raise _duplicate(name)
-        cursor = start + len(bytes(value))
+        cursor = start + len(text)
         spans[name] = (start, cursor)
     if _END.match(raw, cursor) is None:
         extra = _KEY.match(raw, cursor)

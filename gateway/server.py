@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -13,6 +14,7 @@ import structlog
 import uvicorn
 
 from gateway.app import GatewayApp, create_app
+from gateway.downstream import ClientProtocol
 from gateway.errors import RegistryInvalid, StartRefused
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging
@@ -34,7 +36,7 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=ClientProtocol,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -45,6 +47,7 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, app)
+    _calm_garbage_collector()
     with listener:
         server.run(sockets=[listener])
     if isinstance(app.start_error, StartRefused | RegistryInvalid):
@@ -89,6 +92,16 @@ class _Server(uvicorn.Server):
             async with asyncio.timeout(ABORT_WAIT_S):
                 await services.dispatcher.until_idle()
         self.should_exit = True
+
+
+def _calm_garbage_collector() -> None:
+    """Leave what was made at the start alone and look at young objects less often.
+
+    Calls make no reference cycles; looking for some took 7 % of the processor time of each.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _listen(settings: Settings) -> socket.socket:

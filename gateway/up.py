@@ -114,8 +114,8 @@ class _Up:
         self._settings = options.settings
         self._data = _read(self._settings.registry)
         registry = parse_registry(self._data, path=str(self._settings.registry))
-        self._port = self._settings.port or free_ports(1)[0]
-        require_port(self._settings.host, self._port)
+        if self._settings.port:
+            require_port(self._settings.host, self._settings.port)
         self._new_key = None if self._settings.admin_key else f"simsa-{secrets.token_urlsafe(24)}"
         self._plans: Plans = plan_engines(
             registry,
@@ -125,6 +125,8 @@ class _Up:
             gpu=options.gpu,
             speed=options.speed,
         )
+        taken = {plan.port for plan in self._plans.engines}
+        self._port = self._settings.port or next(port for port in free_ports(len(taken) + 1) if port not in taken)
         # By port, so that a second run beside this one cannot change the registry under our gateway.
         self._directory = self._settings.data_dir.resolve() / f"up-{self._port}"
         self._engines = [(plan, Part(plan.model.id, plan.what)) for plan in self._plans.engines]

@@ -10,6 +10,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -74,15 +75,22 @@ class Board(ABC):
         now = time.monotonic()
         part.took_s = now - part.since_s if part.state in _BUSY else None
         part.state, part.since_s = state, now
-        self._show_change(part, None)
+        with suppress(OSError):  # whoever watched has left; what runs goes on
+            self._show_change(part, None)
 
     def fail(self, part: Part, message: str) -> None:
         part.state, part.since_s, part.took_s = State.FAILED, time.monotonic(), None
-        self._show_change(part, message)
+        with suppress(OSError):
+            self._show_change(part, message)
 
-    @abstractmethod
     def welcome(self, welcome: Welcome) -> None:
         """All parts are ready."""
+        with suppress(OSError):
+            self._show_welcome(welcome)
+
+    @abstractmethod
+    def _show_welcome(self, welcome: Welcome) -> None:
+        """Say how to use what is running."""
 
     @abstractmethod
     def _show_change(self, part: Part, message: str | None) -> None:
@@ -104,7 +112,7 @@ def make_board(parts: Sequence[Part], *, as_json: bool) -> Board:
 class JsonBoard(Board):
     """One JSON object a line on standard output: `event` is state or ready."""
 
-    def welcome(self, welcome: Welcome) -> None:
+    def _show_welcome(self, welcome: Welcome) -> None:
         self._write(
             event="ready",
             url=welcome.url,
@@ -144,7 +152,7 @@ class TerminalBoard(Board):
     ) -> None:
         self._live.stop()
 
-    def welcome(self, welcome: Welcome) -> None:
+    def _show_welcome(self, welcome: Welcome) -> None:
         self._live.stop()
         for line in welcome_lines(welcome, command=_own_command()):
             self._say(line)

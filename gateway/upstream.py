@@ -161,11 +161,13 @@ class Upstream:
         return self._tls
 
 
-def _encode(origin: Origin, method: bytes, path: bytes, headers: Headers, body: bytes) -> list[bytes]:
-    head = [
+def _encode(origin: Origin, method: bytes, path: bytes, headers: Headers, body: bytes) -> bytes:
+    """The whole request in one piece: one write is cheaper than gathering, also for large bodies."""
+    parts = [
         b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n"
         % (method, origin.prefix, path, origin.authority)
     ]
-    head += [b"%b: %b\r\n" % header for header in headers]
-    head.append(b"content-length: %d\r\n\r\n" % len(body) if body or method != b"GET" else b"\r\n")
-    return [b"".join(head), body] if body else [b"".join(head)]
+    parts += [b"%b: %b\r\n" % header for header in headers]
+    parts.append(b"content-length: %d\r\n\r\n" % len(body) if body or method != b"GET" else b"\r\n")
+    parts.append(body)
+    return b"".join(parts)

@@ -15,6 +15,7 @@ import uvicorn
 from gateway.api.deps import Services
 from gateway.app import GatewayApp, create_app
 from gateway.domain.records import Call, CallOpened
+from gateway.downstream import ClientProtocol
 from gateway.settings import Settings
 
 START_LIMIT_S = 15.0
@@ -82,7 +83,7 @@ async def running_gateway(
     chosen = {"registry": registry_path, "data_dir": directory / "data", "health_interval_s": 0.05}
     chosen |= {"registry_poll_s": 0.02, "recorder_flush_s": 0.01, "log_level": "ERROR", "admin_key": None}
     app = create_app(Settings(**{**chosen, **settings}))
-    config = uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="on", log_config=None)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, port=0, http=ClientProtocol, ws="none", lifespan="on", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

@@ -19,6 +19,7 @@ from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, 
 from gateways import RunningGateway, entry, running_gateway
 
 from gateway.api.schemas import ComparisonOut, ComparisonPage
+from gateway.comparison import Comparisons, Question, Schedule
 from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
 from gateway.domain.records import CallStatus
 from gateway.errors import UpstreamTruncated
@@ -331,6 +332,34 @@ async def test_different_provenance_is_not_comparable(tmp_path: Path) -> None:
         assert "provenance differs (a simulated, b unknown)" in whole["timing_reason"]
 
 
+async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        services, more, end = it.gateway.services, asyncio.Event(), asyncio.Event()
+        it.a.script(CHAT, Reply.stream(chat_chunk("하나 "), more, chat_chunk("둘"), end, END, DONE))
+        comparisons = Comparisons(
+            dispatcher=services.dispatcher,
+            store=services.store,
+            settings=services.settings,
+            now=services.now,
+            events_ahead=1,
+        )
+        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
+        events = comparisons.run(question, "request-1")
+        assert (await anext(events)).name == "side.started"
+        await it.gateway.until(lambda: tokens_seen(it) == 1)
+        more.set()
+        await it.gateway.until(lambda: tokens_seen(it) == 2)
+        end.set()
+        whole = [event async for event in events][-1].data
+        assert whole["timing_comparable"] is False
+        assert "a had to wait for a slow reader" in whole["timing_reason"]
+        assert whole["sides"][0]["output"]["content"] == "하나 둘", "nothing is lost"
+
+
+def tokens_seen(it: Bench) -> int:
+    return sum(call.meter.token_events for call in it.gateway.services.dispatcher.in_flight)
+
+
 # --- failures -----------------------------------------------------------------------------------------------
 
 
@@ -441,6 +470,7 @@ async def test_a_wrong_request_is_refused_before_anything_is_asked(
         b"[]",
         b"null",
         b"[" * 100_000,
+        b'{"models":["a","b"],"prompt":"x","params":{"tools":[{"x":' + b"[" * 300 + b"]" * 300 + b"}]}}",
         b'{"models":["a","b"],"prompt":"\xff"}',
         b'{"models":["a","b"],"prompt":"\\ud800"}',
         b'{"models":["a","b"],"prompt":"x","params":{"tools":[{"x":NaN}]}}',
@@ -481,9 +511,7 @@ async def test_leaving_frees_every_engine_at_once(tmp_path: Path, stream: bool) 
         it.b.script(CHAT, Reply.hang())
         await it.client.send("POST", COMPARE, body={**ASK, "stream": stream})
         requests = [await engine.received(CHAT) for engine in (it.a, it.b)]
-        await it.gateway.until(
-            lambda: any(call.meter.token_events for call in it.gateway.services.dispatcher.in_flight)
-        )
+        await it.gateway.until(lambda: tokens_seen(it) == 1)
         left_s = time.monotonic()
         it.client.leave()
         for request in requests:
@@ -601,6 +629,22 @@ async def test_csv_export_is_a_row_a_side_that_a_spreadsheet_reads_as_text(tmp_p
         assert rows[1]["content"] == '둘째,\n"따옴표"'
         assert float(rows[0]["ttft_s"]) == whole["sides"][0]["timing"]["ttft_s"]
         assert rows[0]["cost_amount"] == "", "unknown is empty, never 0"
+
+
+async def test_openapi_describes_what_is_asked_and_answered(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        document = (await it.client.request("GET", "/openapi.json")).json()
+        post = document["paths"][COMPARE]["post"]
+        asked = post["requestBody"]["content"]["application/json"]["schema"]
+        assert asked["required"] == ["models"]
+        assert asked["properties"]["params"]["properties"]["max_tokens"]["default"] == 512
+        assert "$ref" not in json.dumps(asked)
+        answers = post["responses"]
+        assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
+        assert {"400", "401", "404", "413", "503"} <= set(answers)
+        assert "422" not in answers, "validation is answered with 400"
+        paths = (COMPARE, f"{COMPARE}/{{comparison_id}}", f"{COMPARE}/export")
+        assert all("422" not in document["paths"][path]["get"]["responses"] for path in paths)
 
 
 # --- the client of our own ----------------------------------------------------------------------------------

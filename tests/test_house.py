@@ -75,6 +75,7 @@ HOUSE = [
     "gateway.api.comparisons",
     "gateway.api.ops",
     "gateway.app",
+    "gateway.downstream",
     "gateway.server",
     "gateway.prompts",
     "gateway.console",

@@ -48,10 +48,12 @@ class Up:
 
     def until(self, **wanted: str) -> dict[str, Any]:
         """The first event with these values."""
+        seen = []
         for event in self.events():
             if wanted.items() <= event.items():
                 return event
-        raise AssertionError(f"ended without {wanted}: {self.errors()}")
+            seen.append(event)
+        raise AssertionError(f"ended without {wanted}, after {seen}: {self.errors()}")
 
     def errors(self) -> str:
         assert self.process.stderr is not None
@@ -113,7 +115,10 @@ def runs(tmp_path: Path) -> Iterator[list[Up]]:
     yield started
     for up in started:
         up.process.kill()
-        up.process.communicate()
+        up.process.wait()
+        for stream in (up.process.stdout, up.process.stderr):
+            if stream is not None:
+                stream.close()
         ended_within(up.pids(), END_LIMIT_S)
 
 
@@ -169,21 +174,30 @@ def test_a_dead_engine_is_told_and_the_rest_goes_on_until_the_gateway_dies(tmp_p
     assert up.pids() == {}
 
 
-def test_an_engine_that_cannot_start_ends_the_run_with_its_log(tmp_path: Path, runs: list[Up]) -> None:
-    up = Up(tmp_path, "--json", PYTHONWARNINGS="ignore", COVERAGE_PROCESS_START="")
+def test_an_engine_that_ends_while_starting_ends_the_run_with_its_log(tmp_path: Path, runs: list[Up]) -> None:
+    up = Up(tmp_path, "--json")
     runs.append(up)
-    started = up.until(state="starting")
-    # The engine's Python has hardly begun: it ends before it answers.
-    deadline_events = up.events()
-    while True:
-        found = [pid for pid, line in up.pids().items() if "gateway engine" in line and "guard.py" not in line]
-        if found:
-            os.kill(found[0], signal.SIGKILL)
-            break
-    failed = next(event for event in deadline_events if event.get("state") == "failed")
-    assert "was ended by SIGKILL before it was ready" in failed["message"]
-    assert started["state"] == "starting"
+    up.until(state="starting")
+    while not (engines := [pid for pid, line in up.pids().items() if "engine" in line and "guard.py" not in line]):
+        assert up.process.poll() is None
+    os.kill(engines[0], signal.SIGKILL)
+    assert "was ended by SIGKILL before it was ready; its log" in up.until(state="failed")["message"]
     assert up.process.wait(END_LIMIT_S) == 1
+    assert up.pids() == {}
+
+
+def test_it_goes_on_when_nobody_reads_its_output_any_more(tmp_path: Path, runs: list[Up]) -> None:
+    up = Up(tmp_path, "--json")
+    runs.append(up)
+    ready = up.until(event="ready")
+    assert up.process.stdout is not None
+    up.process.stdout.close()
+    first, second = ready["models"]
+    os.kill(up.pid("gateway engine", first), signal.SIGKILL)
+    assert ask(ready, second)["model"] == second
+    up.process.send_signal(signal.SIGTERM)
+    up.process.wait(END_LIMIT_S)
+    assert "Traceback" not in up.errors()
     assert up.pids() == {}
 
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.deps import Gateway, RequireKey, Services
-from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
 from gateway.comparison import COMPARISON_FINISHED, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
@@ -31,18 +31,21 @@ from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey])
 
+MAX_DEPTH = 64
+"""Levels of a request body; far more than tools and schemas need, far less than stops a JSON writer."""
 Events = AsyncGenerator[ComparisonEvent, None]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
     401: {"model": ErrorAnswer, "description": "missing or invalid key"},
     503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
+    "default": {"model": ErrorAnswer, "description": "any other failure"},
 }
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
 _TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
 _BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ComparisonRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": schema_without_references(ComparisonRequest)}},
     }
 }
 
@@ -146,9 +149,12 @@ async def _read(request: Request, services: Services) -> ComparisonRequest:
 
 
 def _parse(raw: bytes) -> ComparisonRequest:
-    """Strict JSON first: a NaN or an infinite number could be neither stored nor sent on."""
+    """Strict JSON first: a NaN, an infinite number or a bottomless object could be stored, but not read back."""
     try:
-        return ComparisonRequest.model_validate(msgspec.json.decode(raw))
+        fields = msgspec.json.decode(raw)
+        if _is_deeper_than(fields, MAX_DEPTH):
+            raise InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep.")
+        return ComparisonRequest.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from error
     except UnicodeDecodeError as error:
@@ -157,6 +163,14 @@ def _parse(raw: bytes) -> ComparisonRequest:
         raise InvalidRequest("The request body is nested too deeply.") from error
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
+
+
+def _is_deeper_than(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value.values())
+    if isinstance(value, list):
+        return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value)
+    return False
 
 
 def _no_comparison(comparison_id: str, param: str | None = None) -> NotFound:

@@ -93,6 +93,20 @@ class ComparisonRequest(Asked):
         return Question(models=tuple(self.models), messages=messages, params=params, schedule=self.schedule)
 
 
+def schema_without_references(model: type[BaseModel]) -> JsonObject:
+    """A model's JSON schema in one piece, for a body that the framework does not read itself."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            part = parts.get(str(value.get("$ref")).removeprefix("#/$defs/"), {})
+            return {name: inlined(inner) for name, inner in (part | value).items() if name != "$ref"}
+        return [inlined(inner) for inner in value] if isinstance(value, list) else value
+
+    return dict(inlined(schema))
+
+
 # --- answers ------------------------------------------------------------------------------------------------
 
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
