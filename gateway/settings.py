@@ -21,14 +21,10 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SIMSA_", frozen=True, extra="ignore")
 
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; anything but loopback needs an admin key."
-    )
+    host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an admin key.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
-    data_dir: Path = Field(
-        Path(".simsa"), description="Directory for the database, the spool and generated files."
-    )
+    data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database; a SQLite file in the data directory by default."
     )
@@ -36,9 +32,7 @@ class Settings(BaseSettings):
         None,
         description="Key that opens every route; without it only loopback is listened on and no key is asked.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level that is logged."
-    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     max_body_bytes: int = Field(
         20 * 1024 * 1024, gt=0, description="Largest request body in bytes; a larger one gets 413."
     )
@@ -63,9 +57,7 @@ class Settings(BaseSettings):
     ping_interval_s: float = Field(
         0.0, ge=0, description="Seconds of silence after which a stream gets a comment line; 0 turns it off."
     )
-    upstream_idle_connections: int = Field(
-        256, ge=0, description="Idle connections kept open to each replica."
-    )
+    upstream_idle_connections: int = Field(256, ge=0, description="Idle connections kept open to each replica.")
     spool_fsync_s: float = Field(
         0.1, gt=0, description="Seconds between fsyncs of the spool: what a power cut may lose."
     )
@@ -78,12 +70,8 @@ class Settings(BaseSettings):
         description="Records held in memory while the database is away; over it new calls are refused.",
     )
     recorder_batch: int = Field(500, gt=0, description="Records written to the database in one transaction.")
-    recorder_flush_s: float = Field(
-        0.25, gt=0, description="Longest time in seconds a record waits for its batch."
-    )
-    comparison_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds one comparison may take, all sides together."
-    )
+    recorder_flush_s: float = Field(0.25, gt=0, description="Longest time in seconds a record waits for its batch.")
+    comparison_timeout_s: float = Field(600.0, gt=0, description="Seconds one comparison may take, all sides together.")
     feasibility_gpu: str = Field(
         "h100-sxm", description="GPU that one-GPU verdicts are given for where nobody names one."
     )

@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import RawClient
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, usage_chunk
-from gateways import RunningGateway, entry, running_gateway
+from gateways import RunningGateway, entry, registry_text, running_gateway
 
 from gateway.api.schemas import ComparisonOut, ComparisonPage
 from gateway.comparison import Comparisons, Question, Schedule
@@ -358,6 +359,69 @@ async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path
 
 def tokens_seen(it: Bench) -> int:
     return sum(call.meter.token_events for call in it.gateway.services.dispatcher.in_flight)
+
+
+GPU_PRICE = {
+    "per_hour": "2.95",
+    "currency": "USD",
+    "tier": "list_median",
+    "provider": "public lists",
+    "date": "2026-06-01",
+    "source": "public lists",
+    "confidence": "low",
+}
+GPU = {
+    "id": "h100-sxm",
+    "name": "H100 SXM",
+    "memory": "81559 MiB",
+    "bandwidth_tb_per_s": 3.35,
+    "bf16_tflops": 989,
+    "source": "data sheet",
+    "confidence": "low",
+    "prices": [GPU_PRICE],
+}
+SHAPE = {
+    "params": "8.03B",
+    "layers": 32,
+    "hidden": 4096,
+    "heads": 32,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "vocab": 128256,
+    "tied_embeddings": False,
+    "context": 131072,
+}
+
+
+async def test_costs_and_one_gpu_verdicts_stand_beside_the_answers(tmp_path: Path) -> None:
+    async with ScriptedEngine(["a"]) as a, ScriptedEngine(["b"]) as b, ScriptedEngine(["c"]) as c:
+        price = {"currency": "USD", "input_per_mtok": "10", "output_per_mtok": "20"}
+        models = [
+            entry("a", shape=SHAPE, replicas=[{"url": a.url, "host": "node-a", "gpu": "h100-sxm"}]),
+            entry("b", shape=SHAPE, replicas=[{"url": b.url, "host": "node-b", "gpu": "h100-sxm"}]),
+            entry("c", serving={"kind": "openai_api"}, replicas=[{"url": c.url, "host": "vendor"}], price=price),
+        ]
+        async with running_gateway(tmp_path, [entry("a", a.url)]) as gateway:
+            text = registry_text(models, gpus=[GPU])
+            gateway.registry_path.write_text(text.replace('"2026-06-01"', "2026-06-01"))  # a YAML date has no quotes
+            await gateway.until(lambda: gateway.services.registry.current.gpus)
+            await gateway.until_live("a", "b", "c")
+            async with RawClient(gateway.url) as client:
+                both = (await client.request("POST", COMPARE, body=ASK)).json()
+                mixed = (await client.request("POST", COMPARE, body={**ASK, "models": ["a", "c"]})).json()
+    first, second = both["sides"]
+    assert (first["feasibility"]["verdict"], first["feasibility"]["gpu"]) == ("fits", "h100-sxm")
+    headroom = first["feasibility"]["headroom_gib"]
+    assert headroom["low"] < headroom["likely"] < headroom["high"]
+    assert first["cost"]["basis"] == "gpu_time_provisional"
+    assert Decimal(first["cost"]["amount"]) > 0
+    amounts = {side["model"]: Decimal(side["cost"]["amount"]) for side in (first, second)}
+    assert both["summary"]["cheapest"]["model"] == min(amounts, key=lambda model: amounts[model])
+    vendor = mixed["sides"][1]
+    assert (Decimal(vendor["cost"]["amount"]), vendor["cost"]["basis"]) == (Decimal("0.00028"), "api_price")
+    assert vendor["feasibility"]["verdict"] == "unknown"
+    assert "no public weights" in vendor["feasibility"]["reasons"][0]
+    assert "differ in currency or basis" in mixed["summary"]["cheapest"]["reason"]
 
 
 # --- failures -----------------------------------------------------------------------------------------------

@@ -29,7 +29,9 @@ def error_of(answer: Answer) -> dict[str, Any]:
     return error
 
 
-async def ask(gateway: RunningGateway, body: object = None, *, path: str = CHAT, method: str = "POST", **kw: Any) -> Answer:
+async def ask(
+    gateway: RunningGateway, body: object = None, *, path: str = CHAT, method: str = "POST", **kw: Any
+) -> Answer:
     async with RawClient(gateway.url) as client:
         return await client.request(method, path, body=ASK if body is None else body, **kw)
 
@@ -95,7 +97,12 @@ async def test_no_live_replica_is_503_and_recorded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [None, "wrong", "", "right-but-longer"])
 async def test_missing_or_wrong_key_is_401_with_one_message(tmp_path: Path, key: str | None) -> None:
     async with running_gateway(tmp_path, [entry("m", DEAD)], admin_key="right") as gateway:
-        for path, method in ((CHAT, "POST"), ("/v1/models", "GET"), ("/api/models", "GET"), ("/api/comparisons", "POST")):
+        for path, method in (
+            (CHAT, "POST"),
+            ("/v1/models", "GET"),
+            ("/api/models", "GET"),
+            ("/api/comparisons", "POST"),
+        ):
             async with RawClient(gateway.url, key=key) as client:
                 answer = await client.request(method, path, body=ASK if method == "POST" else b"")
             error = error_of(answer)
@@ -189,7 +196,9 @@ async def test_engines_refusal_in_another_shape_gets_the_envelope(tmp_path: Path
         (ASK, Reply.hang, {"total_s": 0.1}, "no end within 0.1 s"),
     ],
 )
-async def test_silent_engine_is_504(tmp_path: Path, body: object, reply: Any, timeouts: dict[str, float], words: str) -> None:
+async def test_silent_engine_is_504(
+    tmp_path: Path, body: object, reply: Any, timeouts: dict[str, float], words: str
+) -> None:
     async with (
         ScriptedEngine() as engine,
         running_gateway(tmp_path, [entry("m", engine.url, timeouts=timeouts)]) as gateway,

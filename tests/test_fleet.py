@@ -48,7 +48,10 @@ def test_provenance_comes_from_what_the_engine_says(
 
 
 async def test_engine_that_serves_another_model_is_not_used(tmp_path: Path) -> None:
-    async with ScriptedEngine(models=["other"]) as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+    async with (
+        ScriptedEngine(models=["other"]) as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)]) as gateway,
+    ):
         state = gateway.services.fleet.states_of("m")[0]
         await gateway.until(lambda: "other" in state.reason)
         assert not state.is_up
@@ -116,7 +119,11 @@ async def test_registry_change_is_taken_over_and_a_bad_one_is_refused(tmp_path: 
 
 async def test_remote_api_without_its_key_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedEngine(models=["api"], owned_by="vendor") as vendor:
-        remote = {"id": "api", "serving": {"kind": "openai_api"}, "replicas": [{"url": vendor.url, "api_key_env": "VENDOR_KEY"}]}
+        remote = {
+            "id": "api",
+            "serving": {"kind": "openai_api"},
+            "replicas": [{"url": vendor.url, "api_key_env": "VENDOR_KEY"}],
+        }
         async with running_gateway(tmp_path / "without", [remote]) as gateway:
             assert (await get(gateway, "/v1/models"))[1]["data"] == []
             assert "not in the environment" in (await get(gateway, "/api/models"))[1]["data"][0]["reason"]

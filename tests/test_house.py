@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,6 +82,8 @@ HOUSE = [
     "gateway.prompts",
     "gateway.console",
     "gateway.comparison_view",
+    "gateway.engine_plans",
+    "gateway.up_board",
     "gateway.up",
     "gateway.cli",
     "gateway.__main__",
@@ -146,3 +150,19 @@ def test_only_settings_reads_the_environment() -> None:
             text = path.read_text()
             assert "os.environ" not in text, f"{name} reads the environment"
             assert "getenv(" not in text, f"{name} reads the environment"
+
+
+def test_every_setting_is_documented() -> None:
+    page = subprocess.run(
+        [sys.executable, "scripts/settings_page.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert (ROOT / "docs" / "settings.md").read_text() == page, "run `make docs`"
+
+
+def test_requirements_name_no_host_and_pin_by_hash() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text()
+        assert "://" not in text, f"{path.name} names a host"
+        assert not re.search(r"^\s*--(?!hash)", text, re.M), f"{path.name} has option lines"
+        pins = re.findall(r"^[A-Za-z0-9].*==", text, re.M)
+        assert len(pins) == len(re.findall(r"^[A-Za-z0-9].*\\$", text, re.M)), f"{path.name} has a pin without a hash"

@@ -64,7 +64,8 @@ def test_answer_without_a_token_has_no_latency() -> None:
             (3, "token_ids"),
         ),
         (
-            b'data: {"choices":[{"index":0,"delta":{"content":"ab"},"logprobs":{"content":[{"token":"a"},{"token":"b"}]}}]}\n\n',
+            b'data: {"choices":[{"index":0,"delta":{"content":"ab"},'
+            b'"logprobs":{"content":[{"token":"a"},{"token":"b"}]}}]}\n\n',
             (2, "logprobs"),
         ),
     ],
@@ -138,7 +139,9 @@ def test_completions_count_text() -> None:
 @given(st.text(), st.lists(st.integers(min_value=0), max_size=8))
 def test_text_that_looks_like_protocol_is_only_text(text: str, cuts: list[int]) -> None:
     tricky = text + '","finish_reason":"stop","usage":{"completion_tokens":9},"error":{"message":"x"} data: [DONE]'
-    stream = b"".join((chat_chunk(tricky), chat_chunk(tricky), chat_chunk(finish_reason="stop"), usage_chunk(3, 2), DONE))
+    stream = b"".join(
+        (chat_chunk(tricky), chat_chunk(tricky), chat_chunk(finish_reason="stop"), usage_chunk(3, 2), DONE)
+    )
     meter = Meter(CHAT)
     assert feed(meter, *split(stream, cuts)) == stream
     assert (meter.token_events, meter.failure, meter.finish_reason) == (2, None, "stop")

@@ -58,7 +58,10 @@ async def test_usage_event_reaches_a_client_that_asked(tmp_path: Path) -> None:
 async def test_whole_answer_arrives_byte_for_byte_with_its_facts_in_headers(tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
         await gateway.until_live("m")
-        body = b'{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"\\uc548"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4},"x":1e2}'
+        body = (
+            b'{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"\\uc548"},'
+            b'"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4},"x":1e2}'
+        )
         engine.script(CHAT, Reply(pieces=(body,), headers=[("connection", "keep-alive"), ("x-engine", "secret")]))
         async with RawClient(gateway.url) as client:
             answer = await client.request("POST", CHAT, body=ASK, headers=[("x-request-id", "mine-1")])
@@ -287,7 +290,13 @@ async def test_closed_idle_connection_is_replaced_without_an_attempt(tmp_path: P
 
 async def test_gauges_are_zero_after_any_mix(tmp_path: Path) -> None:
     ok = Reply.stream(chat_chunk("a"), chat_chunk(finish_reason="stop"), DONE)
-    replies = [ok, Reply.stream(chat_chunk("a"), CLOSE), Reply.hang(), Reply.json({}, status=500), Reply.raw(b"junk\r\n\r\n")]
+    replies = [
+        ok,
+        Reply.stream(chat_chunk("a"), CLOSE),
+        Reply.hang(),
+        Reply.json({}, status=500),
+        Reply.raw(b"junk\r\n\r\n"),
+    ]
     async with (
         ScriptedEngine() as engine,
         running_gateway(tmp_path, [entry("m", engine.url, timeouts={"first_token_s": 0.3})]) as gateway,

@@ -1,0 +1,272 @@
+"""The gateway as a process: starts that are refused, a stop that keeps its promises, and kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients import RawClient, Truncated
+from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
+from gateways import entry, registry_text, running_gateway
+from processes_under_test import gateway_process, processes_of, run_simsa, stored_calls
+
+from gateway.store import Store
+
+CHAT = "/v1/chat/completions"
+ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
+STREAM = {**ASK, "stream": True}
+NOWHERE = "http://127.0.0.1:9"
+
+
+def registry_in(directory: Path, *models: dict[str, Any]) -> Path:
+    path = directory / "registry.yaml"
+    path.write_text(registry_text(models or (entry("m", NOWHERE),)))
+    return path
+
+
+def errors_in(stream: bytes) -> list[dict[str, Any]]:
+    events = [json.loads(part[6:]) for part in stream.split(b"\n\n") if part.startswith(b'data: {"error"')]
+    return [event["error"] for event in events]
+
+
+# --- a start that is refused --------------------------------------------------------------------------------
+
+
+async def test_taken_port_is_told_in_one_line_with_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ended = await run_simsa("serve", port=port, registry=registry_in(tmp_path), data_dir=tmp_path / "data")
+    assert ended.code == 2
+    assert ended.error_line.startswith(f"simsa: cannot listen on 127.0.0.1:{port}: Address already in use")
+    assert "SIMSA_PORT" in ended.error_line
+    assert not (tmp_path / "data").exists(), "nothing was opened"
+
+
+async def test_second_gateway_on_one_sqlite_file_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as first:
+        await first.until_live("m")
+        shared = f"sqlite:///{tmp_path / 'data' / 'simsa.db'}"
+        second, elsewhere = await asyncio.gather(
+            run_simsa("serve", port=0, registry=first.registry_path, data_dir=tmp_path / "data"),
+            run_simsa(
+                "serve", port=0, registry=first.registry_path, data_dir=tmp_path / "other", database_url=shared
+            ),
+        )
+        for ended in (second, elsewhere):
+            assert ended.code == 2
+            assert "in use by another simsa process" in ended.error_line
+            assert "SIMSA_DATA_DIR" in ended.error_line
+        async with RawClient(first.url) as client:
+            assert (await client.request("POST", CHAT, body=ASK)).status == 200
+        assert (await first.call()).status.value == "ok"
+
+
+async def test_broken_registry_is_refused_with_every_problem(tmp_path: Path) -> None:
+    models = [{"id": "a", "serving": {"kind": "vlm"}}, entry("b", "not a url"), {"serving": {"kind": "vllm"}}]
+    ended = await run_simsa("serve", port=0, registry=registry_in(tmp_path, *models), data_dir=tmp_path / "data")
+    assert ended.code == 2
+    *problems, last = ended.err.splitlines()
+    for where in ("models[0]", "models[1]", "models[2]"):
+        assert any(where in problem for problem in problems), f"{where} is not named"
+    assert last == f"simsa: {tmp_path / 'registry.yaml'} has {len(problems)} problem(s); mend them and try again"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"host": "0.0.0.0"}, ["SIMSA_HOST=0.0.0.0", "SIMSA_ADMIN_KEY is not set"]),
+        ({"host": "0.0.0.0", "admin_key": ""}, ["SIMSA_ADMIN_KEY"]),
+        ({"port": "many"}, ["SIMSA_PORT", "'many'"]),
+        ({"spool_fsync_s": "0"}, ["SIMSA_SPOOL_FSYNC_S", "greater than 0", "'0'"]),
+        ({"data_dir": "/dev/null/simsa"}, ["SIMSA_DATA_DIR=/dev/null/simsa", "Not a directory"]),
+        ({"host": "256.1.1.1", "admin_key": "k"}, ["256.1.1.1"]),
+    ],
+    ids=["no key", "empty key", "no number", "not above zero", "no directory", "no address"],
+)
+async def test_setting_that_cannot_be_is_named_in_one_line(
+    tmp_path: Path, settings: dict[str, str], words: list[str]
+) -> None:
+    chosen = {"port": 0, "registry": registry_in(tmp_path), "data_dir": tmp_path / "data", **settings}
+    ended = await run_simsa("serve", **chosen)
+    assert ended.code == 2
+    for word in words:
+        assert word in ended.error_line
+
+
+async def test_refused_database_url_does_not_show_its_password(tmp_path: Path) -> None:
+    url = "postgresql://simsa:canary-7c1f@db/simsa"
+    ended = await run_simsa("serve", port=0, registry=registry_in(tmp_path), database_url=url)
+    assert ended.code == 2
+    assert "SIMSA_DATABASE_URL" in ended.error_line
+    assert "canary" not in ended.err + ended.out
+
+
+async def test_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "simsa.db").write_bytes(b"not a database, but a letter. " * 100)
+    ended = await run_simsa("serve", port=0, registry=registry_in(tmp_path), data_dir=tmp_path / "data")
+    assert ended.code == 2
+    assert "simsa.db" in ended.error_line
+    assert "not a database" in ended.error_line
+
+
+# --- SIGTERM ------------------------------------------------------------------------------------------------
+
+
+async def test_sigterm_lets_a_stream_finish_while_new_calls_are_refused(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    events = (chat_chunk("a"), chat_chunk("b"), chat_chunk(finish_reason="stop"))
+    async with ScriptedEngine() as engine, gateway_process(tmp_path, [entry("m", engine.url)]) as gateway:
+        engine.script(CHAT, Reply.stream(events[0], gate, *events[1:], usage_chunk(5, 2), DONE))
+        async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as other:
+            await streaming.start("POST", CHAT, body=STREAM)
+            assert await streaming.next_event() == events[0]
+            gateway.send(signal.SIGTERM)
+            assert (await gateway.until_logged("stopping"))["in_flight"] == 1
+            ready = await other.request("GET", "/ready")
+            assert (ready.status, ready.json()["problems"]) == (503, ["shutting down"])
+            for path, body in ((CHAT, ASK), ("/api/comparisons", {"models": ["m", "m"], "prompt": "안녕"})):
+                refused = await other.request("POST", path, body=body)
+                assert (refused.status, refused.json()["error"]["code"]) == (503, "draining")
+                assert refused.header("retry-after") is not None
+            gate.set()
+            assert await streaming.rest() == b"".join(events[1:]) + DONE
+        assert await gateway.ended() == 0
+        assert len(engine.requests_to(CHAT)) == 1
+    (call,) = stored_calls(gateway.data_dir)
+    assert (call["status"], call["prompt_tokens"], call["completion_tokens"]) == ("ok", 5, 2)
+    assert [path.name for path in (gateway.data_dir / "spool").iterdir()] == ["lock"], "nothing is left to replay"
+
+
+async def test_sigterm_ends_what_does_not_finish_within_the_grace_with_an_error(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as engine,
+        gateway_process(tmp_path, [entry("m", engine.url)], shutdown_grace_s=0.3) as gateway,
+    ):
+        engine.script(CHAT, Reply.stream(chat_chunk("a"), asyncio.Event()), Reply.hang())
+        async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as waiting:
+            await streaming.start("POST", CHAT, body=STREAM)
+            await waiting.send("POST", CHAT, body=ASK)
+            await engine.received(CHAT, 2)
+            gateway.send(signal.SIGTERM)
+            rest = await streaming.rest()
+            (error,) = errors_in(rest)
+            assert rest.startswith(chat_chunk("a"))
+            assert DONE not in rest
+            assert (error["type"], error["code"]) == ("server_error", "draining")
+            head = await waiting.head()
+            assert (head.status, head.header("retry-after")) == (503, "2")
+            assert json.loads(await waiting.rest())["error"]["code"] == "draining"
+        assert await gateway.ended() == 0
+        for request in engine.requests_to(CHAT):
+            await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+    rows = stored_calls(gateway.data_dir)
+    assert [(row["status"], row["error_code"], row["http_status"]) for row in rows] == [("error", "draining", 503)] * 2
+    assert rows[0]["completion_tokens"] == 1
+
+
+async def test_sigterm_is_obeyed_though_a_client_reads_nothing(tmp_path: Path) -> None:
+    flowing = asyncio.Event()
+
+    def flood() -> Iterator[bytes]:
+        for turn in range(2**30):
+            if turn == 20:
+                flowing.set()
+            yield chat_chunk("가" * 20_000)
+
+    async with (
+        ScriptedEngine() as engine,
+        gateway_process(tmp_path, [entry("m", engine.url)], shutdown_grace_s=0.1) as gateway,
+    ):
+        engine.script(CHAT, Reply(pieces=flood(), framing="chunked", content_type="text/event-stream"))
+        async with RawClient(gateway.url) as client:
+            await client.send("POST", CHAT, body=STREAM)
+            await asyncio.wait_for(flowing.wait(), 10)
+            gateway.send(signal.SIGTERM)
+            assert await gateway.ended() == 0
+    (call,) = stored_calls(gateway.data_dir)
+    assert (call["status"], call["error_code"]) == ("error", "draining")
+
+
+# --- kill -9 ------------------------------------------------------------------------------------------------
+
+
+async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(tmp_path: Path) -> None:
+    finished: set[str] = set()
+    sent: set[str] = set()
+    enough = asyncio.Event()
+
+    async def keep_asking(url: str, worker: int) -> None:
+        async with RawClient(url) as client:
+            for turn in range(10**6):
+                name = f"{worker}-{turn}"
+                sent.add(name)
+                body = STREAM if turn % 2 else ASK
+                answer = await client.request("POST", CHAT, body=body, headers=[("x-request-id", name)])
+                assert answer.status == 200
+                finished.add(name)
+                if len(finished) >= 150:
+                    enough.set()
+
+    async with ScriptedEngine() as engine:
+        models = [entry("m", engine.url), entry("stuck", engine.url, serving={"kind": "vllm", "served_model_name": "m"})]
+        async with gateway_process(tmp_path, models) as gateway:
+            engine.script(CHAT, lambda request: _stuck_or_usual(engine, request))
+            async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as waiting:
+                for client, name, body in ((streaming, "s", STREAM), (waiting, "w", ASK)):
+                    marked = {**body, "model": "stuck", "stop": ["stuck"]}
+                    await client.send("POST", CHAT, body=marked, headers=[("x-request-id", name)])
+                await streaming.head()
+                await engine.received(CHAT, 2)
+                load = [asyncio.create_task(keep_asking(gateway.url, worker)) for worker in range(6)]
+                await enough.wait()
+                gateway.send(signal.SIGKILL)
+                ends = await asyncio.gather(*load, return_exceptions=True)
+            assert all(isinstance(end, (Truncated, ConnectionError)) for end in ends)
+            assert await gateway.ended() == -signal.SIGKILL
+        assert processes_of(tmp_path) == []
+        async with gateway_process(tmp_path, models) as again:
+            rows = await again.until_stored(lambda rows: all(row["status"] != "open" for row in rows))
+            again.send(signal.SIGTERM)
+            assert await again.ended() == 0
+    status = {row["request_id"]: row["status"] for row in rows}
+    assert len(status) == len(rows), "each call is one row"
+    assert {status[name] for name in finished} == {"ok"}
+    assert (status["s"], status["w"]) == ("interrupted", "interrupted")
+    assert set(status) <= sent | {"s", "w"}
+    assert set(status.values()) == {"ok", "interrupted"}
+    store = await Store.open(f"sqlite:///{tmp_path / 'data' / 'simsa.db'}")
+    assert await store.list_open_ids() == []
+    await store.close()
+
+
+async def test_kill_9_while_the_database_is_locked_loses_nothing(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine:
+        models = [entry("m", engine.url)]
+        async with gateway_process(tmp_path, models) as gateway:
+            other = sqlite3.connect(gateway.data_dir / "simsa.db", isolation_level=None)
+            other.execute("BEGIN EXCLUSIVE")
+            async with RawClient(gateway.url) as client:
+                for body in (ASK, STREAM):
+                    assert (await client.request("POST", CHAT, body=body)).status == 200
+            gateway.send(signal.SIGKILL)
+            await gateway.ended()
+            other.execute("ROLLBACK")
+            other.close()
+        assert stored_calls(gateway.data_dir) == []
+        async with gateway_process(tmp_path, models) as again:
+            rows = await again.until_stored(lambda rows: len(rows) == 2)
+    assert [(row["status"], row["streamed"]) for row in rows] == [("ok", 0), ("ok", 1)]
+
+
+def _stuck_or_usual(engine: ScriptedEngine, request: Request) -> Reply:
+    if request.json().get("stop") == ["stuck"]:
+        return Reply.stream(chat_chunk("a"), asyncio.Event())
+    return engine.usual(request)
