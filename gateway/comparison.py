@@ -158,6 +158,12 @@ class _Run:
         """Why no further side is asked."""
 
     async def events(self) -> AsyncGenerator[ComparisonEvent, None]:
+        with self._owner.dispatcher.held():  # between two sides no call is in flight
+            async with aclosing(self._merged()) as events:
+                async for event in events:
+                    yield event
+
+    async def _merged(self) -> AsyncGenerator[ComparisonEvent, None]:
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._owner.settings.comparison_timeout_s, self._time_is_over)
         asking = asyncio.create_task(self._ask_all(), name=f"comparison {self._id}")

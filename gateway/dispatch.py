@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -111,6 +112,7 @@ class Dispatcher:
         self.registry = registry
         self.now = now
         self.in_flight: set[ActiveCall] = set()
+        self._holds = 0
         self._is_idle = asyncio.Event()
         self.log = structlog.get_logger("simsa.dispatch")
 
@@ -119,14 +121,27 @@ class Dispatcher:
         return ActiveCall(self, model, endpoint, body, context)
 
     async def until_idle(self) -> None:
-        """Wait until no call is in flight."""
-        while self.in_flight:
+        """Wait until no call is in flight and nobody holds the gateway open for further ones."""
+        while self.in_flight or self._holds:
             self._is_idle.clear()
             await self._is_idle.wait()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block lasts the gateway is not idle: its work makes one call after the other."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._announce_idle()
+
     def finished(self, call: ActiveCall) -> None:
         self.in_flight.discard(call)
-        if not self.in_flight:
+        self._announce_idle()
+
+    def _announce_idle(self) -> None:
+        if not self.in_flight and not self._holds:
             self._is_idle.set()
 
     def abort_all(self, reason: str) -> None:
@@ -196,7 +211,7 @@ class ActiveCall:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         dispatcher = self._dispatcher
-        told = self._abort_error if isinstance(error, asyncio.CancelledError) else None
+        told = self._abort_error if isinstance(error, asyncio.CancelledError) and not self._is_recorded else None
         self._release()
         dispatcher.finished(self)
         dispatcher.telemetry.series_of(self._model.id).inflight.dec()
@@ -251,7 +266,7 @@ class ActiveCall:
                     raise failure.error
                 continue
             if self._body.stream:
-                await self._await_first_bytes(reply)
+                await self._await_stream(reply)
             return
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -358,7 +373,8 @@ class ActiveCall:
         )
         return self._reply
 
-    async def _await_first_bytes(self, reply: Reply) -> None:
+    async def _await_stream(self, reply: Reply) -> None:
+        """Wait for the stream to begin, unless its client is to get pings meanwhile."""
         kind = reply.header(b"content-type") or b""
         if not kind.startswith(b"text/event-stream"):
             body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
@@ -366,6 +382,8 @@ class ActiveCall:
                 f"The engine answered a streaming request with {kind.decode('latin-1') or 'no content type'}: "
                 f"{message_in(body)}"
             )
+        if self._dispatcher.settings.ping_interval_s:
+            return
         self._first_chunk = await reply.read()
         if not self._first_chunk:
             raise UpstreamTruncated("The engine closed the stream before its first event.")

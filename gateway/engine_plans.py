@@ -26,7 +26,7 @@ from gateway.domain.records import Gpu, Model, Registry, ServingKind
 from gateway.domain.roofline import build_roofline
 from gateway.errors import StartRefused
 from gateway.processes import free_ports
-from gateway.registry_text import did_you_mean
+from gateway.registry.text import did_you_mean
 from gateway.settings import Settings, secret_from_environment
 
 FIRST_CHOICE = ("EXAONE-4.0-32B", "Midm-2.0-Base-Instruct")

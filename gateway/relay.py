@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import aclosing
 from decimal import Decimal
 from difflib import get_close_matches
@@ -34,14 +34,15 @@ from gateway.request_body import RequestBody, read_request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Coroutine[Any, Any, Message]]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
 ENDPOINTS: dict[str, Endpoint] = {
     "/v1/chat/completions": CHAT_COMPLETIONS,
     "/v1/completions": TEXT_COMPLETIONS,
 }
+PING = b": ping\n\n"
 JSON = (b"content-type", b"application/json")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
@@ -96,13 +97,17 @@ class Relay:
                 await call.connect()
                 if body.stream:
                     await answer.start_stream(call)
-                    async with aclosing(call.stream()) as chunks:
+                    async with aclosing(self._with_pings(call.stream())) as chunks:
                         async for chunk in chunks:
                             await answer.add(chunk, is_last=call.record is not None)
                 else:
                     await answer.whole(await call.whole(), call)
         except SimsaError as error:
             await answer.fail(error, call)
+
+    def _with_pings(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        interval_s = self._dispatcher.settings.ping_interval_s
+        return with_pings(chunks, interval_s) if interval_s else chunks
 
 
 class _Answer:
@@ -187,6 +192,27 @@ async def run_until_client_leaves(receive: Receive, work: Coroutine[Any, Any, No
             raise
     finally:
         watcher.cancel()
+
+
+async def with_pings(chunks: AsyncGenerator[bytes, None], interval_s: float) -> AsyncGenerator[bytes, None]:
+    """The same chunks, with a comment line after each `interval_s` of silence, so that proxies keep the stream open."""
+    async with aclosing(chunks):
+        upcoming = asyncio.ensure_future(anext(chunks))
+        try:
+            while True:
+                await asyncio.wait((upcoming,), timeout=interval_s)
+                if not upcoming.done():
+                    yield PING
+                    continue
+                try:
+                    chunk = upcoming.result()
+                except StopAsyncIteration:
+                    return
+                yield chunk
+                upcoming = asyncio.ensure_future(anext(chunks))
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

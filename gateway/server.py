@@ -48,7 +48,7 @@ def serve(settings: Settings) -> None:
     )
     server = _Server(config, app)
     _calm_garbage_collector()
-    with listener:
+    with listener, contextlib.suppress(SystemExit):  # how uvicorn ends a start that failed; the reason is in the app
         server.run(sockets=[listener])
     if isinstance(app.start_error, StartRefused | RegistryInvalid):
         raise app.start_error

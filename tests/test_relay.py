@@ -318,3 +318,41 @@ async def test_gauges_are_zero_after_any_mix(tmp_path: Path) -> None:
         await gateway.until(lambda: not gateway.services.dispatcher.in_flight)
         assert all(state.in_flight == 0 for state in gateway.services.fleet.states_of("m"))
         assert b'simsa_inflight_requests{model="m"} 0.0' in gateway.services.telemetry.render()
+
+
+async def test_silent_stream_gets_pings_where_they_are_switched_on(tmp_path: Path) -> None:
+    before, between = asyncio.Event(), asyncio.Event()
+    end = chat_chunk(finish_reason="stop")
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], ping_interval_s=0.02) as gateway,
+    ):
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.stream(before, chat_chunk("a"), between, end, DONE))
+        async with RawClient(gateway.url) as client:
+            await client.start("POST", CHAT, body=STREAM)
+            assert await client.next_event() == b": ping\n\n", "after the engine's 200, before its first byte"
+            before.set()
+            events = [await client.next_event()]
+            while events[-1] != chat_chunk("a"):
+                events.append(await client.next_event())
+            assert await client.next_event() == b": ping\n\n"
+            between.set()
+            rest = await client.rest()
+        assert rest.replace(b": ping\n\n", b"") == end + DONE
+        assert (await gateway.call()).status is CallStatus.OK
+
+
+async def test_client_leaving_a_pinged_stream_frees_the_engine(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], ping_interval_s=0.02) as gateway,
+    ):
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.hang_after_head())
+        async with RawClient(gateway.url) as client:
+            await client.start("POST", CHAT, body=STREAM)
+            await client.next_event()
+            client.leave()
+            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+        assert (await gateway.call()).status is CallStatus.CANCELLED

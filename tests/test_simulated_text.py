@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.simulated_json import SchemaRefused, compose_json
-from gateway.simulated_text import (
+from gateway.simulator.json_values import SchemaRefused, compose_json
+from gateway.simulator.text import (
     END_TOKEN,
     Term,
     answer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
@@ -26,7 +26,6 @@ from gateway.comparison_object import comparison_object
 from gateway.dispatch import CLIENT_GONE
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.relay import JSON, ClientLeft, read_body, run_until_client_leaves
-from gateway.relay import Receive as RelayReceive
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey])
@@ -142,7 +141,7 @@ async def get_comparison(comparison_id: str, services: Gateway) -> dict[str, Any
 
 async def _read(request: Request, services: Services) -> ComparisonRequest:
     settings = services.settings
-    raw = await read_body(request.scope, cast("RelayReceive", request.receive), settings.max_body_bytes)
+    raw = await read_body(request.scope, request.receive, settings.max_body_bytes)
     if len(raw) > settings.off_loop_body_bytes:
         return await asyncio.to_thread(_parse, raw)
     return _parse(raw)
@@ -189,7 +188,7 @@ class _Answer(Response):
         self._write = write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await run_until_client_leaves(cast("RelayReceive", receive), self._write(self._events, send))
+        await run_until_client_leaves(receive, self._write(self._events, send))
 
 
 async def _write_stream(events: Events, send: Send) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from gateway.domain.engine_model import EngineLimits, Scheduler
 from gateway.domain.roofline import Roofline
-from gateway.simulated_answers import Answer
-from gateway.simulated_metrics import EngineMetrics
+from gateway.simulator.answers import Answer
+from gateway.simulator.metrics import EngineMetrics
 
 MAX_LATENESS_S = 0.25
 """A machine too slow for the simulated time runs steps back to back to catch up, but never with more than this."""

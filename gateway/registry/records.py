@@ -32,7 +32,7 @@ from gateway.domain.records import (
     Timeouts,
     Weights,
 )
-from gateway.registry_schema import (
+from gateway.registry.schema import (
     ConsortiumBlock,
     Fact,
     GpuBlock,
@@ -43,7 +43,7 @@ from gateway.registry_schema import (
     ServingBlock,
     ShapeBlock,
 )
-from gateway.registry_text import Document, Loc, did_you_mean
+from gateway.registry.text import Document, Loc, did_you_mean
 
 ORIGIN_FIELDS = frozenset(Origin.model_fields)
 PLAIN_SERVING = {"kind", "served_model_name", "args"}

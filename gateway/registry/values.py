@@ -1,7 +1,7 @@
 """The kinds of value that model_registry.yaml may hold, each with the words that say what would be right.
 
 A kind is a Pydantic type for the loader and a JSON schema for editors. Blocks made of these values stand in
-`registry_schema`.
+`schema`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.registry_text import shown
+from gateway.registry.text import shown
 
 T = TypeVar("T")
 LARGEST = 10**18

@@ -1,7 +1,7 @@
 """model_registry.yaml -> records, with every problem of the file in one go.
 
 The door to everything about the file: load, check, export its schema, derive a copy for engines that were started
-here. YAML belongs to `registry_text`, the file's shape to `registry_schema`, the records to `registry_records`.
+here. YAML belongs to `text`, the file's shape to `schema`, the records to `records`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic_core import ErrorDetails
 
 from gateway.domain.records import Registry
 from gateway.errors import RegistryInvalid
-from gateway.registry_records import Entries, Known
-from gateway.registry_schema import (
+from gateway.registry.records import Entries, Known
+from gateway.registry.schema import (
     Block,
     ConsortiumBlock,
     GpuBlock,
@@ -26,7 +26,7 @@ from gateway.registry_schema import (
     RateBlock,
     RegistryFile,
 )
-from gateway.registry_text import Document, Loc, did_you_mean, read_document, shown, write_document
+from gateway.registry.text import Document, Loc, did_you_mean, read_document, shown, write_document
 
 B = TypeVar("B", bound=Block)
 SECTIONS: dict[str, type[Block]] = {

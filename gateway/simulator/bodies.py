@@ -1,7 +1,7 @@
 """The bodies that clients send to a simulated engine, and vLLM's words for what is refused.
 
 Reading only: unknown fields and an absent model are accepted as vLLM 0.32 accepts them. What a body means, and
-whether its values make sense together, is decided in simulated_requests.
+whether its values make sense together, is decided in `requests`.
 """
 
 from __future__ import annotations

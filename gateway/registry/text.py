@@ -2,7 +2,7 @@
 
 PyYAML keeps the last of two equal keys in silence, reads `on:` as a boolean and expands aliases without end; here
 duplicates are refused with their line, keys are always text, and a document has a budget. What the values mean is
-not known here: that is `registry_schema`.
+not known here: that is `schema`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.simulated_answers import Answer, Piece
-from gateway.simulated_requests import Ask
+from gateway.simulator.answers import Answer, Piece
+from gateway.simulator.requests import Ask
 
 Json = dict[str, Any]
 

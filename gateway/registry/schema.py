@@ -2,7 +2,7 @@
 
 Any fact may be written as a plain value or as `{value, source, confidence, note}`; a block may carry `source` and
 `confidence` for all facts in it. Untrusted input enters here. What entries mean together (references, duplicates,
-impossible shapes) is checked by `registry_records`.
+impossible shapes) is checked by `records`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from gateway.registry_values import (
+from gateway.registry.values import (
     Address,
     Amount,
     Argument,

@@ -2,7 +2,7 @@
 
 An answer is put together from sentences of our own about how to think a question through; it quotes words of the
 question and states no facts about the world, so that nobody takes it for knowledge. It is the same for the same
-model, prompt and seed. JSON answers are made in simulated_json; when tokens come is the engine's affair.
+model, prompt and seed. JSON answers are made in `json_values`; when tokens come is the engine's affair.
 """
 
 from __future__ import annotations

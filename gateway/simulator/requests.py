@@ -13,8 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.domain.records import Model, ReasoningSwitch
-from gateway.simulated_bodies import ChatBody, CompletionBody, GenerationBody, refuse
-from gateway.simulated_text import count_tokens, token_text
+from gateway.simulator.bodies import ChatBody, CompletionBody, GenerationBody, refuse
+from gateway.simulator.text import count_tokens, token_text
 
 MAX_CHOICES = 64
 """Most answers to one request. vLLM allows 16,384; a simulation of that many on one core would keep no time."""

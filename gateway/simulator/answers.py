@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain, count, repeat
 from typing import NamedTuple
 
-from gateway.simulated_json import compose_json
-from gateway.simulated_requests import Ask, Prompt
-from gateway.simulated_text import answer_length, choices, paragraphs, reasoning, split_tokens, topics_of
+from gateway.simulator.json_values import compose_json
+from gateway.simulator.requests import Ask, Prompt
+from gateway.simulator.text import answer_length, choices, paragraphs, reasoning, split_tokens, topics_of
 
 
 class Piece(NamedTuple):

@@ -1,7 +1,7 @@
 """Brings a simulated engine's answers to their client, whole or as a stream, for as long as the client is there.
 
-Waits for answers and writes what they have to say; how a chunk looks is decided in simulated_replies, when tokens
-come in simulated_engine.
+Waits for answers and writes what they have to say; how a chunk looks is decided in `replies`, when tokens
+come in `engine`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.simulated_engine import Engine
-from gateway.simulated_replies import ChatReply, CompletionReply, Json
+from gateway.simulator.engine import Engine
+from gateway.simulator.replies import ChatReply, CompletionReply, Json
 
 
 class AnswerResponse(Response):

@@ -1,7 +1,7 @@
 """A simulated engine: it speaks vLLM 0.32's protocol and keeps the time that a model would need on a GPU.
 
 For trying, testing and planning where there is no GPU. It says so itself: `/v1/models` answers with
-`owned_by: simsa-simulator`. How long steps take is decided in domain.engine_model, what is said in simulated_text;
+`owned_by: simsa-simulator`. How long steps take is decided in domain.engine_model, what is said in `text`;
 here they are put together behind HTTP.
 """
 
@@ -32,8 +32,8 @@ from gateway.domain.engine_model import resolve_limits
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import build_roofline, missing_facts
 from gateway.errors import StartRefused
-from gateway.simulated_answers import Answer, answer_parts
-from gateway.simulated_bodies import (
+from gateway.simulator.answers import Answer, answer_parts
+from gateway.simulator.bodies import (
     BodyT,
     ChatBody,
     CompletionBody,
@@ -43,18 +43,18 @@ from gateway.simulated_bodies import (
     read_body,
     refuse,
 )
-from gateway.simulated_delivery import AnswerResponse
-from gateway.simulated_engine import Engine
-from gateway.simulated_json import SchemaRefused
-from gateway.simulated_replies import ChatReply, CompletionReply, Json
-from gateway.simulated_requests import (
+from gateway.simulator.delivery import AnswerResponse
+from gateway.simulator.engine import Engine
+from gateway.simulator.json_values import SchemaRefused
+from gateway.simulator.replies import ChatReply, CompletionReply, Json
+from gateway.simulator.requests import (
     Ask,
     check_model,
     render_chat,
     understand_chat,
     understand_completion,
 )
-from gateway.simulated_text import split_tokens, token_id, token_text
+from gateway.simulator.text import split_tokens, token_id, token_text
 
 OWNER = "simsa-simulator"
 """`owned_by` in /v1/models: what tells everybody that answers and times are simulated."""
