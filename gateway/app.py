@@ -27,11 +27,12 @@ from gateway.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, Sims
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
 from gateway.live_registry import LiveRegistry
+from gateway.log import flush_log
 from gateway.recorder import Recorder
 from gateway.relay import ENDPOINTS, Message, Receive, Relay, Scope, Send, request_id_of
 from gateway.settings import Settings
 from gateway.store import Store
-from gateway.telemetry import Telemetry, flush_log
+from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
 
 TICK_S = 0.25

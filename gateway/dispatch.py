@@ -202,7 +202,7 @@ class ActiveCall:
                 retry_after_s=RETRY_AFTER_S,
             )
         dispatcher.recorder.opened(self.opened)
-        dispatcher.telemetry.series_of(self._model.id).inflight.inc()
+        dispatcher.telemetry.series_of(self._model.id).inflight.value += 1
         dispatcher.in_flight.add(self)
         self._owner = asyncio.current_task()
         return self
@@ -214,7 +214,7 @@ class ActiveCall:
         told = self._abort_error if isinstance(error, asyncio.CancelledError) and not self._is_recorded else None
         self._release()
         dispatcher.finished(self)
-        dispatcher.telemetry.series_of(self._model.id).inflight.dec()
+        dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
         if told is not None:
             assert self._owner is not None
             self._owner.uncancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ from gateway.errors import StartRefused
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
 _TAIL_LINES = 15
 _GUARD_SLACK_S = 5.0
+_LISTENING_PORTS = range(20_000, 32_768)
+"""Linux lends outgoing connections ports from 32768 upwards, macOS from 49152."""
 
 
 class ChildFailed(Exception):
@@ -173,12 +176,23 @@ async def http_status(url: str, *, body: bytes | None = None, timeout_s: float) 
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different loopback ports that nobody listens on at this moment."""
+    """`count` different loopback ports that nobody listens on at this moment, none that a connection may be given.
+
+    An engine listens only many seconds after its port was chosen; by then the kernel may have lent a port of its own
+    choice to any outgoing connection. Raises StartRefused when there are not so many.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        found: list[int] = []
+        for port in random.sample(_LISTENING_PORTS, len(_LISTENING_PORTS)):
+            if len(found) == count:
+                break
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+        if len(found) < count:
+            raise StartRefused(f"found {len(found)} free ports on 127.0.0.1 where {count} are needed")
+        return found
 
 
 def require_port(host: str, port: int) -> None:

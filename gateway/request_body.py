@@ -31,8 +31,7 @@ class RequestBody(NamedTuple):
     max_tokens: int | None
     wants_usage: bool
     """The client itself asked for the usage event."""
-    spans: dict[str, Span]
-    """Where each top-level value stands in `raw`."""
+    members: dict[str, msgspec.Raw]
     stream_options: dict[str, Any]
 
     def for_engine(self, served_model_name: str) -> bytes:
@@ -47,12 +46,12 @@ class RequestBody(NamedTuple):
     def _spliced(self, changes: dict[str, bytes]) -> bytes:
         parts: list[bytes] = []
         position = 0
-        for start, end, value in sorted(
-            (*self.spans[key], value) for key, value in changes.items() if key in self.spans
-        ):
+        replaced = {key: value for key, value in changes.items() if key in self.members}
+        spans = _spans(self.raw, self.members) if replaced else {}
+        for start, end, value in sorted((*spans[key], value) for key, value in replaced.items()):
             parts += [self.raw[position:start], value]
             position = end
-        added = [b'"%b":%b' % (key.encode(), value) for key, value in changes.items() if key not in self.spans]
+        added = [b'"%b":%b' % (key.encode(), value) for key, value in changes.items() if key not in replaced]
         if not added:
             return b"".join([*parts, self.raw[position:]])
         closing = self.raw.rindex(b"}")
@@ -62,7 +61,8 @@ class RequestBody(NamedTuple):
 def read_request(raw: bytes) -> RequestBody:
     """Parse a body. Raises InvalidRequest that names the field and what would be right."""
     members = _members(raw)
-    spans = _spans(raw, members)
+    if not _is_compact(raw, members):
+        _spans(raw, members)
     model = _typed(members, "model", str, "a string")
     if not model:
         raise InvalidRequest("'model' is missing: expected the id of a model, see GET /v1/models", param="model")
@@ -86,7 +86,7 @@ def read_request(raw: bytes) -> RequestBody:
         choices=choices or 1,
         max_tokens=max_tokens,
         wants_usage=bool(include_usage),
-        spans=spans,
+        members=members,
         stream_options=options,
     )
 
@@ -104,6 +104,15 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
         raise InvalidRequest("The request body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}") from None
+
+
+def _is_compact(raw: bytes, members: dict[str, msgspec.Raw]) -> bool:
+    """Whether the body is so short that there is no room for a repeated name: no space, each member once.
+
+    The usual clients send this form, and it costs less to see than `_spans`.
+    """
+    shortest = 1 + sum(len(name.encode()) + len(memoryview(value)) + 4 for name, value in members.items())
+    return len(raw) == shortest
 
 
 def _spans(raw: bytes, members: dict[str, msgspec.Raw]) -> dict[str, Span]:

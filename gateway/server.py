@@ -16,8 +16,8 @@ import uvicorn
 from gateway.app import GatewayApp, create_app
 from gateway.downstream import ClientProtocol
 from gateway.errors import RegistryInvalid, StartRefused
+from gateway.log import configure_logging
 from gateway.settings import Settings
-from gateway.telemetry import configure_logging
 
 ABORT_WAIT_S = 3.0
 

@@ -6,19 +6,16 @@ prompt or raw path is ever a label or in a log line.
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TextIO
 
-import msgspec
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 
 from gateway.domain.records import Call
+from gateway.log import call_logger
+from gateway.series import Distribution, Distributions, Number, Numbers
 
 OTHER = "_other"
 # To 120 s and beyond: a reasoning model on a busy node takes that long to say its first word.
@@ -55,14 +52,14 @@ _OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
 
 @dataclass(slots=True)
 class _ModelSeries:
-    """The children of one model's series, looked up once."""
+    """One model's numbers, looked up once."""
 
-    inflight: Gauge
-    ttft: Histogram
-    tpot: Histogram
-    duration: Histogram
-    prompt_tokens: Counter
-    completion_tokens: Counter
+    inflight: Number
+    ttft: Distribution
+    tpot: Distribution
+    duration: Distribution
+    prompt_tokens: Number
+    completion_tokens: Number
 
 
 class Telemetry:
@@ -71,51 +68,59 @@ class Telemetry:
     def __init__(self, *, log_level: str = "INFO") -> None:
         self._log_call = call_logger(log_level)
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "simsa_requests", "Requests answered.", ["model", "endpoint", "status_class"], registry=registry
+        self.requests = Numbers(
+            CounterMetricFamily, "simsa_requests", "Requests answered.", ("model", "endpoint", "status_class"), registry
         )
-        self.inflight = Gauge("simsa_inflight_requests", "Calls being served.", ["model"], registry=registry)
-        self.queue = Histogram(
-            "simsa_queue_seconds", "Time in the gateway's own queue.", buckets=_LATENCY_BUCKETS, registry=registry
+        self.inflight = Numbers(
+            GaugeMetricFamily, "simsa_inflight_requests", "Calls being served.", ("model",), registry
         )
-        self.ttft = Histogram(
+        self.queue = Distributions(
+            "simsa_queue_seconds", "Time in the gateway's own queue.", (), _LATENCY_BUCKETS, registry
+        ).at()
+        self.ttft = Distributions(
             "simsa_time_to_first_token_seconds",
             "First token-bearing event minus request accepted, streamed calls.",
-            ["model"],
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
+            ("model",),
+            _LATENCY_BUCKETS,
+            registry,
         )
-        self.tpot = Histogram(
+        self.tpot = Distributions(
             "simsa_time_per_output_token_seconds",
             "(last - first event) / (tokens - tokens of the first event), streamed calls.",
-            ["model"],
-            buckets=_TPOT_BUCKETS,
-            registry=registry,
+            ("model",),
+            _TPOT_BUCKETS,
+            registry,
         )
-        self.duration = Histogram(
+        self.duration = Distributions(
             "simsa_request_duration_seconds",
             "Request accepted to end of the answer.",
-            ["model"],
-            buckets=_DURATION_BUCKETS,
-            registry=registry,
+            ("model",),
+            _DURATION_BUCKETS,
+            registry,
         )
-        self.overhead = Histogram(
+        self.overhead = Distributions(
             "simsa_overhead_seconds",
             "Gateway time before the engine, queue excluded.",
-            buckets=_OVERHEAD_BUCKETS,
-            registry=registry,
+            (),
+            _OVERHEAD_BUCKETS,
+            registry,
+        ).at()
+        self.tokens = Numbers(
+            CounterMetricFamily, "simsa_tokens", "Tokens, by the engines' own counts.", ("model", "kind"), registry
         )
-        self.tokens = Counter(
-            "simsa_tokens", "Tokens, by the engines' own counts.", ["model", "kind"], registry=registry
+        self.cost = Numbers(
+            CounterMetricFamily,
+            "simsa_cost",
+            "Settled cost of finished calls.",
+            ("model", "currency", "basis"),
+            registry,
         )
-        self.cost = Counter(
-            "simsa_cost", "Settled cost of finished calls.", ["model", "currency", "basis"], registry=registry
-        )
-        self.provisional_cost = Counter(
+        self.provisional_cost = Numbers(
+            CounterMetricFamily,
             "simsa_provisional_cost",
             "Cost of finished calls by GPU time, as known at their end and before settlement.",
-            ["model", "currency", "basis"],
-            registry=registry,
+            ("model", "currency", "basis"),
+            registry,
         )
         self.replica_up = Gauge(
             "simsa_replica_up", "1 when the replica answers its health check.", ["model", "replica"], registry=registry
@@ -161,12 +166,12 @@ class Telemetry:
         series = self._models.get(model)
         if series is None:
             series = self._models[model] = _ModelSeries(
-                inflight=self.inflight.labels(model),
-                ttft=self.ttft.labels(model),
-                tpot=self.tpot.labels(model),
-                duration=self.duration.labels(model),
-                prompt_tokens=self.tokens.labels(model, "prompt"),
-                completion_tokens=self.tokens.labels(model, "completion"),
+                inflight=self.inflight.at(model),
+                ttft=self.ttft.at(model),
+                tpot=self.tpot.at(model),
+                duration=self.duration.at(model),
+                prompt_tokens=self.tokens.at(model, "prompt"),
+                completion_tokens=self.tokens.at(model, "completion"),
             )
         return series
 
@@ -174,7 +179,7 @@ class Telemetry:
         """Count one finished call and write its log line."""
         opened, timing, usage = call.opened, call.timing, call.usage
         series = self.series_of(opened.model)
-        self.requests.labels(opened.model, opened.endpoint, status_class(call.http_status)).inc()
+        self.requests.at(opened.model, opened.endpoint, status_class(call.http_status)).value += 1
         if timing.ttft_s is not None:
             series.ttft.observe(timing.ttft_s)
         if timing.tpot_s is not None:
@@ -186,13 +191,13 @@ class Telemetry:
         if timing.queue_s is not None:
             self.queue.observe(timing.queue_s)
         if usage.prompt_tokens:
-            series.prompt_tokens.inc(usage.prompt_tokens)
+            series.prompt_tokens.value += usage.prompt_tokens
         if usage.completion_tokens:
-            series.completion_tokens.inc(usage.completion_tokens)
+            series.completion_tokens.value += usage.completion_tokens
         cost = call.cost
         if cost.amount is not None and cost.currency is not None:
             counter = self.provisional_cost if cost.basis == "gpu_time_provisional" else self.cost
-            counter.labels(opened.model, cost.currency, cost.basis).inc(float(cost.amount))
+            counter.at(opened.model, cost.currency, cost.basis).value += float(cost.amount)
         self._log_call(
             {
                 "event": "call",
@@ -219,12 +224,12 @@ class Telemetry:
         self, endpoint: str, status: int, code: str | None, request_id: str, model: str = OTHER
     ) -> None:
         """Count and log a request that was answered before it became a call."""
-        self.requests.labels(model, endpoint, status_class(status)).inc()
+        self.requests.at(model, endpoint, status_class(status)).value += 1
         self._log.info("refused", request_id=request_id, endpoint=endpoint, http_status=status, error=code)
 
     def count_own(self, endpoint: str, status: int) -> None:
         """Count a request to one of our own routes."""
-        self.requests.labels(OTHER, endpoint, status_class(status)).inc()
+        self.requests.at(OTHER, endpoint, status_class(status)).value += 1
 
     def forget_replica(self, model: str, replica: str) -> None:
         """Drop the series of a replica that is gone from the registry."""
@@ -241,53 +246,3 @@ def status_class(status: int | None) -> str:
 
 def _rounded(seconds: float | None) -> float | None:
     return round(seconds, 6) if seconds is not None else None
-
-
-def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Structured lines on standard error: JSON in a pipe, colour on a terminal."""
-    out = stream or sys.stderr
-    shared: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if out.isatty():
-        renderer: list[Any] = [structlog.dev.ConsoleRenderer()]
-    else:
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
-    structlog.configure(
-        processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _to_json(event: dict[str, Any], **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
-
-
-def flush_log() -> None:
-    """Push out lines that wait in the stream's buffer."""
-    with suppress(OSError, ValueError):  # a closed or full pipe must not end the gateway
-        sys.stderr.flush()
-
-
-def call_logger(level: str, stream: TextIO | None = None) -> Callable[[dict[str, Any]], None]:
-    """Writes one call's facts as a line of the log.
-
-    Into a pipe it writes JSON itself, because the general logger costs a tenth of all that a call costs, and leaves
-    flushing to `flush_log`.
-    """
-    out = stream or sys.stderr
-    if logging.getLevelNamesMapping()[level] > logging.INFO:
-        return lambda facts: None
-    if out.isatty():
-        log = structlog.get_logger("simsa")
-        return lambda facts: log.info(**{name: value for name, value in facts.items() if name != "timestamp"})
-    encode = msgspec.json.Encoder().encode
-    raw = out.buffer
-
-    def write(facts: dict[str, Any]) -> None:
-        raw.write(encode(facts) + b"\n")
-
-    return write

@@ -38,6 +38,8 @@ HOUSE = [
     "gateway.tables",
     "gateway.database",
     "gateway.store",
+    "gateway.series",
+    "gateway.log",
     "gateway.telemetry",
     "gateway.http_reply",
     "gateway.upstream",

@@ -200,7 +200,7 @@ async def test_raw_and_streamed_responses_show_the_gateways_headers(tmp_path: Pa
 @pytest.mark.parametrize(
     ("reply", "raised", "status", "code"),
     [
-        (Reply.json(error_body("too long", type_="BadRequestError", code=400), status=400), openai.BadRequestError, 400, 400),
+        (Reply.json(error_body("too long", type_="BadRequestError", code=400), status=400), openai.BadRequestError, 400, "400"),
         (Reply.json({"error": "no"}, status=401), openai.InternalServerError, 502, "upstream_auth"),
         (Reply.json({"error": {"message": "boom"}}, status=500), openai.InternalServerError, 502, "upstream_error"),
         (Reply.json({"error": {"message": "busy"}}, status=429), openai.InternalServerError, 503, "upstream_busy"),

