@@ -43,7 +43,7 @@ format: setup ## put the code into shape
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-bench: setup ## measure what the gateway costs, beside its targets (about 5 minutes)
+bench: setup ## measure what the gateway costs, beside its targets (about 2 minutes)
 	@$(BIN)/python -m bench.run
 
 docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json

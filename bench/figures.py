@@ -15,7 +15,7 @@ from time import perf_counter
 from bench import load
 from bench.fast_engine import MODEL
 from bench.gateway_process import Gateway
-from bench.measure import calibration_s, cpu_s, main_thread_cpu_s, mean_interval, percentile, rss_bytes, slope
+from bench.measure import calibration_s, cpu_s, main_thread_cpu_s, median_interval, percentile, rss_bytes, slope
 
 ADDED_P50_MAX_MS = 1.0
 CPU_PER_ANSWER_MAX_US = 250.0
@@ -41,7 +41,7 @@ class Plan:
 
 
 QUICK = Plan(
-    latency_rounds=5,
+    latency_rounds=6,
     latency_requests=100,
     cpu_rounds=3,
     cpu_requests=1000,
@@ -54,10 +54,13 @@ QUICK = Plan(
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value beside its target; `is_met` is None where the value is only reported."""
+    """One measured value beside its target; `is_met` is None where the value is only reported.
+
+    `value` is None where nothing succeeded that could be measured; the details then say what went wrong.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     target: str
     is_met: bool | None
@@ -70,22 +73,22 @@ async def added_latency(engine_url: str, gateway: Gateway, plan: Plan) -> Figure
     added_ms: list[float] = []
     errors: Counter[str] = Counter()
     for round_ in range(-1, plan.latency_rounds):
-        p50_s: dict[str, float] = {}
+        p50_ms: dict[str, float] = {}
         for url in (engine_url, gateway.url) if round_ % 2 else (gateway.url, engine_url):
             result = await load.whole_answers(url, MODEL, clients=1, count=plan.latency_requests)
             errors += result.errors
-            p50_s[url] = statistics.median(result.latencies_s) if result.latencies_s else float("nan")
-            if round_ >= 0:  # the round before the first warms up
+            if result.latencies_s and round_ >= 0:  # the round before the first warms up
+                p50_ms[url] = statistics.median(result.latencies_s) * 1e3
                 latencies[url] += result.latencies_s
-        if round_ >= 0:
-            added_ms.append((p50_s[gateway.url] - p50_s[engine_url]) * 1e3)
-    mean, low, high = mean_interval(added_ms)
+        if len(p50_ms) == len(latencies):
+            added_ms.append(p50_ms[gateway.url] - p50_ms[engine_url])
+    value, low, high = median_interval(added_ms) if added_ms else (None, None, None)
     return Figure(
         "added p50, one client",
-        mean,
+        value,
         "ms",
         f"<= {ADDED_P50_MAX_MS:g}",
-        mean <= ADDED_P50_MAX_MS and not errors,
+        value is not None and value <= ADDED_P50_MAX_MS and not errors,
         {
             "interval_95_ms": [low, high],
             "rounds": len(added_ms),
@@ -137,17 +140,17 @@ async def cpu_per_event(engine_url: str, gateway: Gateway, plan: Plan) -> Figure
     direct = await load.streams(engine_url, MODEL, count=100, rate_per_s=50.0, seconds=min(plan.stream_s, 4.0))
     before_s = cpu_s(gateway.pid)
     result = await load.streams(gateway.url, MODEL, count=100, rate_per_s=50.0, seconds=plan.stream_s)
-    value = (cpu_s(gateway.pid) - before_s) / max(1, result.events) * 1e6
+    value = _per_event_us(cpu_s(gateway.pid) - before_s, result)
     return Figure(
         "CPU per stream event, 100 x 50/s",
         value,
         "us",
         f"<= {CPU_PER_EVENT_MAX_US:g}",
-        value <= CPU_PER_EVENT_MAX_US and not result.errors,
+        value is not None and value <= CPU_PER_EVENT_MAX_US and not result.errors,
         {
             **_stream_details(result),
             "direct_lag_ms": _percentiles_ms(direct.lags_s),
-            "calibration_loops": value / calibration_us,
+            "calibration_loops": value / calibration_us if value is not None else None,
         },
     )
 
@@ -164,7 +167,7 @@ async def many_streams(gateway: Gateway, plan: Plan) -> Figure:
         "errors",
         "0",
         failed == 0 and result.streams == 500,
-        {**_stream_details(result), "cpu_us_per_event": used_s / max(1, result.events) * 1e6},
+        {**_stream_details(result), "cpu_us_per_event": _per_event_us(used_s, result)},
     )
 
 
@@ -202,6 +205,10 @@ async def memory(gateway: Gateway, plan: Plan, progress: Callable[[int], None]) 
             "errors": dict(errors),
         },
     )
+
+
+def _per_event_us(used_s: float, result: load.StreamResult) -> float | None:
+    return used_s / result.events * 1e6 if result.events else None
 
 
 async def _errors_of(asked: Awaitable[load.WholeResult | load.StreamResult]) -> Counter[str]:

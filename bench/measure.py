@@ -18,8 +18,6 @@ from pathlib import Path
 
 CALIBRATION_LOOPS = 20
 CALIBRATION_STEPS = 1_000
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""Student's t at 97.5 % for 1 to 15 degrees of freedom."""
 
 
 def cpu_s(pid: int) -> float:
@@ -30,6 +28,11 @@ def cpu_s(pid: int) -> float:
 def main_thread_cpu_s(pid: int) -> float:
     """CPU seconds of a process's first thread, where its event loop runs (proc(5), schedstat, first field)."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def waited_for_core_s(pid: int) -> float:
+    """Seconds a process's first thread was ready to run but had no core (proc(5), schedstat, second field)."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def rss_bytes(pid: int) -> int:
@@ -61,13 +64,18 @@ def percentile(values: Sequence[float], q: float) -> float:
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t, over at most 16 rounds."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, mean, mean
-    half = T_975[min(len(values) - 2, len(T_975) - 1)] * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median and its distribution-free interval of at least 95 % (order statistics, from the binomial distribution).
+
+    The median, because neighbours on a shared machine spoil single rounds and not most of them. With fewer than six
+    values no interval reaches 95 %: it is then the whole range.
+    """
+    ordered, n = sorted(values), len(values)
+    cut, tail = 0, 1 / 2**n
+    while 2 * (tail + math.comb(n, cut + 1) / 2**n) <= 0.05:
+        cut += 1
+        tail += math.comb(n, cut) / 2**n
+    return statistics.median(ordered), ordered[cut], ordered[n - 1 - cut]
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:

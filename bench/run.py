@@ -14,8 +14,9 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from time import perf_counter
 
 import uvloop
 from rich.console import Console
@@ -24,9 +25,10 @@ from rich.table import Table
 from bench import figures
 from bench.figures import Figure, Plan
 from bench.gateway_process import ROOT, Gateway, GatewayFailed, gateway
-from bench.measure import calibration_s, fast_engine
+from bench.measure import calibration_s, fast_engine, waited_for_core_s
 
 TIME_LIMIT_S = 900.0
+DISTURBED_SHARE = 0.1
 PARTS = ("latency", "answers", "events", "streams", "memory")
 
 
@@ -42,12 +44,22 @@ async def measure(engine_url: str, core: int, parts: list[str], plan: Plan, note
             async with gateway(engine_url, cpu=core) as running:
                 for part in costs:
                     note.print(f"measuring {part} ...", style="dim")
-                    taken.append(await _take(part, engine_url, running, plan))
+                    taken.append(await _undisturbed(_take(part, engine_url, running, plan), running, note))
         if "memory" in parts:
             note.print("measuring memory ...", style="dim")
             async with gateway(engine_url, cpu=core) as running:
-                taken.append(await figures.memory(running, plan, _progress(plan, note)))
+                taken.append(await _undisturbed(figures.memory(running, plan, _progress(plan, note)), running, note))
         return taken
+
+
+async def _undisturbed(measuring: Awaitable[Figure], running: Gateway, note: Console) -> Figure:
+    """The figure, with the share of time that others kept the gateway from its core; said aloud when it is large."""
+    started_s, waited_s = perf_counter(), waited_for_core_s(running.pid)
+    figure = await measuring
+    share = (waited_for_core_s(running.pid) - waited_s) / (perf_counter() - started_s)
+    if share > DISTURBED_SHARE:
+        note.print(f"  disturbed: for {share:.0%} of the time the gateway waited for a core that others used")
+    return replace(figure, details={**figure.details, "waited_for_core_percent": share * 100})
 
 
 async def _take(part: str, engine_url: str, running: Gateway, plan: Plan) -> Figure:
@@ -86,12 +98,18 @@ def table_of(taken: list[Figure], calibration_us: float) -> Table:
         verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: "[dim]reported[/]"}[figure.is_met]
         table.add_row(
             figure.name,
-            f"{figure.value:,.2f} {figure.unit}" if figure.unit != "errors" else f"{figure.value:.0f}",
+            _value(figure),
             figure.target,
             verdict,
             "\n".join(_detail_lines(figure.details)),
         )
     return table
+
+
+def _value(figure: Figure) -> str:
+    if figure.value is None:
+        return "not measured"
+    return f"{figure.value:.0f}" if figure.unit == "errors" else f"{figure.value:,.2f} {figure.unit}"
 
 
 def _detail_lines(details: dict[str, object]) -> list[str]:

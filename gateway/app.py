@@ -23,13 +23,14 @@ from gateway.api.openai import describe_relay
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
+from gateway.downstream import Scope
 from gateway.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
 from gateway.live_registry import LiveRegistry
 from gateway.log import flush_log
 from gateway.recorder import Recorder
-from gateway.relay import ENDPOINTS, Message, Receive, Relay, Scope, Send, request_id_of
+from gateway.relay import ENDPOINTS, Message, Receive, Relay, Send, request_id_of
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Telemetry

@@ -245,6 +245,8 @@ def stand_in_environment(*, threads: int = 1) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
+        # Else the first request for log probabilities compiles a kernel, and nobody gets a token for half a minute.
+        "TORCHDYNAMO_DISABLE": "1",
     }
 
 

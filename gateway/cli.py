@@ -23,7 +23,7 @@ from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.evidence import estimate_on, feasibility_summary
 from gateway.registry import load_registry, registry_json_schema
 from gateway.server import serve as serve_gateway
-from gateway.settings import Settings
+from gateway.settings import SECRET_SETTINGS, Settings
 from gateway.simulator import run_engine
 from gateway.store import upgrade
 from gateway.up import UpOptions, run_up
@@ -253,9 +253,11 @@ def _print_json(value: Any) -> None:
 
 
 def _settings_problem(error: ValidationError) -> str:
+    """One line about the first setting that cannot be; never the value of one that may hold a secret."""
     first = error.errors()[0]
-    name = "SIMSA_" + "_".join(str(part) for part in first["loc"]).upper()
-    return f"{name}: {first['msg']}, got '{first.get('input')}'"
+    field = "_".join(str(part) for part in first["loc"])
+    given = "" if field in SECRET_SETTINGS else f", got '{first.get('input')}'"
+    return f"SIMSA_{field.upper()}: {first['msg']}{given}"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -20,9 +20,15 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if out.isatty():
-        renderer: list[Any] = [structlog.dev.ConsoleRenderer()]
+        plain = structlog.dev.plain_traceback
+        renderer: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
     else:
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_to_json)]
+        # Never the frames' locals: they hold prompts and keys.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderer = [
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(serializer=_to_json),
+        ]
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from decimal import Decimal
 from difflib import get_close_matches
@@ -28,11 +28,11 @@ from gateway.dispatch import (
     error_event,
 )
 from gateway.domain.records import Model, Registry
+from gateway.downstream import Scope, departure_of
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
 from gateway.errors import InvalidRequest, MethodNotAllowed, ModelNotFound, RequestTooLarge, SimsaError, Unavailable
 from gateway.request_body import RequestBody, read_request
 
-Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -74,7 +74,7 @@ class Relay:
         context = CallContext(request_id, accepted_s, client_retry=_client_retry(scope["headers"]))
         answer = _Answer(send, request_id, model.id)
         call = self._dispatcher.call(model, endpoint, body, context)
-        await run_until_client_leaves(receive, self._serve(call, body, answer))
+        await departure_of(scope).ends(self._serve(call, body, answer))
 
     async def _admit(self, scope: Scope, receive: Receive) -> tuple[Model, RequestBody]:
         """Everything that can be refused before there is a call."""
@@ -169,29 +169,6 @@ class _Answer:
             headers.append((b"x-simsa-replica", call.replica_id.encode()))
             headers.append((b"x-simsa-provenance", call.provenance.value.encode()))
         return headers
-
-
-async def run_until_client_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`; the client closing its connection cancels it at once, which closes the engine's socket."""
-    owner = asyncio.current_task()
-    assert owner is not None
-    has_left = False
-
-    async def watch() -> None:
-        nonlocal has_left
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        has_left = True
-        owner.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not has_left or owner.uncancel() > 0:
-            raise
-    finally:
-        watcher.cancel()
 
 
 async def with_pings(chunks: AsyncGenerator[bytes, None], interval_s: float) -> AsyncGenerator[bytes, None]:

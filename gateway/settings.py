@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gateway.errors import StartRefused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+SECRET_SETTINGS = frozenset({"admin_key", "database_url"})
+"""Settings whose values are never shown."""
 
 
 class Settings(BaseSettings):
@@ -85,6 +87,13 @@ class Settings(BaseSettings):
         if url is not None and not url.startswith("sqlite"):
             raise ValueError("expected a sqlite+aiosqlite:/// URL; other databases are not supported yet")
         return url
+
+    @field_validator("admin_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not key.get_secret_value().strip():
+            raise ValueError("it is empty: unset it, or set a key")
+        return key
 
     @property
     def database(self) -> str:

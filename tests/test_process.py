@@ -55,9 +55,7 @@ async def test_second_gateway_on_one_sqlite_file_is_refused_and_the_first_goes_o
         shared = f"sqlite:///{tmp_path / 'data' / 'simsa.db'}"
         second, elsewhere = await asyncio.gather(
             run_simsa("serve", port=0, registry=first.registry_path, data_dir=tmp_path / "data"),
-            run_simsa(
-                "serve", port=0, registry=first.registry_path, data_dir=tmp_path / "other", database_url=shared
-            ),
+            run_simsa("serve", port=0, registry=first.registry_path, data_dir=tmp_path / "other", database_url=shared),
         )
         for ended in (second, elsewhere):
             assert ended.code == 2
@@ -216,7 +214,10 @@ async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(tm
                     enough.set()
 
     async with ScriptedEngine() as engine:
-        models = [entry("m", engine.url), entry("stuck", engine.url, serving={"kind": "vllm", "served_model_name": "m"})]
+        models = [
+            entry("m", engine.url),
+            entry("stuck", engine.url, serving={"kind": "vllm", "served_model_name": "m"}),
+        ]
         async with gateway_process(tmp_path, models) as gateway:
             engine.script(CHAT, lambda request: _stuck_or_usual(engine, request))
             async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as waiting:

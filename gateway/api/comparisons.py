@@ -24,8 +24,9 @@ from gateway.comparison import COMPARISON_FINISHED, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
 from gateway.dispatch import CLIENT_GONE
+from gateway.downstream import departure_of
 from gateway.errors import InvalidRequest, NotFound, Unavailable
-from gateway.relay import JSON, ClientLeft, read_body, run_until_client_leaves
+from gateway.relay import JSON, ClientLeft, read_body
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey])
@@ -188,7 +189,7 @@ class _Answer(Response):
         self._write = write
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await run_until_client_leaves(receive, self._write(self._events, send))
+        await departure_of(scope).ends(self._write(self._events, send))
 
 
 async def _write_stream(events: Events, send: Send) -> None:

@@ -38,12 +38,21 @@ class Failure:
 class Dialect:
     """Where a route's tokens are: patterns over one event's data."""
 
+    usual_output: bytes
+    """How an output text nearly always begins; the patterns decide about all else."""
     output: re.Pattern[bytes]
     reasoning: re.Pattern[bytes] | None
 
+    def has_output(self, data: bytes) -> bool:
+        """Whether the event carries output text (or a tool call) that is not empty."""
+        end = data.find(self.usual_output) + len(self.usual_output)
+        if end >= len(self.usual_output) and data[end : end + 1] != b'"':
+            return True
+        return self.output.search(data) is not None
 
-CHAT = Dialect(output=_CHAT_OUTPUT, reasoning=_CHAT_REASONING)
-COMPLETIONS = Dialect(output=_TEXT_OUTPUT, reasoning=None)
+
+CHAT = Dialect(usual_output=b'{"content":"', output=_CHAT_OUTPUT, reasoning=_CHAT_REASONING)
+COMPLETIONS = Dialect(usual_output=b',"text":"', output=_TEXT_OUTPUT, reasoning=None)
 
 
 class Meter:
@@ -146,7 +155,7 @@ class Meter:
         if data == DONE:
             return self._take_done(event)
         raw = event.raw
-        if _CHOICES not in data or _NOTABLE.search(data):
+        if _is_notable(data):
             body = _json_object(data)
             if body is None:
                 self.failure = Failure("the engine sent an event that is no JSON object", told=False)
@@ -192,7 +201,7 @@ class Meter:
         return bool(choices) or not self._withhold_usage
 
     def _count_tokens(self, data: bytes, now: float) -> None:
-        is_output = self._dialect.output.search(data) is not None
+        is_output = self._dialect.has_output(data)
         reasoning = self._dialect.reasoning
         if not is_output and (reasoning is None or reasoning.search(data) is None):
             return
@@ -268,6 +277,17 @@ def error_text(body: dict[str, Any]) -> str:
         text = error.get("message") or error.get("detail") or body.get("message") or body.get("detail")
         return str(text) if text else "no message given"
     return str(error)
+
+
+def _is_notable(data: bytes) -> bool:
+    """Whether an event may carry usage, an ending or an error; the plain searches spare most events the pattern."""
+    if _CHOICES not in data:
+        return True
+    if b'"usage"' not in data and b'"error"' not in data:
+        endings = data.count(b'"finish_reason"')
+        if endings == data.count(b'"finish_reason":null'):
+            return False
+    return _NOTABLE.search(data) is not None
 
 
 def _json_object(data: bytes, decode: Callable[[bytes], object] = json.loads) -> dict[str, Any] | None:

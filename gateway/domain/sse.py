@@ -47,6 +47,9 @@ class SseParser:
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that `chunk` completes, in order. Raises SseError on an endless event."""
         held = len(self._buffer)
+        if not held and _is_one_line_event(chunk):
+            self._at_start = False
+            return [Event(chunk[6:-2], chunk)]
         buffer = self._buffer + chunk if held else chunk
         events: list[Event] = []
         start = 0
@@ -69,6 +72,16 @@ class SseParser:
         if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
             return Event(block[6:], raw)
         return _parse_block(block, raw)
+
+
+def _is_one_line_event(chunk: bytes) -> bool:
+    """What engines send nearly always: one whole event with one data line."""
+    return (
+        chunk.startswith(b"data: ")
+        and chunk.endswith(b"\n\n")
+        and chunk.find(b"\n") == len(chunk) - 2
+        and b"\r" not in chunk
+    )
 
 
 def _parse_block(block: bytes, raw: bytes) -> Event:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -107,6 +108,9 @@ def _truth(raw: object) -> bool:
 
 
 def _day(raw: object) -> dt.date:
+    if isinstance(raw, str):  # quoted, or from a JSON file
+        with suppress(ValueError):
+            return dt.date.fromisoformat(raw)
     if not isinstance(raw, dt.date) or isinstance(raw, dt.datetime):
         raise _refusal("a date such as 2026-11-23", raw)
     return raw
