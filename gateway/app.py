@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from gateway import __version__
@@ -189,7 +190,7 @@ async def _tick(telemetry: Telemetry) -> None:
 
 
 def _build_api(app: GatewayApp) -> FastAPI:
-    api = FastAPI(
+    api = FastAPIOffline(
         title="Simsa",
         version=__version__,
         summary="Inference gateway that turns claims about candidate language models into evidence",

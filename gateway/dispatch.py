@@ -43,6 +43,7 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
+from gateway.evidence import OneGpuVerdicts
 from gateway.fleet import Fleet, Presence, ReplicaState
 from gateway.http_reply import Reply
 from gateway.recorder import Recorder
@@ -110,6 +111,7 @@ class Dispatcher:
         self.recorder = recorder
         self.telemetry = telemetry
         self.registry = registry
+        self.verdicts = OneGpuVerdicts(settings, registry)
         self.now = now
         self.in_flight: set[ActiveCall] = set()
         self._holds = 0
@@ -426,6 +428,7 @@ class ActiveCall:
             timing = self.meter.timing(
                 accepted_s=self._context.accepted_s, queue_s=self.queue_s, overhead_s=self.overhead_s
             )
+        verdict, gpu_id = self._verdict()
         self.record = Call(
             opened=self.opened,
             ended_at=datetime.now(UTC),
@@ -441,6 +444,8 @@ class ActiveCall:
             usage=usage,
             timing=timing,
             cost=self._cost(usage),
+            feasibility=verdict,
+            feasibility_gpu=gpu_id,
         )
         self._dispatcher.recorder.closed(self.record)
         self._dispatcher.telemetry.observe_call(self.record)
@@ -451,6 +456,11 @@ class ActiveCall:
             return Cost(None, None, "unknown", "no engine was reached")
         gpu = self._dispatcher.registry().gpus.get(state.replica.gpu or "")
         return call_cost(self._model, state.replica, gpu, usage, self._presence.share_s)
+
+    def _verdict(self) -> tuple[str | None, str | None]:
+        if self._state is None:
+            return None, None
+        return self._dispatcher.verdicts.verdict(self._model, self._state.replica.gpu)
 
     def _release(self) -> None:
         """Let go of the engine: the connection is reused when the answer was whole, else closed, which frees it."""

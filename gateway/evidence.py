@@ -6,7 +6,7 @@ be stored and sent. Nothing here asks an engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.domain.feasibility import Estimate, Verdict, estimate
@@ -38,6 +38,29 @@ def side_feasibility(
     gpu_id = (state.replica.gpu if state is not None else None) or settings.feasibility_gpu
     found = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context)
     return feasibility_summary(found, gpu_id=gpu_id)
+
+
+class OneGpuVerdicts:
+    """The predicted verdict for each model and GPU that calls meet, worked out once per registry."""
+
+    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._of = ""
+        self._known: dict[tuple[str, str], str] = {}
+
+    def verdict(self, model: Model, gpu_id: str | None) -> tuple[str, str]:
+        """(verdict, GPU id) at the settings' context; on the settings' GPU where the replica's is not known."""
+        registry = self._registry()
+        if registry.sha256 != self._of:
+            self._of = registry.sha256
+            self._known.clear()
+        key = (model.id, gpu_id or self._settings.feasibility_gpu)
+        verdict = self._known.get(key)
+        if verdict is None:
+            found = estimate_on(model, registry, gpu_id=key[1], context=self._settings.feasibility_context)
+            verdict = self._known[key] = (found.verdict if found is not None else Verdict.UNKNOWN).value
+        return verdict, key[1]
 
 
 def feasibility_summary(found: Estimate | None, *, gpu_id: str | None = None) -> dict[str, Any]:

@@ -123,6 +123,8 @@ calls = sa.Table(
     sa.Column("cost_currency", sa.Text),
     sa.Column("cost_basis", sa.Text),
     sa.Column("cost_reason", sa.Text),
+    sa.Column("feasibility", sa.Text),
+    sa.Column("feasibility_gpu", sa.Text),
 )
 
 comparisons = sa.Table(
@@ -211,6 +213,8 @@ def call_row(call: Call) -> dict[str, Any]:
         cost_currency=cost.currency,
         cost_basis=cost.basis,
         cost_reason=cost.reason,
+        feasibility=call.feasibility,
+        feasibility_gpu=call.feasibility_gpu,
     )
     return row
 
@@ -260,6 +264,8 @@ def call_from_row(row: Mapping[str, Any]) -> Call | CallOpened:
         usage=_usage(row),
         timing=_timing(row),
         cost=Cost(row["cost_amount"], row["cost_currency"], row["cost_basis"], row["cost_reason"]),
+        feasibility=row["feasibility"],
+        feasibility_gpu=row["feasibility_gpu"],
     )
 
 

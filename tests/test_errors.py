@@ -254,3 +254,14 @@ async def test_retries_of_the_openai_client_are_recorded(tmp_path: Path) -> None
     async with running_gateway(tmp_path, [entry("m", DEAD)]) as gateway:
         await ask(gateway, headers=[("x-stainless-retry-count", "2")])
         assert (await gateway.call()).opened.client_retry == 2
+
+
+async def test_docs_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, [entry("m", DEAD)]) as gateway:
+        page = await ask(gateway, b"", path="/docs", method="GET")
+        assert page.status == 200
+        assert b"//cdn" not in page.body
+        for asset in (b"swagger-ui-bundle.js", b"swagger-ui.css"):
+            assert asset in page.body
+        schema = (await ask(gateway, b"", path="/openapi.json", method="GET")).json()
+        assert {CHAT, "/v1/models", "/api/comparisons", "/ready"} <= set(schema["paths"])

@@ -43,6 +43,7 @@ async def test_stream_arrives_byte_for_byte_without_the_usage_nobody_asked_for(t
         assert (call.status, call.usage) == (CallStatus.OK, Usage(5, 2, None, None, "engine"))
         assert call.timing.ttft_s is not None
         assert call.finish_reason == "stop"
+        assert (call.feasibility, call.feasibility_gpu) == ("unknown", "h100-sxm"), "nothing is known of this model"
 
 
 async def test_usage_event_reaches_a_client_that_asked(tmp_path: Path) -> None:

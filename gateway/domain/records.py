@@ -403,3 +403,6 @@ class Call:
     usage: Usage
     timing: Timing
     cost: Cost
+    feasibility: str | None = None
+    """The predicted one-GPU verdict that stood beside the answer; None for calls that reached no replica."""
+    feasibility_gpu: str | None = None

@@ -1,4 +1,7 @@
-"""What the tests against real vLLM share: engines that are started once. Run by `make test-vllm`, not by `make test`."""
+"""What the tests against real vLLM share: engines that are started once.
+
+`make test-vllm` runs these tests, `make test` does not.
+"""
 
 from __future__ import annotations
 

@@ -56,9 +56,11 @@ class Door:
 
 @pytest.fixture
 async def door(tmp_path: Path, llama: RealEngine, hybrid: RealEngine) -> AsyncIterator[Door]:
-    async with gateway_before(tmp_path, llama, hybrid, gpus={LLAMA: "h100-sxm"}) as gateway:
-        async with RawClient(gateway.url) as client:
-            yield Door(gateway, client)
+    async with (
+        gateway_before(tmp_path, llama, hybrid, gpus={LLAMA: "h100-sxm"}) as gateway,
+        RawClient(gateway.url) as client,
+    ):
+        yield Door(gateway, client)
 
 
 def text_of(events: list[dict[str, Any]]) -> str:

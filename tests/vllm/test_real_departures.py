@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +56,29 @@ async def test_a_client_that_leaves_before_a_whole_answer_frees_the_engine(tmp_p
 
 
 async def test_a_crowd_that_leaves_frees_the_engine(tmp_path: Path, hybrid: RealEngine) -> None:
-    async with gateway_before(tmp_path, hybrid) as gateway:
-        clients = [RawClient(gateway.url) for _ in range(8)]
-        async with asyncio.TaskGroup() as group:
-            for number, client in enumerate(clients):
-                group.create_task(_ask_and_leave(client, stream=number % 2 == 0, engine=hybrid))
+    async with gateway_before(tmp_path, hybrid) as gateway, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(RawClient(gateway.url)) for _ in range(8)]
+        for number, client in enumerate(clients):
+            await client.send("POST", CHAT, body={**LONG, "stream": number % 2 == 0})
+        await until_running(hybrid, len(clients))
+        for client in clients:
+            client.leave()
         await until_running(hybrid, 0)
         calls = await gateway.calls(len(clients))
         assert {call.status for call in calls} == {CallStatus.CANCELLED}
 
 
-async def _ask_and_leave(client: RawClient, *, stream: bool, engine: RealEngine) -> None:
-    async with client:
-        await client.send("POST", CHAT, body={**LONG, "stream": stream})
-        await until_running(engine, 8)
-
-
 async def test_leaving_a_comparison_frees_both_engines(tmp_path: Path, llama: RealEngine, hybrid: RealEngine) -> None:
     async with gateway_before(tmp_path, llama, hybrid) as gateway:
         async with RawClient(gateway.url) as client:
-            models = [llama.model_id, hybrid.model_id]
-            body = {"models": models, "prompt": "길게", "schedule": "concurrent", "stream": True}
-            await client.start(
-                "POST", COMPARE, body={**body, "params": {name: LONG[name] for name in ("max_tokens", "ignore_eos")}}
-            )
+            body = {
+                "models": [llama.model_id, hybrid.model_id],
+                "prompt": "길게 말해 주세요.",
+                "params": {"max_tokens": LONG["max_tokens"], "temperature": 0},
+                "schedule": "concurrent",
+                "stream": True,
+            }
+            await client.start("POST", COMPARE, body=body)
             await asyncio.gather(until_running(llama, 1), until_running(hybrid, 1))
             client.leave()
             await asyncio.gather(until_running(llama, 0), until_running(hybrid, 0))

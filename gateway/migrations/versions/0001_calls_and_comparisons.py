@@ -71,6 +71,8 @@ def _create_calls() -> None:
         sa.Column("cost_currency", sa.Text()),
         sa.Column("cost_basis", sa.Text()),
         sa.Column("cost_reason", sa.Text()),
+        sa.Column("feasibility", sa.Text()),
+        sa.Column("feasibility_gpu", sa.Text()),
         sa.PrimaryKeyConstraint("id", name="pk_calls"),
     )
     for column in CALL_INDEXES:
