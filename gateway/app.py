@@ -25,7 +25,7 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.downstream import Scope
-from gateway.errors import InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
+from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
 from gateway.live_registry import LiveRegistry
@@ -245,4 +245,4 @@ async def _answer_validation(_request: Request, error: Exception) -> JSONRespons
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     structlog.get_logger("simsa").error("request failed", path=request.url.path, exc_info=error)
-    return _response(SimsaError("The gateway failed on this request; its log has the details.", code="internal_error"))
+    return _response(InternalError())

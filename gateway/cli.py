@@ -206,7 +206,6 @@ def registry_schema() -> None:
 def db_upgrade() -> None:
     """Bring the database's schema up to date."""
     settings = Settings()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     asyncio.run(upgrade(settings.database))
 
 

@@ -35,6 +35,7 @@ from gateway.domain.records import (
 from gateway.domain.routing import pick_replica
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused, message_in, read_failure
 from gateway.errors import (
+    InternalError,
     NoReplica,
     SimsaError,
     Unavailable,
@@ -55,6 +56,8 @@ from gateway.upstream import Upstream
 CLIENT_GONE = 499
 """Recorded as the status of a call whose client left; nobody received it."""
 _LINGER_S = 1.0
+_SLOW_READER_S = 0.5
+"""How much later than the engine's own total limit a call ends whose client does not read."""
 _LOW_62 = (1 << 62) - 1
 
 
@@ -198,15 +201,25 @@ class ActiveCall:
     async def __aenter__(self) -> Self:
         dispatcher = self._dispatcher
         if not dispatcher.recorder.accepting:
-            raise Unavailable(
+            refusal = Unavailable(
                 "The gateway cannot keep records at the moment and takes no new calls until it can.",
                 code="recorder_unavailable",
                 retry_after_s=RETRY_AFTER_S,
             )
+            dispatcher.telemetry.observe_refusal(
+                self._endpoint.name, refusal.status, refusal.code, self._context.request_id, self._model.id
+            )
+            raise refusal
         dispatcher.recorder.opened(self.opened)
         dispatcher.telemetry.series_of(self._model.id).inflight.value += 1
         dispatcher.in_flight.add(self)
         self._owner = asyncio.current_task()
+        total_s = self._model.timeouts.total_s
+        self._slow_reader_timer = asyncio.get_running_loop().call_later(
+            total_s + _SLOW_READER_S,
+            self.abort,
+            UpstreamTimeout(f"The answer was not read within {total_s} s.", code="client_too_slow"),
+        )
         return self
 
     async def __aexit__(
@@ -214,6 +227,7 @@ class ActiveCall:
     ) -> bool:
         dispatcher = self._dispatcher
         told = self._abort_error if isinstance(error, asyncio.CancelledError) and not self._is_recorded else None
+        self._slow_reader_timer.cancel()
         self._release()
         dispatcher.finished(self)
         dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
@@ -405,7 +419,7 @@ class ActiveCall:
             self._finish(CallStatus.ERROR, status, error)
         elif isinstance(error, Exception):
             self._dispatcher.log.error("call failed", call_id=self.opened.id, exc_info=error)
-            self._finish(CallStatus.ERROR, 500, SimsaError("internal error", code="internal_error"))
+            self._finish(CallStatus.ERROR, 500, InternalError())
         else:  # cancelled, or the reader of the stream stopped reading
             self._finish(CallStatus.CANCELLED, CLIENT_GONE, None)
 
@@ -439,7 +453,7 @@ class ActiveCall:
             attempts=self.attempts,
             error_type=error.kind if error is not None else None,
             error_code=error.code if error is not None else None,
-            error_message=error.message[:500] if error is not None else None,
+            error_message=error.recorded_message if error is not None else None,
             finish_reason=finish_reason or self.meter.finish_reason,
             usage=usage,
             timing=timing,

@@ -1,8 +1,8 @@
-"""The client's side of the wire: uvicorn's HTTP protocol with two things added.
+"""The client's side of the wire: uvicorn's HTTP protocol with what the relay needs added.
 
 All bytes of one turn of the event loop go out in one write, so that an answer's head and body are one system call and
 nothing waits longer than the turn. And whoever serves a request is told at once that its client has left, without a
-task that waits for it.
+task that waits for it. What a client may send before anybody looks at it is bounded.
 """
 
 from __future__ import annotations
@@ -11,10 +11,23 @@ import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any, cast
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.errors import InvalidRequest
 
 Scope = MutableMapping[str, Any]
 _EXTENSION = "simsa.departure"
+MAX_HEAD_BYTES = 64 * 1024
+"""Bytes of a request that are neither body nor a whole head; the parser itself would gather them without end."""
+MAX_PIPELINED = 16
+_TOO_LARGE = msgspec.json.encode(
+    InvalidRequest(f"The request head is larger than {MAX_HEAD_BYTES} bytes.", code="head_too_large").envelope()
+)
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
+)
 
 
 class Departure:
@@ -87,6 +100,7 @@ class ClientProtocol(HttpToolsProtocol):
     """What uvicorn is told to speak with clients."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._head_bytes = 0
         joining = _JoiningTransport(cast("asyncio.Transport", transport), self.loop)
         self._departure = Departure()
         super().connection_made(cast("asyncio.Transport", joining))
@@ -94,6 +108,29 @@ class ClientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast("Scope", self.scope)["extensions"] = {_EXTENSION: self._departure}
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.pipeline:
+            if len(self.pipeline) > MAX_PIPELINED:
+                self.transport.close()
+            self.flow.resume_reading()  # or the client leaving would not be seen
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -28,6 +28,12 @@ class EngineRefused(SimsaError):
         self.code = "engine_refused"
 
     @property
+    def recorded_message(self) -> str:
+        return (
+            f"the engine answered {self.engine_status}; its words may quote the prompt and are not kept"
+        )
+
+    @property
     def has_envelope(self) -> bool:
         """Whether the engine's body is an OpenAI error already."""
         try:

@@ -8,6 +8,7 @@ Raise the most telling one where the problem is known; `relay` and `api` turn it
     │   └── ModelNotFound         404 model_not_found
     ├── RouteNotFound             404 / 405
     ├── AuthenticationFailed      401 invalid_api_key
+    ├── InternalError             500 internal_error
     ├── NoReplica                 503 no_replica
     ├── Unavailable               503 draining, recorder_unavailable, upstream_busy
     └── UpstreamError             502 upstream_error
@@ -49,6 +50,20 @@ class SimsaError(Exception):
 
     def headers(self) -> list[tuple[str, str]]:
         return [("retry-after", str(self.retry_after_s))] if self.retry_after_s is not None else []
+
+    @property
+    def recorded_message(self) -> str:
+        """What the record of a call keeps of the message: never a caller's text."""
+        return self.message[:500]
+
+
+class InternalError(SimsaError):
+    """Our own fault; the log has the details, the caller does not."""
+
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The gateway failed on this request; its log has the details.")
 
 
 class InvalidRequest(SimsaError):

@@ -26,14 +26,26 @@ class Reply:
     """
 
     __slots__ = (
-        "_buffered", "_chunks", "_connection", "_error", "_timer", "_waiter",
-        "due", "due_what", "has_started", "headers", "is_complete", "status",
+        "_buffered",
+        "_chunks",
+        "_connection",
+        "_error",
+        "_is_overdue",
+        "_timer",
+        "_waiter",
+        "due",
+        "due_what",
+        "has_started",
+        "headers",
+        "is_complete",
+        "status",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, due: float, due_what: str) -> None:
         self._connection = connection
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
+        self._is_overdue = False
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
         self.status = 0
@@ -108,6 +120,9 @@ class Reply:
             await self._wait()
 
     async def _wait(self) -> None:
+        if self._is_overdue:  # the reader was away, not the engine
+            self._is_overdue = False
+            self._timer = self._connection.loop.call_at(self.due, self._check_due)
         self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
@@ -122,6 +137,9 @@ class Reply:
         loop = self._connection.loop
         if loop.time() < self.due:
             self._timer = loop.call_at(self.due, self._check_due)
+            return
+        if self._waiter is None:
+            self._is_overdue = True
             return
         self.fail(UpstreamTimeout(f"the engine sent nothing in time: {self.due_what}"))
 

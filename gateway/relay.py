@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import msgspec
+import structlog
 
 from gateway.access import Access
 from gateway.dispatch import (
@@ -30,7 +31,15 @@ from gateway.dispatch import (
 from gateway.domain.records import Model, Registry
 from gateway.downstream import Scope, departure_of
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
-from gateway.errors import InvalidRequest, MethodNotAllowed, ModelNotFound, RequestTooLarge, SimsaError, Unavailable
+from gateway.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    RequestTooLarge,
+    SimsaError,
+    Unavailable,
+)
 from gateway.request_body import RequestBody, read_request
 
 Message = MutableMapping[str, Any]
@@ -58,6 +67,7 @@ class Relay:
         self._dispatcher = dispatcher
         self._access = access
         self.is_draining = False
+        self._log = structlog.get_logger("simsa.relay")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accepted_s = self._dispatcher.now()
@@ -70,6 +80,10 @@ class Relay:
         except SimsaError as error:
             self._dispatcher.telemetry.observe_refusal(endpoint.name, error.status, error.code, request_id)
             await send_error(send, error, request_id)
+            return
+        except Exception as error:  # noqa: BLE001  the last place where the client can be told
+            self._log.error("request failed", request_id=request_id, exc_info=error)
+            await send_error(send, InternalError(), request_id)
             return
         context = CallContext(request_id, accepted_s, client_retry=_client_retry(scope["headers"]))
         answer = _Answer(send, request_id, model.id)
@@ -104,6 +118,8 @@ class Relay:
                     await answer.whole(await call.whole(), call)
         except SimsaError as error:
             await answer.fail(error, call)
+        except Exception:  # noqa: BLE001  recorded and logged by the call; the client must be told
+            await answer.fail(InternalError(), call)
 
     def _with_pings(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         interval_s = self._dispatcher.settings.ping_interval_s

@@ -17,6 +17,8 @@ _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
 _KEY = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
 _END = re.compile(rb"\s*\}\s*\Z")
+MAX_FIELDS = 1000
+"""Top-level members of a body; far more than any dialect has."""
 Span = tuple[int, int]
 
 
@@ -95,7 +97,7 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
     try:
         if not raw.isascii():
             raw.decode()
-        return _MEMBERS.decode(raw)
+        members = _MEMBERS.decode(raw)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The request body is not valid UTF-8 (byte {error.start}).") from None
     except RecursionError:
@@ -104,6 +106,9 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
         raise InvalidRequest("The request body must be a JSON object.") from None
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}") from None
+    if len(members) > MAX_FIELDS:
+        raise InvalidRequest(f"The request body has {len(members)} fields; more than {MAX_FIELDS} is no request.")
+    return members
 
 
 def _is_compact(raw: bytes, members: dict[str, msgspec.Raw]) -> bool:
@@ -151,7 +156,10 @@ def _typed(members: dict[str, msgspec.Raw], name: str, kind: type, words: str) -
     value = members.get(name)
     if value is None:
         return None
-    decoded = _ANY.decode(value)
+    try:
+        decoded = _ANY.decode(value)
+    except msgspec.DecodeError as error:  # e.g. a number beyond every range
+        raise InvalidRequest(f"'{name}' must be {words}: {error}", param=name) from None
     if decoded is None or (isinstance(decoded, kind) and not (kind is int and isinstance(decoded, bool))):
         return decoded
     raise InvalidRequest(f"'{name}' must be {words}, got {_shown(decoded)}", param=name)

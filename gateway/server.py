@@ -20,6 +20,7 @@ from gateway.log import configure_logging
 from gateway.settings import Settings
 
 ABORT_WAIT_S = 3.0
+BACKLOG = 2048
 
 
 def serve(settings: Settings) -> None:
@@ -43,6 +44,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
@@ -111,6 +113,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise StartRefused(

@@ -7,15 +7,21 @@ Servers inside the test's own loop are in gateways.py.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import select
 import signal
 import sqlite3
+import subprocess
 import sys
+import threading
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 from clients import RawClient
@@ -143,26 +149,63 @@ async def gateway_process(
         await gateway.kill()
 
 
-async def run_simsa(*arguments: str, cwd: Path | None = None, **settings: object) -> Ended:
-    """Run `simsa ARGUMENTS` to its end, its output into pipes."""
-    process = await asyncio.create_subprocess_exec(
-        *SIMSA,
-        *arguments,
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=clean_environment(**settings),
-        cwd=cwd,
-    )
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            out, err = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+async def run_simsa(*arguments: str, **settings: object) -> Ended:
+    """Run `simsa ARGUMENTS` to its end as a process of its own, its output into files."""
+    return await asyncio.to_thread(_forge().run, arguments, clean_environment(**settings))
+
+
+# Importing the command costs more than nearly everything that is asked of it, so this is done once.
+_FORGE = """
+import json, os, runpy, sys
+import gateway.cli
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, path in enumerate((os.devnull, order["out"], order["err"])):
+            os.dup2(os.open(path, os.O_RDWR), number)
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        sys.argv[1:] = order["arguments"]
+        runpy.run_module("gateway", run_name="__main__", alter_sys=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class _Forge:
+    """A process that has imported the command and turns a copy of itself into each one that is asked for."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._process = subprocess.Popen([sys.executable, "-c", _FORGE], stdin=PIPE, stdout=PIPE, process_group=0)
+        atexit.register(self._close)
+
+    def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Ended:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._turn, NamedTemporaryFile() as out, NamedTemporaryFile() as err:
+            order = {"arguments": arguments, "environment": environment, "out": out.name, "err": err.name}
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], LIMIT_S)[0]:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                raise TimeoutError(f"simsa {' '.join(arguments)} did not end: {err.read().decode()}")
+            code = int(self._process.stdout.readline())
+            return Ended(code, out.read().decode(), err.read().decode())
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@cache
+def _forge() -> _Forge:
+    return _Forge()
 
 
 def clean_environment(**settings: object) -> dict[str, str]:

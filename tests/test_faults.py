@@ -7,7 +7,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -385,8 +385,9 @@ async def test_hostile_header_is_never_our_error_and_stops_nobody(tmp_path: Path
     ):
         await gateway.until_live("m")
         async with RawClient(gateway.url) as hostile:
-            await hostile.send_raw(f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\n".encode() + head + b"\r\n\r\n")
-            assert 400 <= (await hostile.head()).status < 500
+            with suppress(ConnectionError):  # being cut off is an answer too
+                await hostile.send_raw(f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\n".encode() + head + b"\r\n\r\n")
+                assert 400 <= (await hostile.head()).status < 500
         async with RawClient(gateway.url, key="right") as client:
             assert (await client.request("POST", CHAT, body=ASK)).status == 200
 

@@ -243,7 +243,7 @@ async def test_callers_own_mistake_is_the_class_that_the_client_promises(tmp_pat
 
 async def test_blocking_client_raises_the_same_classes(tmp_path: Path) -> None:
     def use(client: OpenAI) -> list[type[Exception]]:
-        raised = []
+        raised: list[type[Exception]] = []
         for model, n in (("M2", 1), ("m", 0)):
             try:
                 client.chat.completions.create(model=model, messages=MESSAGES, n=n)
@@ -266,10 +266,15 @@ async def test_gateway_that_is_gone_is_a_connection_error(tmp_path: Path) -> Non
 async def test_stream_that_fails_on_the_way_raises_after_its_tokens(tmp_path: Path) -> None:
     async with door(tmp_path) as (gateway, engine), asynchronous(gateway) as client:
         engine.script(CHAT, Reply.stream(chat_chunk("a"), chat_chunk("b"), CLOSE))
-        read = []
-        with pytest.raises(openai.APIError) as caught:
+        read: list[str | None] = []
+
+        async def read_on() -> None:
             async for chunk in await client.chat.completions.create(model="m", messages=MESSAGES, stream=True):
-                read.append(chunk.choices[0].delta.content)
+                (choice,) = chunk.choices
+                read.append(choice.delta.content)
+
+        with pytest.raises(openai.APIError) as caught:
+            await read_on()
         assert read == ["a", "b"]
         assert caught.value.code == "upstream_truncated"
         assert "closed" in caught.value.message

@@ -272,7 +272,8 @@ async def test_engines_refusal_passes_unchanged_and_is_not_retried(tmp_path: Pat
         assert (answer.status, answer.body) == (status, refusal)
         assert len(first.requests_to(CHAT)) + len(second.requests_to(CHAT)) == 1
         call = await gateway.call()
-        assert (call.status, call.http_status, call.error_message) == (CallStatus.ERROR, status, "too long")
+        assert (call.status, call.http_status) == (CallStatus.ERROR, status)
+        assert "too long" not in (call.error_message or ""), "an engine's refusal may quote the prompt"
 
 
 async def test_closed_idle_connection_is_replaced_without_an_attempt(tmp_path: Path) -> None:

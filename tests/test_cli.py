@@ -1,0 +1,107 @@
+"""Every command as its user meets it: a real process, its exit code, its output in a pipe, one line when it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from gateways import entry, registry_text, running_gateway
+from processes_under_test import Ended, run_simsa
+
+SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
+COMMANDS = (
+    "",
+    "up",
+    "serve",
+    "engine",
+    "compare",
+    "feasibility",
+    "registry",
+    "registry check",
+    "registry schema",
+    "db",
+    "db upgrade",
+)
+
+
+async def test_every_command_explains_itself() -> None:
+    for command in COMMANDS:
+        ended = await run_simsa(*command.split(), "--help")
+        assert (ended.code, ended.err) == (0, ""), command
+        assert f"Usage: python -m gateway {command}".rstrip() in ended.out
+
+
+async def test_valid_registry_is_summed_up_as_json_in_a_pipe() -> None:
+    ended = await run_simsa("registry", "check", str(SHIPPED))
+    assert (ended.code, ended.err) == (0, "")
+    found = json.loads(ended.out)
+    assert found["valid"] is True
+    assert found["consortia"] == 10
+    assert found["models"] > found["routable"]
+    assert len(found["sha256"]) == 64
+
+
+async def test_broken_registry_is_reported_with_all_its_problems(tmp_path: Path) -> None:
+    broken = tmp_path / "registry.yaml"
+    broken.write_text(registry_text([{"id": "a", "serving": {"kind": "vlm"}}, entry("b", "not a url"), {"id": "a"}]))
+    ended = await run_simsa("registry", "check", registry=broken)
+    assert (ended.code, ended.err) == (1, "")
+    found = json.loads(ended.out)
+    assert (found["file"], found["valid"]) == (str(broken), False)
+    for where in ("models[0]", "models[1]", "models[2]"):
+        assert any(where in problem for problem in found["problems"]), f"{where} is not named"
+
+
+async def test_registry_schema_is_the_one_that_ships() -> None:
+    ended = await run_simsa("registry", "schema")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out) == json.loads(SHIPPED.with_name("model_registry.schema.json").read_text())
+
+
+async def test_feasibility_is_json_in_a_pipe_with_a_verdict_and_reasons() -> None:
+    ended = await run_simsa("feasibility", "EXAONE-4.0-32B", "--gpu", "h100-sxm", registry=SHIPPED)
+    assert (ended.code, ended.err) == (0, "")
+    (found,) = json.loads(ended.out)
+    assert (found["model"], found["gpu"]) == ("EXAONE-4.0-32B", "h100-sxm")
+    assert found["verdict"]
+    assert found["reasons"]
+
+
+async def test_database_is_brought_up_to_date_and_twice_is_harmless(tmp_path: Path) -> None:
+    for _ in range(2):
+        ended = await run_simsa("db", "upgrade", data_dir=tmp_path / "new")
+        assert ended == Ended(0, "", "")
+    assert (tmp_path / "new" / "simsa.db").read_bytes().startswith(b"SQLite format 3")
+
+
+async def test_database_of_a_running_gateway_is_not_touched(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")]):
+        ended = await run_simsa("db", "upgrade", data_dir=tmp_path / "data")
+    assert ended.code == 2
+    assert "in use by another simsa process" in ended.error_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        (["engine", "EXAONE-5"], {"registry": SHIPPED}, ["there is no model 'EXAONE-5'", "EXAONE-4.0-32B"]),
+        (["feasibility", "--gpu", "h1000"], {"registry": SHIPPED}, ["there is no GPU 'h1000'", "h100-sxm"]),
+        (["feasibility"], {"registry": "/no/such.yaml"}, ["/no/such.yaml"]),
+        (["compare", "안녕", "--models", "a,b", "--url", "http://127.0.0.1:9"], {}, ["no gateway answers", "simsa up"]),
+        (["up", "--engines", "real"], {}, ["--engines", "expected simulated or vllm, got 'real'"]),
+        (["up", "--models", "EXAONE-5"], {"registry": SHIPPED}, ["EXAONE-5"]),
+        (["db", "upgrade"], {"data_dir": "/dev/null/simsa"}, ["/dev/null/simsa", "Not a directory"]),
+    ],
+    ids=["model", "GPU", "file", "no gateway", "engines", "model of up", "no directory"],
+)
+async def test_mistake_is_told_in_one_line_with_what_would_be_right(
+    arguments: list[str], settings: dict[str, object], words: list[str]
+) -> None:
+    ended = await run_simsa(*arguments, **settings)
+    assert (ended.code, ended.out) == (2, "")
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("simsa: ")
+    assert "Traceback" not in ended.err
+    for word in words:
+        assert word in ended.err
