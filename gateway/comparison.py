@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from gateway.active_call import ActiveCall
 from gateway.answer_text import AnswerText
 from gateway.comparison_object import asked_side, comparison_object, side_object, skipped_side
-from gateway.dispatch import CHAT_COMPLETIONS, ActiveCall, CallContext, Dispatcher
+from gateway.dispatch import CHAT_COMPLETIONS, CallContext, Dispatcher
 from gateway.domain.comparability import Finished, judge_timing, summarise
 from gateway.domain.records import CallStatus, Cost, Model, Provenance, Timing, Usage
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
@@ -221,7 +222,7 @@ class _Run:
         side.started_s = owner.now()
         side.answer = AnswerText(owner.settings.max_answer_bytes)
         context = CallContext(f"{self._request_id}-{side.position}", accepted_s=side.started_s, comparison_id=self._id)
-        side.call = call = owner.dispatcher.call(side.model, CHAT_COMPLETIONS, side.body, context)
+        side.call = call = ActiveCall(owner.dispatcher, side.model, CHAT_COMPLETIONS, side.body, context)
         try:
             async with call:
                 await call.connect()

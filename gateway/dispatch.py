@@ -1,71 +1,28 @@
-"""One call from the door to the record: pick a replica, send, try another before the first byte, meter, record once.
+"""What all calls share: the parts they use, which are in flight, and how the gateway becomes idle.
 
-Who the client is and how bytes reach it is not known here: `relay` writes them to a socket, `comparison` reads them
-itself. Both get the same record.
+One call's way from the door to its record is `active_call`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol
 
-import msgspec
 import structlog
 
-from gateway.domain.cost import call_cost
-from gateway.domain.meter import CHAT, COMPLETIONS, Dialect, Meter, read_answer, rename_model
-from gateway.domain.records import (
-    Call,
-    CallOpened,
-    CallStatus,
-    Cost,
-    Model,
-    Provenance,
-    Registry,
-    Timing,
-    Usage,
-)
-from gateway.domain.routing import pick_replica
-from gateway.engine_answers import RETRY_AFTER_S, EngineRefused, message_in, read_failure
-from gateway.errors import (
-    InternalError,
-    NoReplica,
-    SimsaError,
-    Unavailable,
-    UpstreamError,
-    UpstreamTimeout,
-    UpstreamTruncated,
-    UpstreamUnreachable,
-)
+from gateway.domain.meter import CHAT, COMPLETIONS, Dialect
+from gateway.domain.records import Registry
+from gateway.engine_answers import RETRY_AFTER_S
+from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
-from gateway.fleet import Fleet, Presence, ReplicaState
-from gateway.http_reply import Reply
+from gateway.fleet import Fleet
 from gateway.recorder import Recorder
-from gateway.request_body import RequestBody
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
-
-CLIENT_GONE = 499
-"""Recorded as the status of a call whose client left; nobody received it."""
-_LINGER_S = 1.0
-_SLOW_READER_S = 0.5
-"""How much later than the engine's own total limit a call ends whose client does not read."""
-_LOW_62 = (1 << 62) - 1
-
-
-def new_call_id() -> str:
-    """A UUID of version 7: unique, and in order of time, so that the database appends. Not a secret."""
-    noise = random.getrandbits(74)
-    text = f"{time.time_ns() // 1_000_000:012x}{0x7000 | noise >> 62:04x}{0x8 << 60 | noise & _LOW_62:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +51,13 @@ class CallContext(NamedTuple):
     client_retry: int | None = None
 
 
+class Abortable(Protocol):
+    """A call in flight, as far as a shutdown is concerned."""
+
+    def abort(self, error: SimsaError) -> None:
+        """End the call from outside, with an error for its client."""
+
+
 class Dispatcher:
     """Makes calls. Holds what every call needs; one per gateway."""
 
@@ -116,14 +80,10 @@ class Dispatcher:
         self.registry = registry
         self.verdicts = OneGpuVerdicts(settings, registry)
         self.now = now
-        self.in_flight: set[ActiveCall] = set()
+        self.in_flight: set[Abortable] = set()
         self._holds = 0
         self._is_idle = asyncio.Event()
         self.log = structlog.get_logger("simsa.dispatch")
-
-    def call(self, model: Model, endpoint: Endpoint, body: RequestBody, context: CallContext) -> ActiveCall:
-        """A call, to be used as `async with`: it is recorded exactly once, however the block ends."""
-        return ActiveCall(self, model, endpoint, body, context)
 
     async def until_idle(self) -> None:
         """Wait until no call is in flight and nobody holds the gateway open for further ones."""
@@ -141,7 +101,7 @@ class Dispatcher:
             self._holds -= 1
             self._announce_idle()
 
-    def finished(self, call: ActiveCall) -> None:
+    def finished(self, call: Abortable) -> None:
         self.in_flight.discard(call)
         self._announce_idle()
 
@@ -153,338 +113,3 @@ class Dispatcher:
         """End every call in flight with an error that its client is told (the grace of a shutdown is over)."""
         for call in list(self.in_flight):
             call.abort(Unavailable(reason, code="draining", retry_after_s=RETRY_AFTER_S))
-
-
-class ActiveCall:
-    """One call in flight. Order: `connect`, then `stream` or `whole`."""
-
-    def __init__(
-        self, dispatcher: Dispatcher, model: Model, endpoint: Endpoint, body: RequestBody, context: CallContext
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._model = model
-        self._endpoint = endpoint
-        self._body = body
-        self._context = context
-        self._presence: Presence | None = None
-        self._state: ReplicaState | None = None
-        self._reply: Reply | None = None
-        self._first_chunk = b""
-        self._total_due = 0.0
-        self._total_words = ""
-        self._is_recorded = False
-        self._owner: asyncio.Task[object] | None = None
-        self._abort_error: SimsaError | None = None
-        self.meter = Meter(
-            endpoint.dialect,
-            choices=body.choices,
-            withhold_usage=not body.wants_usage,
-            rename=(model.serving.served_model_name, model.id),
-        )
-        self.opened = CallOpened(
-            id=new_call_id(),
-            request_id=context.request_id,
-            started_at=datetime.now(UTC),
-            model=model.id,
-            endpoint=endpoint.name,
-            streamed=body.stream,
-            comparison_id=context.comparison_id,
-            run_id=context.run_id,
-            client_retry=context.client_retry,
-        )
-        self.attempts = 0
-        self.overhead_s = 0.0
-        self.queue_s = 0.0
-        self.record: Call | None = None
-        """The finished record, once there is one."""
-
-    async def __aenter__(self) -> Self:
-        dispatcher = self._dispatcher
-        if not dispatcher.recorder.accepting:
-            refusal = Unavailable(
-                "The gateway cannot keep records at the moment and takes no new calls until it can.",
-                code="recorder_unavailable",
-                retry_after_s=RETRY_AFTER_S,
-            )
-            dispatcher.telemetry.observe_refusal(
-                self._endpoint.name, refusal.status, refusal.code, self._context.request_id, self._model.id
-            )
-            raise refusal
-        dispatcher.recorder.opened(self.opened)
-        dispatcher.telemetry.series_of(self._model.id).inflight.value += 1
-        dispatcher.in_flight.add(self)
-        self._owner = asyncio.current_task()
-        total_s = self._model.timeouts.total_s
-        self._slow_reader_timer = asyncio.get_running_loop().call_later(
-            total_s + _SLOW_READER_S,
-            self.abort,
-            UpstreamTimeout(f"The answer was not read within {total_s} s.", code="client_too_slow"),
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        dispatcher = self._dispatcher
-        told = self._abort_error if isinstance(error, asyncio.CancelledError) and not self._is_recorded else None
-        self._slow_reader_timer.cancel()
-        self._release()
-        dispatcher.finished(self)
-        dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
-        if told is not None:
-            assert self._owner is not None
-            self._owner.uncancel()
-            self._finish(CallStatus.ERROR, told.status, told)
-            raise told from None
-        if not self._is_recorded:
-            self._finish_by_exception(error)
-        return False
-
-    @property
-    def replica_id(self) -> str | None:
-        return self._state.replica.id if self._state is not None else None
-
-    @property
-    def provenance(self) -> Provenance:
-        return self._state.provenance if self._state is not None else Provenance.UNKNOWN
-
-    def abort(self, error: SimsaError) -> None:
-        """End the call from outside, with an error for its client."""
-        if self._owner is not None and self._abort_error is None:
-            self._abort_error = error
-            self._owner.cancel()
-
-    async def connect(self) -> None:
-        """Reach an engine; for streams, up to its first bytes, so that what fails by then has a status of its own.
-
-        Raises NoReplica, UpstreamError, Unavailable or EngineRefused.
-        """
-        tried: list[ReplicaState] = []
-        started = asyncio.get_running_loop().time()
-        while True:
-            state = self._pick(tried)
-            tried.append(state)
-            self.attempts += 1
-            is_last = self.attempts >= self._dispatcher.settings.max_attempts or not self._untried(tried)
-            try:
-                reply = await self._send(state, started)
-            except UpstreamUnreachable as error:
-                self._release()
-                self._dispatcher.fleet.mark_down(state, error.message)
-                if is_last:
-                    raise
-                continue
-            if reply.status != 200:
-                answer = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-                failure = read_failure(reply.status, answer, reply.header(b"retry-after"))
-                self._release()
-                if is_last or not failure.is_retriable:
-                    raise failure.error
-                continue
-            if self._body.stream:
-                await self._await_stream(reply)
-            return
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The bytes for the client as they come. A failure after the first byte arrives as a last error event."""
-        reply = self._reply
-        assert reply is not None
-        chunk = self._first_chunk
-        timeouts = self._model.timeouts
-        loop = asyncio.get_running_loop()
-        total_due = self._total_due
-        while True:
-            forward = self.meter.feed(chunk, self._dispatcher.now())
-            if self.meter.is_done:
-                reply.release_when_complete(_LINGER_S)
-                self._reply = None
-                self._finish(CallStatus.OK, 200, None)
-                yield forward
-                return
-            if self.meter.failure is not None:
-                yield forward + self._truncated(self.meter.failure.message, told=self.meter.failure.told)
-                return
-            if forward:
-                yield forward
-            if self.meter.token_events:
-                due = loop.time() + timeouts.idle_s
-                reply.expect(
-                    min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else self._total_words
-                )
-            try:
-                chunk = await reply.read()
-            except UpstreamTimeout as error:
-                yield self._truncated(error.message, code="upstream_timeout")
-                return
-            except UpstreamError as error:
-                yield self._truncated(error.message)
-                return
-            if not chunk:
-                self.meter.end_of_stream()
-                yield self._truncated("the engine closed the stream before its end")
-                return
-
-    async def whole(self) -> bytes:
-        """The whole answer's body for the client. Raises UpstreamError."""
-        reply = self._reply
-        assert reply is not None
-        body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-        ended_s = self._dispatcher.now()
-        answer = read_answer(body, msgspec.json.decode)
-        if not answer.is_object:
-            raise UpstreamError("The engine answered with something that is no JSON object.")
-        if answer.finish_reason is None or answer.finish_reason in ("abort", "error"):
-            raise UpstreamError(f"The engine gave no finished answer (finish_reason {answer.finish_reason}).")
-        self._release()
-        timing = Timing(queue_s=self.queue_s, e2e_s=ended_s - self._context.accepted_s, overhead_s=self.overhead_s)
-        self._finish(CallStatus.OK, 200, None, usage=answer.usage, timing=timing, finish_reason=answer.finish_reason)
-        serving = self._model.serving
-        if serving.served_model_name != self._model.id:
-            return rename_model(body, (serving.served_model_name, self._model.id))
-        return body
-
-    # --- the way to an engine ---
-
-    def _untried(self, tried: list[ReplicaState]) -> list[ReplicaState]:
-        return [state for state in self._dispatcher.fleet.live(self._model.id) if state not in tried]
-
-    def _pick(self, tried: list[ReplicaState]) -> ReplicaState:
-        candidates = self._untried(tried)
-        if not candidates:
-            states = self._dispatcher.fleet.states_of(self._model.id)
-            reasons = "; ".join(f"{s.replica.id}: {s.reason}" for s in states if s.reason)
-            self._dispatcher.log.warning("no replica", model=self._model.id, reasons=reasons)
-            raise NoReplica(
-                f"No live replica serves '{self._model.id}' at the moment.", param="model", retry_after_s=RETRY_AFTER_S
-            )
-        now = self._dispatcher.now()
-        draws = (random.random(), random.random())  # noqa: S311  load balancing, not secrecy
-        return candidates[pick_replica([state.load(now) for state in candidates], draws)]
-
-    async def _send(self, state: ReplicaState, started: float) -> Reply:
-        dispatcher = self._dispatcher
-        timeouts = self._model.timeouts
-        self._total_due = started + timeouts.total_s
-        self._total_words = f"no end within {timeouts.total_s} s"
-        due, words = self._total_due, self._total_words
-        if self._body.stream and timeouts.first_token_s < timeouts.total_s:
-            due, words = started + timeouts.first_token_s, f"no first token within {timeouts.first_token_s} s"
-        self._state = state
-        now = dispatcher.now()
-        self._presence = Presence(state, dispatcher.now)
-        self.overhead_s = now - self._context.accepted_s - self.queue_s
-        self._reply = await dispatcher.upstream.open(
-            state.origin,
-            method=b"POST",
-            path=state.replica.base_path.encode() + self._endpoint.path,
-            headers=[
-                (b"content-type", b"application/json"),
-                (b"x-request-id", self._context.request_id.encode()),
-                *state.auth,
-            ],
-            body=self._body.for_engine(self._model.serving.served_model_name),
-            connect_s=timeouts.connect_s,
-            due=due,
-            due_what=words,
-        )
-        return self._reply
-
-    async def _await_stream(self, reply: Reply) -> None:
-        """Wait for the stream to begin, unless its client is to get pings meanwhile."""
-        kind = reply.header(b"content-type") or b""
-        if not kind.startswith(b"text/event-stream"):
-            body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-            raise UpstreamError(
-                f"The engine answered a streaming request with {kind.decode('latin-1') or 'no content type'}: "
-                f"{message_in(body)}"
-            )
-        if self._dispatcher.settings.ping_interval_s:
-            return
-        self._first_chunk = await reply.read()
-        if not self._first_chunk:
-            raise UpstreamTruncated("The engine closed the stream before its first event.")
-
-    # --- the record ---
-
-    def _truncated(self, message: str, *, told: bool = False, code: str = "upstream_truncated") -> bytes:
-        """Record a failure after the first byte; return the error event for the client unless it was `told`."""
-        error = UpstreamTruncated(f"The answer was cut: {message}.", code=code)
-        self._release()
-        self._finish(CallStatus.TRUNCATED, 200, error)
-        return b"" if told else error_event(error)
-
-    def _finish_by_exception(self, error: BaseException | None) -> None:
-        if isinstance(error, SimsaError):
-            status = error.engine_status if isinstance(error, EngineRefused) else error.status
-            self._finish(CallStatus.ERROR, status, error)
-        elif isinstance(error, Exception):
-            self._dispatcher.log.error("call failed", call_id=self.opened.id, exc_info=error)
-            self._finish(CallStatus.ERROR, 500, InternalError())
-        else:  # cancelled, or the reader of the stream stopped reading
-            self._finish(CallStatus.CANCELLED, CLIENT_GONE, None)
-
-    def _finish(
-        self,
-        status: CallStatus,
-        http_status: int,
-        error: SimsaError | None,
-        *,
-        usage: Usage | None = None,
-        timing: Timing | None = None,
-        finish_reason: str | None = None,
-    ) -> None:
-        assert not self._is_recorded
-        self._is_recorded = True
-        if self._presence is not None:
-            self._presence.end()
-        usage = usage if usage is not None else self.meter.usage()
-        if timing is None:
-            timing = self.meter.timing(
-                accepted_s=self._context.accepted_s, queue_s=self.queue_s, overhead_s=self.overhead_s
-            )
-        verdict, gpu_id = self._verdict()
-        self.record = Call(
-            opened=self.opened,
-            ended_at=datetime.now(UTC),
-            status=status,
-            http_status=http_status,
-            replica=self.replica_id,
-            provenance=self.provenance,
-            attempts=self.attempts,
-            error_type=error.kind if error is not None else None,
-            error_code=error.code if error is not None else None,
-            error_message=error.recorded_message if error is not None else None,
-            finish_reason=finish_reason or self.meter.finish_reason,
-            usage=usage,
-            timing=timing,
-            cost=self._cost(usage),
-            feasibility=verdict,
-            feasibility_gpu=gpu_id,
-        )
-        self._dispatcher.recorder.closed(self.record)
-        self._dispatcher.telemetry.observe_call(self.record)
-
-    def _cost(self, usage: Usage) -> Cost:
-        state = self._state
-        if state is None or self._presence is None:
-            return Cost(None, None, "unknown", "no engine was reached")
-        gpu = self._dispatcher.registry().gpus.get(state.replica.gpu or "")
-        return call_cost(self._model, state.replica, gpu, usage, self._presence.share_s)
-
-    def _verdict(self) -> tuple[str | None, str | None]:
-        if self._state is None:
-            return None, None
-        return self._dispatcher.verdicts.verdict(self._model, self._state.replica.gpu)
-
-    def _release(self) -> None:
-        """Let go of the engine: the connection is reused when the answer was whole, else closed, which frees it."""
-        if self._reply is not None:
-            self._reply.release()
-            self._reply = None
-        if self._presence is not None:
-            self._presence.end()
-
-
-def error_event(error: SimsaError) -> bytes:
-    """An error as the last event of a stream."""
-    return b"data: " + msgspec.json.encode(error.envelope()) + b"\n\n"

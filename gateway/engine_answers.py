@@ -29,9 +29,7 @@ class EngineRefused(SimsaError):
 
     @property
     def recorded_message(self) -> str:
-        return (
-            f"the engine answered {self.engine_status}; its words may quote the prompt and are not kept"
-        )
+        return f"the engine answered {self.engine_status}; its words may quote the prompt and are not kept"
 
     @property
     def has_envelope(self) -> bool:

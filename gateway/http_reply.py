@@ -31,7 +31,6 @@ class Reply:
         "_connection",
         "_error",
         "_is_overdue",
-        "_timer",
         "_waiter",
         "due",
         "due_what",
@@ -54,15 +53,13 @@ class Reply:
         self.is_complete = False
         self.due = due
         self.due_what = due_what
-        self._timer = connection.loop.call_at(due, self._check_due)
+        connection.watch(due)
 
     def expect(self, due: float, what: str) -> None:
         """Bytes must come by `due`; `what` names the limit in the error."""
         self.due_what = what
-        if due < self.due:
-            self._timer.cancel()
-            self._timer = self._connection.loop.call_at(due, self._check_due)
         self.due = due
+        self._connection.watch(due)
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that lower-case name."""
@@ -101,12 +98,10 @@ class Reply:
 
     def release(self) -> None:
         """Give the connection back when the answer is whole, else close it at once, which frees the engine."""
-        self._timer.cancel()
         self._connection.finish(self)
 
     def release_when_complete(self, within_s: float) -> None:
         """Like `release`, but let the last bytes of a finished stream come first, so the connection can be reused."""
-        self._timer.cancel()
         if self.is_complete:
             self._connection.finish(self)
         else:
@@ -122,7 +117,7 @@ class Reply:
     async def _wait(self) -> None:
         if self._is_overdue:  # the reader was away, not the engine
             self._is_overdue = False
-            self._timer = self._connection.loop.call_at(self.due, self._check_due)
+            self._connection.watch(self.due)
         self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
@@ -132,16 +127,6 @@ class Reply:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _check_due(self) -> None:
-        loop = self._connection.loop
-        if loop.time() < self.due:
-            self._timer = loop.call_at(self.due, self._check_due)
-            return
-        if self._waiter is None:
-            self._is_overdue = True
-            return
-        self.fail(UpstreamTimeout(f"the engine sent nothing in time: {self.due_what}"))
 
     # Called by the connection:
 
@@ -162,6 +147,13 @@ class Reply:
         self.is_complete = True
         self._wake()
 
+    def ring(self) -> None:
+        """`due` has come."""
+        if self._waiter is None:
+            self._is_overdue = True
+        else:
+            self.fail(UpstreamTimeout(f"the engine sent nothing in time: {self.due_what}"))
+
     def fail(self, error: UpstreamError) -> None:
         if self._error is None and not self.is_complete:
             self._error = error
@@ -181,7 +173,10 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_lingering = False
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._new_parser()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._expect_message()
 
     def send(self, request: bytes, due: float, due_what: str) -> Reply:
         assert self._transport is not None
@@ -201,7 +196,7 @@ class Connection(asyncio.Protocol):
         if reply.is_complete and self.is_open and self._keep_alive:
             self.resume()
             self.is_reused = True
-            self._new_parser()
+            self._expect_message()
             self._on_idle(self)
         else:
             self.close()
@@ -210,8 +205,31 @@ class Connection(asyncio.Protocol):
         self._is_lingering = True
         self._linger_timer = self.loop.call_later(within_s, self._linger_over)
 
+    def watch(self, due: float) -> None:
+        """Look at the reply at `due`. One alarm serves many replies: it is set anew only for an earlier moment."""
+        if self._alarm is None or due < self._alarm_at:
+            self._stop_alarm()
+            self._alarm_at = due
+            self._alarm = self.loop.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        reply = self._reply
+        if reply is None:
+            return
+        if self.loop.time() < reply.due:
+            self.watch(reply.due)
+        else:
+            reply.ring()
+
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
     def close(self) -> None:
         self.is_open = False
+        self._stop_alarm()
         if self._transport is not None:
             self._transport.abort()
 
@@ -220,8 +238,7 @@ class Connection(asyncio.Protocol):
         if self._reply is not None:
             self.finish(self._reply)
 
-    def _new_parser(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+    def _expect_message(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._is_framed = False
@@ -246,6 +263,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
+        self._stop_alarm()
         reply = self._reply
         if reply is None:
             return
@@ -293,5 +311,5 @@ class Connection(asyncio.Protocol):
             assert self._linger_timer is not None
             self._linger_timer.cancel()
             self._is_lingering = False
-            # After the parser has returned: finishing replaces it.
+            # After the parser has returned: the next request may only then use it.
             self.loop.call_soon(self.finish, reply)

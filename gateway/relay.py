@@ -19,14 +19,13 @@ import msgspec
 import structlog
 
 from gateway.access import Access
+from gateway.active_call import ActiveCall, error_event
 from gateway.dispatch import (
     CHAT_COMPLETIONS,
     TEXT_COMPLETIONS,
-    ActiveCall,
     CallContext,
     Dispatcher,
     Endpoint,
-    error_event,
 )
 from gateway.domain.records import Model, Registry
 from gateway.downstream import Scope, departure_of
@@ -87,7 +86,7 @@ class Relay:
             return
         context = CallContext(request_id, accepted_s, client_retry=_client_retry(scope["headers"]))
         answer = _Answer(send, request_id, model.id)
-        call = self._dispatcher.call(model, endpoint, body, context)
+        call = ActiveCall(self._dispatcher, model, endpoint, body, context)
         await departure_of(scope).ends(self._serve(call, body, answer))
 
     async def _admit(self, scope: Scope, receive: Receive) -> tuple[Model, RequestBody]:

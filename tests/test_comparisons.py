@@ -358,7 +358,7 @@ async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path
 
 
 def tokens_seen(it: Bench) -> int:
-    return sum(call.meter.token_events for call in it.gateway.services.dispatcher.in_flight)
+    return sum(call.token_events for call in it.gateway.services.dispatcher.in_flight)
 
 
 GPU_PRICE = {

@@ -52,6 +52,7 @@ HOUSE = [
     "gateway.request_body",
     "gateway.engine_answers",
     "gateway.dispatch",
+    "gateway.active_call",
     "gateway.downstream",
     "gateway.relay",
     "gateway.answer_text",

@@ -18,12 +18,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
+from gateway.active_call import CLIENT_GONE
 from gateway.api.deps import Gateway, RequireKey, Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
 from gateway.comparison import COMPARISON_FINISHED, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
-from gateway.dispatch import CLIENT_GONE
 from gateway.downstream import departure_of
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.relay import JSON, ClientLeft, read_body
