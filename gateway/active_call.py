@@ -30,7 +30,7 @@ from gateway.domain.records import (
     Usage,
 )
 from gateway.domain.routing import pick_replica
-from gateway.engine_answers import RETRY_AFTER_S, EngineRefused, message_in, read_failure
+from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, EngineRefused, message_in, read_failure
 from gateway.errors import (
     InternalError,
     NoReplica,
@@ -42,7 +42,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.fleet import Presence, ReplicaState
-from gateway.http_reply import Reply
+from gateway.http_reply import Arrival, Reply
 from gateway.request_body import RequestBody
 
 CLIENT_GONE = 499
@@ -75,7 +75,7 @@ class ActiveCall:
         self._presence: Presence | None = None
         self._state: ReplicaState | None = None
         self._reply: Reply | None = None
-        self._first_chunk = b""
+        self._first_arrivals: list[Arrival] = []
         self._total_due = 0.0
         self._total_words = ""
         self._is_recorded = False
@@ -95,8 +95,12 @@ class ActiveCall:
             client_retry=context.client_retry,
         )
         self.attempts = 0
+        self._sent_s = 0.0
+        self._failed_attempts_s = 0.0
+        """Time that engines took which then did not answer: neither the gateway's nor the answering engine's."""
         self.overhead_s = 0.0
         self.queue_s = 0.0
+        self._was_held_back = False
         self.record: Call | None = None
         """The finished record, once there is one."""
 
@@ -159,12 +163,17 @@ class ActiveCall:
         return self._meter.token_events if self._meter is not None else 0
 
     @property
+    def was_held_back(self) -> bool:
+        """The engine had to wait for whoever reads, so the moments of its last tokens are the reader's."""
+        return self._was_held_back or (self._reply is not None and self._reply.was_held_back)
+
+    @property
     def provenance(self) -> Provenance:
         return self._state.provenance if self._state is not None else Provenance.UNKNOWN
 
     def abort(self, error: SimsaError) -> None:
-        """End the call from outside, with an error for its client."""
-        if self._owner is not None and self._abort_error is None:
+        """End the call from outside, with an error for its client; too late when its record is written."""
+        if self._owner is not None and self._abort_error is None and not self._is_recorded:
             self._abort_error = error
             self._owner.cancel()
 
@@ -185,36 +194,43 @@ class ActiveCall:
             self.attempts += 1
             is_last = self.attempts >= self._dispatcher.settings.max_attempts or not self._untried(tried)
             try:
-                reply = await self._send(state, started)
-            except UpstreamUnreachable as error:
-                self._release()
+                failure = await self._attempt(state, started)
+            except (UpstreamUnreachable, UpstreamTruncated) as error:
                 self._dispatcher.fleet.mark_down(state, error.message)
-                if is_last:
-                    raise
-                continue
-            if reply.status != 200:
-                answer = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-                failure = read_failure(reply.status, answer, reply.header(b"retry-after"))
-                self._release()
-                if is_last or not failure.is_retriable:
-                    raise failure.error
-                continue
-            if self._body.stream:
-                await self._await_stream(reply)
-            return
+                failure = EngineFailure(error, is_retriable=True)
+            if failure is None:
+                return
+            self._release()
+            if is_last or not failure.is_retriable:
+                raise failure.error
+            self._failed_attempts_s += self._dispatcher.now() - self._sent_s
+
+    async def _attempt(self, state: ReplicaState, started: float) -> EngineFailure | None:
+        """Ask one replica; None when it answers. Raises UpstreamError."""
+        reply = await self._send(state, started)
+        if reply.status != 200:
+            answer = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
+            return read_failure(reply.status, answer, reply.header(b"retry-after"))
+        if self._body.stream:
+            await self._await_stream(reply)
+        return None
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The bytes for the client as they come. A failure after the first byte arrives as a last error event."""
         reply, meter = self._reply, self._meter
         assert reply is not None
         assert meter is not None
-        chunk = self._first_chunk
+        came = self._first_arrivals
         timeouts = self._model.timeouts
         loop = asyncio.get_running_loop()
         total_due = self._total_due
         while True:
-            forward = meter.feed(chunk, self._dispatcher.now())
+            if len(came) == 1:
+                forward = meter.feed(*came[0])
+            else:
+                forward = b"".join([meter.feed(data, arrived_s) for data, arrived_s in came])
             if meter.is_done:
+                self._was_held_back = reply.was_held_back
                 reply.release_when_complete(_LINGER_S)
                 self._reply = None
                 self._finish(CallStatus.OK, 200, None)
@@ -231,14 +247,14 @@ class ActiveCall:
                     min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else self._total_words
                 )
             try:
-                chunk = await reply.read()
+                came = await reply.arrivals()
             except UpstreamTimeout as error:
                 yield self._truncated(error.message, code="upstream_timeout")
                 return
             except UpstreamError as error:
                 yield self._truncated(error.message)
                 return
-            if not chunk:
+            if not came:
                 meter.end_of_stream()
                 yield self._truncated("the engine closed the stream before its end")
                 return
@@ -247,8 +263,7 @@ class ActiveCall:
         """The whole answer's body for the client. Raises UpstreamError."""
         reply = self._reply
         assert reply is not None
-        body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-        ended_s = self._dispatcher.now()
+        body, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
         answer = read_answer(body, msgspec.json.decode)
         if not answer.is_object:
             raise UpstreamError("The engine answered with something that is no JSON object.")
@@ -289,38 +304,34 @@ class ActiveCall:
         if self._body.stream and timeouts.first_token_s < timeouts.total_s:
             due, words = started + timeouts.first_token_s, f"no first token within {timeouts.first_token_s} s"
         self._state = state
-        now = dispatcher.now()
-        self._presence = Presence(state, dispatcher.now)
-        self.overhead_s = now - self._context.accepted_s - self.queue_s
-        self._reply = await dispatcher.upstream.open(
+        self._sent_s = dispatcher.now()
+        self._presence = presence = Presence(state, dispatcher.now)
+        self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
+        self._reply = reply = await dispatcher.upstream.open(
             state.origin,
-            method=b"POST",
-            path=state.replica.base_path.encode() + self._endpoint.path,
-            headers=[
-                (b"content-type", b"application/json"),
-                (b"x-request-id", self._context.request_id.encode()),
-                *state.auth,
-            ],
+            head=b"%bx-request-id: %b\r\n" % (state.post_head(self._endpoint.path), self._context.request_id.encode()),
             body=self._body.for_engine(self._model.serving.served_model_name),
             connect_s=timeouts.connect_s,
             due=due,
             due_what=words,
         )
-        return self._reply
+        if reply.is_complete:
+            presence.end()
+        else:
+            reply.when_over = presence.end
+        return reply
 
     async def _await_stream(self, reply: Reply) -> None:
         """Wait for the stream to begin, unless its client is to get pings meanwhile."""
         kind = reply.header(b"content-type") or b""
         if not kind.startswith(b"text/event-stream"):
             body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-            raise UpstreamError(
-                f"The engine answered a streaming request with {kind.decode('latin-1') or 'no content type'}: "
-                f"{message_in(body)}"
-            )
+            what = f"The engine answered a streaming request with {kind.decode('latin-1') or 'no content type'}"
+            raise UpstreamError(f"{what}: {message_in(body)}", recorded=what)
         if self._dispatcher.settings.ping_interval_s:
             return
-        self._first_chunk = await reply.read()
-        if not self._first_chunk:
+        self._first_arrivals = await reply.arrivals()
+        if not self._first_arrivals:
             raise UpstreamTruncated("The engine closed the stream before its first event.")
 
     # --- the record ---
@@ -360,7 +371,10 @@ class ActiveCall:
             usage = self._meter.usage()
             finish_reason = self._meter.finish_reason
             timing = self._meter.timing(
-                accepted_s=self._context.accepted_s, queue_s=self.queue_s, overhead_s=self.overhead_s
+                accepted_s=self._context.accepted_s,
+                queue_s=self.queue_s,
+                overhead_s=self.overhead_s,
+                was_held_back=self.was_held_back,
             )
         elif timing is None:
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
@@ -401,6 +415,7 @@ class ActiveCall:
     def _release(self) -> None:
         """Let go of the engine: the connection is reused when the answer was whole, else closed, which frees it."""
         if self._reply is not None:
+            self._was_held_back = self._reply.was_held_back
             self._reply.release()
             self._reply = None
         if self._presence is not None:

@@ -21,6 +21,7 @@ from gateway.access import Access
 from gateway.api import comparisons, models, ops
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
+from gateway.background import keep_running
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
@@ -107,12 +108,13 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     settings.refuse_open_door()
     now = time.perf_counter
     telemetry = Telemetry(log_level=settings.log_level)
-    upstream = Upstream(idle_connections=settings.upstream_idle_connections)
+    upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
     live = LiveRegistry(settings.registry, lambda registry: _take_registry(registry, live, fleet, telemetry, settings))
     _make_directory(settings)
     store = await Store.open(settings.database)
-    recorder = Recorder(settings.data_dir / "spool", store, settings=settings)
+    count_failure = telemetry.count_background_failure
+    recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
         dispatcher = Dispatcher(
@@ -138,8 +140,11 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
         )
         _take_registry(live.current, live, fleet, telemetry, settings)
         background = [
-            asyncio.create_task(live.watch(settings.registry_poll_s), name="registry watch"),
-            asyncio.create_task(_tick(telemetry), name="tick"),
+            asyncio.create_task(keep_running(name, work, count_failure), name=name)
+            for name, work in (
+                ("registry watch", lambda: live.watch(settings.registry_poll_s)),
+                ("tick", lambda: _tick(telemetry)),
+            )
         ]
         try:
             yield services
@@ -150,8 +155,10 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await fleet.stop()
             upstream.close()
     finally:
-        await recorder.stop()
-        await store.close()
+        try:
+            await recorder.stop()
+        finally:
+            await store.close()
 
 
 def _make_directory(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from gateway.domain.records import Model
 from gateway.errors import StartRefused
-from gateway.fleet import STAND_IN_PREFIX
+from gateway.provenance import STAND_IN_PREFIX
 
 _HIDDEN, _FFN, _HEADS, _KV_HEADS, _HEAD_DIM = 128, 256, 4, 2, 32
 _LAYERS = 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +22,7 @@ from gateway.console import render_estimates, render_problems, wants_json
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.evidence import estimate_on, feasibility_summary
+from gateway.log import close_log
 from gateway.registry import load_registry, registry_json_schema
 from gateway.server import serve as serve_gateway
 from gateway.settings import SECRET_SETTINGS, Settings
@@ -260,5 +262,7 @@ def _settings_problem(error: ValidationError) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(f"simsa: {message}", file=sys.stderr)  # noqa: T201
+    with suppress(OSError, ValueError):  # nobody may be there to read it; the exit code tells all the same
+        print(f"simsa: {message}", file=sys.stderr)  # noqa: T201
+    close_log()
     sys.exit(2)

@@ -89,7 +89,8 @@ class Comparisons:
         """
         registry = self.dispatcher.registry()
         models = [find_model(registry, model_id) for model_id in question.models]
-        sides = [_Side(position, model, _body(model, question)) for position, model in enumerate(models)]
+        media = self.settings.allow_remote_media
+        sides = [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
         schedule = question.schedule or self._schedule_for(models)
         return _Run(self, question, schedule, sides, request_id).events()
 
@@ -113,7 +114,6 @@ class _Side:
         """The replica that answered."""
         self.error: SimsaError | None = None
         self.started_s = self.ended_s = 0.0
-        self.was_held_back = False
         self.result: Side | None = None
         """What became of it, once it is over."""
 
@@ -132,7 +132,7 @@ class _Side:
             host=hardware_of(self.state) if self.state is not None else None,
             span_s=(self.started_s, self.ended_s),
             attempts=record.attempts,
-            was_held_back=self.was_held_back,
+            was_held_back=self.call is not None and self.call.was_held_back,
         )
 
 
@@ -257,8 +257,6 @@ class _Run:
         )
 
     async def _emit(self, side: _Side, name: str, data: dict[str, Any]) -> None:
-        if name == SIDE_DELTA and self._channel.full() and side.call is not None and side.call.record is None:
-            side.was_held_back = True
         await self._channel.put(ComparisonEvent(name, {"side": side.position, **data}))
 
     async def _keep(self) -> dict[str, Any]:
@@ -284,7 +282,7 @@ class _Run:
         return comparison_object(comparison)
 
 
-def _body(model: Model, question: Question) -> RequestBody:
+def _body(model: Model, question: Question, allow_remote_media: bool) -> RequestBody:
     """The OpenAI request for one side."""
     fields = {
         "model": model.id,
@@ -293,4 +291,4 @@ def _body(model: Model, question: Question) -> RequestBody:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return read_request(msgspec.json.encode(fields))
+    return read_request(msgspec.json.encode(fields), allow_remote_media=allow_remote_media)

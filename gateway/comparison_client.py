@@ -6,6 +6,7 @@ What to do with the events, and running comparisons inside the gateway, belong e
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from gateway.domain.sse import SseError, SseParser
 from gateway.errors import SimsaError, UpstreamTruncated, UpstreamUnreachable
 from gateway.http_reply import Reply
-from gateway.upstream import Origin, Upstream, parse_origin
+from gateway.upstream import Origin, Upstream, parse_origin, request_head
 
 CONNECT_S = 5.0
 SILENCE_S = 1800.0
@@ -43,7 +44,7 @@ async def compare(
     Leaving the generator ends the comparison. Raises GatewayUnreachable, GatewayRefused for an error answer, and
     UpstreamError when the stream breaks off.
     """
-    upstream = Upstream(idle_connections=0)
+    upstream = Upstream(idle_connections=0, now=time.perf_counter)
     reply = await _post(upstream, address, msgspec.json.encode({**request, "stream": True}), key, silence_s)
     try:
         if reply.status != 200:
@@ -63,12 +64,11 @@ async def _post(upstream: Upstream, address: str, body: bytes, key: str | None, 
     headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
     if key is not None:
         headers.append((b"authorization", b"Bearer " + key.encode()))
+    origin = _origin(address)
     try:
         return await upstream.open(
-            _origin(address),
-            method=b"POST",
-            path=b"/api/comparisons",
-            headers=headers,
+            origin,
+            head=request_head(origin, b"POST", b"/api/comparisons", headers),
             body=body,
             connect_s=CONNECT_S,
             due=asyncio.get_running_loop().time() + silence_s,

@@ -39,7 +39,8 @@ CAVEATS = {
     "about the model named.",
     Provenance.SIMULATED: "simulated: text and timing come from the simulated engine; for trying and planning, "
     "never for a verdict or a ranking.",
-    Provenance.UNKNOWN: "provenance unknown: the engine did not say what it serves; treat the figures as unproven.",
+    Provenance.UNKNOWN: "provenance unknown: nothing proves what stands behind the engine; treat the figures as "
+    "unproven.",
 }
 _YES_NO: Mapping[object, str] = {True: "yes", False: "no"}
 BASES = {
@@ -325,7 +326,7 @@ def _status(side: _Side) -> Figure:
 def _provenance(side: _Side) -> Figure:
     word = side.provenance
     if word in (None, Provenance.UNKNOWN):
-        return Figure(None, _why_missing(side, "the engine did not say what it serves"))
+        return Figure(None, _why_missing(side, "nothing proves what stands behind the engine"))
     return Figure(PROVENANCE[word])
 
 

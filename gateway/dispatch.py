@@ -45,7 +45,7 @@ class CallContext(NamedTuple):
 
     request_id: str
     accepted_s: float
-    """Monotonic moment at which the request was accepted."""
+    """Monotonic moment at which the request was accepted: whole, so that its upload is the client's time."""
     comparison_id: str | None = None
     run_id: str | None = None
     client_retry: int | None = None

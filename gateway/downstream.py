@@ -2,31 +2,47 @@
 
 All bytes of one turn of the event loop go out in one write, so that an answer's head and body are one system call and
 nothing waits longer than the turn. And whoever serves a request is told at once that its client has left, without a
-task that waits for it. What a client may send before anybody looks at it is bounded.
+task that waits for it. What a client may send before anybody looks at it is bounded, and so is the time that it may
+take to send a request and to fetch its answer, and how many clients there may be.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, SimsaError, Unavailable
+from gateway.settings import Settings
 
 Scope = MutableMapping[str, Any]
 _EXTENSION = "simsa.departure"
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request that are neither body nor a whole head; the parser itself would gather them without end."""
 MAX_PIPELINED = 16
-_TOO_LARGE = msgspec.json.encode(
-    InvalidRequest(f"The request head is larger than {MAX_HEAD_BYTES} bytes.", code="head_too_large").envelope()
+SURPLUS_WAIT_S = 1.0
+"""How long a connection over the limit may stay silent: an answer before its request could be lost in a reset."""
+
+
+def _refusal(status: bytes, error: SimsaError) -> bytes:
+    """A whole answer, for requests that reach no application; the connection ends with it."""
+    body = msgspec.json.encode(error.envelope())
+    head = [b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body)]
+    head += [f"{name}: {value}".encode() for name, value in error.headers()]
+    return b"\r\n".join([*head, b"connection: close", b"", body])
+
+
+_HEAD_TOO_LARGE = _refusal(
+    b"431 Request Header Fields Too Large",
+    InvalidRequest(f"The request head is larger than {MAX_HEAD_BYTES} bytes.", code="head_too_large"),
 )
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_TOO_LARGE), _TOO_LARGE)
+_NO_HTTP = _refusal(b"400 Bad Request", InvalidRequest("The request is not valid HTTP/1.1.", code="invalid_http"))
+_TOO_MANY = _refusal(
+    b"503 Service Unavailable",
+    Unavailable("Too many connections (SIMSA_MAX_CONNECTIONS).", code="too_many_connections", retry_after_s=1),
 )
 
 
@@ -68,13 +84,17 @@ def departure_of(scope: Scope) -> Departure:
 
 
 class _JoiningTransport:
-    """A transport whose writes go out together at the end of the loop's turn; all else is the transport's own."""
+    """A transport whose writes go out together at the end of the loop's turn; all else is the transport's own.
 
-    __slots__ = ("_loop", "_parts", "_transport")
+    `patience_s`: how long a client may take over what is still unread when the connection is to be closed.
+    """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_loop", "_parts", "_patience_s", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience_s: float) -> None:
         self._transport = transport
         self._loop = loop
+        self._patience_s = patience_s
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -85,39 +105,66 @@ class _JoiningTransport:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(self._patience_s, self._transport.abort)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        parts = self._parts
-        if parts:
-            self._parts = []
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 class ClientProtocol(HttpToolsProtocol):
-    """What uvicorn is told to speak with clients."""
+    """One client's connection. `client_protocol` makes the class that uvicorn is told to use.
+
+    Whenever the client owes the rest of a request, `_due` is the moment by which it must have come. One alarm serves
+    all requests of a connection, and a request that comes in one piece sets none. Between two requests uvicorn's
+    keep-alive timeout applies.
+    """
+
+    settings: ClassVar[Settings]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._head_bytes = 0
-        joining = _JoiningTransport(cast("asyncio.Transport", transport), self.loop)
+        self._owed: Literal["head", "body"] | None = None
+        """Which part of a request has begun to come and is not whole."""
+        self._due: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._unread_alarm: asyncio.TimerHandle | None = None
         self._departure = Departure()
+        patience_s = self.settings.client_read_timeout_s
+        joining = _JoiningTransport(cast("asyncio.Transport", transport), self.loop, patience_s)
         super().connection_made(cast("asyncio.Transport", joining))
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        cast("Scope", self.scope)["extensions"] = {_EXTENSION: self._departure}
+        self._is_surplus = len(self.connections) > self.settings.max_connections
+        if self._is_surplus:
+            self.connections.discard(self)
+        self._expect(SURPLUS_WAIT_S if self._is_surplus else self.settings.client_head_timeout_s)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_surplus:
+            self._end_with(_TOO_MANY)
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+            self._end_with(_HEAD_TOO_LARGE)
+        if self._due is None and (self._owed or not self._is_answering):
+            settings = self.settings
+            self._expect(settings.client_body_timeout_s if self._owed == "body" else settings.client_head_timeout_s)
+
+    def on_message_begin(self) -> None:
+        self._owed = "head"
+        self._due = None
+        super().on_message_begin()
+        cast("Scope", self.scope)["extensions"] = {_EXTENSION: self._departure}
 
     def on_headers_complete(self) -> None:
+        self._owed = "body"
+        self._due = None
         super().on_headers_complete()
         if self.pipeline:
             if len(self.pipeline) > MAX_PIPELINED:
@@ -130,8 +177,81 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
+        self._owed = self._due = None
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._end_with(_NO_HTTP)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_alarm = self.loop.call_later(self.settings.client_read_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread_alarm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._stop_unread_alarm()
         self._departure.announce()
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether an answer is due to a request whose head has come."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_with(self, refusal: bytes) -> None:
+        """Close; the refusal goes out unless it could be taken for another answer, or for a part of one."""
+        if self._owed == "body":
+            may_answer = not self.pipeline and not self.cycle.response_started
+        else:
+            may_answer = not self._is_answering
+        if may_answer:
+            self.transport.write(refusal)
+        self.transport.close()
+
+    def _expect(self, within_s: float) -> None:
+        """Something must come within that time. The alarm is set anew only for an earlier moment than it has."""
+        self._due = self.loop.time() + within_s
+        if self._alarm is not None and self._due < self._alarm_at:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None:
+            self._set_alarm(self._due)
+
+    def _set_alarm(self, at: float) -> None:
+        self._alarm_at = at
+        self._alarm = self.loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._due is None or self.transport.is_closing():
+            return
+        if self.loop.time() < self._due:
+            self._set_alarm(self._due)
+        elif self.pipeline or (self._owed != "body" and self._is_answering):
+            self._expect(self.settings.client_head_timeout_s)  # an earlier answer is still under way
+        elif self._owed is None:  # no request was begun
+            self.transport.close()
+        else:
+            name = f"SIMSA_CLIENT_{self._owed.upper()}_TIMEOUT_S"
+            error = InvalidRequest(f"The request's {self._owed} took too long ({name}).", code="request_timeout")
+            self._end_with(_refusal(b"408 Request Timeout", error))
+
+    def _stop_unread_alarm(self) -> None:
+        if self._unread_alarm is not None:
+            self._unread_alarm.cancel()
+            self._unread_alarm = None
+
+
+def client_protocol(settings: Settings) -> type[ClientProtocol]:
+    """What uvicorn is told to speak with clients under these settings."""
+
+    class Protocol(ClientProtocol):
+        pass
+
+    Protocol.settings = settings
+    return Protocol

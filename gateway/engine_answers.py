@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.domain.meter import error_text
+from gateway.domain.meter import error_kind, error_text
 from gateway.errors import SimsaError, Unavailable, UpstreamAuth, UpstreamError
 
 RETRY_AFTER_S = 2
@@ -22,22 +22,15 @@ class EngineRefused(SimsaError):
     kind = "invalid_request_error"
 
     def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(message_in(body))
+        super().__init__(message_in(body), recorded=_recorded(status, body))
         self.engine_status = status
         self.body = body
         self.code = "engine_refused"
 
     @property
-    def recorded_message(self) -> str:
-        return f"the engine answered {self.engine_status}; its words may quote the prompt and are not kept"
-
-    @property
     def has_envelope(self) -> bool:
         """Whether the engine's body is an OpenAI error already."""
-        try:
-            parsed = msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, RecursionError):
-            return False
+        parsed = _json_in(self.body)
         return isinstance(parsed, dict) and isinstance(parsed.get("error"), dict)
 
 
@@ -59,18 +52,29 @@ def read_failure(status: int, body: bytes, retry_after: bytes | None) -> EngineF
             f"The engine is busy (it answered {status}).", code="upstream_busy", retry_after_s=_retry_after(retry_after)
         )
         return EngineFailure(busy, is_retriable=status != 429)
-    error = UpstreamError(f"The engine answered {status}: {message_in(body)}")
+    error = UpstreamError(f"The engine answered {status}: {message_in(body)}", recorded=_recorded(status, body))
     return EngineFailure(error, is_retriable=status in _RETRIED_STATUSES)
+
+
+def _recorded(status: int, body: bytes) -> str:
+    """What a record keeps: the engine's own words may quote the prompt."""
+    parsed = _json_in(body)
+    kind = error_kind(parsed) if isinstance(parsed, dict) else ""
+    return f"the engine answered {status}{kind}; its words may quote the prompt and are not kept"
 
 
 def message_in(body: bytes) -> str:
     """An engine's error in words, shortened; its body may be anything."""
-    try:
-        parsed = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        parsed = None
+    parsed = _json_in(body)
     text = error_text(parsed) if isinstance(parsed, dict) else body[:200].decode("utf-8", "replace")
     return text[:300] or "no message given"
+
+
+def _json_in(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 def _retry_after(value: bytes | None) -> int:

@@ -8,6 +8,7 @@ Raise the most telling one where the problem is known; `relay` and `api` turn it
     │   └── ModelNotFound         404 model_not_found
     ├── RouteNotFound             404 / 405
     ├── AuthenticationFailed      401 invalid_api_key
+    ├── PageRefused               403 host_not_allowed, origin_not_allowed
     ├── InternalError             500 internal_error
     ├── NoReplica                 503 no_replica
     ├── Unavailable               503 draining, recorder_unavailable, upstream_busy
@@ -36,9 +37,12 @@ class SimsaError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        recorded: str | None = None,
     ) -> None:
+        """`recorded`: what records keep instead where the message quotes an engine: it may quote the prompt."""
         super().__init__(message)
         self.message = message
+        self.recorded_message = (recorded or message)[:500]
         self.param = param
         self.retry_after_s = retry_after_s
         if code is not None:
@@ -50,11 +54,6 @@ class SimsaError(Exception):
 
     def headers(self) -> list[tuple[str, str]]:
         return [("retry-after", str(self.retry_after_s))] if self.retry_after_s is not None else []
-
-    @property
-    def recorded_message(self) -> str:
-        """What the record of a call keeps of the message: never a caller's text."""
-        return self.message[:500]
 
 
 class InternalError(SimsaError):
@@ -114,6 +113,13 @@ class AuthenticationFailed(SimsaError):
         return [("www-authenticate", "Bearer")]
 
 
+class PageRefused(SimsaError):
+    """A gateway without a key was called as only a web page of another site calls."""
+
+    status = 403
+    kind = "permission_error"
+
+
 class NoReplica(SimsaError):
     status = 503
     code = "no_replica"
@@ -135,7 +141,7 @@ class UpstreamError(SimsaError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection: nothing was sent, so another replica may be tried."""
+    """No connection, or one closed without an answer: another replica may be tried."""
 
     code = "upstream_unreachable"
 
@@ -150,7 +156,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamTruncated(UpstreamError):
-    """The engine failed after its first byte; never retried."""
+    """The engine failed after the first byte of its answer; tried elsewhere only while the client has had nothing."""
 
     code = "upstream_truncated"
 

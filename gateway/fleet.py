@@ -7,6 +7,7 @@ counts through one `Presence` each, so the counts cannot drift. Which replica to
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,23 +15,29 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
+from gateway.background import keep_running
 from gateway.domain.cost import SharedTime
 from gateway.domain.records import Model, Provenance, Registry, Replica, ServingKind
 from gateway.domain.routing import Load
-from gateway.errors import UpstreamError
+from gateway.errors import UpstreamError, UpstreamTimeout
+from gateway.provenance import read_provenance
 from gateway.settings import Settings, secret_from_environment
 from gateway.telemetry import Telemetry
-from gateway.upstream import Headers, Origin, Upstream, parse_origin
+from gateway.upstream import Headers, Origin, Upstream, parse_origin, request_head
 
-SIMULATOR_OWNER = "simsa-simulator"
-STAND_IN_PREFIX = "simsa-stand-in-"
 REMOTE_INTERVAL_S = 60.0
+"""Seconds between looks at a hosted API that is up, and the longest between looks at one that is not."""
+MISSES = 3
+"""Looks in a row that an engine which is up may leave unanswered in time before it counts as down: one that compiles
+or prefills a long prompt is late, not dead. A refused connection or a wrong answer counts at once."""
+_LONGEST_QUOTE = 200
+"""Characters of what an engine sent that a reason repeats."""
 _GAUGE = re.compile(rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)(?:\{[^}]*\})? (\S+)", re.M)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ReplicaState:
-    """What is known of one replica now. Only the fleet writes it, but for the counts in `serving`."""
+    """What is known of one replica now. Only the fleet writes it, but for the counts in `shared_time`."""
 
     replica: Replica
     model: Model
@@ -39,6 +46,10 @@ class ReplicaState:
     is_up: bool = False
     reason: str = "not looked at yet"
     """Why it is down, in words for an operator."""
+    misses: int = 0
+    """Looks in a row that it did not answer in time."""
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a call that could not reach it: the next look is due at once."""
     provenance: Provenance = Provenance.UNKNOWN
     provenance_reason: str = "the engine was not asked yet"
     owned_by: str | None = None
@@ -47,6 +58,23 @@ class ReplicaState:
     shared_time: SharedTime = field(default_factory=SharedTime)
     engine_gauges: dict[str, float] = field(default_factory=dict)
     gauges_at_s: float | None = None
+    metrics_problem: str | None = None
+    """Why there are no gauges, where that is so."""
+    _heads: dict[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def is_remote(self) -> bool:
+        """A hosted API: it has neither /health nor metrics of its engine, and is asked less often."""
+        return self.model.serving.kind is ServingKind.OPENAI_API
+
+    def post_head(self, path: bytes) -> bytes:
+        """The head of a POST of JSON to `path` below the replica's base path, made once; see `request_head`."""
+        head = self._heads.get(path)
+        if head is None:
+            headers = [(b"content-type", b"application/json"), *self.auth]
+            head = request_head(self.origin, b"POST", self.replica.base_path.encode() + path, headers)
+            self._heads[path] = head
+        return head
 
     def load(self, now: float) -> Load:
         return Load(
@@ -126,12 +154,10 @@ class Fleet:
                 self._ensure_watcher(state)
 
     def mark_down(self, state: ReplicaState, reason: str) -> None:
-        """A call could not reach it: no further calls until the next look finds it up."""
+        """A call could not reach it: no further calls until a look finds it up, and the next look comes at once."""
         if state.is_up:
-            self._log.warning("replica down", model=state.model.id, replica=state.replica.id, reason=reason)
-        state.is_up = False
-        state.reason = reason
-        self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(0)
+            state.doubted.set()
+        self._take_out(state, reason)
 
     async def stop(self) -> None:
         watchers = list(self._watchers.values())
@@ -143,7 +169,8 @@ class Fleet:
     def _ensure_watcher(self, state: ReplicaState) -> None:
         key = (state.model.id, state.replica.id)
         if key not in self._watchers:
-            self._watchers[key] = asyncio.create_task(self._watch(state), name=f"watch {state.replica.id}")
+            watch = keep_running("replica watch", lambda: self._watch(state), self._telemetry.count_background_failure)
+            self._watchers[key] = asyncio.create_task(watch, name=f"watch {state.replica.id}")
 
     def _drop(self, state: ReplicaState) -> None:
         watcher = self._watchers.pop((state.model.id, state.replica.id), None)
@@ -153,82 +180,147 @@ class Fleet:
         self._telemetry.forget_replica(state.model.id, state.replica.id)
 
     async def _watch(self, state: ReplicaState) -> None:
-        is_remote = state.model.serving.kind is ServingKind.OPENAI_API
-        interval = REMOTE_INTERVAL_S if is_remote else self._settings.health_interval_s
-        while True:
-            try:
-                await self._look(state, is_remote=is_remote)
-            except UpstreamError as error:
-                self.mark_down(state, error.message)
-            except Exception as error:  # noqa: BLE001  the loop's owner: one odd reply must not end the watching
-                self._log.exception("look failed", replica=state.replica.id)
-                self.mark_down(state, f"the look at the engine failed: {error}")
-            await asyncio.sleep(interval if state.is_up else min(interval, self._settings.health_interval_s))
+        """Look, pause, look again; a call's doubt ends the pause.
 
-    async def _look(self, state: ReplicaState, *, is_remote: bool) -> None:
-        if not is_remote:
+        Hurried looks keep the short interval between each other, so an engine that answers looks but fails calls is
+        neither looked at without pause nor given calls all the time.
+        """
+        short = self._settings.health_interval_s
+        retry_s, hurried_s = short, -math.inf
+        while True:
+            state.doubted.clear()
+            await self._look(state)
+            if state.is_up:
+                retry_s = short
+                pause_s = REMOTE_INTERVAL_S if state.is_remote and not state.misses else short
+            else:
+                pause_s = retry_s
+                if state.is_remote:
+                    retry_s = max(short, min(2 * retry_s, REMOTE_INTERVAL_S))
+            if await _is_set_within(state.doubted, pause_s):
+                await asyncio.sleep(hurried_s + short - self._now())
+                hurried_s = self._now()
+
+    async def _look(self, state: ReplicaState) -> None:
+        """Look once and note what was found; it never raises, so that one odd reply does not end the watching."""
+        try:
+            await self._check(state)
+            self._bring_in(state)
+            if not state.is_remote:
+                await self._read_metrics(state)
+        except UpstreamTimeout as error:
+            self._miss(state, error.message)
+        except UpstreamError as error:
+            self._take_out(state, error.message)
+        except Exception as error:  # noqa: BLE001  the loop's owner
+            self._telemetry.count_background_failure("look")
+            self._log.exception("look failed", replica=state.replica.id)
+            self._take_out(state, f"the look at the engine failed: {error}")
+
+    async def _check(self, state: ReplicaState) -> None:
+        """Raise UpstreamError unless the engine is healthy and serves our model; take over what it says of it."""
+        if not state.is_remote:
             status, _ = await self._get(state, b"/health")
             if status != 200:
-                self.mark_down(state, f"GET /health answered {status}")
-                return
+                raise UpstreamError(f"GET /health answered {status}")
         status, body = await self._get(state, state.replica.base_path.encode() + b"/models")
         if status != 200:
-            self.mark_down(state, f"GET {state.replica.base_path}/models answered {status}")
-            return
-        if not self._read_models(state, body):
-            return
-        if not is_remote:
-            await self._read_metrics(state)
+            raise UpstreamError(f"GET {state.replica.base_path}/models answered {status}")
+        self._read_models(state, body)
+
+    def _bring_in(self, state: ReplicaState) -> None:
         if not state.is_up:
             self._log.info("replica up", model=state.model.id, replica=state.replica.id, provenance=state.provenance)
         state.is_up = True
         state.reason = ""
+        state.misses = 0
         self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(1)
+
+    def _miss(self, state: ReplicaState, reason: str) -> None:
+        state.misses += 1
+        if state.is_up and state.misses < MISSES:
+            self._log.warning(
+                "look missed",
+                model=state.model.id,
+                replica=state.replica.id,
+                reason=reason,
+                misses=state.misses,
+            )
+        else:
+            self._take_out(state, f"{reason} ({state.misses} looks in a row)")
+
+    def _take_out(self, state: ReplicaState, reason: str) -> None:
+        if state.is_up:
+            self._log.warning("replica down", model=state.model.id, replica=state.replica.id, reason=reason)
+        state.is_up = False
+        state.reason = reason
+        if state in self.states_of(state.model.id):  # else its series are gone with it
+            self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(0)
 
     async def _get(self, state: ReplicaState, path: bytes) -> tuple[int, bytes]:
         return await self._upstream.fetch(
             state.origin, path, headers=state.auth, timeout_s=self._settings.health_timeout_s
         )
 
-    def _read_models(self, state: ReplicaState, body: bytes) -> bool:
-        """Take over what the engine says it serves; False and down when our model is not among it."""
+    def _read_models(self, state: ReplicaState, body: bytes) -> None:
+        """Take over what the engine says it serves. Raises UpstreamError when our model is not among it."""
         served = state.model.serving.served_model_name
         listed = _listed_models(body)
         entry = listed.get(served)
         if entry is None:
-            names = ", ".join(sorted(listed)[:5]) or "nothing"
-            self.mark_down(state, f"the engine serves {names}, not '{served}'")
-            return False
+            names = ", ".join(sorted(listed)[:5])[:_LONGEST_QUOTE] or "nothing"
+            raise UpstreamError(f"the engine serves {names}, not '{served}'")
         state.owned_by = _text(entry.get("owned_by"))
         state.root = _text(entry.get("root"))
         length = entry.get("max_model_len")
         state.max_model_len = length if isinstance(length, int) else None
-        state.provenance, state.provenance_reason = read_provenance(state.model, state.owned_by, state.root)
-        return True
+        found = read_provenance(state.model, state.origin, state.owned_by, state.root)
+        state.provenance, state.provenance_reason = found
 
     async def _read_metrics(self, state: ReplicaState) -> None:
-        """Engine gauges help routing; an engine without them is routed by in-flight counts alone."""
-        status, body = await self._get(state, b"/metrics")
+        """Engine gauges help routing; an engine without them stays up and is routed by in-flight counts alone."""
+        problem: str | None = None
         gauges: dict[str, float] = {}
-        if status == 200:
-            for name, value in _GAUGE.findall(body):
-                gauges[name.decode()] = gauges.get(name.decode(), 0.0) + float(value)
+        try:
+            status, body = await self._get(state, b"/metrics")
+            if status != 200:
+                raise UpstreamError(f"GET /metrics answered {status}")
+            gauges = _read_gauges(body)
+        except UpstreamError as error:
+            problem = error.message
+        except ValueError as error:
+            problem = f"GET /metrics: {error}"[:_LONGEST_QUOTE]
+        if (problem is None) is not (state.metrics_problem is None):
+            log = self._log.bind(model=state.model.id, replica=state.replica.id)
+            if problem is not None:
+                log.warning("engine metrics unreadable", reason=problem)
+            else:
+                log.info("engine metrics readable again")
+        state.metrics_problem = problem
         state.engine_gauges = gauges
         state.gauges_at_s = self._now() if gauges else None
 
 
-def read_provenance(model: Model, owned_by: str | None, root: str | None) -> tuple[Provenance, str]:
-    """What the engine's own model list says it is, and why; the registry is only compared with, never believed."""
-    if owned_by == SIMULATOR_OWNER:
-        return Provenance.SIMULATED, f"the engine says so (owned_by {owned_by}, root {root})"
-    if root is not None and root.rstrip("/").rpartition("/")[2].startswith(STAND_IN_PREFIX):
-        return Provenance.STAND_IN, "the engine serves the project's random weights"
-    if model.serving.kind is ServingKind.OPENAI_API:
-        return Provenance.REAL, f"the vendor's own API lists it (owned_by {owned_by})"
-    if owned_by == "vllm" and root is not None and root == model.weights.repo:
-        return Provenance.REAL, f"the engine serves {root}"
-    wanted = model.weights.repo or "no weights the registry knows of"
-    return Provenance.UNKNOWN, f"the engine serves root {root} (owned_by {owned_by}), the registry expects {wanted}"
+async def _is_set_within(event: asyncio.Event, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _read_gauges(body: bytes) -> dict[str, float]:
+    """The engine's gauges by name, summed over labels. Raises ValueError when there are none or one is no quantity."""
+    gauges: dict[str, float] = {}
+    for raw_name, raw_value in _GAUGE.findall(body):
+        name, value = raw_name.decode(), float(raw_value)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}")
+        gauges[name] = gauges.get(name, 0.0) + value
+    if not gauges:
+        raise ValueError("none of vLLM's gauges is among it")
+    return gauges
 
 
 def _listed_models(body: bytes) -> Mapping[str, dict[str, object]]:

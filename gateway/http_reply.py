@@ -6,7 +6,6 @@ Which connection is used for which engine, and the requests' bytes, are `upstrea
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -17,17 +16,19 @@ from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamTruncated, Up
 HIGH_WATER_BYTES = 256 * 1024
 """Unread bytes at which the engine's socket is read no further."""
 MAX_HEAD_BYTES = 64 * 1024
+Arrival = tuple[bytes, float]
+"""Bytes, and the monotonic moment at which they came from the socket, however late they are read."""
 
 
 class Reply:
-    """One answer of an engine. `read` returns what has come; `release` must be called, whatever happened.
+    """One answer of an engine. `arrivals` gives what has come; `release` must be called, whatever happened.
 
     `due` is the monotonic moment (loop.time) by which the next bytes must be there; move it with `expect`.
     """
 
     __slots__ = (
+        "_arrivals",
         "_buffered",
-        "_chunks",
         "_connection",
         "_error",
         "_is_overdue",
@@ -38,11 +39,13 @@ class Reply:
         "headers",
         "is_complete",
         "status",
+        "was_held_back",
+        "when_over",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, due: float, due_what: str) -> None:
         self._connection = connection
-        self._chunks: deque[bytes] = deque()
+        self._arrivals: list[Arrival] = []
         self._buffered = 0
         self._is_overdue = False
         self._waiter: asyncio.Future[None] | None = None
@@ -51,6 +54,10 @@ class Reply:
         self.headers: list[tuple[bytes, bytes]] = []
         self.has_started = False
         self.is_complete = False
+        self.was_held_back = False
+        """The engine had to wait with sending because its bytes were not read: later moments are the reader's."""
+        self.when_over: Callable[[], object] | None = None
+        """Called when the engine has sent all it will send, read or not."""
         self.due = due
         self.due_what = due_what
         connection.watch(due)
@@ -65,36 +72,42 @@ class Reply:
         """The first header of that lower-case name."""
         return next((value for key, value in self.headers if key == name), None)
 
-    async def read(self) -> bytes:
-        """All bytes that have come and were not read, b"" at the end.
+    async def arrivals(self) -> list[Arrival]:
+        """All bytes that have come and were not read, each with its moment; empty at the end.
 
         Raises UpstreamTimeout when `due` passes, UpstreamTruncated when the engine goes away before the end.
         """
-        while not self._chunks:
+        while not self._arrivals:
             if self.is_complete:
-                return b""
+                return []
             if self._error is not None:
                 raise self._error
             await self._wait()
-        self._buffered = 0
-        if len(self._chunks) == 1:
-            data = self._chunks.popleft()
-        else:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
+        came, self._arrivals, self._buffered = self._arrivals, [], 0
         self._connection.resume()
-        return data
+        return came
+
+    async def read(self) -> bytes:
+        """Like `arrivals` for those who do not ask when: joined, b"" at the end."""
+        return b"".join([data for data, _ in await self.arrivals()])
 
     async def read_all(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamError when it is longer than `limit` bytes."""
+        return (await self.read_all_timed(limit))[0]
+
+    async def read_all_timed(self, limit: int) -> Arrival:
+        """The whole body, and when its last byte came. Raises UpstreamError when it is longer than `limit` bytes."""
         parts: list[bytes] = []
         size = 0
-        while part := await self.read():
-            parts.append(part)
-            size += len(part)
+        last_s = self._connection.arrived_s
+        while came := await self.arrivals():
+            last_s = came[-1][1]
+            for data, _ in came:
+                parts.append(data)
+                size += len(data)
             if size > limit:
                 raise UpstreamError(f"the engine's answer is longer than {limit} bytes")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts), last_s
 
     def release(self) -> None:
         """Give the connection back when the answer is whole, else close it at once, which frees the engine."""
@@ -136,16 +149,16 @@ class Reply:
         self.has_started = True
         self._wake()
 
-    def add(self, data: bytes) -> bool:
+    def add(self, data: bytes, arrived_s: float) -> bool:
         """Take body bytes; True when the reader is too far behind."""
-        self._chunks.append(data)
+        self._arrivals.append((data, arrived_s))
         self._buffered += len(data)
         self._wake()
         return self._buffered > HIGH_WATER_BYTES
 
     def complete(self) -> None:
         self.is_complete = True
-        self._wake()
+        self._end()
 
     def ring(self) -> None:
         """`due` has come."""
@@ -157,14 +170,24 @@ class Reply:
     def fail(self, error: UpstreamError) -> None:
         if self._error is None and not self.is_complete:
             self._error = error
-            self._wake()
+            self._end()
+
+    def _end(self) -> None:
+        if self.when_over is not None:
+            self.when_over()
+        self._wake()
 
 
 class Connection(asyncio.Protocol):
     """One socket to an engine, serving one reply at a time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_idle: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, now: Callable[[], float], on_idle: Callable[[Connection], None]
+    ) -> None:
         self.loop = loop
+        self.arrived_s = 0.0
+        """When the newest bytes came."""
+        self._now = now
         self.is_reused = False
         self.is_open = False
         self._on_idle = on_idle
@@ -255,6 +278,7 @@ class Connection(asyncio.Protocol):
         if reply is None:
             self.close()  # bytes that nobody asked for
             return
+        self.arrived_s = self._now()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -297,8 +321,10 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         reply = self._reply
-        if reply is not None and not self._is_lingering and reply.add(data) and self._transport is not None:
-            self._is_paused = True
+        if reply is None or self._is_lingering:
+            return
+        if reply.add(data, self.arrived_s) and not self._is_paused and self._transport is not None:
+            self._is_paused = reply.was_held_back = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

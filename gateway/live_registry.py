@@ -42,18 +42,24 @@ class LiveRegistry:
         if stamp == self._stamp:
             return
         self._stamp = stamp
+        before = self.current
         try:
             fresh = await asyncio.to_thread(load_registry, self._path)
+            self._use(fresh, problem=None)
         except RegistryInvalid as error:
-            self.problem = str(error)
             self._log.error("registry refused, the old one stays in use", problems=error.problems[:20])
-            self._on_change(self.current)
-            return
-        self.problem = None
-        if fresh.sha256 != self.current.sha256:
-            self._log.info("registry reloaded", sha256=fresh.sha256, models=len(fresh.models))
-        self.current = fresh
-        self._on_change(fresh)
+            self._use(before, problem=str(error))
+        except Exception as error:  # a mistake of ours, for the watch's owner to tell; tried again with the next change
+            self._use(before, problem=f"the change could not be taken over: {error!r}")
+            raise
+        else:
+            if fresh.sha256 != before.sha256:
+                self._log.info("registry reloaded", sha256=fresh.sha256, models=len(fresh.models))
+
+    def _use(self, registry: Registry, problem: str | None) -> None:
+        self.problem = problem
+        self.current = registry
+        self._on_change(registry)
 
 
 def _stamp(path: Path) -> Stamp | None:

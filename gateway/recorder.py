@@ -15,12 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import structlog
 
+from gateway.background import keep_running
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import Unavailable
 from gateway.settings import Settings
@@ -80,10 +81,13 @@ class Recorder:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
+        count_failure: Callable[[str], None] = lambda _work: None,
     ) -> None:
+        """`count_failure` is told the name of each background work that failed unexpectedly and began anew."""
         self._store = store
         self._now = now
         self._clock = clock
+        self._count_failure = count_failure
         self._fsync_s = settings.spool_fsync_s
         self._limit = settings.recorder_queue
         self._batch_size = settings.recorder_batch
@@ -92,7 +96,7 @@ class Recorder:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="simsa-spool")
         self._left: list[Path] = []
         self._pending: dict[str, _Waiting] = {}
-        self._batch: list[_Waiting] = []
+        self._batch: dict[str, _Waiting] = {}
         self._unspooled: set[_Waiting] = set()
         self._hurried = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -101,6 +105,7 @@ class Recorder:
         self._idle = asyncio.Event()
         self._dirty = asyncio.Event()
         self._tried = asyncio.Event()
+        self._has_taken_over = False
         self._written = self._replayed = self._interrupted = self._torn = self._lost = 0
         self._database_failing: str | None = None
         self._log = structlog.get_logger("simsa.recorder")
@@ -109,8 +114,9 @@ class Recorder:
 
     @property
     def accepting(self) -> bool:
-        """False while the database has been away so long that new calls must be refused."""
-        return len(self._pending) + len(self._batch) < self._limit
+        """False when new calls must be refused: the database has been away for too long, or nobody writes any more."""
+        has_room = len(self._pending) + len(self._batch) < self._limit
+        return has_room and not any(task.done() for task in self._tasks)
 
     @property
     def spool_failing(self) -> bool:
@@ -164,7 +170,10 @@ class Recorder:
         except BaseException:
             self._disk.shutdown()
             raise
-        self._tasks = [asyncio.create_task(self._write_forever()), asyncio.create_task(self._sync_forever())]
+        self._tasks = [
+            asyncio.create_task(keep_running(name, work, self._count_failure), name=name)
+            for name, work in (("recorder", self._write_forever), ("spool sync", self._sync_forever))
+        ]
         await self._tried.wait()
 
     async def stop(self, deadline_s: float = 5.0) -> None:
@@ -195,7 +204,7 @@ class Recorder:
         return True
 
     def stats(self) -> RecorderStats:
-        oldest = self._batch[0] if self._batch else next(iter(self._pending.values()), None)
+        oldest = next(chain(self._batch.values(), self._pending.values()), None)
         return RecorderStats(
             queued=len(self._pending) + len(self._batch),
             written=self._written,
@@ -212,10 +221,12 @@ class Recorder:
     # --- into the database ----------------------------------------------------------------------------------
 
     async def _write_forever(self) -> None:
-        try:
-            await self._take_over()
-        finally:
-            self._tried.set()
+        if not self._has_taken_over:
+            try:
+                await self._take_over()
+            finally:
+                self._tried.set()
+            self._has_taken_over = True
         self._settle_down()
         while True:
             await self._some.wait()
@@ -226,14 +237,31 @@ class Recorder:
 
     async def _write_batch(self) -> None:
         taken = list(islice(self._pending, self._batch_size))
-        self._batch = [self._pending.pop(call_id) for call_id in taken]
-        await self._write([waiting.record for waiting in self._batch])
-        for waiting in self._batch:
+        self._batch = {call_id: self._pending.pop(call_id) for call_id in taken}
+        try:
+            await self._write([waiting.record for waiting in self._batch.values()])
+        except BaseException:
+            self._put_back()
+            raise
+        for waiting in self._batch.values():
             self._spool.release(waiting.segments)
-        self._unspooled.difference_update(self._batch)
-        self._batch = []
+        self._unspooled.difference_update(self._batch.values())
+        self._batch = {}
         self._dirty.set()
         self._settle_down()
+
+    def _put_back(self) -> None:
+        """The batch was not written: it waits again, before the others, with what came meanwhile of its calls."""
+        newer, self._pending, self._batch = self._pending, self._batch, {}
+        for call_id, waiting in newer.items():
+            kept = self._pending.setdefault(call_id, waiting)
+            if kept is waiting:
+                continue
+            kept.record = waiting.record
+            kept.segments += waiting.segments
+            if waiting in self._unspooled:
+                self._unspooled.remove(waiting)
+                self._unspooled.add(kept)
 
     def _settle_down(self) -> None:
         """Wait for more before the next batch, unless enough is there or somebody waits for all."""
@@ -293,7 +321,8 @@ class Recorder:
 
     async def _take_over(self) -> None:
         """Replay the segments of an earlier process, then end the calls that it could not end."""
-        for path in self._left:
+        while self._left:
+            path = self._left.pop(0)
             try:
                 await self._replay(path)
             except OSError as error:

@@ -69,11 +69,10 @@ class Relay:
         self._log = structlog.get_logger("simsa.relay")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accepted_s = self._dispatcher.now()
         endpoint = ENDPOINTS[scope["path"]]
         request_id = request_id_of(scope["headers"])
         try:
-            model, body = await self._admit(scope, receive)
+            accepted_s, model, body = await self._admit(scope, receive)
         except ClientLeft:
             return
         except SimsaError as error:
@@ -89,8 +88,8 @@ class Relay:
         call = ActiveCall(self._dispatcher, model, endpoint, body, context)
         await departure_of(scope).ends(self._serve(call, body, answer))
 
-    async def _admit(self, scope: Scope, receive: Receive) -> tuple[Model, RequestBody]:
-        """Everything that can be refused before there is a call."""
+    async def _admit(self, scope: Scope, receive: Receive) -> tuple[float, Model, RequestBody]:
+        """When the request was whole, and what it asks; everything that can be refused before there is a call."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}.", allow="POST")
         self._access.check(scope["headers"])
@@ -98,11 +97,12 @@ class Relay:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
         settings = self._dispatcher.settings
         raw = await read_body(scope, receive, settings.max_body_bytes)
+        accepted_s = self._dispatcher.now()
         if len(raw) > settings.off_loop_body_bytes:
-            body = await asyncio.to_thread(read_request, raw)
+            body = await asyncio.to_thread(read_request, raw, allow_remote_media=settings.allow_remote_media)
         else:
-            body = read_request(raw)
-        return find_model(self._dispatcher.registry(), body.model), body
+            body = read_request(raw, allow_remote_media=settings.allow_remote_media)
+        return accepted_s, find_model(self._dispatcher.registry(), body.model), body
 
     async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:
         try:

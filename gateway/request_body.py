@@ -1,12 +1,15 @@
 """Reads the few fields of an OpenAI request that routing needs, and leaves every other byte as it came.
 
 Values stay raw: they are checked to be JSON but never built as objects, so a request of ten megabytes costs
-milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only.
+milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only. Messages are looked
+into only where they may name media for the engine to fetch: it stands in a network that clients must not reach through
+it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +22,8 @@ _KEY = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
 _END = re.compile(rb"\s*\}\s*\Z")
 MAX_FIELDS = 1000
 """Top-level members of a body; far more than any dialect has."""
+_MEDIA_SIGNS = (b'url"', b"\\u00", b'audio"')
+"""One of these stands in every body that names media: a letter of a name is either plain or written as \\u00XX."""
 Span = tuple[int, int]
 
 
@@ -60,11 +65,16 @@ class RequestBody(NamedTuple):
         return b"".join([*parts, self.raw[position:closing], b",", b",".join(added), self.raw[closing:]])
 
 
-def read_request(raw: bytes) -> RequestBody:
-    """Parse a body. Raises InvalidRequest that names the field and what would be right."""
+def read_request(raw: bytes, *, allow_remote_media: bool = False) -> RequestBody:
+    """Parse a body. Raises InvalidRequest that names the field and what would be right.
+
+    Unless `allow_remote_media`, media in messages must come as data: URLs.
+    """
     members = _members(raw)
     if not _is_compact(raw, members):
         _spans(raw, members)
+    if not allow_remote_media and "messages" in members and _may_name_media(raw):
+        _refuse_remote_media(members["messages"])
     model = _typed(members, "model", str, "a string")
     if not model:
         raise InvalidRequest("'model' is missing: expected the id of a model, see GET /v1/models", param="model")
@@ -109,6 +119,66 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
     if len(members) > MAX_FIELDS:
         raise InvalidRequest(f"The request body has {len(members)} fields; more than {MAX_FIELDS} is no request.")
     return members
+
+
+def _may_name_media(raw: bytes) -> bool:
+    """Whether to look into the messages. A name of media stands in a list in a list: after the second bracket."""
+    inner = raw.find(b"[", raw.find(b"[") + 1)
+    return inner >= 0 and any(raw.find(sign, inner) >= 0 for sign in _MEDIA_SIGNS)
+
+
+def _refuse_remote_media(raw_messages: msgspec.Raw) -> None:
+    """Raise InvalidRequest where a content part holds an address instead of its data.
+
+    Of a name that occurs twice in a part the last one counts, as for the engines' own parsers.
+    """
+    try:
+        messages = _ANY.decode(raw_messages)
+        where = next(_remote_media(messages, "messages"), None)
+    except msgspec.DecodeError as error:  # e.g. a number beyond every range
+        raise InvalidRequest(f"'messages' cannot be read: {error}", param="messages") from None
+    except RecursionError:
+        raise InvalidRequest("'messages' is nested too deeply.", param="messages") from None
+    if where is not None:
+        raise InvalidRequest(
+            f"{where}: this gateway lets engines fetch nothing: send the content itself as a data: URL. "
+            "The operator may allow addresses with SIMSA_ALLOW_REMOTE_MEDIA.",
+            param=where,
+            code="remote_url_not_allowed",
+        )
+
+
+def _remote_media(holders: Any, where: str) -> Iterator[str]:
+    """The place of every address in the content parts of messages, or of parts that have parts of their own."""
+    for position, holder in enumerate(holders if isinstance(holders, list) else ()):
+        parts = holder.get("content") if isinstance(holder, dict) else None
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if isinstance(part, dict):
+                place = f"{where}[{position}].content[{index}]"
+                yield from (f"{place}.{name}" for name, value in part.items() if _is_remote(name, value))
+        yield from _remote_media(parts, f"{where}[{position}].content")
+
+
+def _is_remote(name: str, value: Any) -> bool:
+    """Whether a member of a content part makes the engine fetch, or read a file of its own.
+
+    In a field that takes an address, everything but data: does; audio comes as plain base64, which has no colon.
+    """
+    if name.endswith("url"):
+        return any(not text.startswith("data:") for text in _texts(value, "url"))
+    is_audio = name.endswith("audio")
+    return is_audio and any(":" in text and not text.startswith("data:") for text in _texts(value, "data"))
+
+
+def _texts(value: Any, name: str) -> Iterator[str]:
+    """The texts that a media field holds: itself, its member `name`, or a list of either."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _texts(value.get(name), name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, name)
 
 
 def _is_compact(raw: bytes, members: dict[str, msgspec.Raw]) -> bool:

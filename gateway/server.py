@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 from types import FrameType
@@ -14,9 +15,9 @@ import structlog
 import uvicorn
 
 from gateway.app import GatewayApp, create_app
-from gateway.downstream import ClientProtocol
+from gateway.downstream import client_protocol
 from gateway.errors import RegistryInvalid, StartRefused
-from gateway.log import configure_logging
+from gateway.log import close_log, configure_logging, take_library_lines
 from gateway.settings import Settings
 
 ABORT_WAIT_S = 3.0
@@ -30,14 +31,15 @@ def serve(settings: Settings) -> None:
     records are flushed. A second signal stops the waiting.
     """
     settings.refuse_open_door()
-    listener = _listen(settings)
     configure_logging(settings.log_level)
+    take_library_lines()
+    listener = _listen(settings)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=ClientProtocol,
+        http=client_protocol(settings),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -49,9 +51,13 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, app)
+    _raise_file_limit()
     _calm_garbage_collector()
-    with listener, contextlib.suppress(SystemExit):  # how uvicorn ends a start that failed; the reason is in the app
-        server.run(sockets=[listener])
+    try:
+        with listener, contextlib.suppress(SystemExit):  # how uvicorn ends a start that failed; the app knows why
+            server.run(sockets=[listener])
+    finally:
+        close_log()
     if isinstance(app.start_error, StartRefused | RegistryInvalid):
         raise app.start_error
     if app.start_error is not None:
@@ -85,15 +91,27 @@ class _Server(uvicorn.Server):
         services = self._app.services
         assert services is not None
         self._app.begin_draining()
-        self._log.info("stopping", signal=why, in_flight=len(services.dispatcher.in_flight))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(services.settings.shutdown_grace_s):
-                await services.dispatcher.until_idle()
-        services.dispatcher.abort_all("The gateway is shutting down and the answer was not finished in time.")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ABORT_WAIT_S):
-                await services.dispatcher.until_idle()
-        self.should_exit = True
+        try:
+            self._log.info("stopping", signal=why, in_flight=len(services.dispatcher.in_flight))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(services.settings.shutdown_grace_s):
+                    await services.dispatcher.until_idle()
+            services.dispatcher.abort_all("The gateway is shutting down and the answer was not finished in time.")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_WAIT_S):
+                    await services.dispatcher.until_idle()
+        except Exception:  # noqa: BLE001 - whatever goes wrong with the calls, the process ends and keeps its records
+            services.telemetry.count_background_failure("drain")
+            self._log.exception("the calls in flight could not be ended in order")
+        finally:
+            self.should_exit = True
+
+
+def _raise_file_limit() -> None:
+    """Use all the file descriptors that the system allows; many shells start with fewer than SIMSA_MAX_CONNECTIONS."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems name a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _calm_garbage_collector() -> None:

@@ -38,6 +38,24 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         20 * 1024 * 1024, gt=0, description="Largest request body in bytes; a larger one gets 413."
     )
+    client_head_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds a client has for a request's head; then it gets 408."
+    )
+    client_body_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds a client has for a request's body after its head; then it gets 408."
+    )
+    client_read_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds a client may leave an answer unread that waits for it; then it is cut off."
+    )
+    max_connections: int = Field(
+        4096,
+        gt=0,
+        description="Clients' connections at a time, far above what engines can serve; further ones get 503.",
+    )
+    allow_remote_media: bool = Field(
+        False,
+        description="Let engines fetch the image, audio and video addresses that clients name; else only data: URLs.",
+    )
     off_loop_body_bytes: int = Field(
         256 * 1024, gt=0, description="Bodies over this many bytes are parsed off the event loop."
     )

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 
 from gateway.domain.records import Call
-from gateway.log import call_logger
+from gateway.log import call_logger, log_stream
 from gateway.series import Distribution, Distributions, Number, Numbers
 
 OTHER = "_other"
@@ -159,6 +159,16 @@ class Telemetry:
         self.recorder_failing = Gauge(
             "simsa_recorder_failing", "1 while the part cannot be written.", ["part"], registry=registry
         )
+        self._background_failures = Numbers(
+            CounterMetricFamily,
+            "simsa_background_failures",
+            "Unexpected failures of work in the background; it was begun anew each time.",
+            ("work",),
+            registry,
+        )
+        self._log_lines_lost = Numbers(
+            CounterMetricFamily, "simsa_log_lines_lost", "Log lines that could not be written.", (), registry
+        ).at()
         self._models: dict[str, _ModelSeries] = {}
         self._log = structlog.get_logger("simsa")
 
@@ -231,12 +241,16 @@ class Telemetry:
         """Count a request to one of our own routes."""
         self.requests.at(OTHER, endpoint, status_class(status)).value += 1
 
+    def count_background_failure(self, work: str) -> None:
+        self._background_failures.at(work).value += 1
+
     def forget_replica(self, model: str, replica: str) -> None:
         """Drop the series of a replica that is gone from the registry."""
         if (model, replica) in self.replica_up._metrics:
             self.replica_up.remove(model, replica)
 
     def render(self) -> bytes:
+        self._log_lines_lost.value = log_stream().lost
         return generate_latest(self.registry)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -48,11 +48,19 @@ def parse_origin(url: str) -> Origin:
     )
 
 
+def request_head(origin: Origin, method: bytes, path: bytes, headers: Headers) -> bytes:
+    """The head of a request but for its length and its end; further header lines may be put behind it."""
+    first = b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n"
+    return first % (method, origin.prefix, path, origin.authority) + b"".join(b"%b: %b\r\n" % pair for pair in headers)
+
+
 class Upstream:
     """Connections to all engines, kept alive and reused, most recently used first."""
 
-    def __init__(self, *, idle_connections: int) -> None:
+    def __init__(self, *, idle_connections: int, now: Callable[[], float]) -> None:
+        """`now`: the monotonic clock that dates what arrives."""
         self._idle_connections = idle_connections
+        self._now = now
         self._idle: dict[Origin, deque[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -60,35 +68,26 @@ class Upstream:
         self,
         origin: Origin,
         *,
-        method: bytes,
-        path: bytes,
-        headers: Headers,
-        body: bytes,
+        head: bytes,
+        body: bytes | None,
         connect_s: float,
         due: float,
         due_what: str,
     ) -> Reply:
-        """Send a request and return its reply once the headers are there.
+        """Send a request and return its reply once the headers are there. `head` is that of `request_head`.
 
         Raises UpstreamUnreachable when the engine gave no answer at all, UpstreamTimeout when `due` passed first.
-        A kept-alive connection that turns out to be closed is replaced once.
+        An engine that closes a kept-alive connection just then is asked once more, over a new one; the other kept
+        connections are then given up too, so an engine that dies of a request gets it twice at most.
         """
-        request = _encode(origin, method, path, headers, body)
-        while True:
-            connection = self._take_idle(origin) or await self._connect(origin, connect_s)
-            was_reused = connection.is_reused
-            reply = connection.send(request, due, due_what)
+        request = head + b"\r\n" if body is None else b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
+        kept = self._take_idle(origin)
+        if kept is not None:
             try:
-                await reply.started()
+                return await _exchange(kept, request, due, due_what)
             except UpstreamUnreachable:
-                reply.release()
-                if not was_reused:
-                    raise
-            except BaseException:
-                reply.release()
-                raise
-            else:
-                return reply
+                self.forget(origin)
+        return await _exchange(await self._connect(origin, connect_s), request, due, due_what)
 
     async def fetch(
         self,
@@ -103,10 +102,8 @@ class Upstream:
         due = asyncio.get_running_loop().time() + timeout_s
         reply = await self.open(
             origin,
-            method=b"GET",
-            path=path,
-            headers=headers,
-            body=b"",
+            head=request_head(origin, b"GET", path, headers),
+            body=None,
             connect_s=timeout_s,
             due=due,
             due_what=f"no answer within {timeout_s} s",
@@ -145,7 +142,7 @@ class Upstream:
         try:
             async with asyncio.timeout(connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, keep), origin.host, origin.port, ssl=self._tls_for(origin)
+                    lambda: Connection(loop, self._now, keep), origin.host, origin.port, ssl=self._tls_for(origin)
                 )
         except TimeoutError as error:
             raise UpstreamUnreachable(f"no connection to the engine within {connect_s} s") from error
@@ -161,13 +158,12 @@ class Upstream:
         return self._tls
 
 
-def _encode(origin: Origin, method: bytes, path: bytes, headers: Headers, body: bytes) -> bytes:
-    """The whole request in one piece: one write is cheaper than gathering, also for large bodies."""
-    parts = [
-        b"%b %b%b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n"
-        % (method, origin.prefix, path, origin.authority)
-    ]
-    parts += [b"%b: %b\r\n" % header for header in headers]
-    parts.append(b"content-length: %d\r\n\r\n" % len(body) if body or method != b"GET" else b"\r\n")
-    parts.append(body)
-    return b"".join(parts)
+async def _exchange(connection: Connection, request: bytes, due: float, due_what: str) -> Reply:
+    """Send and wait for the head of the answer."""
+    reply = connection.send(request, due, due_what)
+    try:
+        await reply.started()
+    except BaseException:
+        reply.release()
+        raise
+    return reply

@@ -15,7 +15,7 @@ import uvicorn
 from gateway.api.deps import Services
 from gateway.app import GatewayApp, create_app
 from gateway.domain.records import Call, CallOpened
-from gateway.downstream import ClientProtocol
+from gateway.downstream import client_protocol
 from gateway.settings import Settings
 
 START_LIMIT_S = 15.0
@@ -82,8 +82,10 @@ async def running_gateway(
     registry_path.write_text(registry_text(models, **(sections or {})))
     chosen = {"registry": registry_path, "data_dir": directory / "data", "health_interval_s": 0.05}
     chosen |= {"registry_poll_s": 0.02, "recorder_flush_s": 0.01, "log_level": "ERROR", "admin_key": None}
-    app = create_app(Settings(**{**chosen, **settings}))
-    config = uvicorn.Config(app, port=0, http=ClientProtocol, ws="none", lifespan="on", log_config=None)
+    chosen_settings = Settings(**{**chosen, **settings})
+    app = create_app(chosen_settings)
+    http = client_protocol(chosen_settings)
+    config = uvicorn.Config(app, port=0, http=http, ws="none", lifespan="on", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

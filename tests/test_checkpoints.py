@@ -22,7 +22,7 @@ from gateway.checkpoints import (
 )
 from gateway.domain.records import Model, ModelShape, Serving, ServingKind, Weights
 from gateway.errors import StartRefused
-from gateway.fleet import STAND_IN_PREFIX
+from gateway.provenance import STAND_IN_PREFIX
 
 ARCHITECTURES = [
     "Exaone4ForCausalLM",

@@ -57,6 +57,12 @@ def test_each_obstacle_makes_timings_incomparable_and_is_named(changes: dict[str
     assert words in judgement.reason
 
 
+def test_simulated_hosts_are_never_called_hosts() -> None:
+    simulated = [finished(model, provenance=Provenance.SIMULATED) for model in "ab"]
+    assert "separate simulated hosts" in judge_timing(simulated).reason
+    assert "separate hosts" in judge_timing([finished("a"), finished("b")]).reason
+
+
 def test_one_host_one_after_the_other_is_comparable() -> None:
     judgement = judge_timing([finished("a"), finished("b", host="host-a", span_s=(1.0, 2.0))])
     assert judgement.comparable

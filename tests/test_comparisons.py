@@ -283,7 +283,7 @@ async def test_separate_hosts_are_comparable_and_name_the_fastest(tmp_path: Path
         gate.set()
         whole = parsed((await it.client.rest()).split(b"\n\n")[-2])[1]
         assert whole["timing_comparable"] is True
-        assert "separate hosts" in whole["timing_reason"]
+        assert "separate simulated hosts" in whole["timing_reason"]
         fastest = whole["summary"]["fastest_first_token"]
         assert fastest == {"model": "b", "ttft_s": whole["sides"][1]["timing"]["ttft_s"], "reason": None}
         assert "simulated" in whole["summary"]["provenance"]["reason"]
@@ -335,6 +335,34 @@ async def test_different_provenance_is_not_comparable(tmp_path: Path) -> None:
 
 async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
+        services, text = it.gateway.services, "나" * 5000
+        it.a.script(CHAT, Reply.stream(*[chat_chunk(text)] * 60, END, DONE))
+        comparisons = Comparisons(
+            dispatcher=services.dispatcher,
+            store=services.store,
+            settings=services.settings,
+            now=services.now,
+            events_ahead=1,
+        )
+        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
+        events = comparisons.run(question, "request-1")
+        assert (await anext(events)).name == "side.started"
+        await it.gateway.until(lambda: any(call.was_held_back for call in services.dispatcher.in_flight))
+        whole = [event async for event in events][-1].data
+        assert whole["timing_comparable"] is False
+        assert "a had to wait for a slow reader" in whole["timing_reason"]
+        assert whole["sides"][0]["output"]["content"] == text * 60, "nothing is lost"
+        timing = whole["sides"][0]["timing"]
+        assert timing["ttft_s"] is not None
+        assert (timing["tpot_s"], timing["e2e_s"]) == (None, None)
+
+
+def tokens_seen(it: Bench) -> int:
+    return sum(call.token_events for call in it.gateway.services.dispatcher.in_flight)
+
+
+async def test_reader_that_is_late_costs_the_replica_no_time(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
         services, more, end = it.gateway.services, asyncio.Event(), asyncio.Event()
         it.a.script(CHAT, Reply.stream(chat_chunk("하나 "), more, chat_chunk("둘"), end, END, DONE))
         comparisons = Comparisons(
@@ -347,18 +375,15 @@ async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path
         question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
         events = comparisons.run(question, "request-1")
         assert (await anext(events)).name == "side.started"
-        await it.gateway.until(lambda: tokens_seen(it) == 1)
-        more.set()
-        await it.gateway.until(lambda: tokens_seen(it) == 2)
-        end.set()
+        (replica,) = services.fleet.states_of("a")
+        for gate, tokens in ((more, 1), (end, 2)):
+            await it.gateway.until(lambda tokens=tokens: tokens_seen(it) == tokens)
+            assert replica.in_flight == 1
+            gate.set()
+        await it.gateway.until(lambda: replica.in_flight == 0)
+        assert services.dispatcher.in_flight, "the call itself still waits for its reader"
         whole = [event async for event in events][-1].data
-        assert whole["timing_comparable"] is False
-        assert "a had to wait for a slow reader" in whole["timing_reason"]
-        assert whole["sides"][0]["output"]["content"] == "하나 둘", "nothing is lost"
-
-
-def tokens_seen(it: Bench) -> int:
-    return sum(call.token_events for call in it.gateway.services.dispatcher.in_flight)
+        assert whole["timing_comparable"] is True
 
 
 GPU_PRICE = {

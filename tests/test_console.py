@@ -260,7 +260,7 @@ def test_what_a_failed_side_lacks_is_unknown_and_says_why() -> None:
         ({"cost": {"amount": None, "basis": "unknown", "reason": "no price"}}, "Cost basis", "no price"),
         ({"cost": None}, "Cost", "no price is known for this call"),
         ({"feasibility": None}, "One GPU (predicted)", "no verdict was given"),
-        ({"provenance": "unknown"}, "Provenance", "the engine did not say what it serves"),
+        ({"provenance": "unknown"}, "Provenance", "nothing proves what stands behind the engine"),
     ],
 )
 def test_unknown_says_unknown_and_why(changes: Mapping[str, Any], label: str, why: str) -> None:

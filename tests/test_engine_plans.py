@@ -9,7 +9,7 @@ import pytest
 
 from gateway.engine_plans import FIRST_CHOICE, FIRST_CHOICE_LOCAL_GPU, Plans, plan_engines
 from gateway.errors import StartRefused
-from gateway.fleet import STAND_IN_PREFIX
+from gateway.provenance import STAND_IN_PREFIX
 from gateway.registry import derive_registry, load_registry, parse_registry
 from gateway.settings import Settings
 

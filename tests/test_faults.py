@@ -224,7 +224,7 @@ async def test_slow_reader_is_not_told_that_the_engine_was_idle(tmp_path: Path) 
 async def test_half_a_request_and_then_nothing_leaves_no_trace(tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
         await gateway.until_live("m")
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\ncontent-length: 1000\r\n\r\n".encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n".encode()
         for part in (b"POST", head[:-2], head, head + b'{"model": "m", '):
             for leave in (RawClient.leave, RawClient.reset):
                 async with RawClient(gateway.url) as client:
@@ -239,7 +239,7 @@ async def test_request_that_comes_a_byte_at_a_time_is_served_and_stops_nobody(tm
     async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
         await gateway.until_live("m")
         body = json.dumps(ASK).encode()
-        request = f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        request = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
         async with RawClient(gateway.url) as slow:
             for position in range(len(request)):
                 await slow.send_raw(request[position : position + 1])
@@ -271,9 +271,9 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
         requests = b""
         for user in ("first", "second", "third"):
             body = json.dumps({**STREAM, "user": user}).encode()
-            requests += f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+            requests += f"POST {CHAT} HTTP/1.1\r\nhost: [::1]\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
         async with RawClient(gateway.url) as client:
-            await client.send_raw(requests + b"GET /health HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n")
+            await client.send_raw(requests + b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
             answers = await all_bytes(client)
         at = [answers.index(word) for word in (b'"first"', b'"second"', b'"third"', b'{"status":"ok"}')]
         assert at == sorted(at)
@@ -324,8 +324,8 @@ async def test_head_and_options_are_answered_and_the_connection_goes_on(tmp_path
         answer = await client.request("OPTIONS", path)
         assert answer.status in (404, 405)
         assert answer.json()["error"]["code"] in ("method_not_allowed", "route_not_found")
-        ends = b"GET /health HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n"
-        await client.send_raw(f"HEAD {path} HTTP/1.1\r\nhost: gate\r\n\r\n".encode() + ends)
+        ends = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        await client.send_raw(f"HEAD {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode() + ends)
         head, _, rest = (await all_bytes(client)).partition(b"\r\n\r\n")
         assert head.split()[1] in (b"404", b"405")
         assert rest.startswith(b"HTTP/1.1 200 OK"), "an answer to HEAD has no body"
@@ -386,7 +386,7 @@ async def test_hostile_header_is_never_our_error_and_stops_nobody(tmp_path: Path
         await gateway.until_live("m")
         async with RawClient(gateway.url) as hostile:
             with suppress(ConnectionError):  # being cut off is an answer too
-                await hostile.send_raw(f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\n".encode() + head + b"\r\n\r\n")
+                await hostile.send_raw(f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n".encode() + head + b"\r\n\r\n")
                 assert 400 <= (await hostile.head()).status < 500
         async with RawClient(gateway.url, key="right") as client:
             assert (await client.request("POST", CHAT, body=ASK)).status == 200
@@ -416,7 +416,7 @@ async def test_others_are_served_while_a_large_body_comes_in(tmp_path: Path) -> 
         await gateway.until_live("m")
         engine.script(CHAT, Reply.stream(chat_chunk("a"), gate, END), lambda request: engine.usual(request))
         body = json.dumps({**ASK, "image": "A" * 10_000_000}).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: gate\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as large:
             await streaming.start("POST", CHAT, body=STREAM)
             await large.send_raw(head + body[:-1])

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import signal
 import socket
 import sqlite3
-from collections.abc import Iterator
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import RawClient, Truncated
 from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
-from gateways import entry, registry_text, running_gateway
-from processes_under_test import gateway_process, processes_of, run_simsa, stored_calls
+from gateways import Entry, entry, registry_text, running_gateway
+from processes_under_test import (
+    LIMIT_S,
+    SIMSA,
+    clean_environment,
+    gateway_process,
+    processes_of,
+    run_simsa,
+    stored_calls,
+)
 
 from gateway.store import Store
 
@@ -191,6 +203,119 @@ async def test_sigterm_is_obeyed_though_a_client_reads_nothing(tmp_path: Path) -
             assert await gateway.ended() == 0
     (call,) = stored_calls(gateway.data_dir)
     assert (call["status"], call["error_code"]) == ("error", "draining")
+
+
+# --- a log that cannot be written ---------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def gateway_logging_to(
+    stderr: int | None, directory: Path, models: Sequence[Entry]
+) -> AsyncIterator[tuple[str, Process]]:
+    """`simsa serve`, ready, with this file or pipe as standard error, None to have it closed. Address and process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    closing_it = ("sh", "-c", 'exec "$@" 2>&-', "sh") if stderr is None else ()
+    process = await asyncio.create_subprocess_exec(
+        *(*closing_it, *SIMSA, "serve"),
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=stderr,
+        env=clean_environment(
+            registry=registry_in(directory, *models), data_dir=directory / "data", port=port, health_interval_s=0.05
+        ),
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while not await is_ready(url):  # nothing announces it: the log is what fails
+                assert process.returncode is None
+                await asyncio.sleep(0.01)
+        yield url, process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def is_ready(url: str) -> bool:
+    try:
+        async with RawClient(url) as client:
+            return (await client.request("GET", "/ready")).status == 200
+    except ConnectionRefusedError:
+        return False
+
+
+async def lost_lines_where_calls_and_the_stop_go_well(stderr: int | None, directory: Path) -> int:
+    """Whole and streamed calls, one of them in flight at SIGTERM, with this standard error; the lines lost by then."""
+    gate = asyncio.Event()
+    last = (chat_chunk("b"), chat_chunk(finish_reason="stop"))
+    async with (
+        ScriptedEngine() as engine,
+        gateway_logging_to(stderr, directory, [entry("m", engine.url)]) as (url, process),
+        RawClient(url) as client,
+        RawClient(url) as streaming,
+    ):
+        for _ in range(20):
+            whole = await client.request("POST", CHAT, body=ASK)
+            assert (whole.status, whole.json()["choices"][0]["finish_reason"]) == (200, "stop")
+            streamed = await client.request("POST", CHAT, body=STREAM)
+            assert (streamed.status, streamed.body.endswith(DONE), errors_in(streamed.body)) == (200, True, [])
+        assert (await client.request("POST", CHAT, body={**ASK, "model": "none"})).status == 404
+        engine.script(CHAT, Reply.stream(chat_chunk("a"), gate, *last, usage_chunk(5, 2), DONE))
+        await streaming.start("POST", CHAT, body=STREAM)
+        assert await streaming.next_event() == chat_chunk("a")
+        metrics = (await client.request("GET", "/metrics")).body.decode()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(LIMIT_S):
+            while await is_ready(url):
+                await asyncio.sleep(0.01)
+        gate.set()
+        assert await streaming.rest() == b"".join((*last, DONE))
+        async with asyncio.timeout(LIMIT_S):
+            assert await process.wait() == 0
+    assert [row["status"] for row in stored_calls(directory / "data")] == ["ok"] * 41
+    assert "simsa_background_failures_total{" not in metrics
+    (lost,) = re.findall(r"^simsa_log_lines_lost_total (\S+)$", metrics, re.M)
+    return int(float(lost))
+
+
+LINES_OF_IT = 42
+"""At least: it listens, forty calls, a refusal."""
+
+
+async def test_log_on_a_full_disk_costs_only_lines(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        assert await lost_lines_where_calls_and_the_stop_go_well(full.fileno(), tmp_path) >= LINES_OF_IT
+
+
+async def test_log_whose_reader_died_costs_only_lines(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with closing(os.fdopen(write_end, "wb")):
+        assert await lost_lines_where_calls_and_the_stop_go_well(write_end, tmp_path) >= LINES_OF_IT
+
+
+async def test_log_that_was_closed_before_the_start_costs_only_lines(tmp_path: Path) -> None:
+    assert await lost_lines_where_calls_and_the_stop_go_well(None, tmp_path) >= LINES_OF_IT
+
+
+async def test_log_whose_reader_does_not_read_stops_nobody(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    while fill(write_end):
+        continue
+    os.set_blocking(write_end, True)
+    with closing(os.fdopen(write_end, "wb")), closing(os.fdopen(read_end, "rb")):
+        assert await lost_lines_where_calls_and_the_stop_go_well(write_end, tmp_path) == 0
+
+
+def fill(pipe: int) -> int:
+    """Bytes that still went in."""
+    try:
+        return os.write(pipe, bytes(4096))
+    except BlockingIOError:
+        return 0
 
 
 # --- kill -9 ------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -496,3 +497,59 @@ async def test_what_neither_spool_nor_database_took_is_counted_as_lost(tmp_path:
     assert recorder.stats().lost == 1
     await store.close()
     other.close()
+
+
+# --- its own work fails in a way that nobody foresaw --------------------------------------------------------
+
+
+@contextmanager
+def log_that_raises() -> Iterator[None]:
+    """Every log line raises where it is told."""
+
+    def refuse(*_: object) -> str:
+        raise OSError(28, os.strerror(28))
+
+    before = structlog.get_config()
+    structlog.configure(processors=[refuse])
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+async def test_writing_begins_anew_after_an_unexpected_failure_and_loses_nothing(tmp_path: Path) -> None:
+    store = await Store.open(url_of(tmp_path), busy_timeout_s=0.05)
+    failures: list[str] = []
+    recorder = Recorder(tmp_path / "spool", store, quick(recorder_batch=2), count_failure=failures.append)
+    await recorder.start()
+    put_full_devices(tmp_path, 2)
+    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with log_that_raises():
+        for number in (1, 2, 3):
+            recorder.opened(opened(number))
+        await asyncio.sleep(0)
+        for number in (1, 2):
+            recorder.closed(ended(number))
+        await until(lambda: failures == ["recorder"])
+        assert recorder.stats().queued == 3
+        assert recorder.accepting
+        recorder.closed(ended(3))
+        other.execute("ROLLBACK")
+        other.close()
+        assert await recorder.drain(20)
+    assert await store.list_calls() == [ended(3), ended(2), ended(1)]
+    await recorder.stop()
+    await store.close()
+    assert recorder.stats().lost == 0
+    assert segments(tmp_path) == []
+
+
+async def test_start_goes_on_though_what_an_earlier_process_left_makes_it_stumble(tmp_path: Path) -> None:
+    leave_spool(tmp_path, ended(1), tail=b"torn", number=1)
+    leave_spool(tmp_path, ended(2), number=2)
+    with log_that_raises():
+        async with recording(tmp_path) as (recorder, store):
+            recorder.closed(ended(3))
+            assert await recorder.drain(20)
+            assert await store.list_calls() == [ended(3), ended(2), ended(1)]

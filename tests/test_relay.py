@@ -208,7 +208,10 @@ async def test_engines_own_error_event_passes_and_its_done_does_not(tmp_path: Pa
         assert answer.body == chat_chunk("a") + error_event("boom")
         call = await gateway.call()
         assert call.status is CallStatus.TRUNCATED
-        assert "boom" in (call.error_message or "")
+        assert (
+            call.error_message
+            == "The answer was cut: the engine reported an error mid-stream (InternalServerError, 500)."
+        )
 
 
 async def test_dead_replica_is_passed_over_before_the_first_byte(tmp_path: Path) -> None:
@@ -241,6 +244,74 @@ async def test_failing_replica_is_replaced_before_the_first_byte(tmp_path: Path,
         calls = await gateway.calls(8)
         assert {call.attempts for call in calls} <= {1, 2}
         assert len(bad.requests_to(CHAT)) == sum(call.attempts == 2 for call in calls)
+
+
+async def test_engine_that_dies_after_its_head_is_replaced_while_the_client_has_had_nothing(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as bad,
+        ScriptedEngine() as good,
+        running_gateway(tmp_path, [entry("m", bad.url, good.url)], health_interval_s=60) as gateway,
+    ):
+        await gateway.until_live("m", replicas=2)
+        bad.script(CHAT, Reply.stream(CLOSE))
+        async with RawClient(gateway.url) as client:
+            for _ in range(8):
+                answer = await client.request("POST", CHAT, body=STREAM)
+                assert (answer.status, answer.body.endswith(DONE)) == (200, True)
+        calls = await gateway.calls(8)
+        assert {call.status for call in calls} == {CallStatus.OK}
+        assert sum(call.attempts for call in calls) == 8 + len(bad.requests_to(CHAT))
+
+
+async def test_engine_that_closes_without_an_answer_gets_a_request_twice_at_most(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], health_interval_s=60) as gateway,
+    ):
+        await gateway.until_live("m")
+        gate = asyncio.Event()
+        engine.script(CHAT, Reply.json({"choices": [{"finish_reason": "stop"}]}).gated(gate))
+        async with RawClient(gateway.url) as one, RawClient(gateway.url) as two, RawClient(gateway.url) as three:
+            clients = [one, two, three]
+            for client in clients:
+                await client.send("POST", CHAT, body=ASK)
+            await engine.received(CHAT, 3)
+            gate.set()
+            assert [(await client.head()).status for client in clients] == [200] * 3
+            engine.script(CHAT, Reply.raw(CLOSE))
+            assert (await one.request("POST", CHAT, body=ASK)).status == 502
+        assert len(engine.requests_to(CHAT)) == 3 + 2
+
+
+async def test_neither_a_slow_upload_nor_a_failed_attempt_counts_as_the_gateways_time(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as one,
+        ScriptedEngine() as other,
+        running_gateway(tmp_path, [entry("m", one.url, other.url)]) as gateway,
+    ):
+        await gateway.until_live("m", replicas=2)
+        leap_s, gate = [0.0], asyncio.Event()
+        gateway.services.dispatcher.now = lambda: time.perf_counter() + leap_s[0]
+        busy = Reply.json({"error": {"message": "no"}}, status=503).gated(gate)
+        fine = Reply.json({"choices": [{"finish_reason": "stop"}]})
+        replies = iter([busy, fine])
+        for engine in (one, other):
+            engine.script(CHAT, lambda _request: next(replies))
+        body = json.dumps(ASK).encode()
+        async with RawClient(gateway.url) as client:
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
+            await client.send_raw(f"{head}content-length: {len(body)}\r\n\r\n".encode())
+            assert b"100 Continue" in await client._reader.readuntil(b"\r\n\r\n")
+            leap_s[0] = 100.0
+            await client.send_raw(body)
+            await gateway.until(lambda: one.requests_to(CHAT) + other.requests_to(CHAT))
+            leap_s[0] = 300.0
+            gate.set()
+            status = (await client.head()).status
+        call = await gateway.call()
+        assert (status, call.attempts) == (200, 2)
+        assert call.timing.overhead_s is not None
+        assert call.timing.overhead_s < 100
 
 
 async def test_engine_shutting_down_is_passed_over(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from clients import RawClient
+from engines import ScriptedEngine
+from gateways import entry, running_gateway
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +79,137 @@ def test_numbers_keep_their_spelling() -> None:
         b'{"model":"b","temperature":1.50,"seed":12345678901234567890123,"stream":true,'
         b'"stream_options":{"include_usage":true}}'
     )
+
+
+# --- media that an engine would fetch -----------------------------------------------------------------------
+
+REMOTE = st.sampled_from(
+    ["http://10.0.0.1/", "https://node-7/metrics", "file:///etc/passwd", "HTTP://x", "ftp://x", "//x", "/etc/x.png", ""]
+)
+INLINE = st.text(alphabet="AZaz09+/=", max_size=20).map("data:image/png;base64,{}".format)
+FIELD = st.sampled_from(["image_url", "video_url", "audio_url", "url", "anything_url"])
+SHAPES = st.sampled_from(["text", "object", "list"])
+PLAIN_PART = st.fixed_dictionaries(
+    {"type": st.just("text"), "text": st.text(max_size=12) | st.just('see "image_url": http://x')}
+)
+
+
+def media_part(field: str, address: str, shape: str) -> dict[str, Any]:
+    value: Any = {"text": address, "object": {"url": address, "detail": "auto"}, "list": [{"url": address}]}[shape]
+    return {"type": field, field: value}
+
+
+def hidden(value: Any, chance: float, random: Random) -> str:
+    """The value as JSON that writes each character of its texts as an escape with that chance."""
+    match value:
+        case dict():
+            members = (f"{hidden(k, chance, random)}: {hidden(v, chance, random)}" for k, v in value.items())
+            return "{" + ", ".join(members) + "}"
+        case list():
+            return "[" + ",".join(hidden(inner, chance, random) for inner in value) + "]"
+        case str():
+            return '"' + "".join(_escaped(c) if random.random() < chance else json.dumps(c)[1:-1] for c in value) + '"'
+        case _:
+            return json.dumps(value)
+
+
+def _escaped(character: str) -> str:
+    pairs = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{pairs[at : at + 4]}" for at in range(0, len(pairs), 4))
+
+
+@st.composite
+def conversations(draw: st.DrawFn, addresses: st.SearchStrategy[str]) -> tuple[bytes, str]:
+    """A request that names media once, however it is written, and where it does."""
+    field = draw(FIELD)
+    parts: list[dict[str, Any]] = list(draw(st.lists(PLAIN_PART, max_size=2)))
+    parts.insert(place := draw(st.integers(0, len(parts))), media_part(field, draw(addresses), draw(SHAPES)))
+    where = f".content[{place}].{field}"
+    if draw(st.booleans()):
+        parts, where = [{"type": "tool_result", "content": parts}], f".content[0]{where}"
+    messages: list[Any] = [
+        {"role": "system", "content": draw(st.text(max_size=8))} for _ in range(draw(st.integers(0, 2)))
+    ]
+    messages.append({"role": "user", "content": parts})
+    where = f"messages[{len(messages) - 1}]{where}"
+    chance, random = draw(st.sampled_from([0, 0.1, 1])), draw(st.randoms(use_true_random=False))
+    return hidden({"model": "m", "messages": messages, "n": 1}, chance, random).encode(), where
+
+
+@given(conversations(REMOTE))
+def test_address_in_a_message_is_found_however_it_is_written(request_at: tuple[bytes, str]) -> None:
+    raw, where = request_at
+    with pytest.raises(InvalidRequest, match="data: URL") as caught:
+        read_request(raw)
+    assert (caught.value.param, caught.value.code) == (where, "remote_url_not_allowed")
+    assert read_request(raw, allow_remote_media=True).raw == raw
+
+
+@given(conversations(INLINE))
+def test_media_that_come_as_data_pass_untouched(request_at: tuple[bytes, str]) -> None:
+    raw, _ = request_at
+    assert read_request(raw).for_engine("m") == raw
+
+
+@pytest.mark.parametrize(
+    ("part", "is_refused"),
+    [
+        ({"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}, False),
+        ({"type": "input_audio", "input_audio": {"data": "data:audio/wav;base64,UklGRg==", "format": "wav"}}, False),
+        ({"type": "input_audio", "input_audio": {"data": "http://10.0.0.1/a.wav", "format": "wav"}}, True),
+        ({"type": "text", "text": "x", "image_url": None}, False),
+        ({"image_url": "http://10.0.0.1/"}, True),
+        ({"type": "text", "text": "x", "image_url": {"url": "http://10.0.0.1/"}}, True),
+        ({"type": "image_url", "image_url": {"url": 7}}, False),
+        ({"type": "image_url", "image_url": [["http://10.0.0.1/"]]}, True),
+        ({"type": "text", "text": '{"image_url": "http://10.0.0.1/"}'}, False),
+    ],
+)
+def test_only_what_an_engine_may_fetch_is_refused(part: dict[str, Any], is_refused: bool) -> None:
+    raw = written([("model", "m"), ("messages", [{"role": "user", "content": [part]}])], (",", ":"), ascii_only=True)
+    if is_refused:
+        with pytest.raises(InvalidRequest, match=r"messages\[0\]\.content\[0\]\.(image_url|input_audio)"):
+            read_request(raw)
+    else:
+        assert read_request(raw).raw == raw
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        b'[{"content":[{"image_url":' + b'{"url":' * 900 + b'"http://x"' + b"}" * 900 + b"}]}]",
+        b'[{"content":' * 400 + b'[{"image_url":"http://x"}]' + b"}]" * 400,
+        b'[{"content":[{"image_url":"\\ud800"}]}]',
+        b'[{"seed":1e999,"content":[{"image_url":"http://x"}]}]',
+        b'{"content":{"image_url":"http://x"}}',
+        b'[[{"image_url":"http://x"}],7,null,"url"]',
+        b'[{"content":"url"},{"content":null},{"content":7},{"content":[7,null,"url",[]]}]',
+    ],
+    ids=["deep address", "deep parts", "half a pair", "number", "no list", "no messages", "no parts"],
+)
+def test_messages_of_any_shape_are_refused_or_left_to_the_engine(messages: bytes) -> None:
+    raw = b'{"model":"m","messages":' + messages + b"}"
+    with suppress(InvalidRequest):
+        assert read_request(raw).raw == raw
+
+
+async def test_engine_is_never_asked_to_fetch_what_a_client_names(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": [media_part("image_url", "http://10.0.0.1/", "object")]}]
+    chat: dict[str, Any] = {"model": "m", "messages": messages}
+    comparison = {"models": ["m", "k"], "messages": messages}
+    for allowed, status in ((False, 400), (True, 200)):
+        async with (
+            ScriptedEngine(["m", "k"]) as engine,
+            running_gateway(
+                tmp_path / str(allowed), [entry("m", engine.url), entry("k", engine.url)], allow_remote_media=allowed
+            ) as gateway,
+            RawClient(gateway.url) as client,
+        ):
+            await gateway.until_live("m", "k")
+            for path, body in (("/v1/chat/completions", chat), ("/api/comparisons", comparison)):
+                answer = await client.request("POST", path, body=body)
+                assert answer.status == status
+                if not allowed:
+                    assert answer.json()["error"]["code"] == "remote_url_not_allowed"
+                    assert answer.json()["error"]["param"] == "messages[0].content[0].image_url"
+            assert len(engine.requests_to("/v1/chat/completions")) == (3 if allowed else 0)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.deps import Gateway, Services
-from gateway.errors import AuthenticationFailed
+from gateway.errors import SimsaError
 
 router = APIRouter(tags=["operations"])
 
@@ -61,6 +61,6 @@ def observe_recorder(services: Services) -> None:
 def _may_see_detail(request: Request, services: Services) -> bool:
     try:
         services.access.check(request.scope["headers"])
-    except AuthenticationFailed:
+    except SimsaError:
         return False
     return True

@@ -43,6 +43,10 @@ class ComparisonParams(Asked):
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: int = Field(512, ge=1, le=10_000_000, description="Longest answer in tokens.")
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Shortest answer in tokens (vLLM).")
+    ignore_eos: bool | None = Field(
+        None, description="Go on to `max_tokens` whatever the model says, so that speeds are of equal lengths (vLLM)."
+    )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
     presence_penalty: Penalty | None = None

@@ -34,7 +34,7 @@ class Finished:
     attempts: int = 1
     """Replicas tried."""
     was_held_back: bool = False
-    """Its answer had to wait for a slow reader, which lengthens its figures."""
+    """Its engine had to wait for a slow reader, which lengthens its figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ def judge_timing(sides: Sequence[Finished]) -> Judgement:
     obstacles += [f"{side.model} had to wait for a slow reader" for side in sides if side.was_held_back]
     if obstacles:
         return Judgement(comparable=False, reason="; ".join(obstacles))
-    how = "asked at the same time on separate hosts" if _any_overlap(sides) else "asked one after the other"
+    hosts = "simulated hosts" if all(side.provenance is Provenance.SIMULATED for side in sides) else "hosts"
+    how = f"asked at the same time on separate {hosts}" if _any_overlap(sides) else "asked one after the other"
     unknown = [side.model for side in sides if side.usage.cached_tokens is None]
     note = f"; equal caches are assumed, {_listed(unknown)} did not report cached tokens" if unknown else ""
     return Judgement(comparable=True, reason=how + note)

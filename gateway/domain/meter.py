@@ -23,6 +23,7 @@ _CHAT_REASONING = re.compile(rb'[{,\s]"reasoning(?:_content)?"\s*:\s*"[^"]')
 _TEXT_OUTPUT = re.compile(rb'[{,\s]"text"\s*:\s*"[^"]')
 _NOTABLE = re.compile(rb'[{,\s]"(?:usage"\s*:\s*\{|finish_reason"\s*:\s*"|error"\s*:)')
 _CHOICES = b'"choices"'
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z_]{0,39}|\d{3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Failure:
 
     message: str
     told: bool
-    """True when the engine's own error event was already forwarded to the client."""
+    """True when the engine's own error event, whose words may quote the prompt, was forwarded to the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,11 @@ class Meter:
             return Usage(completion_tokens=self.token_events, source="counted")
         return Usage()
 
-    def timing(self, *, accepted_s: float, queue_s: float, overhead_s: float) -> Timing:
-        """Spans since `accepted_s`, by the definitions of docs/measurement.md."""
+    def timing(self, *, accepted_s: float, queue_s: float, overhead_s: float, was_held_back: bool = False) -> Timing:
+        """Spans since `accepted_s`, by the definitions of docs/measurement.md.
+
+        Where the engine `was_held_back` by a client that did not read, what depends on its last token is unknown.
+        """
         first, last = self._first_s, self._last_s
         if first is None or last is None:
             return Timing(queue_s=queue_s, overhead_s=overhead_s)
@@ -140,8 +144,8 @@ class Meter:
             queue_s=queue_s,
             ttft_s=first - accepted_s,
             ttfot_s=output - accepted_s if output is not None else None,
-            tpot_s=(last - first) / later if later >= 1 else None,
-            e2e_s=last - accepted_s,
+            tpot_s=(last - first) / later if later >= 1 and not was_held_back else None,
+            e2e_s=last - accepted_s if not was_held_back else None,
             overhead_s=overhead_s,
             token_events=self.token_events,
             first_event_tokens=tokens,
@@ -181,7 +185,7 @@ class Meter:
     def _take_notable(self, body: dict[str, Any]) -> bool:
         """Read usage, endings and errors; return whether the event goes on to the client."""
         if body.get("error") is not None or body.get("object") == "error":
-            self.failure = Failure(f"the engine failed mid-stream: {error_text(body)}", told=True)
+            self.failure = Failure(f"the engine reported an error mid-stream{error_kind(body)}", told=True)
             return True
         choices = body.get("choices")
         if not isinstance(choices, list):
@@ -277,6 +281,16 @@ def error_text(body: dict[str, Any]) -> str:
         text = error.get("message") or error.get("detail") or body.get("message") or body.get("detail")
         return str(text) if text else "no message given"
     return str(error)
+
+
+def error_kind(body: dict[str, Any]) -> str:
+    """An error's type and code in brackets, as far as they are plain identifiers and so cannot quote anybody."""
+    error = body.get("error", body)
+    if not isinstance(error, dict):
+        return ""
+    named = [str(error[key]) for key in ("type", "code") if isinstance(error.get(key), str | int)]
+    plain = [name for name in named if _IDENTIFIER.fullmatch(name)]
+    return f" ({', '.join(plain)})" if plain else ""
 
 
 def _is_notable(data: bytes) -> bool:

@@ -24,7 +24,7 @@ class Provenance(StrEnum):
     SIMULATED = "simulated"
     """The simulated engine."""
     UNKNOWN = "unknown"
-    """The engine did not say enough to tell."""
+    """Nothing that the engine says, or where it stands, proves what it is."""
 
 
 class Confidence(StrEnum):

@@ -1,0 +1,117 @@
+"""Work in the background that fails in a way that nobody foresaw: told, counted, begun anew; never silently gone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from clients import RawClient
+from engines import ScriptedEngine
+from gateways import entry, registry_text, running_gateway
+from structlog.testing import capture_logs
+
+from gateway.background import keep_running
+from gateway.domain.records import Registry
+from gateway.live_registry import LiveRegistry
+from gateway.telemetry import Telemetry
+
+CHAT = "/v1/chat/completions"
+ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
+KEY = "key-of-the-operator"
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no"), asyncio.CancelledError()], ids=["error", "stray cancel"])
+async def test_work_that_fails_is_counted_logged_and_begun_anew(failure: BaseException) -> None:
+    telemetry = Telemetry(log_level="ERROR")
+    ends: list[BaseException] = [failure]
+
+    async def work() -> None:
+        if ends:
+            raise ends.pop()
+
+    with capture_logs() as lines:
+        await keep_running("watch", work, telemetry.count_background_failure)
+    ((line),) = lines
+    assert (line["log_level"], line["work"], line["exc_info"]) == ("error", "watch", failure)
+    assert b'simsa_background_failures_total{work="watch"} 1.0' in telemetry.render()
+
+
+async def test_work_that_is_cancelled_ends_and_is_no_failure() -> None:
+    failures: list[str] = []
+    has_begun = asyncio.Event()
+
+    async def work() -> None:
+        has_begun.set()
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(keep_running("watch", work, failures.append))
+    await has_begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert failures == []
+
+
+async def test_registry_that_cannot_be_put_to_use_leaves_the_old_one_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "registry.yaml"
+    path.write_text(registry_text([entry("a", "http://127.0.0.1:9")]))
+    used: list[list[str]] = []
+
+    def use(registry: Registry) -> None:
+        used.append(list(registry.models))
+        if "b" in registry.models:
+            raise ZeroDivisionError("in our own arithmetic")
+
+    live = LiveRegistry(path, use)
+    path.write_text(registry_text([entry("a", "http://127.0.0.1:9"), entry("b", "http://127.0.0.1:9")]))
+    with pytest.raises(ZeroDivisionError):
+        await live.look()
+    assert list(live.current.models) == ["a"]
+    assert used == [["a", "b"], ["a"]]
+    assert live.problem == "the change could not be taken over: ZeroDivisionError('in our own arithmetic')"
+    await live.look()
+    assert len(used) == 2, "not tried again before the next change"
+    path.write_text(registry_text([entry("c", "http://127.0.0.1:9")]))
+    await live.look()
+    assert used[-1] == list(live.current.models) == ["c"]
+    assert live.problem is None
+
+
+async def test_registry_watch_sees_the_next_change_after_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "registry.yaml"
+    path.write_text(registry_text([entry("a", "http://127.0.0.1:9")]))
+    has_failed, is_used = asyncio.Event(), asyncio.Event()
+
+    def use(registry: Registry) -> None:
+        if "b" in registry.models:
+            raise ZeroDivisionError
+        if "c" in registry.models:
+            is_used.set()
+
+    live = LiveRegistry(path, use)
+    watch = asyncio.create_task(keep_running("watch", lambda: live.watch(0.001), lambda _: has_failed.set()))
+    async with asyncio.timeout(20):
+        path.write_text(registry_text([entry("b", "http://127.0.0.1:9")]))
+        await has_failed.wait()
+        path.write_text(registry_text([entry("c", "http://127.0.0.1:9")]))
+        await is_used.wait()
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+async def test_gateway_without_its_writer_is_not_ready_and_refuses_calls(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], admin_key=KEY) as gateway,
+        RawClient(gateway.url, key=KEY) as client,
+    ):
+        await gateway.until_live("m")
+        assert (await client.request("GET", "/ready")).status == 200
+        (writer,) = [task for task in asyncio.all_tasks() if task.get_name() == "recorder"]
+        writer.cancel()
+        await asyncio.wait([writer])
+        ready = await client.request("GET", "/ready")
+        assert (ready.status, ready.json()["problems"]) == (503, ["records cannot be kept"])
+        refused = await client.request("POST", CHAT, body=ASK)
+        assert (refused.status, refused.json()["error"]["code"]) == (503, "recorder_unavailable")
