@@ -164,6 +164,13 @@ def test_every_setting_is_documented() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == page, "run `make docs`"
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in target]
+    missing = [target for target in targets if not (page.parent / target.partition("#")[0]).exists()]
+    assert not missing
+
+
 def test_requirements_name_no_host_and_pin_by_hash() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()

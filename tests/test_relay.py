@@ -374,9 +374,6 @@ async def test_gauges_are_zero_after_any_mix(tmp_path: Path) -> None:
         ScriptedEngine() as engine,
         running_gateway(tmp_path, [entry("m", engine.url, timeouts={"first_token_s": 0.3})]) as gateway,
     ):
-        await gateway.until_live("m")
-        turn = iter(range(1000))
-        engine.script(CHAT, lambda _request: replies[next(turn) % len(replies)])
 
         async def one(leaves: bool) -> None:
             async with RawClient(gateway.url) as client:
@@ -387,8 +384,14 @@ async def test_gauges_are_zero_after_any_mix(tmp_path: Path) -> None:
                     await client.head()
                     await client.rest()
 
-        await asyncio.gather(*(one(leaves=i % 4 == 3) for i in range(40)), return_exceptions=True)
+        for reply in replies:
+            await gateway.until_live("m")
+            engine.script(CHAT, reply)
+            await asyncio.gather(*(one(leaves=i % 4 == 3) for i in range(8)))
         await gateway.until(lambda: not gateway.services.dispatcher.in_flight)
+        calls = await gateway.calls(6 * len(replies))
+        assert {CallStatus.OK, CallStatus.ERROR, CallStatus.TRUNCATED} <= {call.status for call in calls}
+        assert {"upstream_timeout", "upstream_error", "upstream_truncated"} <= {call.error_code for call in calls}
         assert all(state.in_flight == 0 for state in gateway.services.fleet.states_of("m"))
         assert b'simsa_inflight_requests{model="m"} 0.0' in gateway.services.telemetry.render()
 
