@@ -19,6 +19,7 @@ from clients import RawClient
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, usage_chunk
 from gateways import RunningGateway, entry, registry_text, running_gateway
 
+from gateway.api.deps import Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage
 from gateway.comparison import ComparisonEvent, Comparisons, Question, Schedule
 from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
@@ -333,19 +334,24 @@ async def test_different_provenance_is_not_comparable(tmp_path: Path) -> None:
         assert "provenance differs (a simulated, b unknown)" in whole["timing_reason"]
 
 
+def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]:
+    """A comparison of a and then b whose answers wait when one event is unread."""
+    comparisons = Comparisons(
+        dispatcher=services.dispatcher,
+        store=services.store,
+        settings=services.settings,
+        now=services.now,
+        events_ahead=1,
+    )
+    question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
+    return comparisons.run(question, "request-1")
+
+
 async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         services, text = it.gateway.services, "나" * 5000
         it.a.script(CHAT, Reply.stream(*[chat_chunk(text)] * 60, END, DONE))
-        comparisons = Comparisons(
-            dispatcher=services.dispatcher,
-            store=services.store,
-            settings=services.settings,
-            now=services.now,
-            events_ahead=1,
-        )
-        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-        events = comparisons.run(question, "request-1")
+        events = one_event_ahead(services)
         assert (await anext(events)).name == "side.started"
         await it.gateway.until(lambda: any(call.was_held_back for call in services.dispatcher.in_flight))
         whole = [event async for event in events][-1].data
@@ -365,15 +371,7 @@ async def test_reader_that_is_late_costs_the_replica_no_time(tmp_path: Path) -> 
     async with bench(tmp_path) as it:
         services, more, end = it.gateway.services, asyncio.Event(), asyncio.Event()
         it.a.script(CHAT, Reply.stream(chat_chunk("하나 "), more, chat_chunk("둘"), end, END, DONE))
-        comparisons = Comparisons(
-            dispatcher=services.dispatcher,
-            store=services.store,
-            settings=services.settings,
-            now=services.now,
-            events_ahead=1,
-        )
-        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-        events = comparisons.run(question, "request-1")
+        events = one_event_ahead(services)
         assert (await anext(events)).name == "side.started"
         (replica,) = services.fleet.states_of("a")
         for gate, tokens in ((more, 1), (end, 2)):
