@@ -19,9 +19,9 @@ from zlib import crc32
 
 import msgspec
 
-from gateway.database import FileLock
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import StartRefused
+from gateway.file_lock import FileLock
 
 VERSION = 1
 _MAGIC = b"simsa-spool "

@@ -25,6 +25,7 @@ from sqlalchemy.schema import CreateTable
 from gateway.database import migrations
 from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenance, Timing, Usage
 from gateway.errors import StartRefused, Unavailable
+from gateway.settings import DatabaseLimits
 from gateway.store import Comparison, RowRefused, Side, Store, upgrade
 from gateway.tables import Moment, Money, call_from_row, call_row, metadata
 
@@ -102,7 +103,7 @@ def url_of(path: Path) -> str:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(url_of(tmp_path / "simsa.db"), busy_timeout_s=0.05)
+    store = await Store.open(url_of(tmp_path / "simsa.db"), DatabaseLimits(statement_s=0.05))
     yield store
     await store.close()
 

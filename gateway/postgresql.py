@@ -1,0 +1,181 @@
+"""What is PostgreSQL's own about being the database: its connections and their limits, and the lock of the one gateway.
+
+A gateway holds an advisory lock for as long as it runs, in a session that does nothing else; the server frees it
+when that session ends, so that a killed gateway never stands in the way. `database` decides which kind of database a
+URL names; statements are in `store`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from gateway.errors import StartRefused
+from gateway.settings import DatabaseLimits
+
+GATEWAY_LOCK = (0x53494D53, 1)
+"""The advisory lock of the gateway that serves a database; the first half spells SIMS."""
+MIGRATION_LOCK = (0x53494D53, 2)
+"""Held while the schema is changed."""
+VALUE_CLASSES = frozenset({"22", "23", "54"})
+"""SQLSTATE classes that blame the values: data exception, integrity violation, program limit exceeded."""
+_ANSWER_MARGIN_S = 1.0
+_CLOSE_S = 3.0
+_SILENT_PEER = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The server takes a gateway whose machine vanished for gone after 25 s, and frees its lock."""
+
+
+class PostgresqlDatabase:
+    """A pool of connections to one database, and the hold on it that lets this gateway be the only one."""
+
+    upgrades_at_start = False
+
+    def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
+        self._url = url
+        self._limits = limits
+        self._turn = asyncio.Lock()
+        self._holding: asyncpg.Connection | None = None
+        self._is_doubted = False
+        self._wants_hold = False
+        self.engine = create_async_engine(
+            url.set(drivername="postgresql+asyncpg"),
+            async_creator=self._connect,
+            pool_size=limits.connections,
+            max_overflow=0,
+            pool_timeout=limits.connect_s,
+            pool_pre_ping=True,
+            **engine,
+        )
+
+    async def hold(self) -> None:
+        """Become the gateway of this database. Raises StartRefused when it has one, OSError when it is away."""
+        self._wants_hold = True
+        try:
+            await self._take_hold()
+        except _HeldByAnother as error:
+            raise StartRefused(
+                f"{error}; limits are shared through Redis, which this version cannot do yet, so one database serves "
+                "one gateway: stop the other one, or point SIMSA_DATABASE_URL at another database"
+            ) from error
+
+    def begin_migration(self, connection: Connection) -> None:
+        """Wait for whoever changes the schema; raise StartRefused while a gateway relies on the one there is."""
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock({}, {})".format(*MIGRATION_LOCK))
+        take = "SELECT pg_try_advisory_xact_lock({}, {})".format(*GATEWAY_LOCK)
+        if not connection.exec_driver_sql(take).scalar():
+            shown = self._url.render_as_string()
+            raise StartRefused(f"database {shown} is in use by a simsa gateway: stop it, upgrade, start it again")
+
+    async def check(self) -> None:
+        """Take the hold again where its session was lost with the server. Raises OSError when another has it now."""
+        if not self._wants_hold or (self._holding and not self._holding.is_closed() and not self._is_doubted):
+            return
+        async with self._turn:
+            if self._is_doubted and self._holding is not None:
+                await self._prove_hold(self._holding)
+            self._is_doubted = False
+            if self._holding is None or self._holding.is_closed():
+                await self._take_hold()
+
+    def doubt(self) -> None:
+        """Something failed: the session of the hold may be gone without a word, so look at it before the next use."""
+        self._is_doubted = True
+
+    def refuses(self, error: DBAPIError) -> bool:
+        """True when the values are to blame, and not the server, the network or the schema."""
+        if isinstance(error, IntegrityError | DataError):
+            return True
+        state: str | None = getattr(error.orig, "sqlstate", None)
+        is_unsendable = isinstance(getattr(error.orig, "__cause__", None), ValueError)  # the driver cannot encode it
+        return is_unsendable if state is None else state[:2] in VALUE_CLASSES
+
+    def make_durable(self) -> None:
+        """Nothing to do: every session commits with synchronous_commit, whatever the server's default is."""
+
+    async def close(self) -> None:
+        """Close every connection, those to a server that does not answer too."""
+        self._wants_hold = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self.engine.dispose()
+        if self._holding is not None:
+            await _end(self._holding)
+            self._holding = None
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> asyncpg.Connection:
+        """A session with our limits. Raises OSError with the reason, whatever it is."""
+        limits = self._limits
+        statement_ms = int(limits.statement_s * 1000)
+        try:
+            return await asyncpg.connect(
+                self._url.set(drivername="postgresql").render_as_string(hide_password=False),
+                timeout=limits.connect_s,
+                command_timeout=limits.statement_s + _ANSWER_MARGIN_S if statement_ms else None,
+                server_settings={
+                    "application_name": _own_name(),
+                    "statement_timeout": str(statement_ms),
+                    "idle_in_transaction_session_timeout": str(10 * statement_ms),
+                    "synchronous_commit": "on",
+                    **_SILENT_PEER,
+                },
+            )
+        except TimeoutError as error:
+            raise TimeoutError(f"no answer within {limits.connect_s:g} s") from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise ConnectionError(str(error).partition("\n")[0]) from error
+
+    async def _take_hold(self) -> None:
+        session = await self._connect()
+        try:
+            if not await session.fetchval("SELECT pg_try_advisory_lock($1, $2)", *GATEWAY_LOCK):
+                raise _HeldByAnother(f"database {self._url.render_as_string()} {await _holder(session)}")
+        except BaseException:
+            await _end(session)
+            raise
+        self._holding = session
+
+    async def _prove_hold(self, session: asyncpg.Connection) -> None:
+        """A session that still answers still has its lock; drop one that does not."""
+        try:
+            await session.execute("SELECT 1")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await _end(session)
+            self._holding = None
+
+
+class _HeldByAnother(OSError):
+    """Another session has the gateway's lock."""
+
+
+async def _holder(session: asyncpg.Connection) -> str:
+    """Who has the gateway's lock, as far as the server shows it."""
+    found = await session.fetchrow(
+        "SELECT application_name, client_addr, backend_start FROM pg_stat_activity JOIN pg_locks USING (pid)"
+        " WHERE locktype = 'advisory' AND granted AND (classid, objid) = ($1::int8::oid, $2::int8::oid)"
+        " AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        *GATEWAY_LOCK,
+    )
+    if found is None:
+        return "was in use by another simsa process a moment ago"
+    since = f" since {found['backend_start']:%Y-%m-%d %H:%M:%SZ}" if found["backend_start"] else ""
+    return f"is in use by another simsa process ({found['application_name'] or 'unnamed'}){since}"
+
+
+async def _end(session: asyncpg.Connection) -> None:
+    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        await session.close(timeout=_CLOSE_S)
+
+
+def _own_name() -> str:
+    """What operators read in pg_stat_activity; PostgreSQL cuts it at 63 bytes."""
+    return f"simsa pid {os.getpid()} on {socket.gethostname()}"
