@@ -106,7 +106,8 @@ def migrations() -> Config:
 def first_line(error: Exception) -> str:
     """What the driver itself said, without SQLAlchemy's statement and link."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return str(cause).partition("\n")[0] or type(cause).__name__
+    silence = "no answer in time" if isinstance(cause, TimeoutError) else type(cause).__name__
+    return str(cause).partition("\n")[0] or silence
 
 
 # --- opening ------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -27,8 +29,14 @@ MIGRATION_LOCK = (0x53494D53, 2)
 """Held while the schema is changed."""
 VALUE_CLASSES = frozenset({"22", "23", "54"})
 """SQLSTATE classes that blame the values: data exception, integrity violation, program limit exceeded."""
+_TAKE = "SELECT pg_try_advisory_lock($1, $2)"
+_HOLDER = (
+    "SELECT pid, application_name, backend_start FROM pg_stat_activity JOIN pg_locks USING (pid)"
+    " WHERE locktype = 'advisory' AND granted AND (classid, objid) = ($1::int8::oid, $2::int8::oid)"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _ANSWER_MARGIN_S = 1.0
-_CLOSE_S = 3.0
+_CLOSE_S = 0.5
 _SILENT_PEER = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 """The server takes a gateway whose machine vanished for gone after 25 s, and frees its lock."""
 
@@ -41,10 +49,14 @@ class PostgresqlDatabase:
     def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
         self._url = url
         self._limits = limits
-        self._turn = asyncio.Lock()
+        # What operators read in pg_stat_activity, which cuts it at 63 bytes; no two processes have the same.
+        self._name = f"simsa {secrets.token_hex(4)} pid {os.getpid()} on {socket.gethostname()}"[:63]
+        self._wants_hold = False
         self._holding: asyncpg.Connection | None = None
         self._is_doubted = False
-        self._wants_hold = False
+        self._turn = asyncio.Lock()
+        self._attempts = 0
+        self._failure: OSError | None = None
         self.engine = create_async_engine(
             url.set(drivername="postgresql+asyncpg"),
             async_creator=self._connect,
@@ -78,12 +90,12 @@ class PostgresqlDatabase:
         """Take the hold again where its session was lost with the server. Raises OSError when another has it now."""
         if not self._wants_hold or (self._holding and not self._holding.is_closed() and not self._is_doubted):
             return
+        attempts = self._attempts
         async with self._turn:
-            if self._is_doubted and self._holding is not None:
-                await self._prove_hold(self._holding)
-            self._is_doubted = False
-            if self._holding is None or self._holding.is_closed():
-                await self._take_hold()
+            if self._attempts == attempts:
+                await self._restore_hold()
+            elif self._failure is not None:  # what came of it while we waited goes for us too
+                raise self._failure
 
     def doubt(self) -> None:
         """Something failed: the session of the hold may be gone without a word, so look at it before the next use."""
@@ -103,11 +115,9 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         """Close every connection, those to a server that does not answer too."""
         self._wants_hold = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await self.engine.dispose()
+        await self.engine.dispose()
         if self._holding is not None:
-            await _end(self._holding)
+            await self._holding.close()
             self._holding = None
 
     # --- sessions -------------------------------------------------------------------------------------------
@@ -116,66 +126,87 @@ class PostgresqlDatabase:
         """A session with our limits. Raises OSError with the reason, whatever it is."""
         limits = self._limits
         statement_ms = int(limits.statement_s * 1000)
-        try:
+        with _as_os_errors():
             return await asyncpg.connect(
                 self._url.set(drivername="postgresql").render_as_string(hide_password=False),
                 timeout=limits.connect_s,
                 command_timeout=limits.statement_s + _ANSWER_MARGIN_S if statement_ms else None,
+                connection_class=_Session,
                 server_settings={
-                    "application_name": _own_name(),
+                    "application_name": self._name,
                     "statement_timeout": str(statement_ms),
                     "idle_in_transaction_session_timeout": str(10 * statement_ms),
                     "synchronous_commit": "on",
                     **_SILENT_PEER,
                 },
             )
-        except TimeoutError as error:
-            raise TimeoutError(f"no answer within {limits.connect_s:g} s") from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-            raise ConnectionError(str(error).partition("\n")[0]) from error
 
     async def _take_hold(self) -> None:
         session = await self._connect()
         try:
-            if not await session.fetchval("SELECT pg_try_advisory_lock($1, $2)", *GATEWAY_LOCK):
-                raise _HeldByAnother(f"database {self._url.render_as_string()} {await _holder(session)}")
+            with _as_os_errors():
+                if not await session.fetchval(_TAKE, *GATEWAY_LOCK):
+                    await self._outlive_own_session(session)
         except BaseException:
-            await _end(session)
+            await session.close()
             raise
         self._holding = session
+        self._is_doubted = False
 
-    async def _prove_hold(self, session: asyncpg.Connection) -> None:
-        """A session that still answers still has its lock; drop one that does not."""
+    async def _outlive_own_session(self, session: asyncpg.Connection) -> None:
+        """End the session that we gave up and the server has not, and take its lock. Raises _HeldByAnother."""
+        holder = await session.fetchrow(_HOLDER, *GATEWAY_LOCK)
+        if holder is not None and holder["application_name"] == self._name:
+            await session.execute("SELECT pg_terminate_backend($1)", holder["pid"])
+            await session.execute("SELECT pg_advisory_lock($1, $2)", *GATEWAY_LOCK)
+            return
+        since = f" since {holder['backend_start']:%Y-%m-%d %H:%M:%SZ}" if holder and holder["backend_start"] else ""
+        name = (holder and holder["application_name"]) or "its name is not shown"
+        raise _HeldByAnother(
+            f"database {self._url.render_as_string()} is in use by another simsa process{since} ({name})"
+        )
+
+    async def _restore_hold(self) -> None:
+        self._failure = None
         try:
-            await session.execute("SELECT 1")
+            if self._holding is not None and not self._holding.is_closed() and await self._still_answers(self._holding):
+                return
+            await self._take_hold()
+        except OSError as error:
+            self._failure = error
+            raise
+        finally:
+            self._attempts += 1
+
+    async def _still_answers(self, session: asyncpg.Connection) -> bool:
+        """A session that answers still has its lock; one that does not is ended."""
+        try:
+            await session.execute("SELECT 1", timeout=self._limits.connect_s)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            await _end(session)
-            self._holding = None
+            await session.close()
+            return False
+        self._is_doubted = False
+        return True
+
+
+class _Session(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose end is not waited for: a server that answers says goodbye at once."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's signature
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await super().close(timeout=_CLOSE_S if timeout is None else min(timeout, _CLOSE_S))
 
 
 class _HeldByAnother(OSError):
     """Another session has the gateway's lock."""
 
 
-async def _holder(session: asyncpg.Connection) -> str:
-    """Who has the gateway's lock, as far as the server shows it."""
-    found = await session.fetchrow(
-        "SELECT application_name, client_addr, backend_start FROM pg_stat_activity JOIN pg_locks USING (pid)"
-        " WHERE locktype = 'advisory' AND granted AND (classid, objid) = ($1::int8::oid, $2::int8::oid)"
-        " AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        *GATEWAY_LOCK,
-    )
-    if found is None:
-        return "was in use by another simsa process a moment ago"
-    since = f" since {found['backend_start']:%Y-%m-%d %H:%M:%SZ}" if found["backend_start"] else ""
-    return f"is in use by another simsa process ({found['application_name'] or 'unnamed'}){since}"
-
-
-async def _end(session: asyncpg.Connection) -> None:
-    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        await session.close(timeout=_CLOSE_S)
-
-
-def _own_name() -> str:
-    """What operators read in pg_stat_activity; PostgreSQL cuts it at 63 bytes."""
-    return f"simsa pid {os.getpid()} on {socket.gethostname()}"
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Translate what the driver raises of its own, before SQLAlchemy is there to do it."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise TimeoutError("the server does not answer in time") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise ConnectionError(str(error).partition("\n")[0]) from error

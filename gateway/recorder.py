@@ -25,7 +25,7 @@ from gateway.background import keep_running
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import Unavailable
 from gateway.settings import Settings
-from gateway.spool import Segment, Spool, frame, legible, newest, read_segment, retire, settle
+from gateway.spool import NUL, Segment, Spool, frame, legible, newest, read_segment, retire, settle
 from gateway.store import RowRefused, Store, slices
 
 RESPOOL_AT_ONCE = 1000
@@ -142,6 +142,8 @@ class Recorder:
         try:
             line = frame(record)
         except UnicodeEncodeError:
+            line = NUL
+        if NUL in line:
             waiting.record = legible(waiting.record)
             line = frame(legible(record))
         segment = self._spool.append(line)

@@ -277,7 +277,7 @@ def _side_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "model": side.model,
             "call_id": side.call_id,
             "status": side.status,
-            "finish_reason": side.finish_reason,
+            "finish_reason": side.finish_reason and side.finish_reason.replace("\0", "?"),  # an engine's own word
             "error": side.error,
             "facts": side.facts,
         }

@@ -68,6 +68,18 @@ def sqlite_file(tmp_path: Path) -> ScratchSqlite:
     return ScratchSqlite(path)
 
 
+@pytest.fixture
+def empty_sqlite_file(tmp_path: Path) -> ScratchSqlite:
+    return ScratchSqlite(tmp_path / "empty.db")
+
+
+@pytest.fixture(params=["empty_sqlite_file", "empty_postgres"], ids=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest) -> ScratchDatabase:
+    """One test, two databases in which there is no table yet."""
+    found: ScratchDatabase = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(params=["sqlite_file", "postgres"], ids=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> ScratchDatabase:
     """One test, two databases."""

@@ -28,7 +28,7 @@ class ScratchDatabase(Protocol):
     locked_words: str
     """How its driver says that a statement waited too long for another program."""
     gone_words: str
-    """How it is said that there is no database now."""
+    """How it is said that there is no database now: a regular expression."""
 
     async def rows(self, statement: str) -> list[Row]:
         """What another program reads."""
@@ -86,7 +86,7 @@ class ScratchSqlite:
 class ScratchPostgres:
     kind = "postgresql"
     locked_words = "statement timeout"
-    gone_words = ""
+    gone_words = "No such file|refused|closed|terminating"
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster = cluster
