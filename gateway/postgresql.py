@@ -29,12 +29,14 @@ MIGRATION_LOCK = (0x53494D53, 2)
 """Held while the schema is changed."""
 VALUE_CLASSES = frozenset({"22", "23", "54"})
 """SQLSTATE classes that blame the values: data exception, integrity violation, program limit exceeded."""
-_TAKE = "SELECT pg_try_advisory_lock($1, $2)"
+_TAKE = "SELECT pg_advisory_lock({}, {})".format(*GATEWAY_LOCK)
 _HOLDER = (
     "SELECT pid, application_name, backend_start FROM pg_stat_activity JOIN pg_locks USING (pid)"
-    " WHERE locktype = 'advisory' AND granted AND (classid, objid) = ($1::int8::oid, $2::int8::oid)"
+    " WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+_PATIENCE_S = 1.0
+"""A gateway that was killed a moment ago is gone for the server as soon as it looks at the socket."""
 _ANSWER_MARGIN_S = 1.0
 _CLOSE_S = 0.5
 _SILENT_PEER = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
@@ -143,9 +145,13 @@ class PostgresqlDatabase:
 
     async def _take_hold(self) -> None:
         session = await self._connect()
+        patience_ms = int(1000 * min(_PATIENCE_S, self._limits.statement_s / 2))
         try:
             with _as_os_errors():
-                if not await session.fetchval(_TAKE, *GATEWAY_LOCK):
+                await session.execute(f"SET lock_timeout = {patience_ms}")
+                try:
+                    await session.execute(_TAKE)
+                except asyncpg.LockNotAvailableError:
                     await self._outlive_own_session(session)
         except BaseException:
             await session.close()
@@ -158,7 +164,7 @@ class PostgresqlDatabase:
         holder = await session.fetchrow(_HOLDER, *GATEWAY_LOCK)
         if holder is not None and holder["application_name"] == self._name:
             await session.execute("SELECT pg_terminate_backend($1)", holder["pid"])
-            await session.execute("SELECT pg_advisory_lock($1, $2)", *GATEWAY_LOCK)
+            await session.execute(_TAKE)
             return
         since = f" since {holder['backend_start']:%Y-%m-%d %H:%M:%SZ}" if holder and holder["backend_start"] else ""
         name = (holder and holder["application_name"]) or "its name is not shown"

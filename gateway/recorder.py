@@ -179,11 +179,15 @@ class Recorder:
         await self._tried.wait()
 
     async def stop(self, deadline_s: float = 5.0) -> None:
-        """Put everything on the disk and, if the database answers within `deadline_s`, into the database."""
+        """Put everything on the disk and, if the database answers within `deadline_s`, into the database.
+
+        Does nothing after a start that was refused.
+        """
+        if not self._tasks:
+            return
         self._spool_the_rest()
         await self._sync()
-        if self._tasks:
-            await self.drain(deadline_s)
+        await self.drain(deadline_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
