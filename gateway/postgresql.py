@@ -56,6 +56,7 @@ class PostgresqlDatabase:
         self._wants_hold = False
         self._holding: asyncpg.Connection | None = None
         self._is_doubted = False
+        self._schema: str | None = None
         self._turn = asyncio.Lock()
         self._attempts = 0
         self._failure: OSError | None = None
@@ -153,6 +154,7 @@ class PostgresqlDatabase:
                     await session.execute(_TAKE)
                 except asyncpg.LockNotAvailableError:
                     await self._outlive_own_session(session)
+                await self._look_at_schema(session)
         except BaseException:
             await session.close()
             raise
@@ -171,6 +173,16 @@ class PostgresqlDatabase:
         raise _HeldByAnother(
             f"database {self._url.render_as_string()} is in use by another simsa process{since} ({name})"
         )
+
+    async def _look_at_schema(self, session: asyncpg.Connection) -> None:
+        """Raise OSError when it was changed while nobody had the lock: rows of this version may not fit any more."""
+        try:
+            schema = await session.fetchval("SELECT version_num FROM alembic_version")
+        except asyncpg.UndefinedTableError:
+            return  # to be refused by whoever needs tables
+        if self._schema not in (None, schema):
+            raise OSError(f"its schema was changed from {self._schema} to {schema} meanwhile: restart this gateway")
+        self._schema = schema
 
     async def _restore_hold(self) -> None:
         self._failure = None

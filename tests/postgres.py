@@ -48,9 +48,11 @@ class Cluster:
         options = ("--no-sync", "--auth=trust", "--username=simsa", "--encoding=UTF8", "--locale=C")
         initdb = [*self._command("initdb"), f"--pgdata={self._data}", *options]
         subprocess.run(initdb, check=True, capture_output=True, timeout=LIMIT_S)
+        (self._data / "pg_hba.conf").write_text("local all keyed scram-sha-256\nlocal all all trust\n")
         self.start()
 
     def url(self, database: str) -> str:
+        """For the owner, `simsa`, who needs no password; a role `keyed` would need one."""
         return f"postgresql://simsa@/{database}?host={self._directory}"
 
     def start(self) -> None:

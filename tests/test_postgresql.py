@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -125,6 +126,19 @@ async def test_a_url_may_be_spelled_as_others_spell_it(postgres: ScratchPostgres
     url = f"{postgres.url.replace('postgresql', scheme, 1)}&sslmode=disable"
     async with opened_store(url) as store:
         assert await store.list_calls() == []
+
+
+async def test_a_password_may_have_any_character(postgres: ScratchPostgres) -> None:
+    password = "p@ss/w:rd?#%25 +&'\"비밀"
+    quoted = password.replace("'", "''")
+    await postgres.execute(f"CREATE ROLE keyed LOGIN SUPERUSER PASSWORD '{quoted}'")
+    try:
+        url = postgres.url.replace("simsa@", f"keyed:{quote(password, safe='')}@")
+        async with opened_store(url) as store:
+            assert await store.list_calls() == []
+        assert "password authentication failed" in await refusal_of(url.replace("keyed:", "keyed:x"))
+    finally:
+        await postgres.execute("DROP ROLE keyed")
 
 
 async def test_a_database_that_cannot_be_opened_is_refused_in_one_line_without_its_password(
@@ -261,6 +275,17 @@ async def test_a_gateway_whose_database_another_has_taken_writes_nothing_until_i
             assert await second.mark_interrupted(await second.list_open_ids(), ended(opened(1)).ended_at) == 1
         await first.upsert_calls([ended(opened(1))])
         assert await first.list_calls() == [ended(opened(1))], "the real end replaces the interruption"
+
+
+async def test_a_gateway_writes_no_row_into_a_schema_that_was_changed_behind_its_back(
+    postgres: ScratchPostgres,
+) -> None:
+    async with opened_store(postgres.url) as store:
+        postgres.cluster.crash()
+        postgres.cluster.start()
+        await postgres.execute("UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(Unavailable, match="9999 meanwhile: restart this gateway"):
+            await store.upsert_calls([opened()])
 
 
 async def test_gateways_of_two_databases_on_one_server_do_not_meet(
