@@ -35,8 +35,9 @@ _HOLDER = (
     " WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
-_PATIENCE_S = 1.0
+_PATIENCE_S = 2.0
 """A gateway that was killed a moment ago is gone for the server as soon as it looks at the socket."""
+_RETRY_S = 0.5
 _ANSWER_MARGIN_S = 1.0
 _CLOSE_S = 0.5
 _SILENT_PEER = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
@@ -60,6 +61,7 @@ class PostgresqlDatabase:
         self._turn = asyncio.Lock()
         self._attempts = 0
         self._failure: OSError | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self.engine = create_async_engine(
             url.set(drivername="postgresql+asyncpg"),
             async_creator=self._connect,
@@ -118,6 +120,9 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         """Close every connection, those to a server that does not answer too."""
         self._wants_hold = False
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
         await self.engine.dispose()
         if self._holding is not None:
             await self._holding.close()
@@ -160,6 +165,19 @@ class PostgresqlDatabase:
             raise
         self._holding = session
         self._is_doubted = False
+        session.add_termination_listener(self._begin_keeping)
+
+    def _begin_keeping(self, session: asyncpg.Connection) -> None:
+        """The session of the hold has ended: try to take it again at once, before anybody needs it."""
+        if self._wants_hold and session is self._holding and (self._keeper is None or self._keeper.done()):
+            self._keeper = asyncio.create_task(self._keep_hold(), name="database lock")
+
+    async def _keep_hold(self) -> None:
+        while self._holding is None or self._holding.is_closed():
+            try:
+                await self.check()
+            except OSError:
+                await asyncio.sleep(_RETRY_S)
 
     async def _outlive_own_session(self, session: asyncpg.Connection) -> None:
         """End the session that we gave up and the server has not, and take its lock. Raises _HeldByAnother."""

@@ -51,7 +51,7 @@ async def recorded_in(
     database: ScratchDatabase, directory: Path, engine: ScriptedEngine, **settings: Any
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in front of model `m`, live, that waits for its database a moment only."""
-    chosen = {"database_url": database.url, "database_statement_timeout_s": 0.25, **settings}
+    chosen = {"database_url": database.url, "database_statement_timeout_s": 0.5, **settings}
     async with running_gateway(directory, [entry("m", engine.url)], **chosen) as gateway:
         await gateway.until_live("m")
         yield gateway

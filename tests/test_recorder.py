@@ -70,7 +70,7 @@ def quick(**changes: object) -> Settings:
     return Settings(**{**knobs, **changes})  # type: ignore[arg-type]
 
 
-IMPATIENT = DatabaseLimits(statement_s=0.25)
+IMPATIENT = DatabaseLimits(statement_s=0.5)
 
 
 @asynccontextmanager

@@ -105,7 +105,7 @@ def url_of(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-IMPATIENT = DatabaseLimits(connections=2, connect_s=0.25, statement_s=0.25)
+IMPATIENT = DatabaseLimits(connections=2, statement_s=0.5)
 
 
 @pytest.fixture
