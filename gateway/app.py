@@ -113,7 +113,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
     live = LiveRegistry(settings.registry, lambda registry: _take_registry(registry, live, fleet, telemetry, settings))
     _make_directory(settings)
-    store = await Store.open(settings.database)
+    store = await Store.open(settings.database, settings.database_limits)
     count_failure = telemetry.count_background_failure
     recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:

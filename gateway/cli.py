@@ -235,7 +235,7 @@ def registry_schema() -> None:
 def db_upgrade() -> None:
     """Bring the database's schema up to date."""
     settings = Settings()
-    asyncio.run(upgrade(settings.database))
+    asyncio.run(upgrade(settings.database, settings.database_limits))
 
 
 async def _show_comparison(

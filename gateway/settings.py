@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,19 @@ SECRET_SETTINGS = frozenset({"admin_key", "database_url"})
 """Settings whose values are never shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseLimits:
+    """How many connections a database is asked for, and how long it may take to answer."""
+
+    connections: int = 5
+    connect_s: float = 5.0
+    statement_s: float = 5.0
+    """0 is no limit."""
+
+
+_DATABASE = DatabaseLimits()
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SIMSA_", frozen=True, extra="ignore")
 
@@ -29,7 +43,23 @@ class Settings(BaseSettings):
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
     data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database; a SQLite file in the data directory by default."
+        None,
+        description="postgresql://user@host/name or sqlite:///file; a SQLite file in the data directory by default.",
+    )
+    database_connections: int = Field(
+        _DATABASE.connections,
+        gt=0,
+        description="Connections to PostgreSQL at most, beside the one that holds its lock.",
+    )
+    database_connect_timeout_s: float = Field(
+        _DATABASE.connect_s,
+        gt=0,
+        description="Seconds PostgreSQL has to take up a connection, or the pool to free one.",
+    )
+    database_statement_timeout_s: float = Field(
+        _DATABASE.statement_s,
+        gt=0,
+        description="Seconds one statement may take on PostgreSQL, or wait for another program's lock on SQLite.",
     )
     admin_key: SecretStr | None = Field(
         None,
@@ -103,8 +133,8 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_supported(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith("sqlite"):
-            raise ValueError("expected a sqlite+aiosqlite:/// URL; other databases are not supported yet")
+        if url is not None and not url.startswith(("sqlite", "postgres")):
+            raise ValueError("expected sqlite:///path/to/file.db or postgresql://user@host/name")
         return url
 
     @field_validator("admin_key")
@@ -119,6 +149,12 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'simsa.db').resolve()}"
+
+    @property
+    def database_limits(self) -> DatabaseLimits:
+        return DatabaseLimits(
+            self.database_connections, self.database_connect_timeout_s, self.database_statement_timeout_s
+        )
 
     def refuse_open_door(self) -> None:
         """Raise StartRefused when strangers could reach a gateway that asks for no key."""

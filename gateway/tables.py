@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -22,7 +21,8 @@ from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenanc
 OPEN = "open"
 """Status of a row whose call was dispatched and has not ended: the one status that is not a `CallStatus`."""
 
-Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+Json = sa.JSON(none_as_null=True)
+"""Kept as the text that it is: JSONB would reorder fields, round numbers off and refuse NUL in a string."""
 
 
 class Moment(TypeDecorator[datetime]):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from clients import RawClient
+from databases import ScratchDatabase
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, usage_chunk
 from gateways import RunningGateway, entry, registry_text, running_gateway
 
@@ -650,8 +651,8 @@ async def whole_of(events: AsyncGenerator[ComparisonEvent, None]) -> None:
 # --- what is kept -------------------------------------------------------------------------------------------
 
 
-async def test_what_is_stored_is_what_was_answered(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_what_is_stored_is_what_was_answered(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         it.b.script(CHAT, Reply.json(error_body("no", type_="BadRequestError", code=400), status=400))
         whole = await it.ask()
         stored = await it.client.request("GET", f"{COMPARE}/{whole['id']}")
@@ -661,34 +662,33 @@ async def test_what_is_stored_is_what_was_answered(tmp_path: Path) -> None:
         assert {call.opened.id for call in calls} == {side["call_id"] for side in whole["sides"]}
 
 
-async def test_it_is_stored_before_the_last_event(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_it_is_stored_before_the_last_event(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         await it.client.start("POST", COMPARE, body=STREAM)
         while (event := await it.next_event())[0] != "comparison.finished":
             continue
         assert await it.gateway.services.store.get_comparison(event[1]["id"]) is not None
 
 
-async def test_a_database_that_is_away_costs_the_keeping_not_the_answer(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
-        (database,) = (tmp_path / "data").glob("*.db")
-        for path in (tmp_path / "data").glob("*.db*"):
-            path.rename(path.with_name("away-" + path.name))
-        whole = await it.ask()
-        assert [side["status"] for side in whole["sides"]] == ["ok", "ok"]
-        assert whole["stored"] is False
-        assert "database" in whole["stored_reason"]
-        answer = await it.client.request("GET", COMPARE)
-        assert (answer.status, answer.json()["error"]["code"]) == (503, "database_unavailable")
-        export = await it.client.request("GET", f"{COMPARE}/export")
-        assert export.status == 503, "a status, not a file that is cut"
-        for path in (tmp_path / "data").glob("away-*"):
-            path.rename(path.with_name(path.name.removeprefix("away-")))
-        assert database.exists()
+async def test_a_database_that_is_away_costs_the_keeping_not_the_answer(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
+        async with database.gone():
+            whole = await it.ask()
+            assert [side["status"] for side in whole["sides"]] == ["ok", "ok"]
+            assert whole["stored"] is False
+            assert "database" in whole["stored_reason"]
+            answer = await it.client.request("GET", COMPARE)
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "database_unavailable")
+            export = await it.client.request("GET", f"{COMPARE}/export")
+            assert export.status == 503, "a status, not a file that is cut"
+        kept = await it.ask()
+        assert [found["id"] for found in (await it.client.request("GET", COMPARE)).json()["data"]] == [kept["id"]]
 
 
-async def test_the_list_pages_from_the_newest_to_the_oldest(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_the_list_pages_from_the_newest_to_the_oldest(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         ids = [(await it.ask())["id"] for _ in range(3)]
         first = (await it.client.request("GET", f"{COMPARE}?limit=2")).json()
         ComparisonPage.model_validate(first)
@@ -713,8 +713,8 @@ async def test_what_does_not_exist_is_an_error_in_the_envelope(tmp_path: Path, p
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_jsonl_export_is_the_objects_one_a_line(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_jsonl_export_is_the_objects_one_a_line(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         assert (await it.client.request("GET", f"{COMPARE}/export")).body == b""
         wholes = [await it.ask() for _ in range(2)]
         answer = await it.client.request("GET", f"{COMPARE}/export?format=jsonl")
