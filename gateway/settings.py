@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -68,6 +69,33 @@ class Settings(BaseSettings):
         le=10,
         description="Replicas tried for one call before its first byte, the first one included.",
     )
+    replica_max_in_flight: int = Field(
+        256, gt=0, description="Most calls at a time on a replica whose registry entry names no max_in_flight."
+    )
+    interactive_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of a replica's places that calls of class interactive may fill; the rest is for reviewers.",
+    )
+    batch_share: float = Field(
+        0.75, gt=0, le=1, description="Share of a replica's places that calls of class batch may fill."
+    )
+    load_test_share: float = Field(
+        0.5, gt=0, le=1, description="Share of a replica's places that calls of class load_test may fill."
+    )
+    queue_max_waiting: int = Field(
+        1000, gt=0, description="Most calls that wait for a model at a time; further ones get 503."
+    )
+    queue_wait_s: float = Field(
+        30.0, gt=0, description="Seconds a call may wait for a place on a replica; then it gets 503."
+    )
+    breaker_faults: int = Field(
+        5, gt=0, description="Faults in a row after which a replica is left alone and then tried with one call."
+    )
+    breaker_rest_s: float = Field(
+        5.0, gt=0, description="Seconds it is left alone; doubled, up to 60, each time that it fails again."
+    )
     health_interval_s: float = Field(2.0, gt=0, description="Seconds between looks at each replica.")
     health_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica has to answer a look.")
     registry_poll_s: float = Field(1.0, gt=0, description="Seconds between looks at the registry file.")
@@ -106,12 +134,30 @@ class Settings(BaseSettings):
             raise ValueError("expected a sqlite+aiosqlite:/// URL; other databases are not supported yet")
         return url
 
+    @model_validator(mode="after")
+    def _keeps_places_for_higher_classes(self) -> Self:
+        if not self.load_test_share <= self.batch_share <= self.interactive_share:
+            raise ValueError(
+                "a lower class may not fill more than a higher one: expected load_test_share <= batch_share <= "
+                f"interactive_share, got {self.load_test_share:g}, {self.batch_share:g}, {self.interactive_share:g}"
+            )
+        return self
+
     @field_validator("admin_key")
     @classmethod
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and not key.get_secret_value().strip():
             raise ValueError("it is empty: unset it, or set a key")
         return key
+
+    @property
+    def place_shares(self) -> Mapping[Priority, float]:
+        """How much of a replica each class may fill; reviewers all of it."""
+        return {
+            Priority.INTERACTIVE: self.interactive_share,
+            Priority.BATCH: self.batch_share,
+            Priority.LOAD_TEST: self.load_test_share,
+        }
 
     @property
     def database(self) -> str:
