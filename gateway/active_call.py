@@ -326,10 +326,11 @@ class ActiveCall:
             due=due,
             due_what=words,
         )
-        if reply.is_complete:
-            place.end()
-        elif reply.status == 200:  # else what it says of the replica must be known before the place is free
-            reply.when_over = place.end
+        if reply.status == 200:  # else what it says of the replica must be known before the place is free
+            if reply.is_complete:
+                place.end()
+            else:
+                reply.when_over = place.end
         return reply
 
     def _watch_for_slow_reader(self, due: float) -> None:
