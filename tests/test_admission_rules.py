@@ -93,6 +93,9 @@ class Rig:
         """Let everybody go on who can."""
         for _ in range(4):
             await asyncio.sleep(0)
+        for task in self.calls:
+            if task.done() and not task.cancelled():
+                task.result()
 
     def keeps_the_rules(self) -> None:
         taken = Counter(place.state.replica.id for place in self.places.values())
