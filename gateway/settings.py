@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gateway.domain.records import Priority
@@ -134,14 +134,14 @@ class Settings(BaseSettings):
             raise ValueError("expected a sqlite+aiosqlite:/// URL; other databases are not supported yet")
         return url
 
-    @model_validator(mode="after")
-    def _keeps_places_for_higher_classes(self) -> Self:
-        if not self.load_test_share <= self.batch_share <= self.interactive_share:
-            raise ValueError(
-                "a lower class may not fill more than a higher one: expected load_test_share <= batch_share <= "
-                f"interactive_share, got {self.load_test_share:g}, {self.batch_share:g}, {self.interactive_share:g}"
-            )
-        return self
+    @field_validator("batch_share", "load_test_share")
+    @classmethod
+    def _leaves_room_above(cls, share: float, info: ValidationInfo) -> float:
+        above = "interactive_share" if info.field_name == "batch_share" else "batch_share"
+        most = info.data.get(above, 1.0)
+        if share > most:
+            raise ValueError(f"a lower class may not fill more than a higher one: expected at most {above}, {most:g}")
+        return share
 
     @field_validator("admin_key")
     @classmethod

@@ -281,6 +281,18 @@ async def test_client_that_leaves_the_line_is_never_sent_to_an_engine(tmp_path: 
         assert left[0].timing.queue_s
 
 
+async def test_place_is_free_when_the_engine_is_done_however_slowly_the_client_reads(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    async with house(tmp_path, [engine], 1) as (_, callers):
+        long = chat_answer("x" * 32_000_000, usage=usage_body(3, 1))
+        engine.script(CHAT, Reply.json(long), engine.usual)
+        await callers.send("reads nothing")
+        await engine.received(CHAT)
+        await callers.send("next")
+        assert (await callers.answer("next")).status == 200
+        assert len((await callers.answer("reads nothing")).json()["choices"][0]["message"]["content"]) == 32_000_000
+
+
 async def test_looks_at_a_full_engine_do_not_wait_and_full_is_not_down(tmp_path: Path) -> None:
     engine = GatedEngine()
     async with house(tmp_path, [engine], 1) as (gateway, callers):

@@ -288,3 +288,9 @@ def test_refusals_say_when_to_come_back() -> None:
         await rig.end_all()
 
     run(story())
+
+
+@pytest.mark.parametrize("shares", [{"batch_share": 0.2}, {"load_test_share": 0.8}, {"interactive_share": 0.5}])
+def test_lower_class_cannot_be_given_more_places_than_a_higher_one(shares: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="may not fill more than a higher one"):
+        Settings(**shares)  # type: ignore[arg-type]
