@@ -49,6 +49,8 @@ CLIENT_GONE = 499
 _LINGER_S = 1.0
 _SLOW_READER_S = 0.5
 """How much later than the engine's own total limit a call ends whose client does not read."""
+_LONGEST_START = 256 * 1024
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LOW_62 = (1 << 62) - 1
 NO_USAGE = Usage()
 
@@ -76,6 +78,7 @@ class ActiveCall:
         """The last one that it was given, if any."""
         self._reply: Reply | None = None
         self._first_arrivals: list[Arrival] = []
+        self._whole_answer: Arrival = (b"", 0.0)
         self._total_due = 0.0
         self._total_words = ""
         self._is_recorded = False
@@ -141,8 +144,9 @@ class ActiveCall:
         dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
         if told is not None:
             assert self._owner is not None
-            self._owner.uncancel()
             self._finish(CallStatus.ERROR, told.status, told)
+            if self._owner.uncancel() > 0:  # the client left in the same moment: nobody is there to be told
+                return False
             raise told from None
         if not self._is_recorded:
             self._finish_by_exception(error)
@@ -182,7 +186,9 @@ class ActiveCall:
         self.abort(UpstreamTimeout(words, code="client_too_slow"))
 
     async def connect(self) -> None:
-        """Reach an engine; for streams, up to its first bytes, so that what fails by then has a status of its own.
+        """Reach an engine and wait for a whole answer, or for a stream's first event.
+
+        So what fails by then has a status of its own, and another replica is tried where that may help.
 
         Raises NoReplica, UpstreamError, Unavailable or EngineRefused.
         """
@@ -214,19 +220,20 @@ class ActiveCall:
         self.attempts += 1
         try:
             reply = await self._send(place, started)
-            if reply.status == 200:
-                if self._body.stream:
-                    await self._await_stream(reply)
+            if reply.status == 200 and self._body.stream:
+                await self._await_stream(reply)
                 return None
-            answer = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
+            answer, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
         except (UpstreamUnreachable, UpstreamTruncated) as error:
             self._dispatcher.fleet.mark_down(place.state, error.message)
             return EngineFailure(error, is_retriable=True, outcome=Outcome.FAULT)
-        except UpstreamError as error:
-            # How long a whole answer takes is the request's doing as well.
-            is_fault = self._body.stream or not isinstance(error, UpstreamTimeout)
-            place.judge(Outcome.FAULT if is_fault else Outcome.NEUTRAL)
+        except UpstreamError:
+            # How long a whole answer is, and takes, is the request's doing as well.
+            place.judge(Outcome.FAULT if self._body.stream else Outcome.NEUTRAL)
             raise
+        if reply.status == 200:
+            self._whole_answer = answer, ended_s
+            return None
         failure = read_failure(reply.status, answer, reply.header(b"retry-after"))
         if failure.pause_s is not None:
             place.pause(failure.pause_s)
@@ -283,15 +290,9 @@ class ActiveCall:
                 yield self._truncated("the engine closed the stream before its end")
                 return
 
-    async def whole(self) -> bytes:
-        """The whole answer's body for the client. Raises UpstreamError."""
-        reply = self._reply
-        assert reply is not None
-        try:
-            body, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
-        except UpstreamTruncated:
-            self._release(Outcome.FAULT)
-            raise
+    def whole(self) -> bytes:
+        """The whole answer's body for the client, whose engine is done. Raises UpstreamError."""
+        body, ended_s = self._whole_answer
         answer = read_answer(body, msgspec.json.decode)
         problem = _why_no_answer(answer)
         self._release(Outcome.GOOD if problem is None else Outcome.FAULT)
@@ -347,9 +348,13 @@ class ActiveCall:
             raise UpstreamError(f"{what}: {message_in(body)}", recorded=what)
         if self._dispatcher.settings.ping_interval_s:
             return
-        self._first_arrivals = await reply.arrivals()
-        if not self._first_arrivals:
-            raise UpstreamTruncated("The engine closed the stream before its first event.")
+        came = await reply.arrivals()
+        while not _hold_event(came):
+            more = await reply.arrivals()
+            if not more:
+                raise UpstreamTruncated("The engine closed the stream before its first event.")
+            came = [*came, *more]
+        self._first_arrivals = came
 
     # --- the record ---
 
@@ -451,6 +456,12 @@ def _why_no_answer(answer: WholeAnswer) -> str | None:
     if answer.finish_reason is None or answer.finish_reason in ("abort", "error"):
         return f"The engine gave no finished answer (finish_reason {answer.finish_reason})."
     return None
+
+
+def _hold_event(came: list[Arrival]) -> bool:
+    """Whether the bytes reach to the end of a first event (or are far more than one needs: the meter will say)."""
+    start = came[0][0] if len(came) == 1 else b"".join([data for data, _ in came])
+    return len(start) > _LONGEST_START or any(blank in start for blank in _BLANK_LINES)
 
 
 def error_event(error: SimsaError) -> bytes:

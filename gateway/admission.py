@@ -19,7 +19,7 @@ from gateway.domain.queueing import RANKS, LineFull, WaitingLine
 from gateway.domain.records import Priority
 from gateway.domain.routing import pick_for_session, pick_replica
 from gateway.engine_answers import LONGEST_RETRY_AFTER_S, RETRY_AFTER_S
-from gateway.errors import NoReplica, SimsaError, Unavailable
+from gateway.errors import ModelNotFound, NoReplica, SimsaError, Unavailable
 from gateway.fleet import Fleet, ReplicaState
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
@@ -124,7 +124,10 @@ class Admission:
     # --- for calls ---
 
     def place_now(self, turn: Turn) -> Place | None:
-        """A place at once; None where the call has to `wait`. Raises NoReplica where waiting would be in vain."""
+        """A place at once; None where the call has to `wait`.
+
+        Raises NoReplica where waiting would be in vain, ModelNotFound where the model has no replica at all.
+        """
         queue = self._queues.get(turn.model_id)
         if queue is None or not queue.line.is_before(turn.priority):
             state = self._find(turn)
@@ -245,15 +248,20 @@ class Admission:
         """Seconds until the first replica can be had as far as the engines themselves have said; 0 where none has."""
         return max(0.0, min((state.breaker.until_s - now for state in self._hopes(turn)), default=0.0))
 
-    def _no_replica(self, turn: Turn) -> NoReplica:
+    def _no_replica(self, turn: Turn) -> SimsaError:
         states = self._fleet.states_of(turn.model_id)
+        if not states:
+            return ModelNotFound(
+                f"The model '{turn.model_id}' cannot be called: the key of its API is not in the environment.",
+                param="model",
+            )
         now = self.now()
         left_alone_s = min((s.breaker.until_s - now for s in states if s.is_up and s.breaker.is_open), default=0.0)
         if not turn.tried:
             reasons = "; ".join(f"{s.replica.id}: {s.reason or 'left alone after faults'}" for s in states)
             self._log.warning("no replica", model=turn.model_id, reasons=reasons)
         return NoReplica(
-            f"No live replica serves '{turn.model_id}' at the moment.",
+            f"No live replica serves '{turn.model_id}' at the moment; GET /api/models says why.",
             param="model",
             retry_after_s=min(LONGEST_RETRY_AFTER_S, max(RETRY_AFTER_S, ceil(left_alone_s))),
         )

@@ -7,8 +7,8 @@ import csv
 import io
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,10 +20,10 @@ from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, 
 from gateways import RunningGateway, entry, registry_text, running_gateway
 
 from gateway.api.schemas import ComparisonOut, ComparisonPage
-from gateway.comparison import Comparisons, Question, Schedule
+from gateway.comparison import ComparisonEvent, Comparisons, Question, Schedule
 from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
 from gateway.domain.records import CallStatus
-from gateway.errors import UpstreamTruncated
+from gateway.errors import UpstreamTimeout, UpstreamTruncated
 
 CHAT = "/v1/chat/completions"
 COMPARE = "/api/comparisons"
@@ -534,8 +534,9 @@ async def test_a_shutdown_ends_the_side_under_way_and_skips_the_rest(tmp_path: P
         ({"models": list("abcdefghi")}, "models", "at most 8"),
         ({"messages": [{"role": "user", "content": "x"}]}, None, "either 'messages' or 'prompt'"),
         ({"prompt": None}, None, "either 'messages' or 'prompt'"),
-        ({"params": {"max_token": 5}}, "params.max_token", "not permitted"),
+        ({"params": {"max_token": 5}}, "params.max_token", "no such field"),
         ({"params": {"max_tokens": 0}}, "params.max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 5}, "max_tokens", "it belongs into 'params'"),
         ({"params": {"seed": 2**70}}, "params.seed", "less than"),
         ({"schedule": "soon"}, "schedule", "concurrent"),
         ({"prompt": ""}, "prompt", "at least 1"),
@@ -622,6 +623,30 @@ async def test_leaving_keeps_the_next_side_from_being_asked(tmp_path: Path) -> N
         await asyncio.wait_for(request.closed_by_peer.wait(), 5)
         assert (await it.gateway.call()).status is CallStatus.CANCELLED
         assert not it.b.requests_to(CHAT)
+
+
+async def test_leaving_in_the_moment_in_which_a_call_is_ended_keeps_the_next_side_from_being_asked(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        it.a.script(CHAT, Reply.hang())
+        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
+        services = it.gateway.services
+        call: asyncio.Task[Any] = asyncio.ensure_future(whole_of(services.comparisons.run(question, "request-1")))
+        await it.a.received(CHAT)
+        (call_in_flight,) = services.dispatcher.in_flight
+        call.cancel()
+        call_in_flight.abort(UpstreamTimeout("over"))
+        await asyncio.gather(call, return_exceptions=True)
+        await it.gateway.until(lambda: not services.dispatcher.in_flight)
+        assert (await it.gateway.call()).error_code == "upstream_timeout"
+        assert not it.b.requests_to(CHAT)
+
+
+async def whole_of(events: AsyncGenerator[ComparisonEvent, None]) -> None:
+    async with aclosing(events):
+        async for _ in events:
+            continue
 
 
 # --- what is kept -------------------------------------------------------------------------------------------
