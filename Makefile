@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql test-vllm vllm-cpu lint format bench docs clean
+.PHONY: help setup up test postgresql test-vllm vllm-cpu lint format bench bench-admission docs clean
 
 help: ## list these chores
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## install Simsa and its tools into .venv
 
@@ -51,6 +51,9 @@ format: setup ## put the code into shape
 
 bench: setup ## measure what the gateway costs, beside its targets (about a minute and a half)
 	@$(BIN)/python -m bench.run
+
+bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
+	@$(BIN)/python -m bench.admission
 
 docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from gateway import __version__
 from gateway.access import Access
+from gateway.admission import Admission
 from gateway.api import comparisons, models, ops
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
@@ -122,6 +123,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             upstream=upstream,
             fleet=fleet,
+            admission=Admission(settings=settings, fleet=fleet, telemetry=telemetry, now=now),
             recorder=recorder,
             telemetry=telemetry,
             registry=lambda: live.current,

@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from gateway.admission import Admission
 from gateway.domain.meter import CHAT, COMPLETIONS, Dialect
-from gateway.domain.records import Registry
+from gateway.domain.records import Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
@@ -49,6 +50,10 @@ class CallContext(NamedTuple):
     comparison_id: str | None = None
     run_id: str | None = None
     client_retry: int | None = None
+    priority: Priority = Priority.INTERACTIVE
+    organisation: str | None = None
+    session: str | None = None
+    """Calls of one session go to the same replica while it is there and has room."""
 
 
 class Abortable(Protocol):
@@ -67,6 +72,7 @@ class Dispatcher:
         settings: Settings,
         upstream: Upstream,
         fleet: Fleet,
+        admission: Admission,
         recorder: Recorder,
         telemetry: Telemetry,
         registry: Callable[[], Registry],
@@ -75,6 +81,7 @@ class Dispatcher:
         self.settings = settings
         self.upstream = upstream
         self.fleet = fleet
+        self.admission = admission
         self.recorder = recorder
         self.telemetry = telemetry
         self.registry = registry

@@ -27,7 +27,7 @@ from gateway.dispatch import (
     Dispatcher,
     Endpoint,
 )
-from gateway.domain.records import Model, Registry
+from gateway.domain.records import Model, Priority, Registry
 from gateway.downstream import Scope, departure_of
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
 from gateway.errors import (
@@ -73,6 +73,7 @@ class Relay:
         request_id = request_id_of(scope["headers"])
         try:
             accepted_s, model, body = await self._admit(scope, receive)
+            context = _context(request_id, accepted_s, scope["headers"])
         except ClientLeft:
             return
         except SimsaError as error:
@@ -83,7 +84,6 @@ class Relay:
             self._log.error("request failed", request_id=request_id, exc_info=error)
             await send_error(send, InternalError(), request_id)
             return
-        context = CallContext(request_id, accepted_s, client_retry=_client_retry(scope["headers"]))
         answer = _Answer(send, request_id, model.id)
         call = ActiveCall(self._dispatcher, model, endpoint, body, context)
         await departure_of(scope).ends(self._serve(call, body, answer))
@@ -267,9 +267,33 @@ def _too_large(limit: int) -> InvalidRequest:
     return RequestTooLarge(f"The request body is larger than {limit} bytes (SIMSA_MAX_BODY_BYTES).")
 
 
-def _client_retry(headers: RawHeaders) -> int | None:
-    value = next((value for name, value in headers if name == b"x-stainless-retry-count"), None)
-    return int(value) if value is not None and value.isdigit() and len(value) < 6 else None
+def _context(request_id: str, accepted_s: float, headers: RawHeaders) -> CallContext:
+    """Where the call belongs, as far as its client says so. Raises InvalidRequest."""
+    retry: int | None = None
+    session: str | None = None
+    priority = Priority.INTERACTIVE
+    for name, value in headers:
+        if name == b"x-stainless-retry-count":
+            retry = int(value) if value.isdigit() and len(value) < 6 else None
+        elif name == b"x-session-id":
+            session = value.decode("latin-1") or None
+        elif name == b"x-simsa-priority":
+            priority = _asked_priority(value)
+    return CallContext(request_id, accepted_s, client_retry=retry, priority=priority, session=session)
+
+
+def _asked_priority(value: bytes) -> Priority:
+    """The class that the client asks for.
+
+    Only the admin's key exists, or none, and either may have any. Lowering one's own class harms nobody; whether a key
+    may raise it is to be decided here.
+    """
+    try:
+        return Priority(value.decode("latin-1"))
+    except ValueError:
+        known = ", ".join(Priority)
+        shown = value[:40].decode("latin-1")
+        raise InvalidRequest(f"The header 'x-simsa-priority: {shown}' names no class: expected {known}") from None
 
 
 def _encoded(headers: list[tuple[str, str]]) -> RawHeaders:

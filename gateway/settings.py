@@ -12,9 +12,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -99,6 +100,33 @@ class Settings(BaseSettings):
         le=10,
         description="Replicas tried for one call before its first byte, the first one included.",
     )
+    replica_max_in_flight: int = Field(
+        256, gt=0, description="Most calls at a time on a replica whose registry entry names no max_in_flight."
+    )
+    interactive_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of a replica's places that calls of class interactive may fill; the rest is for reviewers.",
+    )
+    batch_share: float = Field(
+        0.75, gt=0, le=1, description="Share of a replica's places that calls of class batch may fill."
+    )
+    load_test_share: float = Field(
+        0.5, gt=0, le=1, description="Share of a replica's places that calls of class load_test may fill."
+    )
+    queue_max_waiting: int = Field(
+        1000, gt=0, description="Most calls that wait for a model at a time; further ones get 503."
+    )
+    queue_wait_s: float = Field(
+        30.0, gt=0, description="Seconds a call may wait for a place on a replica; then it gets 503."
+    )
+    breaker_faults: int = Field(
+        5, gt=0, description="Faults in a row after which a replica is left alone and then tried with one call."
+    )
+    breaker_rest_s: float = Field(
+        5.0, gt=0, description="Seconds it is left alone; doubled, up to 60, each time that it fails again."
+    )
     health_interval_s: float = Field(2.0, gt=0, description="Seconds between looks at each replica.")
     health_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica has to answer a look.")
     registry_poll_s: float = Field(1.0, gt=0, description="Seconds between looks at the registry file.")
@@ -137,6 +165,15 @@ class Settings(BaseSettings):
             raise ValueError("expected sqlite:///path/to/file.db or postgresql://user@host/name")
         return url
 
+    @field_validator("batch_share", "load_test_share")
+    @classmethod
+    def _leaves_room_above(cls, share: float, info: ValidationInfo) -> float:
+        above = "interactive_share" if info.field_name == "batch_share" else "batch_share"
+        most = info.data.get(above, 1.0)
+        if share > most:
+            raise ValueError(f"a lower class may not fill more than a higher one: expected at most {above}, {most:g}")
+        return share
+
     @field_validator("admin_key")
     @classmethod
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
@@ -145,6 +182,15 @@ class Settings(BaseSettings):
         if key is not None and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
             raise ValueError("it has characters that no HTTP header carries: use printable ASCII only")
         return key
+
+    @property
+    def place_shares(self) -> Mapping[Priority, float]:
+        """How much of a replica each class may fill; reviewers all of it."""
+        return {
+            Priority.INTERACTIVE: self.interactive_share,
+            Priority.BATCH: self.batch_share,
+            Priority.LOAD_TEST: self.load_test_share,
+        }
 
     @property
     def database(self) -> str:

@@ -117,6 +117,8 @@ def _candidate(services: Services, model: Model) -> dict[str, Any]:
                 "provenance": state.provenance.value,
                 "provenance_reason": state.provenance_reason,
                 "in_flight": state.in_flight,
+                "max_in_flight": state.places[0],
+                "left_alone": state.breaker.is_open,
                 "gpu": state.replica.gpu,
             }
             for state in states

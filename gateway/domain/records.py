@@ -27,6 +27,15 @@ class Provenance(StrEnum):
     """Nothing that the engine says, or where it stands, proves what it is."""
 
 
+class Priority(StrEnum):
+    """Whose calls go first where engines are full, in this order."""
+
+    REVIEWER = "reviewer"
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    LOAD_TEST = "load_test"
+
+
 class Confidence(StrEnum):
     HIGH = "high"
     MEDIUM = "medium"
@@ -192,6 +201,8 @@ class Replica:
     """Name of the environment variable that holds the upstream key."""
     base_path: str = "/v1"
     """What stands between `url` and `/chat/completions`."""
+    max_in_flight: int | None = None
+    """Most calls at a time; None = the gateway's setting."""
 
 
 class ServingKind(StrEnum):
