@@ -14,11 +14,12 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from gateway.domain.meter import CHAT, COMPLETIONS, Dialect
-from gateway.domain.records import Registry
+from gateway.domain.records import Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
 from gateway.fleet import Fleet
+from gateway.limits import Limiter, Reservation
 from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
@@ -49,6 +50,12 @@ class CallContext(NamedTuple):
     comparison_id: str | None = None
     run_id: str | None = None
     client_retry: int | None = None
+    priority: Priority = Priority.INTERACTIVE
+    organisation: str | None = None
+    key: str | None = None
+    """The key's id."""
+    reservation: Reservation | None = None
+    """What it holds of its key's limits."""
 
 
 class Abortable(Protocol):
@@ -69,6 +76,7 @@ class Dispatcher:
         fleet: Fleet,
         recorder: Recorder,
         telemetry: Telemetry,
+        limiter: Limiter,
         registry: Callable[[], Registry],
         now: Callable[[], float],
     ) -> None:
@@ -77,6 +85,7 @@ class Dispatcher:
         self.fleet = fleet
         self.recorder = recorder
         self.telemetry = telemetry
+        self.limiter = limiter
         self.registry = registry
         self.verdicts = OneGpuVerdicts(settings, registry)
         self.now = now

@@ -22,6 +22,7 @@ from gateways import RunningGateway, entry, registry_text, running_gateway
 from gateway.api.schemas import ComparisonOut, ComparisonPage
 from gateway.comparison import Comparisons, Question, Schedule
 from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
+from gateway.domain.accounts import EVERYTHING
 from gateway.domain.records import CallStatus
 from gateway.errors import UpstreamTruncated
 
@@ -345,7 +346,7 @@ async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path
             events_ahead=1,
         )
         question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-        events = comparisons.run(question, "request-1")
+        events = comparisons.run(question, "request-1", EVERYTHING)
         assert (await anext(events)).name == "side.started"
         await it.gateway.until(lambda: any(call.was_held_back for call in services.dispatcher.in_flight))
         whole = [event async for event in events][-1].data
@@ -373,7 +374,7 @@ async def test_reader_that_is_late_costs_the_replica_no_time(tmp_path: Path) -> 
             events_ahead=1,
         )
         question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-        events = comparisons.run(question, "request-1")
+        events = comparisons.run(question, "request-1", EVERYTHING)
         assert (await anext(events)).name == "side.started"
         (replica,) = services.fleet.states_of("a")
         for gate, tokens in ((more, 1), (end, 2)):
