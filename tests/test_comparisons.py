@@ -21,10 +21,11 @@ from gateways import RunningGateway, entry, registry_text, running_gateway
 
 from gateway.api.schemas import ComparisonOut, ComparisonPage
 from gateway.comparison import Comparisons, Question, Schedule
-from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
+from gateway.comparison_client import compare
 from gateway.domain.accounts import EVERYTHING
 from gateway.domain.records import CallStatus
 from gateway.errors import UpstreamTruncated
+from gateway.gateway_client import GatewayRefused, GatewayUnreachable
 
 CHAT = "/v1/chat/completions"
 COMPARE = "/api/comparisons"

@@ -68,6 +68,7 @@ HOUSE = [
     "gateway.comparison",
     "gateway.spreadsheet",
     "gateway.comparison_export",
+    "gateway.gateway_client",
     "gateway.comparison_client",
     "gateway.checkpoints",
     "gateway.simulator.text",
@@ -100,6 +101,7 @@ HOUSE = [
     "gateway.engine_plans",
     "gateway.up_board",
     "gateway.up",
+    "gateway.account_commands",
     "gateway.cli",
     "gateway.__main__",
 ]
