@@ -156,7 +156,7 @@ def _budget(budget: Budget, ledgers: tuple[Ledger, Ledger] | None) -> dict[str, 
         ledger = ledgers[0] if budget.period is Period.DAY else ledgers[1]
         spent, held = Decimal(ledger.spent.get(budget.unit, 0)), Decimal(ledger.held.get(budget.unit, 0))
     shown = {"amount": budget.amount, "spent": spent, "reserved": held}
-    return {"period": budget.period, "unit": budget.unit, **{name: f"{value:f}" for name, value in shown.items()}}
+    return {"period": budget.period, "unit": budget.unit, **{name: f"{value.normalize():f}" for name, value in shown.items()}}
 
 
 def _sorted(names: frozenset[str] | None) -> list[str] | None:
