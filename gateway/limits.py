@@ -25,6 +25,9 @@ from gateway.errors import QuotaExhausted, RateLimited, SimsaError
 from gateway.request_body import RequestBody
 
 RawHeaders = list[tuple[bytes, bytes]]
+_NAMES = (b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-")
+_OF_REQUESTS = (_NAMES[0] + b"requests", _NAMES[1] + b"requests", _NAMES[2] + b"requests")
+_OF_TOKENS = (_NAMES[0] + b"tokens", _NAMES[1] + b"tokens", _NAMES[2] + b"tokens")
 
 
 class Reservation:
@@ -66,7 +69,7 @@ class Limiter:
                 continue
             account = self._account(row.key)
             for ledger in (account.day, account.month) if row.day == today else (account.month,):
-                ledger.spend(TOKENS, row.charged_tokens)
+                ledger.spent_tokens += row.charged_tokens
                 if row.cost is not None and row.currency is not None:
                     ledger.spend(row.currency, row.cost)
                 ledger.unpriced += row.calls_without_cost
@@ -110,7 +113,7 @@ class Limiter:
         limits = reservation.account.limits
         if limits.requests_per_min is None and limits.tokens_per_min is None:
             return []
-        return [(name.encode(), value.encode()) for name, value in _limit_headers(reservation.account, self._now())]
+        return _limit_headers(reservation.account, self._now())
 
     def ledgers(self, key: str) -> tuple[Ledger, Ledger] | None:
         """The key's present day and month; None where it has called nothing since it was made."""
@@ -132,24 +135,22 @@ class Limiter:
         return account
 
 
-def _limit_headers(account: Account, now_s: float) -> list[tuple[str, str]]:
+def _limit_headers(account: Account, now_s: float) -> RawHeaders:
     limits = account.limits
-    headers: list[tuple[str, str]] = []
-    for unit, limit, minute in (
-        ("requests", limits.requests_per_min, account.requests),
-        ("tokens", limits.tokens_per_min, account.tokens),
-    ):
-        if limit is not None:
-            headers += _minute_headers(unit, limit, minute, now_s)
+    headers: RawHeaders = []
+    if limits.requests_per_min is not None:
+        headers += _minute_headers(_OF_REQUESTS, limits.requests_per_min, account.requests, now_s)
+    if limits.tokens_per_min is not None:
+        headers += _minute_headers(_OF_TOKENS, limits.tokens_per_min, account.tokens, now_s)
     return headers
 
 
-def _minute_headers(unit: str, limit: int, minute: SlidingMinute, now_s: float) -> list[tuple[str, str]]:
+def _minute_headers(names: tuple[bytes, bytes, bytes], limit: int, minute: SlidingMinute, now_s: float) -> RawHeaders:
     minute.advance(now_s)
     return [
-        (f"x-ratelimit-limit-{unit}", str(limit)),
-        (f"x-ratelimit-remaining-{unit}", str(max(0, limit - minute.total))),
-        (f"x-ratelimit-reset-{unit}", f"{ceil(minute.reset_s(now_s))}s"),
+        (names[0], b"%d" % limit),
+        (names[1], b"%d" % max(0, limit - minute.total)),
+        (names[2], b"%ds" % ceil(minute.reset_s(now_s))),
     ]
 
 
@@ -179,7 +180,8 @@ def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> Si
             assert refusal.budget is not None
             words = f"{_budget_name(refusal.budget)} is reserved to its end by calls in flight: wait for one to end."
     wait_s = None if obstacle is Obstacle.TOO_LARGE else retry_after_s(refusal.wait_s)
-    return RateLimited(words, retry_after_s=wait_s, limit_headers=_limit_headers(account, now_s), param=param)
+    shown = [(name.decode(), value.decode()) for name, value in _limit_headers(account, now_s)]
+    return RateLimited(words, retry_after_s=wait_s, limit_headers=shown, param=param)
 
 
 def _budget_words(refusal: Refusal, hold: Hold) -> str:

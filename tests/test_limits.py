@@ -71,9 +71,9 @@ def test_spent_is_within_the_budget_plus_what_calls_in_flight_took_unreserved(
 ) -> None:
     account = Account(Limits(budgets=(Budget(Period.DAY, TOKENS, Decimal(limit)),)), NOON)
     taken, overrun = play(account, steps)
-    assert account.day.spent.get(TOKENS, 0) == sum(call.actual for call in taken)
-    assert account.day.spent.get(TOKENS, 0) <= limit + overrun
-    assert account.day.held.get(TOKENS, 0) == 0
+    assert account.day.spent_tokens == sum(call.actual for call in taken)
+    assert account.day.spent_tokens <= limit + overrun
+    assert account.day.held_tokens == 0
     assert account.in_flight == 0
 
 
@@ -183,8 +183,8 @@ def test_day_and_month_begin_anew_in_utc_and_a_call_counts_where_it_began() -> N
     assert refused(account, Hold(1, None), april - 0.001).obstacle is Obstacle.RESERVED
     assert account.hold(Hold(100, ("KRW", Decimal(50))), 1000.0, april) is None
     account.settle(over_midnight, 90, ("KRW", Decimal(45)), now_s=1000.0)
-    assert account.day.spent == {}, "March's call is not April's"
-    assert account.month.held == {TOKENS: 100, "KRW": 50}
+    assert (account.day.spent_tokens, account.day.spent_money) == (0, {}), "March's call is not April's"
+    assert (account.month.held_tokens, account.month.held_money) == (100, {"KRW": 50})
 
 
 def test_money_is_counted_a_currency_and_an_unknown_cost_blocks_nothing_and_is_counted() -> None:
@@ -193,7 +193,7 @@ def test_money_is_counted_a_currency_and_an_unknown_cost_blocks_nothing_and_is_c
         hold = Hold(10**6, None)
         assert account.hold(hold, 1000.0, NOON) is None
         account.settle(hold, 10**6, cost, now_s=1000.0, is_unpriced=cost is None)
-    assert account.day.spent["KRW"] == Decimal("0.2")
+    assert account.day.spent_money["KRW"] == Decimal("0.2")
     assert account.day.unpriced == 1
     assert refused(account, Hold(1, ("KRW", Decimal("0.11")))).obstacle is Obstacle.BUDGET
     assert account.hold(Hold(1, ("KRW", Decimal("0.1"))), 1000.0, NOON) is None

@@ -154,9 +154,13 @@ def _budget(budget: Budget, ledgers: tuple[Ledger, Ledger] | None) -> dict[str, 
     spent = held = Decimal(0)
     if ledgers is not None:
         ledger = ledgers[0] if budget.period is Period.DAY else ledgers[1]
-        spent, held = Decimal(ledger.spent.get(budget.unit, 0)), Decimal(ledger.held.get(budget.unit, 0))
+        spent, held = Decimal(ledger.spent(budget.unit)), Decimal(ledger.held(budget.unit))
     shown = {"amount": budget.amount, "spent": spent, "reserved": held}
-    return {"period": budget.period, "unit": budget.unit, **{name: f"{value.normalize():f}" for name, value in shown.items()}}
+    return {
+        "period": budget.period,
+        "unit": budget.unit,
+        **{name: f"{value.normalize():f}" for name, value in shown.items()},
+    }
 
 
 def _sorted(names: frozenset[str] | None) -> list[str] | None:

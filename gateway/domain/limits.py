@@ -77,14 +77,15 @@ class SlidingMinute:
 
 
 class Ledger:
-    """What was spent and is held in the present day or month, by unit ("tokens" or a currency)."""
+    """What was spent and is held in the present day or month: tokens, and money by currency."""
 
-    __slots__ = ("_period", "ends_s", "held", "spent", "unpriced")
+    __slots__ = ("_period", "ends_s", "held_money", "held_tokens", "spent_money", "spent_tokens", "unpriced")
 
     def __init__(self, period: Period, wall_s: float) -> None:
         self._period = period
-        self.spent: dict[str, Amount] = {}
-        self.held: dict[str, Amount] = {}
+        self.spent_tokens = self.held_tokens = 0
+        self.spent_money: dict[str, Decimal] = {}
+        self.held_money: dict[str, Decimal] = {}
         self.unpriced = 0
         """Calls whose cost is unknown: they are in no sum of money and block nothing."""
         self.ends_s = period_end_s(period, wall_s)
@@ -92,14 +93,22 @@ class Ledger:
     def roll(self, wall_s: float) -> None:
         """Begin anew when the period is over. A clock that is set back changes nothing."""
         if wall_s >= self.ends_s:
-            self.spent, self.held, self.unpriced = {}, {}, 0
+            self.spent_tokens = self.held_tokens = self.unpriced = 0
+            self.spent_money, self.held_money = {}, {}
             self.ends_s = period_end_s(self._period, wall_s)
 
-    def hold(self, unit: str, amount: Amount) -> None:
-        self.held[unit] = self.held.get(unit, 0) + amount
+    def hold(self, currency: str, amount: Decimal) -> None:
+        self.held_money[currency] = self.held_money.get(currency, 0) + amount
 
-    def spend(self, unit: str, amount: Amount) -> None:
-        self.spent[unit] = self.spent.get(unit, 0) + amount
+    def spend(self, currency: str, amount: Decimal) -> None:
+        self.spent_money[currency] = self.spent_money.get(currency, 0) + amount
+
+    def spent(self, unit: str) -> Amount:
+        """Of "tokens" or a currency."""
+        return self.spent_tokens if unit == TOKENS else self.spent_money.get(unit, 0)
+
+    def held(self, unit: str) -> Amount:
+        return self.held_tokens if unit == TOKENS else self.held_money.get(unit, 0)
 
 
 class Obstacle(Enum):
@@ -166,7 +175,7 @@ class Account:
         hold.slot = self.tokens.add(hold.tokens)
         hold.day_ends_s, hold.month_ends_s = self.day.ends_s, self.month.ends_s
         for ledger in (self.day, self.month):
-            ledger.hold(TOKENS, hold.tokens)
+            ledger.held_tokens += hold.tokens
             if hold.cost is not None:
                 ledger.hold(*hold.cost)
         return None
@@ -184,8 +193,8 @@ class Account:
         for ledger, ends_s in ((self.day, hold.day_ends_s), (self.month, hold.month_ends_s)):
             if ledger.ends_s != ends_s:
                 continue  # it began in a period that is over
-            ledger.hold(TOKENS, -hold.tokens)
-            ledger.spend(TOKENS, tokens)
+            ledger.held_tokens -= hold.tokens
+            ledger.spent_tokens += tokens
             if hold.cost is not None:
                 ledger.hold(hold.cost[0], -hold.cost[1])
             if cost is not None:
@@ -218,8 +227,8 @@ class Account:
             wanted = hold.tokens
         elif hold.cost is not None and hold.cost[0] == unit:
             wanted = hold.cost[1]
-        left = budget.amount - ledger.spent.get(unit, 0)
-        if left > 0 and wanted + ledger.held.get(unit, 0) <= left:
+        left = budget.amount - ledger.spent(unit)
+        if left > 0 and wanted + ledger.held(unit) <= left:
             return None
         if left > 0 and wanted <= left:
             return Refusal(Obstacle.RESERVED, 1.0, budget, left)
