@@ -1,4 +1,4 @@
-"""Organisations, keys and use in the database: what comes back, what is summed up exactly, what is counted as change."""
+"""Organisations, keys and use in the database: what comes back, what is summed up, what is counted as a change."""
 
 from __future__ import annotations
 

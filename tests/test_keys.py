@@ -335,6 +335,17 @@ async def test_tokens_of_a_minute_are_reserved_and_then_reconciled_with_what_was
         assert (await it.ask(key)).header("x-ratelimit-remaining-tokens") == str(1200 - 3 * 20), "streams count"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answers"), [("가", 1), (["가", "나", "다"], 3), ([1, 2, 3, 4], 1), ([[1, 2], [3, 4]], 2), ([], 1)]
+)
+async def test_every_prompt_and_choice_of_a_request_is_reserved(tmp_path: Path, prompt: object, answers: int) -> None:
+    async with door(tmp_path) as it:
+        body = {"model": "a", "prompt": prompt, "max_tokens": 1000, "n": 2}
+        for limit, status in ((2000 * answers, 429), (2000 * answers + 100, 200)):
+            key = await it.secret(limits={"tokens_per_min": limit})
+            assert (await it.ask(key, body, path="/v1/completions")).status == status
+
+
 async def test_calls_at_a_time_are_limited_and_the_sdk_comes_back_when_one_has_ended(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         key, gate = await it.secret(limits={"concurrent": 1}), asyncio.Event()
