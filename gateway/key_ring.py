@@ -43,7 +43,8 @@ class KeyRing:
         self._wall = wall
         self._entries: dict[bytes, _Entry] = {}
         self._changes: int | None = None
-        self._loading = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        """Held from a change's or a look's beginning in the database to its end in memory."""
         self._log = structlog.get_logger("simsa.keys")
 
     def find(self, token: bytes) -> Caller | None:
@@ -61,7 +62,7 @@ class KeyRing:
 
     async def load(self) -> None:
         """Take over what the database holds. Raises Unavailable, and then what was known stays."""
-        async with self._loading:
+        async with self._changing:
             changes = await self._accounts.count_changes()
             if changes != self._changes:
                 self._entries = _entries(await self._accounts.list_valid_keys())
@@ -87,8 +88,9 @@ class KeyRing:
 
     async def revoke_organisation(self, organisation_id: str) -> Organisation:
         """None of its keys counts when this returns."""
-        revoked = await self._accounts.revoke_organisation(organisation_id, self._now())
-        await self.load()
+        async with self._changing:
+            revoked = await self._accounts.revoke_organisation(organisation_id, self._now())
+            self._keep(lambda caller: caller.organisation != organisation_id)
         return revoked
 
     async def create_key(
@@ -106,15 +108,21 @@ class KeyRing:
             revoked_at=None,
             terms=terms,
         )
-        await self._accounts.create_key(key, sha256(secret.encode()).hexdigest())
-        await self.load()
+        digest = sha256(secret.encode()).hexdigest()
+        async with self._changing:
+            await self._accounts.create_key(key, digest)
+            self._entries |= _entries([(digest, key)])
         return key, secret
 
     async def revoke_key(self, key_id: str) -> Key:
         """The key does not count when this returns."""
-        revoked = await self._accounts.revoke_key(key_id, self._now())
-        await self.load()
+        async with self._changing:
+            revoked = await self._accounts.revoke_key(key_id, self._now())
+            self._keep(lambda caller: caller.key != key_id)
         return revoked
+
+    def _keep(self, wanted: Callable[[Caller], bool]) -> None:
+        self._entries = {digest: entry for digest, entry in self._entries.items() if wanted(entry.caller)}
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall(), UTC)
