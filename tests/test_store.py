@@ -40,6 +40,9 @@ def opened(number: int = 1, **changes: object) -> CallOpened:
         endpoint="/v1/chat/completions",
         streamed=True,
         client_retry=0,
+        organisation="acme",
+        key="key-1",
+        prompt_estimate=11,
     )
     return replace(facts, **changes)  # type: ignore[arg-type]
 
@@ -60,6 +63,7 @@ def ended(start: CallOpened, **changes: object) -> Call:
         usage=Usage(12, 34, 0, None, "engine"),
         timing=Timing(0.0, 0.1, None, 1 / 3, 2.0000001, 0.0002, 33, 1, "assumed"),
         cost=Cost(Decimal("0.00012340"), "KRW", "api_price"),
+        charged_tokens=46,
     )
     return replace(call, **changes)  # type: ignore[arg-type]
 
