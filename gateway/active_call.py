@@ -96,6 +96,9 @@ class ActiveCall:
             comparison_id=context.comparison_id,
             run_id=context.run_id,
             client_retry=context.client_retry,
+            organisation=context.organisation,
+            key=context.key,
+            prompt_estimate=context.reservation.prompt_estimate if context.reservation is not None else None,
         )
         self.attempts = 0
         self._sent_s = 0.0
@@ -401,6 +404,10 @@ class ActiveCall:
         elif timing is None:
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
         verdict, gpu_id = self._verdict()
+        reservation = self._context.reservation
+        charged = None
+        if reservation is not None:
+            charged = reservation.charge(status, usage, reached_engine=self.attempts > 0)
         self.record = Call(
             opened=self.opened,
             ended_at=datetime.now(UTC),
@@ -418,7 +425,9 @@ class ActiveCall:
             cost=self._cost(usage),
             feasibility=verdict,
             feasibility_gpu=gpu_id,
+            charged_tokens=charged,
         )
+        self._dispatcher.limiter.settle(reservation, self.record)
         self._dispatcher.recorder.closed(self.record)
         self._dispatcher.telemetry.observe_call(self.record)
 

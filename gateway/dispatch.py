@@ -20,6 +20,7 @@ from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
 from gateway.fleet import Fleet
+from gateway.limits import Limiter, Reservation
 from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
@@ -54,6 +55,10 @@ class CallContext(NamedTuple):
     organisation: str | None = None
     session: str | None = None
     """Calls of one session go to the same replica while it is there and has room."""
+    key: str | None = None
+    """The key's id."""
+    reservation: Reservation | None = None
+    """What it holds of its key's limits."""
 
 
 class Abortable(Protocol):
@@ -75,6 +80,7 @@ class Dispatcher:
         admission: Admission,
         recorder: Recorder,
         telemetry: Telemetry,
+        limiter: Limiter,
         registry: Callable[[], Registry],
         now: Callable[[], float],
     ) -> None:
@@ -84,6 +90,7 @@ class Dispatcher:
         self.admission = admission
         self.recorder = recorder
         self.telemetry = telemetry
+        self.limiter = limiter
         self.registry = registry
         self.verdicts = OneGpuVerdicts(settings, registry)
         self.now = now

@@ -67,6 +67,12 @@ class Settings(BaseSettings):
         description="Key that opens every route; without it only loopback is listened on and no key is asked.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+    key_refresh_s: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="Seconds after which keys that another process made or revoked count here too; our own do at once.",
+    )
     max_body_bytes: int = Field(
         20 * 1024 * 1024, gt=0, description="Largest request body in bytes; a larger one gets 413."
     )

@@ -8,7 +8,7 @@ Callers make ids and moments; the store inserts them as they are. What a caller 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
@@ -78,6 +78,8 @@ class Comparison:
     timing_comparable: bool | None = None
     timing_reason: str | None = None
     summary: Any = None
+    organisation: str | None = None
+    """Whose it is; None: the operator's own."""
 
 
 class _Bulk:
@@ -125,6 +127,10 @@ class Store:
     def make_durable(self) -> None:
         """Put what was committed on the disk. Blocks: not on the event loop."""
         self._database.make_durable()
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction for statements that stand in a module of their own, e.g. `accounts`. See `_transaction`."""
+        return self._transaction()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -234,18 +240,23 @@ class Store:
             found = await _load(connection, _comparisons().where(comparisons.c.id == comparison_id))
         return found[0] if found else None
 
-    async def list_comparisons(self, limit: int = 100, before: str | None = None) -> list[Comparison]:
-        """Newest first. `before` is the last id of the page before."""
+    async def list_comparisons(
+        self, limit: int = 100, before: str | None = None, *, organisation: str | None = None
+    ) -> list[Comparison]:
+        """Newest first. `before` is the last id of the page before; `organisation`: only its own."""
         statement = _comparisons().order_by(comparisons.c.created_at.desc(), comparisons.c.id.desc())
+        if organisation is not None:
+            statement = statement.where(comparisons.c.organisation == organisation)
         if before is not None:
             statement = statement.where(_is_older(comparisons, comparisons.c.created_at, before))
         async with self._transaction() as connection:
             return await _load(connection, statement.limit(limit))
 
-    async def iter_comparisons(self, *, page: int = 100) -> AsyncIterator[Comparison]:
-        """Every comparison, newest first, `page` at a time in memory and no transaction held between pages."""
+    async def iter_comparisons(self, *, page: int = 100, organisation: str | None = None) -> AsyncIterator[Comparison]:
+        """Every comparison (of an organisation), newest first, `page` at a time in memory and no transaction held
+        between pages."""
         before: str | None = None
-        while found := await self.list_comparisons(page, before):
+        while found := await self.list_comparisons(page, before, organisation=organisation):
             for comparison in found:
                 yield comparison
             before = found[-1].id

@@ -1,7 +1,7 @@
 """What an operator sees from outside: Prometheus series and one structured log line a request.
 
 Labels come from closed sets: registered models (anything else is `_other`), our own routes, status classes. No key,
-prompt or raw path is ever a label or in a log line.
+prompt or raw path is ever a label or in a log line; of a key the line has the id, never the secret.
 """
 
 from __future__ import annotations
@@ -223,6 +223,8 @@ class Telemetry:
                 "timestamp": call.ended_at.isoformat(),
                 "request_id": opened.request_id,
                 "call_id": opened.id,
+                "organisation": opened.organisation,
+                "key": opened.key,
                 "model": opened.model,
                 "replica": call.replica,
                 "endpoint": opened.endpoint,

@@ -23,9 +23,11 @@ from gateways import RunningGateway, entry, registry_text, running_gateway
 from gateway.api.deps import Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage
 from gateway.comparison import ComparisonEvent, Comparisons, Question, Schedule
-from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
+from gateway.comparison_client import compare
+from gateway.domain.accounts import EVERYTHING
 from gateway.domain.records import CallStatus
 from gateway.errors import UpstreamTimeout, UpstreamTruncated
+from gateway.gateway_client import GatewayRefused, GatewayUnreachable
 
 CHAT = "/v1/chat/completions"
 COMPARE = "/api/comparisons"
@@ -345,7 +347,7 @@ def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]
         events_ahead=1,
     )
     question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-    return comparisons.run(question, "request-1")
+    return comparisons.run(question, "request-1", EVERYTHING)
 
 
 async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
@@ -631,7 +633,9 @@ async def test_leaving_in_the_moment_in_which_a_call_is_ended_keeps_the_next_sid
         it.a.script(CHAT, Reply.hang())
         question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
         services = it.gateway.services
-        call: asyncio.Task[Any] = asyncio.ensure_future(whole_of(services.comparisons.run(question, "request-1")))
+        call: asyncio.Task[Any] = asyncio.ensure_future(
+            whole_of(services.comparisons.run(question, "request-1", EVERYTHING))
+        )
         await it.a.received(CHAT)
         (call_in_flight,) = services.dispatcher.in_flight
         call.cancel()

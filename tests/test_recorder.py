@@ -42,6 +42,9 @@ def opened(number: int = 1) -> CallOpened:
         model="exaone",
         endpoint="/v1/chat/completions",
         streamed=False,
+        organisation="acme",
+        key="key-1",
+        prompt_estimate=9,
     )
 
 
@@ -61,6 +64,7 @@ def ended(number: int = 1) -> Call:
         usage=Usage(1, 2, None, None, "engine"),
         timing=Timing(e2e_s=0.1 * number),
         cost=Cost(Decimal("0.10"), "USD", "api_price"),
+        charged_tokens=3,
     )
 
 

@@ -45,6 +45,9 @@ def opened(number: int = 1, **changes: object) -> CallOpened:
         endpoint="/v1/chat/completions",
         streamed=True,
         client_retry=0,
+        organisation="acme",
+        key="key-1",
+        prompt_estimate=11,
     )
     return replace(facts, **changes)  # type: ignore[arg-type]
 
@@ -65,6 +68,7 @@ def ended(start: CallOpened, **changes: object) -> Call:
         usage=Usage(12, 34, 0, None, "engine"),
         timing=Timing(0.0, 0.1, None, 1 / 3, 2.0000001, 0.0002, 33, 1, "assumed"),
         cost=Cost(Decimal("0.00012340"), "KRW", "api_price"),
+        charged_tokens=46,
     )
     return replace(call, **changes)  # type: ignore[arg-type]
 
@@ -110,6 +114,14 @@ IMPATIENT = DatabaseLimits(connections=2, statement_s=0.5)
 
 @pytest.fixture
 async def store(database: ScratchDatabase) -> AsyncIterator[Store]:
+    store = await Store.open(database.url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def impatient_store(database: ScratchDatabase) -> AsyncIterator[Store]:
+    """One whose statements wait half a second, which on a busy machine is too short for any other test."""
     store = await Store.open(database.url, IMPATIENT)
     yield store
     await store.close()
@@ -338,12 +350,14 @@ async def test_a_sqlite_url_may_leave_the_driver_out(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_locked_database_is_unavailable_until_it_is_free(store: Store, database: ScratchDatabase) -> None:
+async def test_a_locked_database_is_unavailable_until_it_is_free(
+    impatient_store: Store, database: ScratchDatabase
+) -> None:
     async with database.locked():
         with pytest.raises(Unavailable, match=database.locked_words):
-            await store.upsert_calls([opened()])
-    await store.upsert_calls([opened()])
-    assert len(await store.list_calls()) == 1
+            await impatient_store.upsert_calls([opened()])
+    await impatient_store.upsert_calls([opened()])
+    assert len(await impatient_store.list_calls()) == 1
 
 
 async def test_a_database_that_is_gone_is_unavailable_until_it_is_back(store: Store, database: ScratchDatabase) -> None:
@@ -358,10 +372,11 @@ async def test_a_database_that_is_gone_is_unavailable_until_it_is_back(store: St
 async def on_schema(url: str, act: Callable[[sa.Connection], T]) -> T:
     """What `act` makes of a connection whose changes are kept."""
     engine = create_async_engine(url.replace("://", {"s": "+aiosqlite://", "p": "+asyncpg://"}[url[0]], 1))
-    async with engine.begin() as connection:
-        done = await connection.run_sync(act)
-    await engine.dispose()
-    return done
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(act)
+    finally:
+        await engine.dispose()
 
 
 def steps_on(connection: sa.Connection) -> Config:

@@ -9,8 +9,10 @@ from gateway.domain.records import Priority
 _ERRORS = {
     "400": "bad JSON, a bad or repeated field, or the engine's own refusal",
     "401": "missing or invalid key",
+    "403": "the key does not reach this model, route or field",
     "404": "unknown model, or one that nothing can serve, with the reason",
     "413": "body too large",
+    "429": "a limit of the key is reached (Retry-After, x-ratelimit-*), or a budget used up (x-should-retry: false)",
     "502": "the engine could not be reached or failed",
     "503": "no live replica, no place on one in time, the engine is busy, or the gateway is shutting down",
     "504": "the engine was too slow",
@@ -82,7 +84,9 @@ def _operation(operation_id: str, summary: str, fields: dict[str, Any]) -> dict[
                 "headers": {
                     name: {"schema": {"type": "string"}}
                     for name in ("x-request-id", "x-simsa-model", "x-simsa-replica", "x-simsa-provenance",
-                                 "x-simsa-overhead-ms", "x-simsa-queue-ms", "x-simsa-attempts", "x-simsa-cost")
+                                 "x-simsa-overhead-ms", "x-simsa-queue-ms", "x-simsa-attempts", "x-simsa-cost",
+                                 *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens")
+                                   for what in ("limit", "remaining", "reset")))
                 },
                 "content": {
                     "application/json": {"schema": {"type": "object"}},
