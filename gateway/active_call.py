@@ -16,9 +16,11 @@ from typing import Self
 
 import msgspec
 
-from gateway.dispatch import CallContext, Dispatcher, Endpoint
+from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.cost import call_cost
-from gateway.domain.meter import Meter, read_answer, rename_model
+from gateway.domain.dialects import read_answer
+from gateway.domain.meter import Meter
+from gateway.domain.model_name import renaming
 from gateway.domain.records import (
     Call,
     CallOpened,
@@ -30,7 +32,8 @@ from gateway.domain.records import (
     Usage,
 )
 from gateway.domain.routing import pick_replica
-from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, EngineRefused, message_in, read_failure
+from gateway.endpoints import Endpoint
+from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, message_in, read_failure
 from gateway.errors import (
     InternalError,
     NoReplica,
@@ -82,6 +85,7 @@ class ActiveCall:
         self._owner: asyncio.Task[object] | None = None
         self._slow_reader_timer: asyncio.TimerHandle | None = None
         self._abort_error: SimsaError | None = None
+        self._renaming = renaming(model.serving.served_model_name, model.id)
         self._meter = self._new_meter() if body.stream else None
         self.opened = CallOpened(
             id=new_call_id(),
@@ -109,8 +113,13 @@ class ActiveCall:
             self._endpoint.dialect,
             choices=self._body.choices,
             withhold_usage=not self._body.wants_usage,
-            rename=(self._model.serving.served_model_name, self._model.id),
+            renaming=self._renaming,
+            on_reply_id=self._keep,
         )
+
+    def _keep(self, reply_id: str) -> None:
+        if self._context.keep is not None and self.replica_id is not None:
+            self._context.keep(self.replica_id, reply_id)
 
     async def __aenter__(self) -> Self:
         dispatcher = self._dispatcher
@@ -264,23 +273,22 @@ class ActiveCall:
         reply = self._reply
         assert reply is not None
         body, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
-        answer = read_answer(body, msgspec.json.decode)
-        if not answer.is_object:
-            raise UpstreamError("The engine answered with something that is no JSON object.")
-        if answer.finish_reason is None or answer.finish_reason in ("abort", "error"):
-            raise UpstreamError(f"The engine gave no finished answer (finish_reason {answer.finish_reason}).")
+        answer = read_answer(self._endpoint.dialect, body, msgspec.json.decode)
+        if answer.failure is not None:
+            raise UpstreamError(answer.failure)
+        if answer.reply_id is not None:
+            self._keep(answer.reply_id)
         self._release()
         timing = Timing(queue_s=self.queue_s, e2e_s=ended_s - self._context.accepted_s, overhead_s=self.overhead_s)
         self._finish(CallStatus.OK, 200, None, usage=answer.usage, timing=timing, finish_reason=answer.finish_reason)
-        serving = self._model.serving
-        if serving.served_model_name != self._model.id:
-            return rename_model(body, (serving.served_model_name, self._model.id))
-        return body
+        return self._renaming.at(("model",), body) if self._renaming is not None else body
 
     # --- the way to an engine ---
 
     def _untried(self, tried: list[ReplicaState]) -> list[ReplicaState]:
-        return [state for state in self._dispatcher.fleet.live(self._model.id) if state not in tried]
+        home = self._context.home
+        live = self._dispatcher.fleet.live(self._model.id)
+        return [state for state in live if state not in tried and (home is None or state.replica.id == home)]
 
     def _pick(self, tried: list[ReplicaState]) -> ReplicaState:
         candidates = self._untried(tried)
@@ -307,9 +315,10 @@ class ActiveCall:
         self._sent_s = dispatcher.now()
         self._presence = presence = Presence(state, dispatcher.now)
         self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
+        head = state.post_head(self._endpoint.path, below_base=self._endpoint.is_below_base)
         self._reply = reply = await dispatcher.upstream.open(
             state.origin,
-            head=b"%bx-request-id: %b\r\n" % (state.post_head(self._endpoint.path), self._context.request_id.encode()),
+            head=b"%bx-request-id: %b\r\n%b" % (head, self._context.request_id.encode(), self._context.headers),
             body=self._body.for_engine(self._model.serving.served_model_name),
             connect_s=timeouts.connect_s,
             due=due,
@@ -341,12 +350,15 @@ class ActiveCall:
         error = UpstreamTruncated(f"The answer was cut: {message}.", code=code)
         self._release()
         self._finish(CallStatus.TRUNCATED, 200, error)
-        return b"" if told else error_event(error)
+        return b"" if told else self.error_event(error)
+
+    def error_event(self, error: SimsaError) -> bytes:
+        """An error as the last event of the stream, in the route's dialect."""
+        return self._endpoint.errors.event(error, self._meter.events if self._meter is not None else 0)
 
     def _finish_by_exception(self, error: BaseException | None) -> None:
         if isinstance(error, SimsaError):
-            status = error.engine_status if isinstance(error, EngineRefused) else error.status
-            self._finish(CallStatus.ERROR, status, error)
+            self._finish(CallStatus.ERROR, error.status, error)
         elif isinstance(error, Exception):
             self._dispatcher.log.error("call failed", call_id=self.opened.id, exc_info=error)
             self._finish(CallStatus.ERROR, 500, InternalError())
@@ -420,8 +432,3 @@ class ActiveCall:
             self._reply = None
         if self._presence is not None:
             self._presence.end()
-
-
-def error_event(error: SimsaError) -> bytes:
-    """An error as the last event of a stream."""
-    return b"data: " + msgspec.json.encode(error.envelope()) + b"\n\n"

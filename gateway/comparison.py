@@ -22,9 +22,10 @@ import structlog
 from gateway.active_call import ActiveCall
 from gateway.answer_text import AnswerText
 from gateway.comparison_object import asked_side, comparison_object, side_object, skipped_side
-from gateway.dispatch import CHAT_COMPLETIONS, CallContext, Dispatcher
+from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.comparability import Finished, judge_timing, summarise
 from gateway.domain.records import CallStatus, Cost, Model, Provenance, Timing, Usage
+from gateway.endpoints import CHAT_COMPLETIONS
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
 from gateway.fleet import ReplicaState
