@@ -54,18 +54,15 @@ class ResponsesDialect:
             return Notice(failure=f"the engine reported an error mid-stream{error_kind(body)}")
         if isinstance(kind, str) and kind in _KINDS:
             return Notice(tokens=_KINDS[kind] if text(body.get("delta")) else 0)
-        response = body.get("response")
-        if not isinstance(response, dict):
-            return Notice()
+        response = mapping(body.get("response"))
         answer = self.read_whole(response)
         usage = answer.usage if answer.usage.source == "engine" else None
-        if kind == "response.failed" or (kind in _ENDS and answer.failure is not None):
+        is_end = kind in _ENDS
+        if kind == "response.failed" or (is_end and response.get("status") in _UNFINISHED):
             kinds = error_kind({"error": response.get("error")})
             return Notice(usage=usage, is_final_usage=True, failure=f"the engine failed on the way{kinds}")
-        if kind in _ENDS:
-            finished = {0: answer.finish_reason or "completed"}
-            return Notice(finished, usage, is_final_usage=True, is_end=True, reply_id=answer.reply_id)
-        return Notice(reply_id=answer.reply_id)
+        finished = {0: answer.finish_reason} if is_end and answer.finish_reason is not None else None
+        return Notice(finished, usage, is_final_usage=is_end, is_end=is_end, reply_id=answer.reply_id)
 
     def read_whole(self, body: dict[str, Any]) -> WholeAnswer:
         """Finish reason: why it is incomplete, else its status (which is `queued` for work in the background)."""
