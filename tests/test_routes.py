@@ -31,6 +31,7 @@ from dialect_shapes import (
 from engines import CLOSE, Reply, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
 
+from gateway.api.openai import describe_relay
 from gateway.domain.records import CallStatus, Usage
 from gateway.endpoints import ENDPOINTS
 
@@ -64,6 +65,16 @@ WHOLE: list[tuple[str, str, dict[str, Any], dict[str, Any], Usage]] = [
 async def post(gateway: RunningGateway, path: str, body: Any, **options: Any) -> Answer:
     async with RawClient(gateway.url, key=options.pop("key", None)) as client:
         return await client.request("POST", path, body=body, **options)
+
+
+def test_openapi_describes_every_route() -> None:
+    schema = describe_relay({"paths": {}})
+    aliases = {"/rerank", "/score"}
+    assert set(ENDPOINTS) - aliases | {"/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel"} == set(
+        schema["paths"]
+    )
+    names = [operation["operationId"] for methods in schema["paths"].values() for operation in methods.values()]
+    assert len(names) == len(set(names))
 
 
 # --- whole answers ------------------------------------------------------------------------------------------
