@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.cost import call_cost
 from gateway.domain.dialects import read_answer
@@ -273,7 +271,7 @@ class ActiveCall:
         reply = self._reply
         assert reply is not None
         body, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
-        answer = read_answer(self._endpoint.dialect, body, msgspec.json.decode)
+        answer = read_answer(self._endpoint.dialect, body, self._endpoint.decode)
         if answer.failure is not None:
             raise UpstreamError(answer.failure)
         if answer.reply_id is not None:

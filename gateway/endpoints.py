@@ -5,7 +5,10 @@ A new route of engines is an entry here. What happens to a call is the same for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from gateway.domain.dialects import BODIES, Dialect
 from gateway.domain.dialects.choices import CHAT, COMPLETIONS
@@ -14,6 +17,22 @@ from gateway.domain.dialects.responses import RESPONSES
 from gateway.error_shapes import ANTHROPIC, OPENAI, ErrorShape
 from gateway.error_shapes import RESPONSES as RESPONSES_ERRORS
 from gateway.request_body import CHAT_FIELDS, BodyFields
+
+
+class _Facts(msgspec.Struct):
+    usage: object = None
+    error: object = None
+
+
+_FACTS = msgspec.json.Decoder(_Facts)
+
+
+def decode_facts(body: bytes) -> object:
+    """What the gateway reads of an answer that may be megabytes of vectors: the rest is checked and not built.
+
+    Raises ValueError when it is no JSON object.
+    """
+    return msgspec.structs.asdict(_FACTS.decode(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +50,12 @@ class Endpoint:
     headers: tuple[bytes, ...] = ()
     """The client's headers that go on to the engine, in lower case."""
     takes_x_api_key: bool = False
+    decode: Callable[[bytes], object] = msgspec.json.decode
+    """Reads a whole answer's body."""
     keeps_replies: bool = False
     """Engines may keep what they answered, to be asked for or continued later under its id."""
 
 
-_STREAMED = {"streams": True}
 _ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 CHAT_COMPLETIONS = Endpoint("chat_completions", b"/chat/completions", CHAT, CHAT_FIELDS)
@@ -70,8 +90,10 @@ COUNT_TOKENS = Endpoint(
     headers=_ANTHROPIC_HEADERS,
     takes_x_api_key=True,
 )
-EMBEDDINGS = Endpoint("embeddings", b"/embeddings", BODIES, BodyFields(media=("input", "messages")))
-RERANK = Endpoint("rerank", b"/rerank", BODIES, BodyFields(media=("query", "documents")))
+EMBEDDINGS = Endpoint(
+    "embeddings", b"/embeddings", BODIES, BodyFields(media=("input", "messages")), decode=decode_facts
+)
+RERANK = Endpoint("rerank", b"/rerank", BODIES, BodyFields(media=("query", "documents")), decode=decode_facts)
 # Below /v1 vLLM serves it too, with a warning in its log each time.
 SCORE = Endpoint(
     "score",
@@ -79,8 +101,11 @@ SCORE = Endpoint(
     BODIES,
     BodyFields(media=("queries", "documents", "items", "text_1", "text_2", "data_1", "data_2")),
     is_below_base=False,
+    decode=decode_facts,
 )
-TOKENIZE = Endpoint("tokenize", b"/tokenize", BODIES, BodyFields(media=("messages",)), is_below_base=False)
+TOKENIZE = Endpoint(
+    "tokenize", b"/tokenize", BODIES, BodyFields(media=("messages",)), is_below_base=False, decode=decode_facts
+)
 DETOKENIZE = Endpoint("detokenize", b"/detokenize", BODIES, BodyFields(), is_below_base=False)
 
 ENDPOINTS: dict[str, Endpoint] = {

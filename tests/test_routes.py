@@ -115,6 +115,16 @@ async def test_the_model_is_renamed_both_ways(
         assert engine.requests_to(engine_path)[0].json()["model"] == "org/weights"
 
 
+@pytest.mark.parametrize("body", [b"[1]", b"\x00\x01", b'{"data": [1,}', b'{"error": {"message": "no"}}'])
+async def test_an_answer_that_is_none_is_not_passed_on(tmp_path: Path, body: bytes) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        engine.script("/v1/embeddings", Reply(pieces=(body,)))
+        answer = await post(gateway, "/v1/embeddings", {"model": "m", "input": "a"})
+        assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_error")
+        assert (await gateway.call()).status is CallStatus.ERROR
+
+
 async def test_vllms_own_routes_stand_outside_the_base_path(tmp_path: Path) -> None:
     async with ScriptedEngine() as engine:
         model = entry("m") | {"replicas": [{"url": engine.url, "base_path": "/gw/v1"}]}

@@ -31,7 +31,7 @@ def chat_of_response(body: ResponsesBody) -> ChatBody:
         messages.append({"role": "user", "content": body.input})
     else:
         messages += [message for item in body.input if (message := _message_of_item(item)) is not None]
-    effort = (body.reasoning or {}).get("effort")
+    effort = _effort(body.reasoning)
     return ChatBody(
         model=body.model,
         messages=messages,
@@ -42,7 +42,7 @@ def chat_of_response(body: ResponsesBody) -> ChatBody:
         tools=[_tool(tool, tool.get("parameters")) for tool in body.tools] or None,
         tool_choice=_tool_choice_of_response(body),
         response_format=_response_format((body.text or {}).get("format")),
-        reasoning_effort=effort if isinstance(effort, str) else None,
+        reasoning_effort=effort,
         include_reasoning=body.include_reasoning,
         chat_template_kwargs=body.chat_template_kwargs,
         seed=body.seed,
@@ -67,7 +67,6 @@ def chat_of_message(body: MessagesBody) -> ChatBody:
     for message in body.messages:
         messages += _messages_of_blocks(str(message.get("role", "user")), message.get("content"))
     thinking = (body.thinking or {}).get("type")
-    effort = (body.output_config or {}).get("effort")
     return ChatBody(
         model=body.model,
         messages=messages,
@@ -78,7 +77,7 @@ def chat_of_message(body: MessagesBody) -> ChatBody:
         stop=body.stop_sequences,
         tools=[_tool(tool, tool.get("input_schema")) for tool in body.tools or []] or None,
         tool_choice=_tool_choice_of_message(body.tool_choice),
-        reasoning_effort="none" if thinking == "disabled" else effort,
+        reasoning_effort="none" if thinking == "disabled" else _effort(body.output_config),
         chat_template_kwargs=body.chat_template_kwargs,
     )
 
@@ -88,12 +87,22 @@ def _message_of_item(item: Json) -> Json | None:
         case "message":
             content = item.get("content")
             if isinstance(content, list):
-                content = [{**part, "type": "text"} if part.get("type") == "output_text" else part for part in content]
+                content = [_as_text(part) for part in content]
             return {"role": item.get("role", "user"), "content": content}
         case "function_call_output":
             output = item.get("output")
             return {"role": "tool", "content": output if isinstance(output, str) else _text_of(output)}
     return None
+
+
+def _as_text(part: Any) -> Any:
+    """What the model itself said is text like any other."""
+    return {**part, "type": "text"} if isinstance(part, dict) and part.get("type") == "output_text" else part
+
+
+def _effort(holder: Json | None) -> str | None:
+    effort = (holder or {}).get("effort")
+    return effort if isinstance(effort, str) else None
 
 
 def _messages_of_blocks(role: str, content: Any) -> list[Json]:
