@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from gateway.dispatch import CallContext
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import NotFound
 from gateway.request_body import RequestBody
 
 PREVIOUS = "previous_response_id"
@@ -64,10 +62,8 @@ class ReplyHomes:
         Raises InvalidRequest for an id that is none, NotFound for one that is not there.
         """
         home: str | None = None
-        previous = _member(body, PREVIOUS)
+        previous = body.value(PREVIOUS, str, "a string")
         if previous is not None:
-            if not isinstance(previous, str):
-                raise InvalidRequest(f"'{PREVIOUS}' must be a string", param=PREVIOUS)
             kept = self.find(owner, previous, param=PREVIOUS)
             if kept.model_id != model_id:
                 raise NotFound(
@@ -76,7 +72,7 @@ class ReplyHomes:
                     code="response_not_found",
                 )
             home = kept.replica_id
-        if _member(body, "store") is False:
+        if body.value("store", bool, "true or false") is False:
             return context._replace(home=home)
         return context._replace(
             home=home,
@@ -88,8 +84,3 @@ def caller_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Who calls, as far as the key tells that was sent; of the key itself nothing is kept."""
     given = next((value for name, value in headers if name == b"authorization"), b"")
     return hashlib.sha256(given.partition(b" ")[2].strip()).hexdigest()
-
-
-def _member(body: RequestBody, name: str) -> Any:
-    raw = body.members.get(name)
-    return msgspec.json.decode(raw) if raw is not None else None

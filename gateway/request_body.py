@@ -72,6 +72,10 @@ class RequestBody(NamedTuple):
     members: dict[str, msgspec.Raw]
     stream_options: dict[str, Any]
 
+    def value(self, name: str, kind: type, words: str) -> Any:
+        """A member's value, None when absent or null. Raises InvalidRequest, "must be <words>", for another kind."""
+        return _typed(self.members, name, kind, words)
+
     def for_engine(self, served_model_name: str) -> bytes:
         """The body to send upstream: the engine's name for the model, and usage asked for when streaming."""
         changes: dict[str, bytes] = {}

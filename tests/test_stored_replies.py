@@ -109,6 +109,9 @@ async def test_only_the_model_that_made_a_response_can_continue_it(tmp_path: Pat
         assert (answer.status, error_of(answer)["param"]) == (404, "previous_response_id")
         assert "made by 'm'" in error_of(answer)["message"]
         assert (await ask(gateway, continued("resp_one", previous_response_id=7))).status == 400
+        async with RawClient(gateway.url) as client:
+            endless = b'{"model":"m","input":"a","previous_response_id":1e999}'
+            assert (await client.request("POST", RESPONSES, body=endless)).status == 400
 
 
 async def test_what_is_not_to_be_stored_is_not_remembered(tmp_path: Path) -> None:
