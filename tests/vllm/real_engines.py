@@ -84,7 +84,8 @@ class RealEngine:
                 VLLM_PYTHON, self.checkpoint, model_id=self.model_id, port=self.port, max_model_len=MAX_MODEL_LEN
             ),
             log=self._log,
-            environment=child_environment(**stand_in_environment()),
+            # With its store, so that a response can be continued and asked for again.
+            environment=child_environment(**stand_in_environment(), VLLM_ENABLE_RESPONSES_API_STORE="1"),
         )
         await wait_ready(self._child, f"{self.url}/health", timeout_s=_READY_S)
         question = {"model": self.model_id, "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 1}
