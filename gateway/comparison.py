@@ -29,6 +29,7 @@ from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
 from gateway.fleet import ReplicaState
 from gateway.relay import find_model
+from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 from gateway.settings import Settings
 from gateway.store import Comparison, RowRefused, Side, Store
@@ -85,7 +86,8 @@ class Comparisons:
         """The events of one comparison, the last one with the whole object, stored by then (or saying why not).
 
         Nothing is asked before the first event is; closing the generator cancels every side. Raises at once, before
-        any engine is asked: ModelNotFound for a model that does not exist or cannot be called.
+        any engine is asked: ModelNotFound for a model that does not exist or cannot be called, InvalidRequest for a
+        parameter that one of them cannot honour.
         """
         registry = self.dispatcher.registry()
         models = [find_model(registry, model_id) for model_id in question.models]
@@ -254,6 +256,7 @@ class _Run:
             model=side.model.id,
             output=side.answer.output(),
             feasibility=feasibility,
+            dropped=[name for name in side.body.adaptation.told if name in self._question.params],
         )
 
     async def _emit(self, side: _Side, name: str, data: dict[str, Any]) -> None:
@@ -291,4 +294,4 @@ def _body(model: Model, question: Question, allow_remote_media: bool) -> Request
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return read_request(msgspec.json.encode(fields), allow_remote_media=allow_remote_media)
+    return adapt(read_request(msgspec.json.encode(fields), allow_remote_media=allow_remote_media), model)

@@ -39,6 +39,7 @@ from gateway.errors import (
     SimsaError,
     Unavailable,
 )
+from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 
 Message = MutableMapping[str, Any]
@@ -102,7 +103,8 @@ class Relay:
             body = await asyncio.to_thread(read_request, raw, allow_remote_media=settings.allow_remote_media)
         else:
             body = read_request(raw, allow_remote_media=settings.allow_remote_media)
-        return accepted_s, find_model(self._dispatcher.registry(), body.model), body
+        model = find_model(self._dispatcher.registry(), body.model)
+        return accepted_s, model, adapt(body, model)
 
     async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:
         try:
@@ -183,6 +185,8 @@ class _Answer:
         if call.replica_id is not None:
             headers.append((b"x-simsa-replica", call.replica_id.encode()))
             headers.append((b"x-simsa-provenance", call.provenance.value.encode()))
+        if call.left_out:
+            headers.append((b"x-simsa-dropped", ",".join(call.left_out).encode()))
         return headers
 
 

@@ -204,6 +204,7 @@ class SideOut(BaseModel):
     cost: CostOut
     feasibility: FeasibilityOut
     provenance: Provenance
+    dropped: list[str] = Field(description="Parameters that its API does not know and that were not sent to it.")
     error: SideErrorOut | None
     call_id: str | None = Field(description="The call's record; null where none was made.")
 
