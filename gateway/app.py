@@ -18,10 +18,12 @@ from starlette.exceptions import HTTPException
 
 from gateway import __version__
 from gateway.access import Access
-from gateway.api import comparisons, models, ops
+from gateway.api import batches, comparisons, models, ops
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.background import keep_running
+from gateway.batch_store import BatchStore
+from gateway.batches import Batches
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
@@ -68,6 +70,7 @@ class GatewayApp:
         if self.services is not None and self._relay is not None:
             self.services.is_draining = True
             self._relay.is_draining = True
+            self.services.batches.begin_draining()
 
     @asynccontextmanager
     async def lifespan(self, _api: FastAPI) -> AsyncIterator[None]:
@@ -126,6 +129,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             registry=lambda: live.current,
             now=now,
         )
+        compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)
         services = Services(
             settings=settings,
             registry=live,
@@ -134,7 +138,8 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             store=store,
             recorder=recorder,
             telemetry=telemetry,
-            comparisons=Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now),
+            comparisons=compare,
+            batches=Batches(comparisons=compare, store=BatchStore(store), settings=settings, now=now),
             access=Access(settings.admin_key),
             now=now,
         )
@@ -144,6 +149,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             for name, work in (
                 ("registry watch", lambda: live.watch(settings.registry_poll_s)),
                 ("tick", lambda: _tick(telemetry)),
+                ("batches", services.batches.run),
             )
         ]
         try:
@@ -204,7 +210,7 @@ def _build_api(app: GatewayApp) -> FastAPI:
         lifespan=app.lifespan,
         redoc_url=None,
     )
-    for router in (ops.router, models.router, comparisons.router):
+    for router in (ops.router, models.router, batches.router, comparisons.router):
         api.include_router(router)
     api.add_exception_handler(SimsaError, _answer_ours)
     api.add_exception_handler(HTTPException, _answer_framework)

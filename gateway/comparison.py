@@ -89,12 +89,19 @@ class Comparisons:
         any engine is asked: ModelNotFound for a model that does not exist or cannot be called, InvalidRequest for a
         parameter that one of them cannot honour.
         """
+        sides = self._sides(question)
+        schedule = question.schedule or self._schedule_for([side.model for side in sides])
+        return _Run(self, question, schedule, sides, request_id).events()
+
+    def check(self, question: Question) -> None:
+        """Raise what `run` would raise at once, and ask nobody."""
+        self._sides(question)
+
+    def _sides(self, question: Question) -> list[_Side]:
         registry = self.dispatcher.registry()
         models = [find_model(registry, model_id) for model_id in question.models]
         media = self.settings.allow_remote_media
-        sides = [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
-        schedule = question.schedule or self._schedule_for(models)
-        return _Run(self, question, schedule, sides, request_id).events()
+        return [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
 
     def _schedule_for(self, models: Sequence[Model]) -> Schedule:
         hosts = [{hardware_of(state) for state in self.dispatcher.fleet.states_of(model.id)} for model in models]

@@ -25,22 +25,22 @@ def json_line(comparison: Comparison) -> bytes:
     return msgspec.json.encode(comparison) + b"\n"
 
 
-def csv_head() -> bytes:
-    """What a CSV file begins with: the mark of UTF-8, and the names of the columns."""
-    return BOM + _rows([list(_COLUMNS)])
+def csv_head(*before: str) -> bytes:
+    """What a CSV file begins with: the mark of UTF-8, and the names of the columns; `before` are further ones."""
+    return BOM + csv_table([[*before, *_COLUMNS]])
 
 
-def csv_rows(comparison: Comparison) -> bytes:
-    """One row a side, in the order asked."""
-    return _rows(
-        [_safe(column(comparison, position, side)) for column in _COLUMNS.values()]
+def csv_rows(comparison: Comparison, *before: Cell) -> bytes:
+    """One row a side, in the order asked; `before` are the cells of further columns."""
+    return csv_table(
+        [*before, *(column(comparison, position, side) for column in _COLUMNS.values())]
         for position, side in enumerate(comparison["sides"])
     )
 
 
-def _rows(rows: Iterable[Sequence[Cell]]) -> bytes:
+def csv_table(rows: Iterable[Sequence[Cell]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([_safe(cell) for cell in row] for row in rows)
     return text.getvalue().encode()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
@@ -212,6 +212,10 @@ class Store:
         message = f"database {self._engine.url.render_as_string(hide_password=True)}: {why}"
         return Unavailable(message, code="database_unavailable", retry_after_s=1)
 
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction for the statements of a subject with a module of its own, errors translated as here."""
+        return self._transaction()
+
     # --- calls ----------------------------------------------------------------------------------------------
 
     async def upsert_calls(self, records: Sequence[Call | CallOpened]) -> None:
@@ -292,6 +296,12 @@ class Store:
                 await connection.execute(sa.insert(comparison_contents).values(content))
             if comparison.sides:
                 await connection.execute(sa.insert(comparison_sides), _side_rows(comparison))
+
+    async def get_comparisons(self, ids: Sequence[str]) -> dict[str, Comparison]:
+        """Those of `ids` that exist, by id."""
+        async with self._transaction() as connection:
+            found = await _load(connection, _comparisons().where(comparisons.c.id.in_(ids)))
+        return {comparison.id: comparison for comparison in found}
 
     async def get_comparison(self, comparison_id: str) -> Comparison | None:
         async with self._transaction() as connection:

@@ -6,33 +6,29 @@ computes for a reader who is gone.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from gateway.active_call import CLIENT_GONE
+from gateway.api.bodies import read_json
 from gateway.api.deps import Gateway, RequireKey, Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
 from gateway.comparison import COMPARISON_FINISHED, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
 from gateway.downstream import departure_of
-from gateway.errors import InvalidRequest, NotFound, Unavailable
-from gateway.relay import JSON, ClientLeft, read_body
+from gateway.errors import NotFound, Unavailable
+from gateway.relay import JSON, ClientLeft
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey])
 
-MAX_DEPTH = 64
-"""Levels of a request body; far more than tools and schemas need, far less than stops a JSON writer."""
 Events = AsyncGenerator[ComparisonEvent, None]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
@@ -73,7 +69,7 @@ async def create_comparison(request: Request, services: Gateway) -> Response:
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     try:
-        asked = await _read(request, services)
+        asked = await read_json(request, services, ComparisonRequest)
     except ClientLeft:
         return Response(status_code=CLIENT_GONE)
     events = services.comparisons.run(asked.question(), request.state.request_id)
@@ -138,39 +134,6 @@ async def get_comparison(comparison_id: str, services: Gateway) -> dict[str, Any
     if found is None:
         raise _no_comparison(comparison_id)
     return comparison_object(found)
-
-
-async def _read(request: Request, services: Services) -> ComparisonRequest:
-    settings = services.settings
-    raw = await read_body(request.scope, request.receive, settings.max_body_bytes)
-    if len(raw) > settings.off_loop_body_bytes:
-        return await asyncio.to_thread(_parse, raw)
-    return _parse(raw)
-
-
-def _parse(raw: bytes) -> ComparisonRequest:
-    """Strict JSON first: a NaN, an infinite number or a bottomless object could be stored, but not read back."""
-    try:
-        fields = msgspec.json.decode(raw)
-        if _is_deeper_than(fields, MAX_DEPTH):
-            raise InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep.")
-        return ComparisonRequest.model_validate(fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("The request body is not valid UTF-8.") from error
-    except RecursionError as error:
-        raise InvalidRequest("The request body is nested too deeply.") from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
-
-
-def _is_deeper_than(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value)
-    return False
 
 
 def _no_comparison(comparison_id: str, param: str | None = None) -> NotFound:

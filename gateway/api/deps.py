@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from gateway.access import Access
+from gateway.batches import Batches
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.fleet import Fleet
@@ -31,6 +32,7 @@ class Services:
     recorder: Recorder
     telemetry: Telemetry
     comparisons: Comparisons
+    batches: Batches
     access: Access
     now: Callable[[], float]
     is_draining: bool = field(default=False)
