@@ -104,11 +104,13 @@ class Batches:
         self._wake.set()
         return batch, True
 
+    async def resume(self, batch_id: str) -> Batch:
+        """Take a cancelled batch up again; any other is as it is. Raises NotFound."""
+        return await self._running_again(await self._existing(batch_id))
+
     async def cancel(self, batch_id: str) -> Batch:
         """Ask nothing more for a batch; the comparison under way ends, what is stored stays. Raises NotFound."""
-        batch = await self.store.get(batch_id)
-        if batch is None:
-            raise NotFound(f"There is no batch '{batch_id[:128]}'. See GET /api/comparisons/batches.")
+        batch = await self._existing(batch_id)
         if batch.status is not BatchStatus.RUNNING:
             return batch
         ended_at = datetime.now(UTC)
@@ -139,6 +141,15 @@ class Batches:
                 f"The batch named '{existing.name}' has other models, prompts or parameters: choose another name.",
                 param="name",
             )
+        return await self._running_again(existing)
+
+    async def _existing(self, batch_id: str) -> Batch:
+        batch = await self.store.get(batch_id)
+        if batch is None:
+            raise NotFound(f"There is no batch '{batch_id[:128]}'. See GET /api/comparisons/batches.")
+        return batch
+
+    async def _running_again(self, existing: Batch) -> Batch:
         if existing.status is not BatchStatus.CANCELLED:
             return existing
         await self.store.set_status(existing.id, BatchStatus.RUNNING, None)

@@ -1,6 +1,6 @@
-"""Asks a running gateway for a comparison over HTTP and gives its events as they come, for commands and tools.
+"""Asks a running gateway over HTTP, for commands and tools: a comparison's events as they come, objects, files.
 
-What to do with the events, and running comparisons inside the gateway, belong elsewhere.
+What to do with them, and running comparisons inside the gateway, belong elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from gateway.upstream import Origin, Upstream, parse_origin, request_head
 CONNECT_S = 5.0
 SILENCE_S = 1800.0
 """Longest silence between two events: a side that thinks for long sends nothing."""
+ANSWER_S = 60.0
 ERROR_BYTES = 1024 * 1024
+ANSWER_BYTES = 64 * 1024 * 1024
 FINISHED = "comparison.finished"
 
 
@@ -45,7 +47,8 @@ async def compare(
     UpstreamError when the stream breaks off.
     """
     upstream = Upstream(idle_connections=0, now=time.perf_counter)
-    reply = await _post(upstream, address, msgspec.json.encode({**request, "stream": True}), key, silence_s)
+    body = msgspec.json.encode({**request, "stream": True})
+    reply = await _open(upstream, address, b"POST", b"/api/comparisons", body, key, silence_s)
     try:
         if reply.status != 200:
             raise _refusal(reply.status, await reply.read_all(ERROR_BYTES))
@@ -60,15 +63,55 @@ async def compare(
         upstream.close()
 
 
-async def _post(upstream: Upstream, address: str, body: bytes, key: str | None, silence_s: float) -> Reply:
-    headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
+async def ask(
+    address: str, method: str, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None
+) -> dict[str, Any]:
+    """The JSON object that the gateway answers to one request. Raises what `compare` raises."""
+    upstream = Upstream(idle_connections=0, now=time.perf_counter)
+    encoded = msgspec.json.encode(body) if body is not None else None
+    reply = await _open(upstream, address, method.encode(), path.encode(), encoded, key, ANSWER_S)
+    try:
+        answer = await reply.read_all(ANSWER_BYTES)
+        if reply.status not in (200, 201):
+            raise _refusal(reply.status, answer)
+        found: dict[str, Any] = msgspec.json.decode(answer, type=dict)
+        return found
+    except msgspec.DecodeError as error:
+        raise UpstreamTruncated(f"The gateway's answer cannot be read: {error}") from error
+    finally:
+        reply.release()
+        upstream.close()
+
+
+async def download(
+    address: str, path: str, *, key: str | None = None, silence_s: float = SILENCE_S
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a file that the gateway makes, as they come. Raises what `compare` raises."""
+    upstream = Upstream(idle_connections=0, now=time.perf_counter)
+    reply = await _open(upstream, address, b"GET", path.encode(), None, key, silence_s)
+    try:
+        if reply.status != 200:
+            raise _refusal(reply.status, await reply.read_all(ERROR_BYTES))
+        loop = asyncio.get_running_loop()
+        while chunk := await reply.read():
+            reply.expect(loop.time() + silence_s, _silence_words(silence_s))
+            yield chunk
+    finally:
+        reply.release()
+        upstream.close()
+
+
+async def _open(
+    upstream: Upstream, address: str, method: bytes, path: bytes, body: bytes | None, key: str | None, silence_s: float
+) -> Reply:
+    headers = [(b"content-type", b"application/json")] if body is not None else []
     if key is not None:
         headers.append((b"authorization", b"Bearer " + key.encode()))
     origin = _origin(address)
     try:
         return await upstream.open(
             origin,
-            head=request_head(origin, b"POST", b"/api/comparisons", headers),
+            head=request_head(origin, method, path, headers),
             body=body,
             connect_s=CONNECT_S,
             due=asyncio.get_running_loop().time() + silence_s,

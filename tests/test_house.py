@@ -96,6 +96,8 @@ HOUSE = [
     "gateway.server",
     "gateway.console",
     "gateway.comparison_view",
+    "gateway.batch_view",
+    "gateway.batch_command",
     "gateway.engine_plans",
     "gateway.up_board",
     "gateway.up",

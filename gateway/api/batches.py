@@ -130,6 +130,17 @@ async def export_batch(
     return StreamingResponse(_joined(first, pieces), media_type=kind, headers=headers)
 
 
+@router.post(
+    "/{batch_id}/resume",
+    summary="Take a cancelled batch up again",
+    response_model=BatchOut,
+    responses=_REFUSALS | _NOT_FOUND,
+)
+async def resume_batch(batch_id: str, services: Gateway) -> dict[str, Any]:
+    """One that runs or is done is answered as it is; after a restart of the gateway batches go on by themselves."""
+    return await _shown(services, await services.batches.resume(batch_id))
+
+
 @router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
 async def cancel_batch(batch_id: str, services: Gateway) -> dict[str, Any]:
     """Nothing more is asked; the comparison under way ends. What is stored stays, and can be read and exported."""
