@@ -17,6 +17,7 @@ import pytest
 from clients import RawClient
 from engines import Reply, ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
+from processes_under_test import gateway_process
 
 CHAT = "/v1/chat/completions"
 BATCHES = "/api/comparisons/batches"
@@ -168,6 +169,40 @@ async def test_a_cancelled_batch_stops_at_once_keeps_what_it_has_and_can_be_take
         again = await it.order(name="둘", status=200)
         assert (again["id"], again["status"]) == (batch["id"], "running")
         assert (await it.until_over(batch["id"]))["items"]["done"] == 4
+
+
+async def test_while_the_gateway_stops_nothing_begins_and_what_was_cut_is_asked_by_the_next(tmp_path: Path) -> None:
+    async with ScriptedEngine(["a"]) as a, ScriptedEngine(["b"]) as b:
+        async with at(tmp_path, a, b) as it:
+            b.script(CHAT, Reply.hang())
+            batch = await it.order()
+            await b.received(CHAT)
+            it.gateway.app.begin_draining()
+            it.gateway.services.dispatcher.abort_all("The gateway is shutting down.")
+            await it.gateway.services.dispatcher.until_idle()
+            (item, *_) = await it.gateway.services.batches.store.items(batch["id"])
+            assert (item.status.value, item.attempts) == ("pending", 0)
+            refused = await it.order(status=503)
+            assert refused["error"]["code"] == "draining"
+        b.script(CHAT)
+        async with at(tmp_path, a, b) as it:
+            assert (await it.until_over(batch["id"]))["items"]["done"] == 4
+
+
+async def test_a_killed_gateway_loses_no_answer_of_a_batch(tmp_path: Path) -> None:
+    async with ScriptedEngine(["a"]) as a, ScriptedEngine(["b"]) as b:
+        models = [entry("a", a.url), entry("b", b.url)]
+        b.script(CHAT, b.usual, b.usual, Reply.hang())
+        async with gateway_process(tmp_path, models) as gateway, RawClient(gateway.url) as client:
+            body = {"models": ["a", "b"], "prompts": PROMPTS, "schedule": "concurrent"}
+            batch = (await client.request("POST", BATCHES, body=body)).json()
+            await b.received(CHAT, 3)
+            await gateway.kill()
+        b.script(CHAT)
+        async with at(tmp_path, a, b) as it:
+            over = await it.until_over(batch["id"])
+            assert over["items"] == {"total": 4, "done": 4, "failed": 0, "pending": 0}
+            assert questions(b) == ["질문 1", "질문 2", "질문 3", "질문 3", "질문 4"]
 
 
 # --- failures -----------------------------------------------------------------------------------------------
