@@ -185,10 +185,14 @@ class BatchStore:
         async with self._store.transaction() as connection:
             await connection.execute(statement.values(values))
 
-    async def set_status(self, batch_id: str, status: BatchStatus, ended_at: datetime | None) -> None:
-        statement = sa.update(batches).where(batches.c.id == batch_id)
+    async def turn_status(
+        self, batch_id: str, before: BatchStatus, status: BatchStatus, ended_at: datetime | None
+    ) -> bool:
+        """Give the batch another status, where it has the one `before`; whether it had."""
+        statement = sa.update(batches).where(batches.c.id == batch_id, batches.c.status == before.value)
         async with self._store.transaction() as connection:
-            await connection.execute(statement.values(status=status.value, ended_at=ended_at))
+            result = await connection.execute(statement.values(status=status.value, ended_at=ended_at))
+        return bool(result.rowcount)
 
     async def finish_complete(self, ended_at: datetime) -> list[str]:
         """Turn running batches without a pending item into done ones; their ids."""

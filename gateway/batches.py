@@ -12,7 +12,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,6 +51,16 @@ class Order:
         return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What came of asking an item: its comparison, or why there is none."""
+
+    comparison_id: str | None = None
+    may_repeat: bool = False
+    """What failed says nothing about the models."""
+    error: dict[str, Any] | None = None
+
+
 class Batches:
     """Takes orders and works them off. `run` until cancelled; one per gateway."""
 
@@ -65,6 +75,8 @@ class Batches:
         self._not_before: dict[str, float] = {}
         """Moments until which batches wait for an engine that is busy or away."""
         self._asking: tuple[str, asyncio.Task[dict[str, Any]]] | None = None
+        self._stopped: set[str] = set()
+        """Batches that were cancelled in this process: none of their items is begun, not even one just read."""
         self._is_draining = False
         self._log = structlog.get_logger("simsa.batches")
 
@@ -110,14 +122,14 @@ class Batches:
 
     async def cancel(self, batch_id: str) -> Batch:
         """Ask nothing more for a batch; the comparison under way ends, what is stored stays. Raises NotFound."""
-        batch = await self._existing(batch_id)
-        if batch.status is not BatchStatus.RUNNING:
-            return batch
-        ended_at = datetime.now(UTC)
-        await self.store.set_status(batch_id, BatchStatus.CANCELLED, ended_at)
-        if self._asking is not None and self._asking[0] == batch_id:
-            self._asking[1].cancel()
-        return replace(batch, status=BatchStatus.CANCELLED, ended_at=ended_at)
+        await self._existing(batch_id)
+        self._stopped.add(batch_id)
+        running, cancelled = BatchStatus.RUNNING, BatchStatus.CANCELLED
+        if await self.store.turn_status(batch_id, running, cancelled, datetime.now(UTC)):
+            if self._asking is not None and self._asking[0] == batch_id:
+                self._asking[1].cancel()
+            self._log.info("batch cancelled", batch_id=batch_id)
+        return await self._existing(batch_id)
 
     async def run(self) -> None:
         """Work off what is pending, also what an earlier process left, until cancelled or draining."""
@@ -150,11 +162,10 @@ class Batches:
         return batch
 
     async def _running_again(self, existing: Batch) -> Batch:
-        if existing.status is not BatchStatus.CANCELLED:
-            return existing
-        await self.store.set_status(existing.id, BatchStatus.RUNNING, None)
-        self._wake.set()
-        return replace(existing, status=BatchStatus.RUNNING, ended_at=None)
+        if await self.store.turn_status(existing.id, BatchStatus.CANCELLED, BatchStatus.RUNNING, None):
+            self._stopped.discard(existing.id)
+            self._wake.set()
+        return await self._existing(existing.id)
 
     def _check(self, order: Order) -> None:
         for prompt in order.prompts:
@@ -181,28 +192,37 @@ class Batches:
     async def _take(self, turn: Turn) -> None:
         """Ask one item and note what became of it."""
         batch, item = turn.batch, turn.item
+        if batch.id in self._stopped:
+            return
+        end = await self._end_of(turn)
+        if end is None or (end.may_repeat and self._is_draining):
+            return  # whoever goes on with the batch, in this process or the next, asks it again
         attempts = item.attempts + 1
+        status = ItemStatus.DONE if end.error is None else ItemStatus.FAILED
+        if end.may_repeat and attempts < self._settings.batch_attempts:
+            status = ItemStatus.PENDING
+            self._not_before[batch.id] = self._now() + self._settings.batch_retry_s * 2 ** (attempts - 1)
+        await self.store.note(
+            batch.id, item.number, status, attempts=attempts, comparison_id=end.comparison_id, error=end.error
+        )
+
+    async def _end_of(self, turn: Turn) -> _End | None:
+        """What came of asking; None when the batch was cancelled meanwhile."""
         try:
             whole = await self._ask(turn)
         except SimsaError as error:
-            why = {"message": error.message, "type": error.kind, "code": error.code}
-            await self.store.note(batch.id, item.number, ItemStatus.FAILED, attempts=attempts, error=why)
-            return
-        if whole is None:  # cancelled, by whoever cancelled its batch
-            return
-        comparison_id = whole["id"] if whole["stored"] else None
-        failures = [side["error"]["code"] for side in whole["sides"] if side["status"] != OK]
-        may_repeat = comparison_id is None or any(code in PASSING for code in failures)
-        if may_repeat and self._is_draining:
-            return  # the next process asks it again
-        status, told = ItemStatus.DONE, None
-        if may_repeat and attempts < self._settings.batch_attempts:
-            status = ItemStatus.PENDING
-            self._not_before[batch.id] = self._now() + self._settings.batch_retry_s * 2 ** (attempts - 1)
-        elif comparison_id is None:
-            status = ItemStatus.FAILED
+            return _End(error={"message": error.message, "type": error.kind, "code": error.code})
+        except Exception as error:  # noqa: BLE001  one item's defect must not stop all batches, or repeat without end
+            self._log.exception("an item failed", batch_id=turn.batch.id, number=turn.item.number, exc_info=error)
+            told = {"message": "The gateway failed on this item.", "type": "server_error", "code": "internal_error"}
+            return _End(may_repeat=True, error=told)
+        if whole is None:
+            return None
+        if not whole["stored"]:
             told = {"message": whole["stored_reason"], "type": "server_error", "code": "not_stored"}
-        await self.store.note(batch.id, item.number, status, attempts=attempts, comparison_id=comparison_id, error=told)
+            return _End(may_repeat=True, error=told)
+        failures = {side["error"]["code"] for side in whole["sides"] if side["status"] != OK}
+        return _End(comparison_id=whole["id"], may_repeat=not failures.isdisjoint(PASSING))
 
     async def _ask(self, turn: Turn) -> dict[str, Any] | None:
         """The finished comparison; None when its batch was cancelled meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -81,7 +82,7 @@ class BatchRequest(Asked):
         if self.language is not None and self.set is None:
             raise ValueError("'language' chooses among the prompts of a 'set'")
         ids = [prompt.prompt_id for prompt in self.questions()]
-        repeated = sorted({one for one in ids if ids.count(one) > 1}) if len(set(ids)) < len(ids) else []
+        repeated = [name for name, count in Counter(ids).items() if count > 1]
         if repeated:
             raise ValueError(f"every prompt needs an id of its own; repeated: {', '.join(repeated[:5])}")
         if len(ids) * self.repeats > MAX_ITEMS:
