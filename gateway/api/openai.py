@@ -64,7 +64,8 @@ def _operation(operation_id: str, summary: str, fields: dict[str, Any]) -> dict[
                 "headers": {
                     name: {"schema": {"type": "string"}}
                     for name in ("x-request-id", "x-simsa-model", "x-simsa-replica", "x-simsa-provenance",
-                                 "x-simsa-overhead-ms", "x-simsa-queue-ms", "x-simsa-attempts", "x-simsa-cost")
+                                 "x-simsa-overhead-ms", "x-simsa-queue-ms", "x-simsa-attempts", "x-simsa-dropped",
+                                 "x-simsa-cost")
                 },
                 "content": {
                     "application/json": {"schema": {"type": "object"}},
