@@ -182,6 +182,11 @@ class ActiveCall:
         return self._was_held_back or (self._reply is not None and self._reply.was_held_back)
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Fields of the request that its API does not know and that were not sent."""
+        return self._body.adaptation.told
+
+    @property
     def provenance(self) -> Provenance:
         return self._place.state.provenance if self._place is not None else Provenance.UNKNOWN
 

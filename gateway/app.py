@@ -21,11 +21,13 @@ from gateway import __version__
 from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.admission import Admission
-from gateway.api import admin, comparisons, models, ops, usage
+from gateway.api import admin, batches, comparisons, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
 from gateway.background import keep_running
+from gateway.batch_store import BatchStore
+from gateway.batches import Batches
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
@@ -82,6 +84,7 @@ class GatewayApp:
         if self.services is not None and self._relay is not None and self._stored is not None:
             self.services.is_draining = True
             self._relay.is_draining = self._stored.is_draining = True
+            self.services.batches.begin_draining()
 
     @asynccontextmanager
     async def lifespan(self, _api: FastAPI) -> AsyncIterator[None]:
@@ -149,6 +152,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             registry=lambda: live.current,
             now=now,
         )
+        compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)
         services = Services(
             settings=settings,
             registry=live,
@@ -157,7 +161,10 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             store=store,
             recorder=recorder,
             telemetry=telemetry,
-            comparisons=Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now),
+            comparisons=compare,
+            batches=Batches(
+                comparisons=compare, store=BatchStore(store), find_caller=keys.caller_of, settings=settings, now=now
+            ),
             access=Access(settings.admin_key, keys.find),
             accounts=accounts,
             keys=keys,
@@ -170,6 +177,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("registry watch", lambda: live.watch(settings.registry_poll_s)),
                 ("key refresh", lambda: keys.watch(settings.key_refresh_s)),
                 ("tick", lambda: _tick(telemetry)),
+                ("batches", services.batches.run),
             )
         ]
         try:
@@ -236,7 +244,7 @@ def _build_api(app: GatewayApp) -> FastAPI:
         lifespan=app.lifespan,
         redoc_url=None,
     )
-    for router in (ops.router, models.router, comparisons.router, usage.router, admin.router):
+    for router in (ops.router, models.router, batches.router, comparisons.router, usage.router, admin.router):
         api.include_router(router)
     api.add_exception_handler(SimsaError, _answer_ours)
     api.add_exception_handler(HTTPException, _answer_framework)

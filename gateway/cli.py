@@ -20,14 +20,16 @@ from rich.console import Console
 
 from gateway import __version__
 from gateway.account_commands import key_app, org_app
+from gateway.batch_command import batch_order, run_batch
 from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_estimates, render_problems, wants_json
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.evidence import estimate_on, feasibility_summary
-from gateway.gateway_client import GatewayRefused, GatewayUnreachable
+from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable
 from gateway.log import close_log
+from gateway.prompts import PromptsInvalid
 from gateway.registry import load_registry, registry_json_schema
 from gateway.server import serve as serve_gateway
 from gateway.settings import SECRET_SETTINGS, Settings, unknown_settings
@@ -128,9 +130,18 @@ def engine(
 
 @app.command(name="compare")
 def compare_command(
-    prompt: Annotated[str, typer.Argument(help="The question, in quotes.")],
-    models: Annotated[str, typer.Option(help="Two to eight model ids, separated by commas.")],
-    max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 512,
+    prompt: Annotated[str | None, typer.Argument(help="The question, in quotes.")] = None,
+    models: Annotated[str | None, typer.Option(help="Two to eight model ids, separated by commas.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Instead of a question: a JSONL file, or core-1 for the shipped set.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="How often each prompt of --prompts is asked.")] = 1,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the batch, the file's if not given: the same again goes on with it.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="Follow the batch with this id; a cancelled one goes on.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the batch to this file: .jsonl, or .csv for tables.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens; 512 if nothing says.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
     seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
     schedule: Annotated[
@@ -141,27 +152,39 @@ def compare_command(
     ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Ask several models the same question and read the answers side by side.
+    """Ask several models the same question, or a whole set of prompts, and read the answers side by side.
 
     The gateway's key is taken from SIMSA_ADMIN_KEY.
     """
+    if [prompt is None, prompts is None, batch is None].count(False) != 1:
+        _refuse("expected a question in quotes, or --prompts FILE, or --batch ID")
+    if models is None and batch is None:
+        _refuse("--models: expected two to eight model ids, separated by commas")
     settings = Settings()
     wanted = _split(models)
     params: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     request: dict[str, Any] = {
         "models": wanted,
-        "prompt": prompt,
         "params": {name: value for name, value in params.items() if value is not None},
-        "stream": True,
     }
     if schedule is not None:
         request["schedule"] = schedule
-    address = url or f"http://{settings.host}:{settings.port}"
-    key = settings.admin_key.get_secret_value() if settings.admin_key else None
+    gateway = GatewayDoor(
+        url or f"http://{settings.host}:{settings.port}",
+        settings.admin_key.get_secret_value() if settings.admin_key else None,
+    )
     try:
-        finished = asyncio.run(_show_comparison(address, key, request, wanted, as_json=_json(json)))
+        if prompt is None:
+            order = None if prompts is None else batch_order(request, prompts, repeats=repeats, name=name)
+            sys.exit(asyncio.run(run_batch(gateway, order, batch, out=out, as_json=_json(json))))
+        request |= {"prompt": prompt, "params": {"max_tokens": 512, **request["params"]}, "stream": True}
+        finished = asyncio.run(_show_comparison(gateway, request, wanted, as_json=_json(json)))
     except GatewayRefused as error:
         _refuse(NO_KEY if error.answered_status == UNAUTHORIZED else error.message)
+    except PromptsInvalid as error:
+        for line in error.problems:
+            print(line, file=sys.stderr)  # noqa: T201
+        _refuse(f"{error.path} has {len(error.problems)} problem(s); mend them and try again")
     except SimsaError as error:
         _refuse(error.message)
     except KeyboardInterrupt:
@@ -243,11 +266,11 @@ def db_upgrade() -> None:
 
 
 async def _show_comparison(
-    address: str, key: str | None, request: dict[str, Any], models: list[str], *, as_json: bool
+    gateway: GatewayDoor, request: dict[str, Any], models: list[str], *, as_json: bool
 ) -> dict[str, Any] | None:
     """Draw the answers as they stream, or print the finished object; returns it."""
     finished: dict[str, Any] | None = None
-    events = compare(address, request, key=key)
+    events = compare(gateway, request)
     if as_json:
         async for event, data in events:
             finished = data if event == "comparison.finished" else finished

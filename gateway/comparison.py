@@ -32,6 +32,7 @@ from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
 from gateway.fleet import ReplicaState
 from gateway.relay import find_model
+from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 from gateway.settings import Settings
 from gateway.store import Comparison, RowRefused, Side, Store
@@ -93,18 +94,26 @@ class Comparisons:
 
         Nothing is asked before the first event is; closing the generator cancels every side. Raises at once, before
         any engine is asked: ModelNotFound for a model that does not exist or cannot be called, PermissionDenied for
-        one that `caller` may not call. Each side counts against the caller's limits; one over them fails alone.
-        `priority`: the class of the sides where it is not the caller's own.
+        one that `caller` may not call, InvalidRequest for a parameter that one of them cannot honour. Each side counts
+        against the caller's limits; one over them fails alone. `priority`: the class of the sides where it is not the
+        caller's own.
         """
+        sides = self._sides(question, caller)
+        schedule = question.schedule or self._schedule_for([side.model for side in sides])
+        return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority).events()
+
+    def check(self, question: Question, caller: Caller) -> None:
+        """Raise what `run` would raise at once, and ask nobody."""
+        self._sides(question, caller)
+
+    def _sides(self, question: Question, caller: Caller) -> list[_Side]:
         permit_route(caller, ROUTE)
         registry = self.dispatcher.registry()
         models = [find_model(registry, model_id) for model_id in question.models]
         for model in models:
             permit_model(caller, model)
         media = self.settings.allow_remote_media
-        sides = [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
-        schedule = question.schedule or self._schedule_for(models)
-        return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority).events()
+        return [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
 
     def _schedule_for(self, models: Sequence[Model]) -> Schedule:
         hosts = [{hardware_of(state) for state in self.dispatcher.fleet.states_of(model.id)} for model in models]
@@ -281,6 +290,7 @@ class _Run:
             model=side.model.id,
             output=side.answer.output(),
             feasibility=feasibility,
+            dropped=[name for name in side.body.adaptation.told if name in self._question.params],
         )
 
     async def _emit(self, side: _Side, name: str, data: dict[str, Any]) -> None:
@@ -319,4 +329,4 @@ def _body(model: Model, question: Question, allow_remote_media: bool) -> Request
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return read_request(msgspec.json.encode(fields), allow_remote_media=allow_remote_media)
+    return adapt(read_request(msgspec.json.encode(fields), allow_remote_media=allow_remote_media), model)

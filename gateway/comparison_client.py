@@ -1,6 +1,6 @@
-"""Asks a running gateway for a comparison over HTTP and gives its events as they come, for commands and tools.
+"""Asks a running gateway over HTTP, for commands and tools: a comparison's events as they come, objects, files.
 
-What to do with the events, and running comparisons inside the gateway, belong elsewhere.
+What to do with them, and running comparisons inside the gateway, belong elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.domain.sse import SseError, SseParser
 from gateway.errors import UpstreamTruncated
-from gateway.gateway_client import ERROR_BYTES, open_gateway, refusal_in, silence_words
+from gateway.gateway_client import ERROR_BYTES, GatewayDoor, open_gateway, refusal_in, silence_words
 from gateway.http_reply import Reply
 from gateway.upstream import Upstream
 
@@ -24,9 +24,9 @@ FINISHED = "comparison.finished"
 
 
 async def compare(
-    address: str, request: Mapping[str, Any], *, key: str | None = None, silence_s: float = SILENCE_S
+    gateway: GatewayDoor, request: Mapping[str, Any], *, silence_s: float = SILENCE_S
 ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-    """POST `request` to the gateway at `address` and yield (event, data); the last event is comparison.finished.
+    """POST `request` to the gateway and yield (event, data); the last event is comparison.finished.
 
     Leaving the generator ends the comparison. Raises GatewayUnreachable, GatewayRefused for an error answer, and
     UpstreamError when the stream breaks off.
@@ -34,11 +34,10 @@ async def compare(
     upstream = Upstream(idle_connections=0, now=time.perf_counter)
     reply = await open_gateway(
         upstream,
-        address,
+        gateway,
         "POST",
         "/api/comparisons",
         body=msgspec.json.encode({**request, "stream": True}),
-        key=key,
         wait_s=silence_s,
         headers=[(b"accept", b"text/event-stream")],
     )

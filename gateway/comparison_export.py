@@ -20,15 +20,15 @@ def json_line(comparison: Comparison) -> bytes:
     return msgspec.json.encode(comparison) + b"\n"
 
 
-def csv_head() -> bytes:
-    """What a CSV file begins with: the mark of UTF-8, and the names of the columns."""
-    return BOM + table_rows([list(_COLUMNS)])
+def csv_head(*before: str) -> bytes:
+    """What a CSV file begins with: the mark of UTF-8, and the names of the columns; `before` are further ones."""
+    return BOM + table_rows([[*before, *_COLUMNS]])
 
 
-def csv_rows(comparison: Comparison) -> bytes:
-    """One row a side, in the order asked."""
+def csv_rows(comparison: Comparison, *before: Cell) -> bytes:
+    """One row a side, in the order asked; `before` are the cells of further columns."""
     return table_rows(
-        [column(comparison, position, side) for column in _COLUMNS.values()]
+        [*before, *(column(comparison, position, side) for column in _COLUMNS.values())]
         for position, side in enumerate(comparison["sides"])
     )
 

@@ -6,6 +6,7 @@ What is answered is made from the very value that is stored, so the two cannot d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.domain.records import Call, CallStatus, Cost, Provenance, Timing, Usage
@@ -16,9 +17,17 @@ OK, ERROR, SKIPPED = "ok", "error", "skipped"
 
 
 def asked_side(
-    call: Call | None, error: SimsaError | None, *, model: str, output: dict[str, Any], feasibility: dict[str, Any]
+    call: Call | None,
+    error: SimsaError | None,
+    *,
+    model: str,
+    output: dict[str, Any],
+    feasibility: dict[str, Any],
+    dropped: Sequence[str] = (),
 ) -> Side:
     """A side that was asked: its finished call, or the error for which there is none.
+
+    `dropped`: parameters that its API does not know and that were not sent to it.
 
     `error` also says what went wrong after the call itself had ended well.
     """
@@ -36,6 +45,7 @@ def asked_side(
             "cost": cost_object(call.cost if call is not None else unknown),
             "feasibility": feasibility,
             "provenance": (call.provenance if call is not None else Provenance.UNKNOWN).value,
+            "dropped": list(dropped),
         },
         output=output,
     )
@@ -55,6 +65,7 @@ def skipped_side(reason: str, *, model: str, feasibility: dict[str, Any]) -> Sid
             "cost": cost_object(Cost(None, None, "unknown", "not asked")),
             "feasibility": feasibility,
             "provenance": Provenance.UNKNOWN.value,
+            "dropped": [],
         },
         output={"content": None, "reasoning": None, "tool_calls": None},
     )
@@ -67,6 +78,7 @@ def side_object(side: Side) -> dict[str, Any]:
         "status": side.status,
         "output": side.output,
         "finish_reason": side.finish_reason,
+        "dropped": [],  # what was kept before there were adapters does not say
         **side.facts,
         "error": side.error,
         "call_id": side.call_id,

@@ -329,8 +329,11 @@ def _one_gpu(side: _Side) -> Figure:
 
 
 def _status(side: _Side) -> Figure:
-    finish = side.facts.get("finish_reason")
-    return Figure(f"{side.status} ({finish})" if finish else side.status, side.error and f"{side.model}: {side.error}")
+    finish, dropped = side.facts.get("finish_reason"), side.facts.get("dropped")
+    note = f"{side.model}: {side.error}" if side.error else None
+    if note is None and dropped:
+        note = f"{side.model}: its API does not know {', '.join(dropped)}, so it was not sent"
+    return Figure(f"{side.status} ({finish})" if finish else side.status, note)
 
 
 def _provenance(side: _Side) -> Figure:

@@ -5,6 +5,7 @@ Raise the most telling one where the problem is known; `relay` and `api` turn it
     SimsaError
     ├── InvalidRequest            400 invalid_request_error
     │   ├── RequestTooLarge       413 request_too_large
+    │   ├── Conflict              409 conflict
     │   └── ModelNotFound         404 model_not_found
     ├── RouteNotFound             404 / 405
     ├── AuthenticationFailed      401 invalid_api_key
@@ -105,6 +106,13 @@ class NotFound(InvalidRequest):
 
     status = 404
     code = "not_found"
+
+
+class Conflict(InvalidRequest):
+    """What is asked for contradicts what exists."""
+
+    status = 409
+    code = "conflict"
 
 
 class AuthenticationFailed(SimsaError):

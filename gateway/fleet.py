@@ -232,10 +232,30 @@ class Fleet:
             status, _ = await self._get(state, b"/health")
             if status != 200:
                 raise UpstreamError(f"GET /health answered {status}")
-        status, body = await self._get(state, state.replica.base_path.encode() + b"/models")
+        adapter = state.model.serving.adapter
+        if adapter is not None and adapter.health_path is not None:
+            await self._get_ok(state, adapter.health_path)
+        if adapter is None or adapter.lists_models:
+            self._read_models(state, await self._get_ok(state, "/models"))
+        else:
+            await self._knock(state, adapter.health_path)
+
+    async def _get_ok(self, state: ReplicaState, path: str) -> bytes:
+        """What the engine answers below its base path. Raises UpstreamError unless that is 200."""
+        whole = state.replica.base_path + path
+        status, body = await self._get(state, whole.encode())
         if status != 200:
-            raise UpstreamError(f"GET {state.replica.base_path}/models answered {status}")
-        self._read_models(state, body)
+            raise UpstreamError(f"GET {whole} answered {status}")
+        return body
+
+    async def _knock(self, state: ReplicaState, health_path: str | None) -> None:
+        """Of an API without a list of models: without a health path either, it is well if it answers sensibly."""
+        if health_path is None:
+            status, _ = await self._get(state, state.replica.base_path.encode() or b"/")
+            if status >= 500 or status in (401, 403):
+                raise UpstreamError(f"GET {state.replica.base_path or '/'} answered {status}")
+        found = read_provenance(state.model, state.origin, None, None)
+        state.provenance, state.provenance_reason = found
 
     def _bring_in(self, state: ReplicaState) -> None:
         if not state.is_up:

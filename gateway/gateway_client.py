@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +17,9 @@ from gateway.http_reply import Reply
 from gateway.upstream import Headers, Origin, Upstream, parse_origin, request_head
 
 CONNECT_S = 5.0
-ANSWER_S = 30.0
+ANSWER_S = 60.0
+FILE_SILENCE_S = 600.0
+"""Longest silence within a file that the gateway makes."""
 ERROR_BYTES = 1024 * 1024
 ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -33,19 +36,40 @@ class GatewayRefused(SimsaError):
         self.answered_status = status
 
 
-async def ask_gateway(
-    address: str, method: str, path: str, *, body: object | None = None, key: str | None = None
-) -> Any:
-    """The JSON that the gateway at `address` answers. Raises GatewayUnreachable, GatewayRefused, UpstreamError."""
+class GatewayDoor(NamedTuple):
+    """Where a running gateway is, and what opens it."""
+
+    address: str
+    key: str | None = None
+
+
+async def ask_gateway(gateway: GatewayDoor, method: str, path: str, body: object | None = None) -> Any:
+    """The JSON that the gateway answers. Raises GatewayUnreachable, GatewayRefused, UpstreamError."""
     upstream = Upstream(idle_connections=0, now=time.perf_counter)
     content = None if body is None else msgspec.json.encode(body, enc_hook=str)
-    reply = await open_gateway(upstream, address, method, path, body=content, key=key, wait_s=ANSWER_S)
+    reply = await open_gateway(upstream, gateway, method, path, body=content, wait_s=ANSWER_S)
     try:
-        if reply.status != 200:
+        if reply.status not in (200, 201):
             raise refusal_in(reply.status, await reply.read_all(ERROR_BYTES))
         return msgspec.json.decode(await reply.read_all(ANSWER_BYTES))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise GatewayUnreachable(f"what answers at {address} is no Simsa gateway: {error}") from error
+        raise GatewayUnreachable(f"what answers at {gateway.address} is no Simsa gateway: {error}") from error
+    finally:
+        reply.release()
+        upstream.close()
+
+
+async def download(gateway: GatewayDoor, path: str) -> AsyncGenerator[bytes, None]:
+    """The bytes of a file that the gateway makes, as they come. Raises what `ask_gateway` raises."""
+    upstream = Upstream(idle_connections=0, now=time.perf_counter)
+    reply = await open_gateway(upstream, gateway, "GET", path, body=None, wait_s=FILE_SILENCE_S)
+    try:
+        if reply.status != 200:
+            raise refusal_in(reply.status, await reply.read_all(ERROR_BYTES))
+        loop = asyncio.get_running_loop()
+        while chunk := await reply.read():
+            reply.expect(loop.time() + FILE_SILENCE_S, silence_words(FILE_SILENCE_S))
+            yield chunk
     finally:
         reply.release()
         upstream.close()
@@ -53,24 +77,23 @@ async def ask_gateway(
 
 async def open_gateway(
     upstream: Upstream,
-    address: str,
+    gateway: GatewayDoor,
     method: str,
     path: str,
     *,
     body: bytes | None,
-    key: str | None,
     wait_s: float,
     headers: Headers = (),
 ) -> Reply:
     """The reply once its headers are there. Raises GatewayUnreachable, or UpstreamTimeout after `wait_s`."""
-    origin = _origin(address)
+    origin = _origin(gateway.address)
     sent = [*headers]
     if body is not None:
         sent.append((b"content-type", b"application/json"))
     elif method != "GET":
         sent.append((b"content-length", b"0"))
-    if key is not None:
-        sent.append((b"authorization", b"Bearer " + key.encode()))
+    if gateway.key is not None:
+        sent.append((b"authorization", b"Bearer " + gateway.key.encode()))
     try:
         return await upstream.open(
             origin,
@@ -82,7 +105,8 @@ async def open_gateway(
         )
     except UpstreamUnreachable as error:
         raise GatewayUnreachable(
-            f"no gateway answers at {address}: start one with 'simsa up' or 'simsa serve', or name another address"
+            f"no gateway answers at {gateway.address}: start one with 'simsa up' or 'simsa serve', "
+            "or name another address"
         ) from error
 
 

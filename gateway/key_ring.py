@@ -60,6 +60,14 @@ class KeyRing:
             return None
         return entry.caller
 
+    def caller_of(self, key_id: str) -> Caller | None:
+        """Who a key's bearer is, for what goes on without them; None where the key does not count any more."""
+        now = self._wall()
+        for entry in self._entries.values():
+            if entry.caller.key == key_id and now < entry.expires_s:
+                return entry.caller
+        return None
+
     async def load(self) -> None:
         """Take over what the database holds. Raises Unavailable, and then what was known stays."""
         async with self._changing:

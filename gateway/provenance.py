@@ -34,19 +34,21 @@ def read_provenance(model: Model, origin: Origin, owned_by: str | None, root: st
     if root is not None and root.rstrip("/").rpartition("/")[2].startswith(STAND_IN_PREFIX):
         return Provenance.STAND_IN, "the engine serves the project's random weights"
     if model.serving.kind is ServingKind.OPENAI_API:
-        return _of_hosted_api(origin, owned_by)
+        return _of_hosted_api(model, origin, owned_by)
     if owned_by == "vllm" and root is not None and root == model.weights.repo:
         return Provenance.REAL, f"the engine serves {root}"
     wanted = model.weights.repo or "no weights the registry knows of"
     return Provenance.UNKNOWN, f"the engine serves root {root} (owned_by {owned_by}), the registry expects {wanted}"
 
 
-def _of_hosted_api(origin: Origin, owned_by: str | None) -> tuple[Provenance, str]:
+def _of_hosted_api(model: Model, origin: Origin, owned_by: str | None) -> tuple[Provenance, str]:
     if not _is_on_the_internet(origin.host):
         return Provenance.UNKNOWN, f"served from {origin.host}, which is not the vendor's own API"
     if not origin.tls:
         words = f"served from {origin.host} without TLS, so nothing proves that it is the vendor's own API"
         return Provenance.UNKNOWN, words
+    if model.serving.adapter is not None and not model.serving.adapter.lists_models:
+        return Provenance.REAL, f"the vendor's own API at {origin.host}, which has no list of models"
     return Provenance.REAL, f"the vendor's own API at {origin.host} lists it (owned_by {owned_by})"
 
 

@@ -38,6 +38,7 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.reply_homes import ReplyHomes, owner_of
+from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 
 Message = MutableMapping[str, Any]
@@ -117,7 +118,7 @@ class Relay:
         model = find_model(self._dispatcher.registry(), body.model)
         permit_model(caller, model)
         permit_fields(caller, body.members)
-        return caller, accepted_s, model, body
+        return caller, accepted_s, model, adapt(body, model)
 
     def _placed(
         self,
@@ -223,6 +224,8 @@ class _Answer:
         if call.replica_id is not None:
             headers.append((b"x-simsa-replica", call.replica_id.encode()))
             headers.append((b"x-simsa-provenance", call.provenance.value.encode()))
+        if call.left_out:
+            headers.append((b"x-simsa-dropped", ",".join(call.left_out).encode()))
         return headers + self._limit_headers()
 
 

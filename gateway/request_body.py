@@ -1,15 +1,15 @@
 """Reads the few fields of an OpenAI request that routing needs, and leaves every other byte as it came.
 
 Values stay raw: they are checked to be JSON but never built as objects, so a request of ten megabytes costs
-milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only. What is said to the
-model is looked into only where it may name media for the engine to fetch: it stands in a network that clients must not
-reach through it.
+milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only, and in what the
+rules of a hosted API say (`request_adapter`). What is said to the model is looked into only where it may name media for
+the engine to fetch: it stands in a network that clients must not reach through it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,6 +58,21 @@ CHAT_FIELDS = BodyFields(
 )
 
 
+class Adaptation(NamedTuple):
+    """What a hosted API's rules change about one request; see `request_adapter`."""
+
+    left_out: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = {}
+    asks_for_usage: bool = True
+    """Whether the API may be asked for the usage of a stream."""
+    told: tuple[str, ...] = ()
+    """Fields left out that the caller must hear of, in the order of the request."""
+
+
+UNCHANGED = Adaptation()
+"""Of a request to an engine without rules."""
+
+
 class RequestBody(NamedTuple):
     """A request as far as the gateway reads it."""
 
@@ -71,6 +86,7 @@ class RequestBody(NamedTuple):
     """The client itself asked for the usage event, or it comes unasked."""
     members: dict[str, msgspec.Raw]
     stream_options: dict[str, Any]
+    adaptation: Adaptation = UNCHANGED
 
     def value(self, name: str, kind: type, words: str) -> Any:
         """A member's value, None when absent or null. Raises InvalidRequest, "must be <words>", for another kind."""
@@ -81,9 +97,22 @@ class RequestBody(NamedTuple):
         changes: dict[str, bytes] = {}
         if served_model_name != self.model:
             changes["model"] = msgspec.json.encode(served_model_name)
-        if self.stream and not self.wants_usage:
+        if self.stream and not self.wants_usage and self.adaptation.asks_for_usage:
             changes["stream_options"] = msgspec.json.encode({**self.stream_options, "include_usage": True})
+        if self.adaptation.left_out or self.adaptation.renamed:
+            return self._rebuilt(changes)
         return self._spliced(changes) if changes else self.raw
+
+    def _rebuilt(self, changes: dict[str, bytes]) -> bytes:
+        """The members in their order, every value as it came but for `changes`; only the space between them goes."""
+        left_out, renamed = self.adaptation.left_out, self.adaptation.renamed
+        members: dict[str, msgspec.Raw | bytes] = {**self.members, **changes}
+        parts: list[msgspec.Raw | bytes] = []
+        for name, value in members.items():
+            if name not in left_out:
+                parts += [b",", msgspec.json.encode(renamed.get(name, name)), b":", value]
+        parts[0] = b"{"
+        return b"".join([*parts, b"}"])
 
     def _spliced(self, changes: dict[str, bytes]) -> bytes:
         parts: list[bytes] = []

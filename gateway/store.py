@@ -235,6 +235,12 @@ class Store:
             if comparison.sides:
                 await connection.execute(sa.insert(comparison_sides), _side_rows(comparison))
 
+    async def get_comparisons(self, ids: Sequence[str]) -> dict[str, Comparison]:
+        """Those of `ids` that exist, by id."""
+        async with self._transaction() as connection:
+            found = await _load(connection, _comparisons().where(comparisons.c.id.in_(ids)))
+        return {comparison.id: comparison for comparison in found}
+
     async def get_comparison(self, comparison_id: str) -> Comparison | None:
         async with self._transaction() as connection:
             found = await _load(connection, _comparisons().where(comparisons.c.id == comparison_id))

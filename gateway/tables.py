@@ -197,6 +197,49 @@ account_changes = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False),  # of changes to organisations and keys, so that others notice
 )
 
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False, index=True),
+    sa.Column("ended_at", Moment),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("models", Json, nullable=False),
+    sa.Column("params", Json, nullable=False),
+    sa.Column("schedule", sa.Text),
+    sa.Column("repeats", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),  # of everything asked for: the same name may not mean another thing
+    sa.Column("organisation", sa.Text, nullable=False),  # "" is the operator, so that names are unique there too
+    sa.Column("key", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.UniqueConstraint("organisation", "name"),
+)
+
+batch_prompts = sa.Table(
+    "batch_prompts",
+    metadata,
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("prompt_id", sa.Text, nullable=False),
+    sa.Column("messages", Json, nullable=False),
+    sa.Column("max_tokens", sa.Integer),
+)
+
+batch_items = sa.Table(
+    "batch_items",
+    metadata,
+    sa.Column("batch_id", sa.Text, sa.ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),  # the order in which items are asked
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("repeat", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("comparison_id", sa.Text),
+    sa.Column("error", Json),
+    sa.Index("ix_batch_items_turn", "batch_id", "status", "number"),
+)
+
 CALL_COLUMNS = tuple(column.name for column in calls.columns)
 OPENED_COLUMNS = (*(field.name for field in fields(CallOpened)), "status")
 

@@ -27,12 +27,13 @@ from typing import Any
 
 from rich.console import Console
 
-from gateway.comparison_client import GatewayUnreachable, compare
+from gateway.comparison_client import compare
 from gateway.comparison_view import BASES, CAVEATS, PROVENANCE, ComparisonView
 from gateway.console import printable, significant
 from gateway.domain.records import Provenance
 from gateway.domain.stats import Summary, summarise
 from gateway.errors import SimsaError
+from gateway.gateway_client import GatewayDoor, GatewayUnreachable
 from gateway.prompts import CORE_SET, Prompt, load_prompts
 from gateway.settings import Settings
 
@@ -65,7 +66,7 @@ async def ask_all(options: argparse.Namespace, prompts: Sequence[Prompt], key: s
             "params": params(options),
         }
         comparison: Json = {}
-        async for event, data in compare(options.url, request, key=key):
+        async for event, data in compare(GatewayDoor(options.url, key), request):
             if event == "comparison.finished":
                 comparison = data
         asked.append(Asked(prompt, comparison))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from gateways import entry, registry_text, running_gateway
+from engines import ScriptedEngine
+from gateways import RunningGateway, entry, registry_text, running_gateway
 from processes_under_test import Ended, run_simsa
 
 from gateway import __version__
@@ -142,3 +145,55 @@ async def test_mistake_is_told_in_one_line_with_what_would_be_right(
     assert "Traceback" not in ended.err
     for word in words:
         assert word in ended.err
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def two_models(directory: Path) -> AsyncIterator[RunningGateway]:
+    async with (
+        ScriptedEngine(["a"]) as a,
+        ScriptedEngine(["b"]) as b,
+        running_gateway(directory, [entry("a", a.url), entry("b", b.url)]) as gateway,
+    ):
+        await gateway.until_live("a", "b")
+        yield gateway
+
+
+async def test_prompt_file_is_asked_kept_and_summed_up_and_the_same_again_asks_nothing(tmp_path: Path) -> None:
+    prompts = tmp_path / "질문.jsonl"
+    prompts.write_text("".join(f'{{"text": "질문 {n}"}}\n' for n in range(6)))
+    out = tmp_path / "out.csv"
+    async with two_models(tmp_path / "gateway") as gateway:
+        command = ["compare", "--prompts", str(prompts), "--models", "a,b", "--url", gateway.url, "--out", str(out)]
+        ended = await run_simsa(*command)
+        assert (ended.code, ended.err) == (0, "")
+        found = json.loads(ended.out)
+        assert (found["batch"]["name"], found["batch"]["status"]) == ("질문.jsonl", "done")
+        assert [model["answered"] for model in found["models"]] == [6, 6]
+        assert len(out.read_text(encoding="utf-8-sig").splitlines()) == 13
+        again = await run_simsa(*command)
+        assert json.loads(again.out)["batch"]["id"] == found["batch"]["id"]
+        by_id = await run_simsa("compare", "--batch", found["batch"]["id"], "--url", gateway.url)
+        assert (by_id.code, json.loads(by_id.out)["models"]) == (0, found["models"])
+        assert len(await gateway.services.store.list_comparisons()) == 6
+        other = await run_simsa(*command, "--repeats", "2")
+        assert other.code == 2
+        assert "choose another name" in other.error_line
+
+
+async def test_prompt_file_with_a_fault_is_told_line_by_line_before_anything_is_asked(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"text": "하나"}\n{"txet": "둘"}\n')
+    ended = await run_simsa("compare", "--prompts", str(prompts), "--models", "a,b", "--url", "http://127.0.0.1:9")
+    assert (ended.code, ended.out) == (2, "")
+    assert "line 2" in ended.err
+    assert "did you mean 'text'?" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["안녕", "--prompts", "x"], ["--batch", "1", "--prompts", "x"]])
+async def test_compare_takes_one_question_one_set_or_one_batch(arguments: list[str]) -> None:
+    ended = await run_simsa("compare", *arguments, "--models", "a,b")
+    assert ended.code == 2
+    assert "expected a question in quotes, or --prompts FILE, or --batch ID" in ended.error_line

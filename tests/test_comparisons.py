@@ -27,7 +27,7 @@ from gateway.comparison_client import compare
 from gateway.domain.accounts import EVERYTHING
 from gateway.domain.records import CallStatus
 from gateway.errors import UpstreamTimeout, UpstreamTruncated
-from gateway.gateway_client import GatewayRefused, GatewayUnreachable
+from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable
 
 CHAT = "/v1/chat/completions"
 COMPARE = "/api/comparisons"
@@ -769,7 +769,7 @@ async def test_openapi_describes_what_is_asked_and_answered(tmp_path: Path) -> N
 async def test_our_client_yields_the_events_as_they_come(tmp_path: Path) -> None:
     async with bench(tmp_path, admin_key="열쇠-is-not-ascii".encode().hex()) as it:
         key = "열쇠-is-not-ascii".encode().hex()
-        events = [event async for event in compare(it.gateway.url, ASK, key=key)]
+        events = [event async for event in compare(GatewayDoor(it.gateway.url, key), ASK)]
         assert events[0][0] == "side.started"
         assert events[-1][0] == "comparison.finished"
         assert events[-1][1]["stored"] is True
@@ -778,28 +778,28 @@ async def test_our_client_yields_the_events_as_they_come(tmp_path: Path) -> None
 async def test_our_client_says_what_the_gateway_refused(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         with pytest.raises(GatewayRefused, match="no model 'nobody'") as caught:
-            await anext(compare(it.gateway.url, {**ASK, "models": ["a", "nobody"]}))
+            await anext(compare(GatewayDoor(it.gateway.url), {**ASK, "models": ["a", "nobody"]}))
         assert (caught.value.answered_status, caught.value.code) == (404, "model_not_found")
 
 
 async def test_our_client_says_when_no_gateway_is_there(unused_tcp_port: int) -> None:
     with pytest.raises(GatewayUnreachable, match=r"no gateway answers at http://127.0.0.1:\d+: start one"):
-        await anext(compare(f"http://127.0.0.1:{unused_tcp_port}", ASK))
+        await anext(compare(GatewayDoor(f"http://127.0.0.1:{unused_tcp_port}"), ASK))
     with pytest.raises(GatewayUnreachable, match="is no address of a gateway"):
-        await anext(compare("localhost:8080", ASK))
+        await anext(compare(GatewayDoor("localhost:8080"), ASK))
 
 
 async def test_our_client_tells_another_server_from_a_gateway() -> None:
     async with ScriptedEngine() as engine:
         with pytest.raises(GatewayRefused, match="is it a Simsa gateway"):
-            await anext(compare(engine.url, ASK))
+            await anext(compare(GatewayDoor(engine.url), ASK))
 
 
 async def test_our_client_notices_a_stream_that_breaks_off() -> None:
     async with ScriptedEngine() as engine:
         started = b'event: side.started\ndata: {"side":0}\n\n'
         engine.script(COMPARE, Reply.stream(started))
-        events = compare(engine.url, ASK)
+        events = compare(GatewayDoor(engine.url), ASK)
         assert await anext(events) == ("side.started", {"side": 0})
         with pytest.raises(UpstreamTruncated):
             await anext(events)
@@ -809,7 +809,7 @@ async def test_our_client_leaving_ends_the_comparison(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         it.a.script(CHAT, Reply.hang())
         it.b.script(CHAT, Reply.hang())
-        events = compare(it.gateway.url, ASK)
+        events = compare(GatewayDoor(it.gateway.url), ASK)
         assert (await anext(events))[0] == "side.started"
         request = await it.a.received(CHAT)
         await events.aclose()

@@ -222,6 +222,11 @@ def test_an_engine_that_did_not_say_what_it_is_is_marked() -> None:
     assert "a · provenance unknown" in text.splitlines()[0]
 
 
+def test_what_was_not_sent_to_a_side_is_told() -> None:
+    text = drawn(ComparisonView.of(compared({**answered("a"), "dropped": ["seed", "user"]}, answered("b"))))
+    assert "a: its API does not know seed, user, so it was not sent" in text
+
+
 # --- figures ------------------------------------------------------------------------------------------------
 
 

@@ -179,6 +179,72 @@ ONE_MODEL = [
     ("id: again", "id: given twice, first on line 2"),
 ]
 
+RULES = [
+    ("dorp: [seed]", "dorp: unknown field, did you mean 'drop'?"),
+    ("drop: [sede]", "drop[0]: 'sede' is no field of a request, did you mean 'seed'?"),
+    ("refuse: {logprob: No.}", "refuse.logprob: 'logprob' is no field of a request, did you mean 'logprobs'?"),
+    ("refuse: {logprobs: 3}", "refuse.logprobs: expected text (in quotes where YAML would read something else), got 3"),
+    ("drop: [messages]", "drop[0]: expected a field that the gateway does not need itself, got 'messages'"),
+    ("drop: ['a b']", "drop[0]: expected the name of a request field such as logprobs, got 'a b'"),
+    (
+        "drop: [stream_options]",
+        "drop[0]: the gateway sends stream_options itself; say stream_usage: always or never instead",
+    ),
+    (
+        "drop: [seed], refuse: {seed: No.}",
+        "refuse.seed: 'seed' has a rule under drop already; expected one of drop, refuse and rename",
+    ),
+    (
+        "drop: [max_tokens], rename: {max_completion_tokens: max_tokens}",
+        "rename.max_completion_tokens: 'max_tokens' is dropped or refused; expected a field that the API knows",
+    ),
+    (
+        "rename: {max_tokens: max_completion_tokens, max_completion_tokens: longest}",
+        "rename.max_tokens: 'max_completion_tokens' is renamed itself; expected the name that the API knows in the end",
+    ),
+    (
+        "rename: {max_tokens: longest, max_completion_tokens: longest}",
+        "rename.max_completion_tokens: 'max_tokens' becomes 'longest' already; expected another name",
+    ),
+    (
+        "rename: {max_tokens: model}",
+        "rename.max_tokens: expected a name that the gateway does not need itself, got 'model'",
+    ),
+    (
+        "rename: {max_tokens: longest}, limits: {max_tokens: 5}",
+        "limits.max_tokens: expected the API's own name of it, 'longest'",
+    ),
+    ("limits: {max_tokens: many}", "limits.max_tokens: expected a number, got 'many'"),
+    ("stream_usage: sometimes", "stream_usage: expected one of asked, always, never; got 'sometimes'"),
+    ("models_route: absnt", "models_route: expected one of present, absent; got 'absnt', did you mean 'absent'?"),
+    ("health_path: health", "health_path: expected a path such as /health without a slash at its end, got 'health'"),
+]
+
+
+@pytest.mark.parametrize(("rules", "message"), RULES)
+def test_a_rule_about_a_hosted_api_that_would_not_act_is_named(rules: str, message: str) -> None:
+    text = f"models:\n  - id: m\n    serving: {{kind: openai_api, adapter: {{{rules}}}}}\n"
+    assert problems_of(text) == [f"r.yaml: models[0] (m).serving.adapter.{message} (line 3)"]
+
+
+def test_rules_are_for_hosted_apis_and_those_of_a_consortium_need_a_source() -> None:
+    text = "models:\n  - {id: m, serving: {kind: vllm, adapter: {drop: [seed]}}}\n"
+    assert problems_of(text) == [
+        "r.yaml: models[0] (m).serving.adapter: only for kind openai_api, but kind is vllm (line 2)"
+    ]
+    text = LG + "models:\n  - {id: m, consortium: lg, serving: {kind: openai_api, adapter: {drop: [seed]}}}\n"
+    assert problems_of(text) == [
+        "r.yaml: models[0] (m).serving.adapter: a fact without a source; expected source and confidence here or on its "
+        "block (line 3)"
+    ]
+
+
+def test_every_shipped_hosted_api_has_rules_with_a_source() -> None:
+    for model in shipped().routable():
+        assert model.serving.adapter is not None
+        assert model.serving.adapter.sourced is not None
+        assert model.serving.adapter.requests_per_min in (60, 100)
+
 
 @pytest.mark.parametrize(("lines", "message"), ONE_MODEL)
 def test_one_fault_in_a_model_is_one_complaint_with_place_and_remedy(lines: str, message: str) -> None:

@@ -6,20 +6,18 @@ computes for a reader who is gone.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from gateway.access import permit_roles, permit_route
 from gateway.active_call import CLIENT_GONE
+from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
@@ -27,14 +25,12 @@ from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
 from gateway.domain.accounts import CALLING, OVERSEEING, Caller
 from gateway.downstream import departure_of
-from gateway.errors import InvalidRequest, NotFound, Unavailable
-from gateway.relay import JSON, ClientLeft, read_body
+from gateway.errors import NotFound, Unavailable
+from gateway.relay import JSON, ClientLeft
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
-MAX_DEPTH = 64
-"""Levels of a request body; far more than tools and schemas need, far less than stops a JSON writer."""
 Events = AsyncGenerator[ComparisonEvent, None]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
@@ -80,7 +76,7 @@ async def create_comparison(
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     try:
-        asked = await _read(request, services)
+        asked = await read_json(request, services, ComparisonRequest)
     except ClientLeft:
         return Response(status_code=CLIENT_GONE)
     events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority)
@@ -100,7 +96,7 @@ async def list_comparisons(
     before: Annotated[str | None, Query(description="`next_before` of the page before.")] = None,
 ) -> dict[str, Any]:
     """An organisation's key sees its own organisation's; operators, auditors and admins see all."""
-    _permit_reading(caller)
+    permit_reading(caller)
     if before is not None and not _is_visible(await services.store.get_comparison(before), caller):
         raise _no_comparison(before, param="before")
     found = await services.store.list_comparisons(limit + 1, before, organisation=caller.own_only)
@@ -127,7 +123,7 @@ async def export_comparisons(
         Literal["jsonl", "csv"], Query(description="jsonl: one object a line. csv: one row a side, for spreadsheets.")
     ] = "jsonl",
 ) -> StreamingResponse:
-    _permit_reading(caller)
+    permit_reading(caller)
     if format == "csv":
         pieces, kind = _export(services, caller, csv_rows), "text/csv; charset=utf-8"
         head = csv_head()
@@ -146,47 +142,14 @@ async def export_comparisons(
     responses={**_REFUSALS, **_NOT_FOUND},
 )
 async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    _permit_reading(caller)
+    permit_reading(caller)
     found = await services.store.get_comparison(comparison_id)
     if found is None or not _is_visible(found, caller):
         raise _no_comparison(comparison_id)
     return comparison_object(found)
 
 
-async def _read(request: Request, services: Services) -> ComparisonRequest:
-    settings = services.settings
-    raw = await read_body(request.scope, request.receive, settings.max_body_bytes)
-    if len(raw) > settings.off_loop_body_bytes:
-        return await asyncio.to_thread(_parse, raw)
-    return _parse(raw)
-
-
-def _parse(raw: bytes) -> ComparisonRequest:
-    """Strict JSON first: a NaN, an infinite number or a bottomless object could be stored, but not read back."""
-    try:
-        fields = msgspec.json.decode(raw)
-        if _is_deeper_than(fields, MAX_DEPTH):
-            raise InvalidRequest(f"The request body is nested more than {MAX_DEPTH} levels deep.")
-        return ComparisonRequest.model_validate(fields)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("The request body is not valid UTF-8.") from error
-    except RecursionError as error:
-        raise InvalidRequest("The request body is nested too deeply.") from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}") from error
-
-
-def _is_deeper_than(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value)
-    return False
-
-
-def _permit_reading(caller: Caller) -> None:
+def permit_reading(caller: Caller) -> None:
     """Raise PermissionDenied for those who must not see which model said what: reviewers and chairs."""
     permit_roles(caller, CALLING | OVERSEEING)
 

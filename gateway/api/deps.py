@@ -11,6 +11,7 @@ from fastapi.security import HTTPBearer
 
 from gateway.access import Access, asked_priority, permit_roles
 from gateway.accounts import Accounts
+from gateway.batches import Batches
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.accounts import Caller, Role
@@ -36,6 +37,7 @@ class Services:
     recorder: Recorder
     telemetry: Telemetry
     comparisons: Comparisons
+    batches: Batches
     access: Access
     accounts: Accounts
     keys: KeyRing

@@ -129,9 +129,18 @@ def _candidate(services: Services, model: Model) -> dict[str, Any]:
         ],
         "licence": _licence(model),
         "capabilities": sorted(model.capabilities),
+        "rates": _published_rates(model),
         "context": model.shape.context if model.shape else None,
         "params": model.shape.params if model.shape else None,
     }
+
+
+def _published_rates(model: Model) -> dict[str, int | None] | None:
+    """What a hosted API lets its lowest tier ask for, where that is known; the gateway does not enforce it."""
+    adapter = model.serving.adapter
+    if adapter is None:
+        return None
+    return {"requests_per_min": adapter.requests_per_min, "tokens_per_min": adapter.tokens_per_min}
 
 
 def why_silent(model: Model, states: list[ReplicaState]) -> str:

@@ -35,6 +35,7 @@ _HEADERS = (
     "x-simsa-overhead-ms",
     "x-simsa-queue-ms",
     "x-simsa-attempts",
+    "x-simsa-dropped",
     "x-simsa-cost",
     *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 )

@@ -60,6 +60,14 @@ class ComparisonParams(Asked):
     reasoning_effort: Text | None = None
 
 
+def distinct_models(models: Sequence[str]) -> Sequence[str]:
+    """The same; raises ValueError where one stands there twice."""
+    repeated = sorted({model for model in models if models.count(model) > 1})
+    if repeated:
+        raise ValueError(f"name each model once; repeated: {', '.join(repeated)}")
+    return models
+
+
 class ComparisonRequest(Asked):
     """One question to two to eight models. Exactly one of `messages` and `prompt`."""
 
@@ -77,10 +85,7 @@ class ComparisonRequest(Asked):
     @field_validator("models")
     @classmethod
     def _are_distinct(cls, models: Sequence[str]) -> Sequence[str]:
-        repeated = sorted({model for model in models if models.count(model) > 1})
-        if repeated:
-            raise ValueError(f"name each model once; repeated: {', '.join(repeated)}")
-        return models
+        return distinct_models(models)
 
     @model_validator(mode="after")
     def _has_one_question(self) -> ComparisonRequest:
@@ -208,6 +213,7 @@ class SideOut(BaseModel):
     cost: CostOut
     feasibility: FeasibilityOut
     provenance: Provenance
+    dropped: list[str] = Field(description="Parameters that its API does not know and that were not sent to it.")
     error: SideErrorOut | None
     call_id: str | None = Field(description="The call's record; null where none was made.")
 

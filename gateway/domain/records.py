@@ -211,6 +211,43 @@ class ServingKind(StrEnum):
     NONE = "none"
 
 
+class StreamUsage(StrEnum):
+    """How a hosted API comes to say what a stream used."""
+
+    ASKED = "asked"
+    """When `stream_options.include_usage` asks for it."""
+    ALWAYS = "always"
+    """Unasked; it does not know `stream_options`."""
+    NEVER = "never"
+    """Not to be counted on; it does not know `stream_options`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """How a hosted API differs from OpenAI's, as rules about the top-level fields of a request.
+
+    Nothing is changed in silence: what is left out is told to the caller, what would change the answer is refused.
+    """
+
+    drop: frozenset[str] = frozenset()
+    """Fields that the API does not know and an answer does not need: left out, and named to the caller."""
+    refuse: Mapping[str, str] = field(default_factory=dict)
+    """Fields that the API cannot honour, each with the reason; one that asks for nothing is left out instead."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """OpenAI's name of a field -> the API's."""
+    limits: Mapping[str, Decimal] = field(default_factory=dict)
+    """The greatest value of a field, by the API's name for it: more is refused, never cut down."""
+    stream_usage: StreamUsage = StreamUsage.ASKED
+    lists_models: bool = True
+    """Whether it has a list of models, which the look at it then needs."""
+    health_path: str | None = None
+    """What to GET below the base path to see whether it is well, where there is such a thing."""
+    requests_per_min: int | None = None
+    """Published for the lowest tier; told, not enforced."""
+    tokens_per_min: int | None = None
+    sourced: Sourced | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     kind: ServingKind
@@ -224,6 +261,8 @@ class Serving:
     args: tuple[str, ...] = ()
     reason: str | None = None
     """Why nothing can serve it, in words for a caller, where that is so."""
+    adapter: Adapter | None = None
+    """Where kind is openai_api and the API has ways of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def _interval(ascending: NDArray[np.float64], q: float, confidence: float) -> In
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a share between 0 and 1, got {confidence}")
     n, tail = len(ascending), (1 - confidence) / 2 + _ROUNDING
-    at_most = _binomial_cdf(n, q / 100)
+    at_most = binomial_cdf(n, q / 100)
     lower = int(np.searchsorted(at_most, tail, side="right"))
     upper = int(np.searchsorted(at_most, 1 - tail, side="left")) + 1
     if lower < 1 or upper > n:
@@ -122,7 +122,7 @@ def _interval(ascending: NDArray[np.float64], q: float, confidence: float) -> In
     return Interval(low=float(ascending[lower - 1]), high=float(ascending[upper - 1]), coverage=coverage)
 
 
-def _binomial_cdf(n: int, p: float) -> NDArray[np.float64]:
+def binomial_cdf(n: int, p: float) -> NDArray[np.float64]:
     """P(B <= k) for k = 0..n, B ~ Binomial(n, p)."""
     log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
     k = np.arange(n + 1)

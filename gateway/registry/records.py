@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.domain.records import (
+    Adapter,
     ApiPrice,
     Claim,
     Confidence,
@@ -32,6 +33,7 @@ from gateway.domain.records import (
     Timeouts,
     Weights,
 )
+from gateway.registry.adapters import read_adapter
 from gateway.registry.schema import (
     ConsortiumBlock,
     Fact,
@@ -46,8 +48,8 @@ from gateway.registry.schema import (
 from gateway.registry.text import Document, Loc, did_you_mean
 
 ORIGIN_FIELDS = frozenset(Origin.model_fields)
-PLAIN_SERVING = {"kind", "served_model_name", "args"}
-"""What a serving block may say without a source: choices of the operator, not facts about the world."""
+PLAIN_SERVING = {"kind", "served_model_name", "args", "adapter"}
+"""What a serving block may say without a source of its own: choices of the operator, and rules that have theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class Entries:
         self._check_serving(loc, block)
         return Model(
             id=block.id,
-            serving=_serving(block.id, block.serving),
+            serving=_serving(block.id, block.serving, self._adapter((*loc, "serving"), block.serving, needed=needed)),
             consortium_id=block.consortium,
             name=block.name,
             released=block.released.value if block.released else None,
@@ -210,6 +212,15 @@ class Entries:
         for field in ("min_vllm", "max_vllm", "backend"):
             if serving.kind != "vllm" and getattr(serving, field) is not None:
                 self._document.complain((*at, field), f"only for kind vllm, but kind is {serving.kind}")
+
+    def _adapter(self, loc: Loc, serving: ServingBlock, *, needed: bool) -> Adapter | None:
+        if (block := serving.adapter) is None:
+            return None
+        at = (*loc, "adapter")
+        if serving.kind != "openai_api":
+            self._document.complain(at, f"only for kind openai_api, but kind is {serving.kind}")
+        sourced = self._sourced(at, block, needed=needed and _says_something(block))
+        return read_adapter(self._document, at, block, sourced)
 
     def _weights(self, loc: Loc, block: ModelBlock, *, needed: bool) -> Weights:
         if (weights := block.weights) is None:
@@ -323,7 +334,7 @@ def _ordered(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def _serving(model_id: str, block: ServingBlock) -> Serving:
+def _serving(model_id: str, block: ServingBlock, adapter: Adapter | None) -> Serving:
     return Serving(
         kind=ServingKind(block.kind),
         served_model_name=block.served_model_name or model_id,
@@ -333,6 +344,7 @@ def _serving(model_id: str, block: ServingBlock) -> Serving:
         trust_remote_code=block.trust_remote_code,
         args=tuple(block.args),
         reason=block.reason,
+        adapter=adapter,
     )
 
 

@@ -28,6 +28,7 @@ from gateway.registry.values import (
     Name,
     Number,
     Params,
+    Path,
     PerMtok,
     Positive,
     Size,
@@ -201,6 +202,20 @@ class ReplicaBlock(Block):
     max_in_flight: Count | None = Field(None, description="Most calls at a time, where it is not the setting.")
 
 
+class AdapterBlock(Origin):
+    drop: Many[Text] = Field([], description="Request fields to leave out; the caller is told in x-simsa-dropped.")
+    refuse: dict[str, Text] = Field({}, description="Request fields to answer with 400, each with the reason.")
+    rename: dict[str, Text] = Field({}, description="OpenAI's name of a request field: the API's name.")
+    limits: dict[str, Number] = Field({}, description="The greatest value of a request field, by the API's name.")
+    stream_usage: Literal["asked", "always", "never"] = Field(
+        "asked", description="Whether a stream tells its usage: when asked by stream_options, always, or never."
+    )
+    models_route: Literal["present", "absent"] = Field("present", description="Whether GET /models exists.")
+    health_path: Path | None = Field(None, description="What to GET below base_path to see whether it is well.")
+    requests_per_min: Count | None = Field(None, description="As published for the lowest tier.")
+    tokens_per_min: Count | None = Field(None, description="As published for the lowest tier.")
+
+
 class ServingBlock(Origin):
     kind: Literal["vllm", "openai_api", "none"] = Field(description="one of vllm, openai_api, none")
     served_model_name: Text | None = Field(None, description="Name sent upstream, where it is not the id.")
@@ -210,6 +225,7 @@ class ServingBlock(Origin):
     trust_remote_code: Truth = False
     args: Many[Argument] = []
     reason: Text | None = Field(None, description="Why nothing can serve it, in words for a caller.")
+    adapter: AdapterBlock | None = Field(None, description="How a hosted API differs from OpenAI's.")
 
 
 class ModelBlock(Block):

@@ -205,6 +205,7 @@ Currency = Annotated[str, _matching(r"[A-Z]{3}", "a currency code such as USD")]
 Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema({"type": "string"})]
 Address = Annotated[str, BeforeValidator(_address), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 BasePath = Annotated[str, _matching(r"(/[A-Za-z0-9._-]+)*", "a path such as /v1 without a slash at its end")]
+Path = Annotated[str, _matching(r"(/[A-Za-z0-9._-]+)+", "a path such as /health without a slash at its end")]
 Argument = Annotated[str, BeforeValidator(_argument), WithJsonSchema({"type": ["string", "number"]})]
 Sources = Annotated[
     list[Text],

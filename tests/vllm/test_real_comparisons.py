@@ -14,6 +14,7 @@ from real_engines import HYBRID, LLAMA, MAX_MODEL_LEN, RealEngine, gateway_befor
 from gateway.api.schemas import ComparisonOut
 from gateway.comparison_client import compare
 from gateway.domain.records import CallStatus
+from gateway.gateway_client import GatewayDoor
 from gateway.prompts import load_prompts
 
 COMPARE = "/api/comparisons"
@@ -76,7 +77,7 @@ async def test_sides_asked_at_once_on_one_host_may_not_be_compared(gateway: Runn
 
 
 async def test_a_streamed_comparison_ends_with_the_object_that_is_stored(gateway: RunningGateway) -> None:
-    events = [event async for event in compare(gateway.url, {**ASK, "schedule": "concurrent"})]
+    events = [event async for event in compare(GatewayDoor(gateway.url), {**ASK, "schedule": "concurrent"})]
     kinds = [kind for kind, _ in events]
     assert (kinds.count("side.started"), kinds.count("side.finished")) == (2, 2)
     assert kinds[-1] == "comparison.finished"

@@ -1,0 +1,187 @@
+"""Batches of comparisons over HTTP: order, watch, read what they say, export, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from gateway.access import permit_route
+from gateway.active_call import CLIENT_GONE
+from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, StatisticsOut
+from gateway.api.bodies import read_json
+from gateway.api.comparisons import permit_reading
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.schemas import ErrorAnswer, schema_without_references
+from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
+from gateway.batch_store import Batch
+from gateway.comparison import ROUTE
+from gateway.domain.accounts import Caller
+from gateway.errors import NotFound, Unavailable
+from gateway.relay import ClientLeft
+
+router = APIRouter(prefix="/api/comparisons/batches", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
+    401: {"model": ErrorAnswer, "description": "missing or invalid key"},
+    403: {"model": ErrorAnswer, "description": "the key does not reach so far"},
+    503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
+    "default": {"model": ErrorAnswer, "description": "any other failure"},
+}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorAnswer, "description": "the name means another batch"}
+}
+_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": schema_without_references(BatchRequest)}},
+    }
+}
+_EXPORTS = {
+    "jsonl": (export_lines, "application/x-ndjson; charset=utf-8", "jsonl"),
+    "csv": (export_csv, "text/csv; charset=utf-8", "csv"),
+    "statistics_csv": (export_statistics_csv, "text/csv; charset=utf-8", "statistics.csv"),
+}
+
+
+@router.post(
+    "",
+    summary="Ask a set of prompts of several models, in the background",
+    status_code=201,
+    response_model=BatchOut,
+    responses={200: {"model": BatchOut, "description": "it exists, and goes on"}}
+    | _REFUSALS
+    | _NOT_FOUND
+    | _CONFLICT
+    | _TOO_LARGE,
+    openapi_extra=_BODY,
+)
+async def create_batch(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> Any:
+    """Every prompt is one comparison, asked after the one before it; a restart goes on where it was.
+
+    The same `name` with the same content is the same batch: it is answered with 200 and, where it was cancelled, taken
+    up again. What cannot be asked at all (an unknown model, a parameter that one of them refuses) fails the whole.
+    What is asked counts as calls of this key, in the class of batches: over a limit of its minute the batch waits, over
+    a budget, or when the key ends, it is cancelled with the reason, and may be resumed.
+    """
+    permit_route(caller, ROUTE)
+    if services.is_draining:
+        raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
+    try:
+        asked = await read_json(request, services, BatchRequest)
+    except ClientLeft:
+        return Response(status_code=CLIENT_GONE)
+    batch, is_new = await services.batches.create(asked.order(), caller)
+    response.status_code = 201 if is_new else 200
+    return await _shown(services, batch)
+
+
+@router.get("", summary="Batches, newest first", response_model=BatchList, responses=_REFUSALS)
+async def list_batches(
+    services: Gateway,
+    caller: CheckedCaller,
+    limit: Annotated[int, Query(ge=1, le=100, description="Batches at most.")] = 20,
+) -> dict[str, Any]:
+    """An organisation's key sees its own organisation's; operators, auditors and admins see all."""
+    permit_reading(caller)
+    found = await services.batches.store.newest(limit, organisation=caller.own_only)
+    return {"data": [await _shown(services, batch) for batch in found]}
+
+
+@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
+async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    return await _shown(services, await _found(services, batch_id, caller))
+
+
+@router.get(
+    "/{batch_id}/statistics",
+    summary="What a batch says: figures per model, differences per pair",
+    response_model=StatisticsOut,
+    responses=_REFUSALS | _NOT_FOUND,
+)
+async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Of what is done by now. Every n counts prompts; repeats of one prompt enter by their median.
+
+    Timings enter only from comparisons whose timings are comparable; what is left out is counted by its reason.
+    """
+    batch = await _found(services, batch_id, caller)
+    statistics = await read_statistics(batch, services.batches.store, services.store)
+    return {"batch": await _shown(services, batch), **statistics}
+
+
+@router.get(
+    "/{batch_id}/export",
+    summary="A batch as a file",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"}}
+    | _REFUSALS
+    | _NOT_FOUND,
+)
+async def export_batch(
+    batch_id: str,
+    services: Gateway,
+    caller: CheckedCaller,
+    format: Annotated[  # noqa: A002  the query's name
+        Literal["jsonl", "csv", "statistics_csv"],
+        Query(description="jsonl: everything, the statistics last. csv: one row a side. statistics_csv: the figures."),
+    ] = "jsonl",
+) -> StreamingResponse:
+    batch = await _found(services, batch_id, caller)
+    write, kind, suffix = _EXPORTS[format]
+    pieces = write(batch, services.batches.store, services.store)
+    first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
+    headers = {
+        "content-disposition": f'attachment; filename="batch-{batch.id}.{suffix}"',
+        "x-accel-buffering": "no",
+    }
+    return StreamingResponse(_joined(first, pieces), media_type=kind, headers=headers)
+
+
+@router.post(
+    "/{batch_id}/resume",
+    summary="Take a cancelled batch up again",
+    response_model=BatchOut,
+    responses=_REFUSALS | _NOT_FOUND,
+)
+async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """It goes on with the rights and limits of this key; after a restart of the gateway batches go on by themselves.
+
+    One that runs or is done is answered as it is.
+    """
+    permit_route(caller, ROUTE)
+    batch = await _found(services, batch_id, caller)
+    return await _shown(services, await services.batches.resume(batch, caller))
+
+
+@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
+async def cancel_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Nothing more is asked; the comparison under way ends. What is stored stays, and can be read and exported."""
+    permit_route(caller, ROUTE)
+    batch = await _found(services, batch_id, caller)
+    return await _shown(services, await services.batches.cancel(batch))
+
+
+async def _found(services: Services, batch_id: str, caller: Caller) -> Batch:
+    """Somebody else's is as good as none."""
+    permit_reading(caller)
+    batch = await services.batches.store.get(batch_id)
+    if batch is None or caller.own_only not in (None, batch.organisation):
+        raise NotFound(f"There is no batch '{batch_id[:128]}'. See GET /api/comparisons/batches.")
+    return batch
+
+
+async def _shown(services: Services, batch: Batch) -> dict[str, Any]:
+    return batch_object(batch, await services.batches.store.progress(batch.id))
+
+
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
