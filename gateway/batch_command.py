@@ -62,6 +62,8 @@ async def run_batch(
         )
         raise
     statistics = await ask_gateway(gateway, "GET", f"{PATH}/{batch['id']}/statistics")
+    if (reason := statistics["batch"]["reason"]) is not None:
+        print(f"simsa: the batch was cancelled: {printable(reason)}", file=sys.stderr)  # noqa: T201
     if out is not None:
         await _write(gateway, batch["id"], out)
     if as_json:

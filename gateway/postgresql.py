@@ -86,7 +86,8 @@ class PostgresqlDatabase:
     def begin_migration(self, connection: Connection) -> None:
         """Wait for whoever changes the schema; raise StartRefused while a gateway relies on the one there is."""
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock({}, {})".format(*MIGRATION_LOCK))
-        take = "SELECT pg_try_advisory_xact_lock({}, {})".format(*GATEWAY_LOCK)
+        # Shared: a step that has just been committed may hold this one for a moment longer than the one above.
+        take = "SELECT pg_try_advisory_xact_lock_shared({}, {})".format(*GATEWAY_LOCK)
         if not connection.exec_driver_sql(take).scalar():
             shown = self._url.render_as_string()
             raise StartRefused(f"database {shown} is in use by a simsa gateway: stop it, upgrade, start it again")

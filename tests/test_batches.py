@@ -8,16 +8,19 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import RawClient
-from engines import Reply, ScriptedEngine
+from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
 from processes_under_test import gateway_process
+
+from gateway.domain.accounts import TOKENS, Budget, Limits, Period, Terms
 
 CHAT = "/v1/chat/completions"
 BATCHES = "/api/comparisons/batches"
@@ -334,3 +337,124 @@ async def test_exports_hold_every_answer_and_the_statistics(tmp_path: Path) -> N
         assert len(figures) == 3 * 6
         paired = next(row for row in figures if row["against"] == "b" and row["metric"] == "completion_tokens")
         assert (paired["model"], paired["n"], paired["difference"], paired["equal"]) == ("a", "4", "0.0", "4")
+
+
+# --- whose it is --------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def caller_of(it: Bench, organisation: str, terms: Terms = Terms()) -> AsyncIterator[Bench]:  # noqa: B008 - frozen
+    """The same bench as a key of an organisation sees it."""
+    async with RawClient(it.gateway.url, key=await it.gateway.key_of(organisation, terms)) as client:
+        yield replace(it, client=client)
+
+
+async def test_batch_is_its_organisations_alone_and_two_may_give_the_same_name(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one, caller_of(it, "two") as two:
+        ours = await one.order(name="첫 묶음")
+        theirs = await two.order(name="첫 묶음", repeats=2)
+        assert ours["id"] != theirs["id"]
+        for batch in (ours, theirs):
+            await it.until_over(batch["id"])
+        for method, path in (
+            ("GET", ""),
+            ("GET", "/statistics"),
+            ("GET", "/export"),
+            ("POST", "/resume"),
+            ("DELETE", ""),
+        ):
+            answer = await two.client.request(method, f"{BATCHES}/{ours['id']}{path}")
+            assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found"), (method, path)
+        listed = (await two.client.request("GET", BATCHES)).json()["data"]
+        assert [(batch["id"], batch["organisation"]) for batch in listed] == [(theirs["id"], "two")]
+        assert len((await it.client.request("GET", BATCHES)).json()["data"]) == 2, "the operator sees all"
+        assert len((await one.client.request("GET", "/api/comparisons")).json()["data"]) == 4
+
+
+async def test_what_a_batch_asks_is_charged_to_its_key_in_the_class_of_batches(tmp_path: Path) -> None:
+    async with bench(tmp_path, replica_max_in_flight=1) as it, caller_of(it, "one") as one:
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        async with RawClient(it.gateway.url) as holding:
+            await holding.send(
+                "POST", CHAT, body={"model": "a", "messages": [{"role": "user", "content": "?"}], "stream": True}
+            )
+            await it.a.received(CHAT)
+            batch = await one.order(prompts=PROMPTS[:1], schedule="sequential")
+            depth = it.gateway.services.telemetry.queue_depth
+            await it.gateway.until(lambda: depth.at("a", "batch").value == 1)
+            gate.set()
+            await holding.rest()
+        await it.until_over(batch["id"])
+        calls = [call for call in await it.gateway.calls(3) if call.opened.comparison_id is not None]
+        (key,) = {call.opened.key for call in calls}
+        assert key is not None
+        assert {call.opened.organisation for call in calls} == {"one"}
+        assert all(call.charged_tokens for call in calls)
+
+
+async def test_batch_of_a_key_that_ends_is_cancelled_and_goes_on_with_another(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one:
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        batch = await one.order(schedule="sequential")
+        await it.a.received(CHAT)
+        keys = it.gateway.services.keys
+        (made,) = await it.gateway.services.accounts.list_keys("one")
+        await keys.revoke_key(made.id)
+        gate.set()
+        over = await it.until_over(batch["id"])
+        assert (over["status"], over["items"]["done"]) == ("cancelled", 1)
+        assert "revoked" in over["reason"]
+        _, secret = await keys.create_key("one", "another", Terms(), None)
+        async with RawClient(it.gateway.url, key=secret) as client:
+            resumed = await client.request("POST", f"{BATCHES}/{batch['id']}/resume")
+            assert (resumed.status, resumed.json()["reason"]) == (200, None)
+        assert (await it.until_over(batch["id"]))["items"]["done"] == 4
+
+
+async def test_batch_over_its_keys_budget_is_cancelled_with_the_reason_and_asks_nothing_more(
+    tmp_path: Path,
+) -> None:
+    budget = Budget(Period.DAY, TOKENS, Decimal(1))
+    async with bench(tmp_path) as it, caller_of(it, "one", Terms(limits=Limits(budgets=(budget,)))) as one:
+        over = await one.until_over((await one.order())["id"])
+        assert (over["status"], over["items"]["pending"]) == ("cancelled", 4)
+        assert "budget" in over["reason"]
+        assert not questions(it.a) + questions(it.b)
+
+
+async def test_batch_over_its_keys_minute_waits_for_the_next_one(tmp_path: Path) -> None:
+    moments = [0.0]
+    async with bench(tmp_path) as it, caller_of(it, "one", Terms(limits=Limits(requests_per_min=3))) as one:
+        it.gateway.services.dispatcher.limiter._now = lambda: moments[0]
+        batches = it.gateway.services.batches
+        batch = await one.order(prompts=PROMPTS[:2])
+        await it.gateway.until(lambda: batch["id"] in batches._not_before)
+        assert (await one.get(batch["id"]))["items"] == {"total": 2, "done": 1, "failed": 0, "pending": 1}
+        moments[0] += 61
+        batches._not_before.clear()
+        batches._wake.set()
+        assert (await one.until_over(batch["id"]))["items"]["done"] == 2
+        kept = await it.gateway.services.store.list_comparisons()
+        assert [side.status for side in kept[0].sides] == ["ok", "ok"]
+
+
+async def test_organisations_take_turns_however_long_the_batch_of_one_is(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one, caller_of(it, "two") as two:
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        long = await one.order(repeats=5, schedule="sequential")
+        await it.a.received(CHAT)
+        short = await two.order(prompts=PROMPTS[:2], schedule="sequential")
+        gate.set()
+        await it.until_over(short["id"])
+        assert (await it.get(long["id"]))["items"]["done"] <= 3
+        await it.until_over(long["id"])
+
+
+async def test_key_that_may_not_compare_orders_no_batch(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        for terms in (Terms(routes=frozenset({"chat_completions"})), Terms(models=frozenset({"a"}))):
+            async with caller_of(it, f"org-{len(terms.models or ())}", terms) as caller:
+                assert (await caller.order(status=403))["error"]["type"] == "permission_error"

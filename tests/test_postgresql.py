@@ -326,7 +326,7 @@ async def test_gateways_of_two_databases_on_one_server_do_not_meet(
 
 
 async def test_upgrades_at_the_same_time_take_turns(empty_postgres: ScratchPostgres) -> None:
-    await asyncio.gather(*(upgrade(empty_postgres.url) for _ in range(4)))
+    await asyncio.gather(*(upgrade(empty_postgres.url) for _ in range(8)))
     async with opened_store(empty_postgres.url) as store:
         assert await store.list_calls() == []
 

@@ -127,6 +127,8 @@ class BatchOut(BaseModel):
     created_at: Moment
     ended_at: Moment | None
     status: BatchStatus
+    reason: str | None = Field(description="Why the gateway cancelled it: the key ended, or its budget is used up.")
+    organisation: str | None = Field(description="Whose it is; null where the operator ordered it.")
     models: list[str]
     params: JsonObject
     schedule: Schedule | None
