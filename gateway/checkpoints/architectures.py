@@ -63,6 +63,27 @@ _MOE: Mapping[str, Any] = {
 _ROUTED: Mapping[str, Any] = {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1}
 ARCHITECTURES: Mapping[str, Architecture] = {
     "AXK1ForCausalLM": Architecture({"model_type": "axk1", **_MLA, **_ROUTED}, without=frozenset(("head_dim",))),
+    # No released vLLM serves it: loaded by the Transformers backend, it is healthy and dies of its first request, which
+    # is what it is here for.
+    "AXK2ForCausalLM": Architecture(
+        {
+            "model_type": "axk2",
+            "num_key_value_heads": HEADS,
+            "kv_lora_rank": 128,
+            "q_lora_rank": 64,
+            "qk_rope_head_dim": 32,
+            "qk_nope_head_dim": 64,
+            "v_head_dim": 64,
+            "index_topk": 64,
+            "index_head_dim": 32,
+            "index_n_heads": 2,
+            "gated_norm_rank": 4,
+            **_ROUTED,
+            "n_group": None,
+            "topk_group": None,
+        },
+        without=frozenset(("head_dim",)),
+    ),
     "DeepseekV3ForCausalLM": Architecture(
         # Routing by a bias, as V3 does: its config class does not say so, and vLLM would route as V2 did.
         {"model_type": "deepseek_v3", **_MLA, **_ROUTED, "topk_method": "noaux_tc"},

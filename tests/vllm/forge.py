@@ -47,8 +47,8 @@ class WarmEngine:
             os.killpg(self.pid, signal.SIGKILL)
         await self.wait()
 
-    async def until_answers(self, url: str, body: bytes, *, within_s: float) -> None:
-        """Wait until a POST of `body` is answered 200. Raises AssertionError with the log's end when it never is."""
+    async def until_answers(self, url: str, body: bytes | None = None, *, within_s: float) -> None:
+        """Wait until a GET, or a POST of `body`, is answered 200. Raises AssertionError with the log's end otherwise."""
         status: int | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):

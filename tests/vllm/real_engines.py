@@ -32,6 +32,8 @@ REGISTRY = load_registry(ROOT / "model_registry.yaml")
 
 LLAMA, HYBRID, MORTAL = "Midm-2.0-Base-Instruct", "EXAONE-4.0-32B", "A.X-4.0-Light"
 """Candidates by architecture: Llama, Exaone4 with a sliding window, Qwen2. Only the last one may be killed by tests."""
+DOOMED = "A.X-K2-Light"
+"""Nothing serves it: this vLLM starts healthy on its architecture and dies of the first request."""
 MAX_MODEL_LEN = 1024
 """Tokens: long enough for a stream of several seconds, short enough to overrun with a small prompt."""
 SHUTDOWN_S = 20.0
@@ -91,15 +93,15 @@ class RealEngine:
         url, body = self._question()
         await wait_ready(child, url, body=body, timeout_s=_READY_S, answer_s=_READY_S)
 
-    async def fork(self, forge: Forge) -> None:
-        """The same from the warm parent."""
+    async def fork(self, forge: Forge, *, ask: bool = True) -> None:
+        """The same from the warm parent; without `ask` its health is enough."""
         self._engine = engine = await forge.engine(
             self.model_id,
             stand_in_arguments(self.model, self.checkpoint, port=self.port, max_model_len=MAX_MODEL_LEN),
             stand_in_environment(VLLM_PYTHON, self.model),
             self.log,
         )
-        url, body = self._question()
+        url, body = self._question() if ask else (f"{self.url}/health", None)
         await engine.until_answers(url, body, within_s=_READY_S)
 
     def _question(self) -> tuple[str, bytes]:
@@ -147,6 +149,12 @@ class RealEngines:
             self.run(self._start(engine))
         return engine
 
+    def unasked(self, model_id: str) -> RealEngine:
+        """A fresh engine that is healthy and has had no request yet."""
+        engine = self._engines[model_id] = RealEngine(REGISTRY.models[model_id], self._directory)
+        self.run(self._start(engine, ask=False))
+        return engine
+
     @property
     def versions(self) -> Mapping[str, str]:
         """Of what the forked engines run on; empty while none was asked for."""
@@ -160,7 +168,7 @@ class RealEngines:
         """The same from a test's loop, which goes on meanwhile."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    async def _start(self, engine: RealEngine) -> None:
+    async def _start(self, engine: RealEngine, *, ask: bool = True) -> None:
         if engine.model_id == MORTAL:
             await engine.start()
             return
@@ -168,7 +176,7 @@ class RealEngines:
             forge = Forge(VLLM_PYTHON, self._directory)
             await forge.start(stand_in_environment(VLLM_PYTHON, REGISTRY.models[LLAMA]))
             self._forge = forge
-        await engine.fork(self._forge)
+        await engine.fork(self._forge, ask=ask)
 
     async def _stop_all(self) -> None:
         await asyncio.gather(*(engine.stop() for engine in self._engines.values() if engine.is_running))

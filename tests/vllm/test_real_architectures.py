@@ -170,6 +170,16 @@ async def test_a_whole_answer_with_reasoning_off_stands_where_the_parser_puts_it
     assert not message[empty]
 
 
+@pytest.mark.parametrize("model_id", [n for n in PARSERS if CANDIDATES[n].reasoning_parser == "deepseek_v3"])
+async def test_a_default_that_the_parser_does_not_know_leaves_thoughts_in_the_content(
+    door: Door, model_id: str
+) -> None:
+    """deepseek_v3 believes only a switch that the request names; K-EXAONE's template thinks without one."""
+    message = message_of(await door.answered(ask(model_id)))
+    assert message["content"]
+    assert not message["reasoning"]
+
+
 @pytest.mark.parametrize("model_id", [name for name in SWITCHES if name not in PARSERS])
 async def test_without_a_parser_thoughts_arrive_as_content(door: Door, model_id: str) -> None:
     switch = CANDIDATES[model_id].reasoning
@@ -191,9 +201,12 @@ async def test_a_named_strict_tool_is_called_with_arguments_of_its_form(door: Do
     deltas = [call for event in events for choice in event["choices"] for call in choice["delta"].get("tool_calls", ())]
     assert [call["function"]["name"] for call in deltas if call["function"].get("name")] == ["find_office"]
     has_the_schemas_form("".join(call["function"].get("arguments") or "" for call in deltas))
+    message = message_of(await door.answered(body))
     if CANDIDATES[model_id].reasoning_parser in THINKS_UNTIL_TOLD:
+        assert not message["tool_calls"]
+        assert "find_office" in message["reasoning"]
         return
-    (called,) = message_of(await door.answered(body))["tool_calls"]
+    (called,) = message["tool_calls"]
     assert called["function"]["name"] == "find_office"
     has_the_schemas_form(called["function"]["arguments"])
 
