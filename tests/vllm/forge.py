@@ -48,7 +48,7 @@ class WarmEngine:
         await self.wait()
 
     async def until_answers(self, url: str, body: bytes | None = None, *, within_s: float) -> None:
-        """Wait until a GET, or a POST of `body`, is answered 200. Raises AssertionError with the log's end otherwise."""
+        """Wait until a GET, or a POST of `body`, is answered 200. Raises AssertionError with the end of the log."""
         status: int | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):

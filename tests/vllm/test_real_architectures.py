@@ -203,7 +203,7 @@ async def test_a_named_strict_tool_is_called_with_arguments_of_its_form(door: Do
     has_the_schemas_form("".join(call["function"].get("arguments") or "" for call in deltas))
     message = message_of(await door.answered(body))
     if CANDIDATES[model_id].reasoning_parser in THINKS_UNTIL_TOLD:
-        assert not message["tool_calls"]
+        assert not message.get("tool_calls")
         assert "find_office" in message["reasoning"]
         return
     (called,) = message["tool_calls"]
