@@ -12,9 +12,12 @@ help: ## list these chores
 setup: $(VENV)/.installed ## install Simsa and its tools into .venv
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "simsa needs Python 3.11 or newer: set PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "simsa needs Python 3.11 or newer: make PYTHON=/path/to/python3 ..." >&2; exit 2; }
 	@echo "installing into $(VENV) (about half a minute)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || \
+		{ rm -rf $(VENV); echo "no virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 2; }
 	@$(PIP) --require-hashes --requirement requirements/dev.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -22,7 +25,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 up: setup ## start two simulated candidates and the gateway: the two-minute tour
 	@$(BIN)/simsa up
 
-test: setup ## run the tests that need no engine but the project's own (under 4 minutes)
+test: setup ## check style and types, run the tests that need no real vLLM (under 4 minutes)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
@@ -47,7 +50,7 @@ format: setup ## put the code into shape
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-bench: setup ## measure what the gateway costs, beside its targets (about 2 minutes)
+bench: setup ## measure what the gateway costs, beside its targets (about a minute and a half)
 	@$(BIN)/python -m bench.run
 
 docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json

@@ -33,6 +33,7 @@ from gateway.domain.routing import pick_replica
 from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, EngineRefused, message_in, read_failure
 from gateway.errors import (
     InternalError,
+    ModelNotFound,
     NoReplica,
     SimsaError,
     Unavailable,
@@ -50,6 +51,8 @@ CLIENT_GONE = 499
 _LINGER_S = 1.0
 _SLOW_READER_S = 0.5
 """How much later than the engine's own total limit a call ends whose client does not read."""
+_LONGEST_START = 256 * 1024
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LOW_62 = (1 << 62) - 1
 NO_USAGE = Usage()
 
@@ -76,6 +79,7 @@ class ActiveCall:
         self._state: ReplicaState | None = None
         self._reply: Reply | None = None
         self._first_arrivals: list[Arrival] = []
+        self._whole_answer: Arrival = (b"", 0.0)
         self._total_due = 0.0
         self._total_words = ""
         self._is_recorded = False
@@ -146,8 +150,9 @@ class ActiveCall:
         dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
         if told is not None:
             assert self._owner is not None
-            self._owner.uncancel()
             self._finish(CallStatus.ERROR, told.status, told)
+            if self._owner.uncancel() > 0:  # the client left in the same moment: nobody is there to be told
+                return False
             raise told from None
         if not self._is_recorded:
             self._finish_by_exception(error)
@@ -182,7 +187,9 @@ class ActiveCall:
         self.abort(UpstreamTimeout(words, code="client_too_slow"))
 
     async def connect(self) -> None:
-        """Reach an engine; for streams, up to its first bytes, so that what fails by then has a status of its own.
+        """Reach an engine and wait for a whole answer, or for a stream's first event.
+
+        So what fails by then has a status of its own, and another replica is tried where that may help.
 
         Raises NoReplica, UpstreamError, Unavailable or EngineRefused.
         """
@@ -213,6 +220,8 @@ class ActiveCall:
             return read_failure(reply.status, answer, reply.header(b"retry-after"))
         if self._body.stream:
             await self._await_stream(reply)
+        else:
+            self._whole_answer = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
         return None
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -259,11 +268,9 @@ class ActiveCall:
                 yield self._truncated("the engine closed the stream before its end")
                 return
 
-    async def whole(self) -> bytes:
-        """The whole answer's body for the client. Raises UpstreamError."""
-        reply = self._reply
-        assert reply is not None
-        body, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
+    def whole(self) -> bytes:
+        """The whole answer's body for the client, whose engine is done. Raises UpstreamError."""
+        body, ended_s = self._whole_answer
         answer = read_answer(body, msgspec.json.decode)
         if not answer.is_object:
             raise UpstreamError("The engine answered with something that is no JSON object.")
@@ -286,10 +293,17 @@ class ActiveCall:
         candidates = self._untried(tried)
         if not candidates:
             states = self._dispatcher.fleet.states_of(self._model.id)
+            if not states:
+                raise ModelNotFound(
+                    f"The model '{self._model.id}' cannot be called: the key of its API is not in the environment.",
+                    param="model",
+                )
             reasons = "; ".join(f"{s.replica.id}: {s.reason}" for s in states if s.reason)
             self._dispatcher.log.warning("no replica", model=self._model.id, reasons=reasons)
             raise NoReplica(
-                f"No live replica serves '{self._model.id}' at the moment.", param="model", retry_after_s=RETRY_AFTER_S
+                f"No live replica serves '{self._model.id}' at the moment; GET /api/models says why.",
+                param="model",
+                retry_after_s=RETRY_AFTER_S,
             )
         now = self._dispatcher.now()
         draws = (random.random(), random.random())  # noqa: S311  load balancing, not secrecy
@@ -330,9 +344,13 @@ class ActiveCall:
             raise UpstreamError(f"{what}: {message_in(body)}", recorded=what)
         if self._dispatcher.settings.ping_interval_s:
             return
-        self._first_arrivals = await reply.arrivals()
-        if not self._first_arrivals:
-            raise UpstreamTruncated("The engine closed the stream before its first event.")
+        came = await reply.arrivals()
+        while not _hold_event(came):
+            more = await reply.arrivals()
+            if not more:
+                raise UpstreamTruncated("The engine closed the stream before its first event.")
+            came = [*came, *more]
+        self._first_arrivals = came
 
     # --- the record ---
 
@@ -420,6 +438,12 @@ class ActiveCall:
             self._reply = None
         if self._presence is not None:
             self._presence.end()
+
+
+def _hold_event(came: list[Arrival]) -> bool:
+    """Whether the bytes reach to the end of a first event (or are far more than one needs: the meter will say)."""
+    start = came[0][0] if len(came) == 1 else b"".join([data for data, _ in came])
+    return len(start) > _LONGEST_START or any(blank in start for blank in _BLANK_LINES)
 
 
 def error_event(error: SimsaError) -> bytes:

@@ -21,6 +21,7 @@ from gateway.access import Access
 from gateway.api import comparisons, models, ops
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
+from gateway.api.schemas import ComparisonParams
 from gateway.background import keep_running
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
@@ -245,9 +246,21 @@ async def _answer_validation(_request: Request, error: Exception) -> JSONRespons
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    context = first.get("ctx", {})
+    words = {
+        "extra_forbidden": f"there is no such field{_place_of(where)}",
+        "too_short": f"expected at least {context.get('min_length')}, got {context.get('actual_length')}",
+        "too_long": f"expected at most {context.get('max_length')}, got {context.get('actual_length')}",
+    }
+    told = words.get(first["type"], first["msg"].removeprefix("Value error, "))
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    message = f"{where or 'the request body'}: {first['msg']}{more}"
+    message = f"{where or 'the request body'}: {told}{more}"
     return _response(InvalidRequest(message, param=where or None))
+
+
+def _place_of(field: str) -> str:
+    """Where a misplaced field of a comparison belongs."""
+    return f" here; it belongs into 'params': params.{field}" if field in ComparisonParams.model_fields else ""
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,7 +18,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from gateway.comparison_client import GatewayUnreachable, compare
+from gateway import __version__
+from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_estimates, render_problems, wants_json
 from gateway.domain.records import Gpu, Model, Registry
@@ -25,7 +28,7 @@ from gateway.evidence import estimate_on, feasibility_summary
 from gateway.log import close_log
 from gateway.registry import load_registry, registry_json_schema
 from gateway.server import serve as serve_gateway
-from gateway.settings import SECRET_SETTINGS, Settings
+from gateway.settings import SECRET_SETTINGS, Settings, unknown_settings
 from gateway.simulator import run_engine
 from gateway.store import upgrade
 from gateway.up import UpOptions, run_up
@@ -42,6 +45,8 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(db_app, name="db")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
+UNAUTHORIZED = 401
+NO_KEY = "the gateway asks for its key: set SIMSA_ADMIN_KEY to the one that it was started with (`simsa up` prints it)"
 GpuOption = Annotated[str | None, typer.Option("--gpu", help="A GPU id of the registry.")]
 
 
@@ -60,6 +65,15 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+@app.callback(invoke_without_command=True)
+def simsa(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"simsa {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
 @app.command()
 def up(
     engines: Annotated[
@@ -72,6 +86,7 @@ def up(
     """Start engines for a few candidates and the gateway in front of them, on this machine."""
     if engines not in ("simulated", "vllm"):
         _refuse(f"--engines: expected simulated or vllm, got '{engines}'")
+    _warn_of_unknown_settings()
     settings = Settings()
     chosen = tuple(_split(models))
     options = UpOptions(
@@ -83,6 +98,7 @@ def up(
 @app.command()
 def serve() -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
+    _warn_of_unknown_settings()
     serve_gateway(Settings())
 
 
@@ -96,8 +112,12 @@ def engine(
     """Run one simulated engine that speaks vLLM's protocol."""
     registry = load_registry(Settings().registry)
     candidate, device = _model(registry, model), _gpu(registry, gpu)
+
+    def announce(address: str) -> None:
+        print(f"simulated {model} on {gpu}: {address} (Ctrl-C stops)", flush=True)  # noqa: T201
+
     try:
-        run_engine(candidate, device, port=port, speed=speed)
+        run_engine(candidate, device, port=port, speed=speed, on_listening=announce)
     except ValueError as error:
         _refuse(str(error))
 
@@ -112,10 +132,15 @@ def compare_command(
     schedule: Annotated[
         str | None, typer.Option(help="concurrent or sequential; chosen by hardware if not given.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="The gateway's address.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The gateway's address; by SIMSA_HOST and SIMSA_PORT if not given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
-    """Ask several models the same question and read the answers side by side."""
+    """Ask several models the same question and read the answers side by side.
+
+    The gateway's key is taken from SIMSA_ADMIN_KEY.
+    """
     settings = Settings()
     wanted = _split(models)
     params: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
@@ -131,6 +156,8 @@ def compare_command(
     key = settings.admin_key.get_secret_value() if settings.admin_key else None
     try:
         finished = asyncio.run(_show_comparison(address, key, request, wanted, as_json=_json(json)))
+    except GatewayRefused as error:
+        _refuse(NO_KEY if error.answered_status == UNAUTHORIZED else error.message)
     except SimsaError as error:
         _refuse(error.message)
     except KeyboardInterrupt:
@@ -231,14 +258,24 @@ async def _show_comparison(
 
 def _model(registry: Registry, name: str) -> Model:
     if name not in registry.models:
-        _refuse(f"there is no model '{name}' in the registry; known are {', '.join(sorted(registry.models))}")
+        _refuse(_no_such("model", name, registry.models))
     return registry.models[name]
 
 
 def _gpu(registry: Registry, name: str) -> Gpu:
     if name not in registry.gpus:
-        _refuse(f"there is no GPU '{name}' in the registry; known are {', '.join(sorted(registry.gpus))}")
+        _refuse(_no_such("GPU", name, registry.gpus))
     return registry.gpus[name]
+
+
+def _no_such(what: str, name: str, known: Iterable[str]) -> str:
+    """Near names where there are some, else all of them."""
+    lowered = {one.lower(): one for one in known}
+    near = [lowered[one] for one in get_close_matches(name.lower(), lowered, n=3)]
+    if near:
+        return f"there is no {what} '{name}' in the registry; did you mean {' or '.join(near)}?"
+    others = f"known are {', '.join(sorted(known))}" if lowered else "it names none"
+    return f"there is no {what} '{name}' in the registry; {others}"
 
 
 def _split(names: str | None) -> list[str]:
@@ -253,12 +290,18 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
 
 
+def _warn_of_unknown_settings() -> None:
+    for name, near in unknown_settings():
+        hint = f"; did you mean {near}?" if near else ", see docs/settings.md"
+        print(f"simsa: {name} is no setting and changes nothing{hint}", file=sys.stderr)  # noqa: T201
+
+
 def _settings_problem(error: ValidationError) -> str:
     """One line about the first setting that cannot be; never the value of one that may hold a secret."""
     first = error.errors()[0]
     field = "_".join(str(part) for part in first["loc"])
     given = "" if field in SECRET_SETTINGS else f", got '{first.get('input')}'"
-    return f"SIMSA_{field.upper()}: {first['msg']}{given}"
+    return f"SIMSA_{field.upper()}: {first['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -105,8 +105,12 @@ def timing_object(timing: Timing) -> dict[str, Any]:
     return {
         "queue_s": timing.queue_s,
         "ttft_s": timing.ttft_s,
+        "ttfot_s": timing.ttfot_s,
         "tpot_s": timing.tpot_s,
         "e2e_s": timing.e2e_s,
+        "overhead_s": timing.overhead_s,
+        "first_event_tokens": timing.first_event_tokens,
+        "first_event_source": timing.first_event_source,
     }
 
 

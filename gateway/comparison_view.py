@@ -42,6 +42,8 @@ CAVEATS = {
     Provenance.UNKNOWN: "provenance unknown: nothing proves what stands behind the engine; treat the figures as "
     "unproven.",
 }
+TTFOT = "TTFOT (ms)"
+"""Shown only where a side reasoned first; elsewhere it is TTFT once more."""
 _YES_NO: Mapping[object, str] = {True: "yes", False: "no"}
 BASES = {
     "api_price": "API price",
@@ -71,6 +73,12 @@ class _Side:
     def group(self, name: str) -> Mapping[str, Any]:
         """A group of facts (timing, usage, cost, feasibility, output), empty when there is none."""
         return self.facts.get(name) or {}
+
+    @property
+    def has_reasoned(self) -> bool:
+        """Whether reasoning tokens came before its first output token."""
+        timing = self.group("timing")
+        return timing.get("ttfot_s") != timing.get("ttft_s")
 
     @property
     def provenance(self) -> Provenance | None:
@@ -258,6 +266,8 @@ def _figures_table(sides: Sequence[_Side], footnotes: Footnotes) -> Table:
             Text(side.model, style="bold"), justify="right", overflow="fold", min_width=NARROWEST_FIGURE - 6
         )
     for label, figure in _FIGURES.items():
+        if label == TTFOT and not any(side.has_reasoned for side in sides):
+            continue
         table.add_row(label, *(footnotes.cell(figure(side)) for side in sides))
     return table
 
@@ -334,6 +344,7 @@ _FIGURES: Mapping[str, Callable[[_Side], Figure]] = {
     "Status": _status,
     "Provenance": _provenance,
     "TTFT (ms)": lambda side: _span(side, "ttft_s", 1000),
+    TTFOT: lambda side: _span(side, "ttfot_s", 1000),
     "TPOT (ms)": lambda side: _tpot(side, lambda tpot_s: significant(tpot_s * 1000)),
     "Tokens/s (1 ÷ TPOT)": lambda side: _tpot(side, lambda tpot_s: significant(1 / tpot_s)),
     "E2E (s)": lambda side: _span(side, "e2e_s", 1),

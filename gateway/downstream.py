@@ -86,16 +86,18 @@ def departure_of(scope: Scope) -> Departure:
 class _JoiningTransport:
     """A transport whose writes go out together at the end of the loop's turn; all else is the transport's own.
 
-    `patience_s`: how long a client may take over what is still unread when the connection is to be closed.
+    `patience_s`: how long a client may take no byte of what it is sent; then the connection is broken off.
     """
 
-    __slots__ = ("_loop", "_parts", "_patience_s", "_transport")
+    __slots__ = ("_alarm", "_loop", "_parts", "_patience_s", "_transport", "_unread")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience_s: float) -> None:
         self._transport = transport
         self._loop = loop
         self._patience_s = patience_s
         self._parts: list[bytes] = []
+        self._unread = 0
+        self._alarm: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
         if not self._parts:
@@ -105,8 +107,25 @@ class _JoiningTransport:
     def close(self) -> None:
         self._flush()
         self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(self._patience_s, self._transport.abort)
+        self.watch_reader()
+
+    def watch_reader(self) -> None:
+        """Break off unless bytes go on being taken, from now until none wait."""
+        self.stop_watching()
+        self._unread = self._transport.get_write_buffer_size()
+        if self._unread:
+            self._alarm = self._loop.call_later(self._patience_s, self._look_at_reader)
+
+    def stop_watching(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _look_at_reader(self) -> None:
+        if self._transport.get_write_buffer_size() < self._unread:
+            self.watch_reader()
+        else:
+            self._transport.abort()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -134,12 +153,11 @@ class ClientProtocol(HttpToolsProtocol):
         self._due: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
-        self._unread_alarm: asyncio.TimerHandle | None = None
         self._departure = Departure()
         patience_s = self.settings.client_read_timeout_s
-        joining = _JoiningTransport(cast("asyncio.Transport", transport), self.loop, patience_s)
-        super().connection_made(cast("asyncio.Transport", joining))
-        self._is_surplus = len(self.connections) > self.settings.max_connections
+        self._joining = _JoiningTransport(cast("asyncio.Transport", transport), self.loop, patience_s)
+        super().connection_made(cast("asyncio.Transport", self._joining))
+        self._is_surplus = len(self.connections) > self.settings.max_connections and not self._close_an_idle_one()
         if self._is_surplus:
             self.connections.discard(self)
         self._expect(SURPLUS_WAIT_S if self._is_surplus else self.settings.client_head_timeout_s)
@@ -163,9 +181,9 @@ class ClientProtocol(HttpToolsProtocol):
         cast("Scope", self.scope)["extensions"] = {_EXTENSION: self._departure}
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()
         self._owed = "body"
         self._due = None
-        super().on_headers_complete()
         if self.pipeline:
             if len(self.pipeline) > MAX_PIPELINED:
                 self.transport.close()
@@ -174,28 +192,33 @@ class ClientProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         super().on_body(body)
+        if self.pipeline:  # nobody reads this body yet, and the client of the request under way must be seen leaving
+            if len(self.cycle.body) > self.settings.max_body_bytes:
+                self.transport.close()
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
         self._owed = self._due = None
         super().on_message_complete()
+        self.flow.resume_reading()  # a large body has paused it; the client leaving would not be seen
 
     def send_400_response(self, msg: str) -> None:
         self._end_with(_NO_HTTP)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread_alarm = self.loop.call_later(self.settings.client_read_timeout_s, self.transport.abort)
+        self._joining.watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_unread_alarm()
+        self._joining.stop_watching()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._alarm is not None:
             self._alarm.cancel()
-        self._stop_unread_alarm()
+        self._joining.stop_watching()
         self._departure.announce()
 
     @property
@@ -241,10 +264,14 @@ class ClientProtocol(HttpToolsProtocol):
             error = InvalidRequest(f"The request's {self._owed} took too long ({name}).", code="request_timeout")
             self._end_with(_refusal(b"408 Request Timeout", error))
 
-    def _stop_unread_alarm(self) -> None:
-        if self._unread_alarm is not None:
-            self._unread_alarm.cancel()
-            self._unread_alarm = None
+    def _close_an_idle_one(self) -> bool:
+        """Make room by closing the connection that has been idle for longest; False when every one is at work."""
+        others = cast("set[ClientProtocol]", self.connections)
+        idle = [(one.timeout_keep_alive_task.when(), one) for one in others if one.timeout_keep_alive_task is not None]
+        if not idle:
+            return False
+        min(idle, key=lambda since_and_one: since_and_one[0])[1].transport.close()
+        return True
 
 
 def client_protocol(settings: Settings) -> type[ClientProtocol]:

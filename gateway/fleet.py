@@ -131,6 +131,10 @@ class Fleet:
     def has_live_replica(self) -> bool:
         return any(state.is_up for states in self._states.values() for state in states)
 
+    def reasons(self) -> dict[str, str]:
+        """Why each replica that is down is so."""
+        return {s.replica.id: s.reason for states in self._states.values() for s in states if not s.is_up}
+
     def apply(self, registry: Registry) -> None:
         """Watch this registry's replicas: unchanged ones keep their state, gone ones are dropped."""
         before = {(s.model.id, s.replica): s for states in self._states.values() for s in states}
@@ -270,8 +274,10 @@ class Fleet:
             self._take_out(state, f"{reason} ({state.misses} looks in a row)")
 
     def _take_out(self, state: ReplicaState, reason: str) -> None:
-        if state.is_up:
+        if state.is_up or state.reason != reason:
             self._log.warning("replica down", model=state.model.id, replica=state.replica.id, reason=reason)
+        if state.provenance is Provenance.UNKNOWN:
+            state.provenance_reason = f"it is down: {reason}"
         state.is_up = False
         state.reason = reason
         if state in self.states_of(state.model.id):  # else its series are gone with it

@@ -154,7 +154,11 @@ class Reply:
         self._arrivals.append((data, arrived_s))
         self._buffered += len(data)
         self._wake()
-        return self._buffered > HIGH_WATER_BYTES
+        if self._buffered <= HIGH_WATER_BYTES:
+            return False
+        if self._waiter is None:  # a reader that only waits for its turn is not slow
+            self.was_held_back = True
+        return True
 
     def complete(self) -> None:
         self.is_complete = True
@@ -324,7 +328,7 @@ class Connection(asyncio.Protocol):
         if reply is None or self._is_lingering:
             return
         if reply.add(data, self.arrived_s) and not self._is_paused and self._transport is not None:
-            self._is_paused = reply.was_held_back = True
+            self._is_paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

@@ -113,11 +113,21 @@ class LogStream:
             self._is_cut = True
 
 
+def own_terminal(fd: int) -> int:
+    """A descriptor of our own for a terminal, which never waits: `fd` itself may, although it says that it has room."""
+    if not os.isatty(fd):
+        return fd
+    try:
+        return os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # e.g. a terminal of another user, before sudo
+        return fd
+
+
 @cache
 def log_stream() -> LogStream:
     """The log of this process, on standard error."""
     if sys.__stderr__ is not None:
-        return LogStream(STDERR)
+        return LogStream(own_terminal(STDERR))
     # Closed before the start. The next file to be opened must not get its number: libraries would print into it.
     try:
         os.fstat(STDERR)

@@ -357,6 +357,7 @@ class Recorder:
             await self._on_disk(settle, touched, self._store.make_durable)
         except OSError as error:
             self._spool.fail(error)
+            self._spool.touch_again(touched)
         finally:
             self._spool.forget(touched)
 

@@ -114,7 +114,7 @@ class Relay:
                         async for chunk in chunks:
                             await answer.add(chunk, is_last=call.record is not None)
                 else:
-                    await answer.whole(await call.whole(), call)
+                    await answer.whole(call.whole(), call)
         except SimsaError as error:
             await answer.fail(error, call)
         except Exception:  # noqa: BLE001  recorded and logged by the call; the client must be told

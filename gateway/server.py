@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import resource
@@ -134,9 +135,11 @@ def _listen(settings: Settings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartRefused(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-            "stop what uses the port, or set SIMSA_PORT to another one"
-        ) from error
+        hints = {
+            errno.EADDRINUSE: "stop what uses the port, or set SIMSA_PORT to another one",
+            errno.EACCES: "set SIMSA_PORT to one that this user may open",
+        }
+        hint = hints.get(error.errno or 0, "set SIMSA_HOST to an address of this machine")
+        raise StartRefused(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; {hint}") from error
     listener.set_inheritable(True)
     return listener

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -114,6 +115,8 @@ class Settings(BaseSettings):
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
         if key is not None and not key.get_secret_value().strip():
             raise ValueError("it is empty: unset it, or set a key")
+        if key is not None and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
+            raise ValueError("it has characters that no HTTP header carries: use printable ASCII only")
         return key
 
     @property
@@ -132,6 +135,14 @@ class Settings(BaseSettings):
 def secret_from_environment(name: str) -> str | None:
     """The value of an environment variable that the registry names (an upstream's key), None when unset or empty."""
     return os.environ.get(name) or None
+
+
+def unknown_settings() -> list[tuple[str, str | None]]:
+    """Variables of the environment that look like settings and are none, each with the nearest setting's name."""
+    known = [f"SIMSA_{field.upper()}" for field in Settings.model_fields]
+    given = {name.upper(): name for name in os.environ if name.upper().startswith("SIMSA_")}
+    unknown = [name for name in sorted(given) if name not in known and not name.startswith("SIMSA_TEST_")]
+    return [(given[name], next(iter(get_close_matches(name, known, n=1)), None)) for name in unknown]
 
 
 def child_environment(**changes: str) -> Mapping[str, str]:

@@ -181,6 +181,10 @@ class Spool:
         touched, self._touched = self._touched, set()
         return sorted(touched, key=lambda segment: segment.path)
 
+    def touch_again(self, segments: Iterable[Segment]) -> None:
+        """`settle` failed: those that still lie on the disk need it again."""
+        self._touched.update(segment for segment in segments if not segment.is_removed)
+
     def forget(self, segments: Iterable[Segment]) -> None:
         """No longer count those that were removed."""
         for segment in segments:

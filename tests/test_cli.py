@@ -9,6 +9,8 @@ import pytest
 from gateways import entry, registry_text, running_gateway
 from processes_under_test import Ended, run_simsa
 
+from gateway import __version__
+
 SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
 COMMANDS = (
     "",
@@ -30,6 +32,17 @@ async def test_every_command_explains_itself() -> None:
         ended = await run_simsa(*command.split(), "--help")
         assert (ended.code, ended.err) == (0, ""), command
         assert f"Usage: python -m gateway {command}".rstrip() in ended.out
+
+
+async def test_version_is_told() -> None:
+    assert await run_simsa("--version") == Ended(0, f"simsa {__version__}\n", "")
+
+
+async def test_a_missing_key_is_told_in_the_words_of_the_command_line(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:9")], admin_key="k") as gateway:
+        ended = await run_simsa("compare", "안녕", "--models", "a,b", "--url", gateway.url)
+    assert ended.code == 2
+    assert "set SIMSA_ADMIN_KEY" in ended.error_line
 
 
 async def test_valid_registry_is_summed_up_as_json_in_a_pipe() -> None:
@@ -85,15 +98,31 @@ async def test_database_of_a_running_gateway_is_not_touched(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "settings", "words"),
     [
-        (["engine", "EXAONE-5"], {"registry": SHIPPED}, ["there is no model 'EXAONE-5'", "EXAONE-4.0-32B"]),
-        (["feasibility", "--gpu", "h1000"], {"registry": SHIPPED}, ["there is no GPU 'h1000'", "h100-sxm"]),
+        (["engine", "exaone-4.0-32"], {"registry": SHIPPED}, ["there is no model", "did you mean EXAONE-4.0-32B"]),
+        (["feasibility", "--gpu", "h1000"], {"registry": SHIPPED}, ["there is no GPU 'h1000'", "did you mean h100"]),
+        (["feasibility", "--gpu", "moon"], {"registry": SHIPPED}, ["there is no GPU 'moon'", "known are", "h100-sxm"]),
+        (["serve"], {"admin_key": "한글"}, ["SIMSA_ADMIN_KEY", "printable ASCII"]),
+        (["serve"], {"host": "192.0.2.1", "admin_key": "k"}, ["192.0.2.1", "SIMSA_HOST"]),
+        (["serve"], {"prot": "9", "host": "0.0.0.0"}, ["SIMSA_PROT is no setting", "did you mean SIMSA_PORT"]),
         (["feasibility"], {"registry": "/no/such.yaml"}, ["/no/such.yaml"]),
         (["compare", "안녕", "--models", "a,b", "--url", "http://127.0.0.1:9"], {}, ["no gateway answers", "simsa up"]),
         (["up", "--engines", "real"], {}, ["--engines", "expected simulated or vllm, got 'real'"]),
         (["up", "--models", "EXAONE-5"], {"registry": SHIPPED}, ["EXAONE-5"]),
         (["db", "upgrade"], {"data_dir": "/dev/null/simsa"}, ["/dev/null/simsa", "Not a directory"]),
     ],
-    ids=["model", "GPU", "file", "no gateway", "engines", "model of up", "no directory"],
+    ids=[
+        "model",
+        "GPU",
+        "far GPU",
+        "key",
+        "address",
+        "setting",
+        "file",
+        "no gateway",
+        "engines",
+        "model of up",
+        "no directory",
+    ],
 )
 async def test_mistake_is_told_in_one_line_with_what_would_be_right(
     arguments: list[str], settings: dict[str, object], words: list[str]

@@ -7,8 +7,8 @@ import csv
 import io
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,11 +19,12 @@ from clients import RawClient
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, usage_chunk
 from gateways import RunningGateway, entry, registry_text, running_gateway
 
+from gateway.api.deps import Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage
-from gateway.comparison import Comparisons, Question, Schedule
+from gateway.comparison import ComparisonEvent, Comparisons, Question, Schedule
 from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
 from gateway.domain.records import CallStatus
-from gateway.errors import UpstreamTruncated
+from gateway.errors import UpstreamTimeout, UpstreamTruncated
 
 CHAT = "/v1/chat/completions"
 COMPARE = "/api/comparisons"
@@ -333,19 +334,24 @@ async def test_different_provenance_is_not_comparable(tmp_path: Path) -> None:
         assert "provenance differs (a simulated, b unknown)" in whole["timing_reason"]
 
 
+def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]:
+    """A comparison of a and then b whose answers wait when one event is unread."""
+    comparisons = Comparisons(
+        dispatcher=services.dispatcher,
+        store=services.store,
+        settings=services.settings,
+        now=services.now,
+        events_ahead=1,
+    )
+    question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
+    return comparisons.run(question, "request-1")
+
+
 async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         services, text = it.gateway.services, "나" * 5000
         it.a.script(CHAT, Reply.stream(*[chat_chunk(text)] * 60, END, DONE))
-        comparisons = Comparisons(
-            dispatcher=services.dispatcher,
-            store=services.store,
-            settings=services.settings,
-            now=services.now,
-            events_ahead=1,
-        )
-        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-        events = comparisons.run(question, "request-1")
+        events = one_event_ahead(services)
         assert (await anext(events)).name == "side.started"
         await it.gateway.until(lambda: any(call.was_held_back for call in services.dispatcher.in_flight))
         whole = [event async for event in events][-1].data
@@ -365,15 +371,7 @@ async def test_reader_that_is_late_costs_the_replica_no_time(tmp_path: Path) -> 
     async with bench(tmp_path) as it:
         services, more, end = it.gateway.services, asyncio.Event(), asyncio.Event()
         it.a.script(CHAT, Reply.stream(chat_chunk("하나 "), more, chat_chunk("둘"), end, END, DONE))
-        comparisons = Comparisons(
-            dispatcher=services.dispatcher,
-            store=services.store,
-            settings=services.settings,
-            now=services.now,
-            events_ahead=1,
-        )
-        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-        events = comparisons.run(question, "request-1")
+        events = one_event_ahead(services)
         assert (await anext(events)).name == "side.started"
         (replica,) = services.fleet.states_of("a")
         for gate, tokens in ((more, 1), (end, 2)):
@@ -534,8 +532,9 @@ async def test_a_shutdown_ends_the_side_under_way_and_skips_the_rest(tmp_path: P
         ({"models": list("abcdefghi")}, "models", "at most 8"),
         ({"messages": [{"role": "user", "content": "x"}]}, None, "either 'messages' or 'prompt'"),
         ({"prompt": None}, None, "either 'messages' or 'prompt'"),
-        ({"params": {"max_token": 5}}, "params.max_token", "not permitted"),
+        ({"params": {"max_token": 5}}, "params.max_token", "no such field"),
         ({"params": {"max_tokens": 0}}, "params.max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 5}, "max_tokens", "it belongs into 'params'"),
         ({"params": {"seed": 2**70}}, "params.seed", "less than"),
         ({"schedule": "soon"}, "schedule", "concurrent"),
         ({"prompt": ""}, "prompt", "at least 1"),
@@ -622,6 +621,30 @@ async def test_leaving_keeps_the_next_side_from_being_asked(tmp_path: Path) -> N
         await asyncio.wait_for(request.closed_by_peer.wait(), 5)
         assert (await it.gateway.call()).status is CallStatus.CANCELLED
         assert not it.b.requests_to(CHAT)
+
+
+async def test_leaving_in_the_moment_in_which_a_call_is_ended_keeps_the_next_side_from_being_asked(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        it.a.script(CHAT, Reply.hang())
+        question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
+        services = it.gateway.services
+        call: asyncio.Task[Any] = asyncio.ensure_future(whole_of(services.comparisons.run(question, "request-1")))
+        await it.a.received(CHAT)
+        (call_in_flight,) = services.dispatcher.in_flight
+        call.cancel()
+        call_in_flight.abort(UpstreamTimeout("over"))
+        await asyncio.gather(call, return_exceptions=True)
+        await it.gateway.until(lambda: not services.dispatcher.in_flight)
+        assert (await it.gateway.call()).error_code == "upstream_timeout"
+        assert not it.b.requests_to(CHAT)
+
+
+async def whole_of(events: AsyncGenerator[ComparisonEvent, None]) -> None:
+    async with aclosing(events):
+        async for _ in events:
+            continue
 
 
 # --- what is kept -------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def answered(model: str = "exaone", content: str = "네, 맞습니다.", **chang
             "reasoning_tokens": None,
             "source": "engine",
         },
-        "timing": {"queue_s": 0.0, "ttft_s": 0.0843, "tpot_s": 0.0125, "e2e_s": 1.523},
+        "timing": {"queue_s": 0.0, "ttft_s": 0.0843, "ttfot_s": 0.0843, "tpot_s": 0.0125, "e2e_s": 1.523},
         "cost": {"amount": "0.0000123", "currency": "USD", "basis": "api_price", "reason": None},
         "feasibility": {"verdict": "fits", "gpu": "h100-sxm", "reasons": ["Fits one H100 SXM."]},
         "provenance": "real",

@@ -192,6 +192,52 @@ async def test_bytes_that_are_no_http_get_an_error_in_the_usual_form(tmp_path: P
         assert await client.at_end()
 
 
+@pytest.mark.parametrize("request_line", ["CONNECT a:1", "GET http://localhost:8080"])
+async def test_request_without_a_path_is_refused_in_the_usual_form(tmp_path: Path, request_line: str) -> None:
+    async with running_gateway(tmp_path, NO_ENGINE) as gateway, RawClient(gateway.url) as client:
+        await client.send_raw(f"{request_line} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        assert 400 <= (await client.head()).status < 500
+
+
+# --- a large request, and then its client leaves ---------------------------------------------------------------
+
+
+async def send_in_parts(client: RawClient, path: str, body: bytes) -> None:
+    """The head, and the body when the gateway has asked for it, as most clients' bodies come behind their heads."""
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n\r\n"
+    await client.send_raw(head.encode())
+    assert b"100 Continue" in await client._reader.readuntil(b"\r\n\r\n")
+    await client.send_raw(body)
+
+
+@pytest.mark.parametrize("kib", [10, 100, 2000])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_client_of_a_large_request_that_leaves_frees_the_engine(tmp_path: Path, kib: int, stream: bool) -> None:
+    body = json.dumps({**ASK, "stream": stream, "messages": [{"role": "user", "content": "x" * kib * 1024}]})
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.hang())
+        async with RawClient(gateway.url) as client:
+            await send_in_parts(client, CHAT, body.encode())
+            request = await engine.received(CHAT)
+            client.leave()
+            await asyncio.wait_for(request.closed_by_peer.wait(), READ_LIMIT_S)
+        assert (await gateway.call()).status is CallStatus.CANCELLED
+
+
+async def test_client_that_leaves_with_half_a_large_request_in_the_pipe_frees_the_engine(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.hang())
+        async with RawClient(gateway.url) as client:
+            await client.send("POST", CHAT, body=ASK)
+            request = await engine.received(CHAT)
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {2**20}\r\n\r\n".encode()
+            await client.send_raw(head + b"x" * (300 * 1024))
+            client.leave()
+            await asyncio.wait_for(request.closed_by_peer.wait(), READ_LIMIT_S)
+
+
 # --- an answer that nobody takes ----------------------------------------------------------------------------
 
 
@@ -213,6 +259,25 @@ async def test_client_that_takes_nothing_of_its_answer_is_cut_off(tmp_path: Path
             await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), READ_LIMIT_S)
             assert (await gateway.call()).status is CallStatus.CANCELLED
             await gateway.until(lambda: not requests_being_served())
+
+
+async def test_client_that_reads_slowly_but_steadily_gets_everything(tmp_path: Path) -> None:
+    answer = json.dumps({"choices": [{"finish_reason": "stop", "message": {"content": "x" * 16 * 2**20}}]}).encode()
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], client_read_timeout_s=0.2) as gateway,
+    ):
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply(pieces=(answer,)))
+        async with RawClient(gateway.url) as client:
+            await client.start("POST", CHAT, body=ASK)
+            received = rested_at = 0
+            while part := await client.read():
+                received += len(part)
+                if received - rested_at > 256 * 1024:
+                    rested_at = received
+                    await passed(0.02)
+            assert received == len(answer)
 
 
 class Lost(asyncio.Protocol):
@@ -258,31 +323,51 @@ async def test_bytes_for_a_connection_that_has_just_ended_are_dropped_without_a_
 
 
 async def test_connections_over_the_limit_are_told_to_come_back(tmp_path: Path) -> None:
+    gate = asyncio.Event()
     async with (
-        running_gateway(tmp_path, NO_ENGINE, max_connections=2) as gateway,
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], max_connections=2) as gateway,
         RawClient(gateway.url) as one,
         RawClient(gateway.url) as two,
     ):
-        assert (await one.request("GET", "/health")).status == 200
-        assert (await two.request("GET", "/health")).status == 200
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.json({"choices": [{"finish_reason": "stop"}]}).gated(gate))
+        for client in (one, two):
+            await client.send("POST", CHAT, body=ASK)
+        await engine.received(CHAT, 2)
         for _ in range(3):
             async with RawClient(gateway.url) as third:
                 refused = await third.request("POST", CHAT, body=ASK)
                 assert (refused.status, refused.header("retry-after")) == (503, "1")
                 assert error_in(refused.body)["code"] == "too_many_connections"
                 assert await third.at_end()
-        assert (await one.request("GET", "/health")).status == 200, "those who are in stay in"
-        one.leave()
-        async with asyncio.timeout(READ_LIMIT_S):
-            while not await is_served(gateway):  # until the gateway has seen it go
-                pass
+        gate.set()
+        assert [(await client.head()).status for client in (one, two)] == [200, 200], "those who are in stay in"
+
+
+async def test_connection_idle_for_longest_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    async with (
+        running_gateway(tmp_path, NO_ENGINE, max_connections=2) as gateway,
+        RawClient(gateway.url) as oldest,
+        RawClient(gateway.url) as other,
+    ):
+        for client in (oldest, other):
+            assert (await client.request("GET", "/health")).status == 200
+            await passed(0.01)
+        assert await is_served(gateway)
+        assert await oldest.at_end()
+        assert (await other.request("GET", "/health")).status == 200
 
 
 async def test_silent_connection_over_the_limit_is_closed_soon(tmp_path: Path) -> None:
     async with (
-        running_gateway(tmp_path, NO_ENGINE, max_connections=1) as gateway,
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], max_connections=1) as gateway,
         RawClient(gateway.url) as one,
-        RawClient(gateway.url) as surplus,
     ):
-        assert (await one.request("GET", "/health")).status == 200
-        assert await until_closed(surplus) == b""
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.hang())
+        await one.send("POST", CHAT, body=ASK)
+        await engine.received(CHAT)
+        async with RawClient(gateway.url) as surplus:
+            assert await until_closed(surplus) == b""

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.log import FLUSH_AT_BYTES, LogStream
+from gateway.log import FLUSH_AT_BYTES, LogStream, own_terminal
 
 LONG = b"x" * (3 * select.PIPE_BUF) + b"\n"
 
@@ -294,3 +294,28 @@ def test_process_whose_standard_error_fails_ends_well_and_spoils_no_file(tmp_pat
     assert int(opened) > 2
     assert int(lost) == 3
     assert file == b""
+
+
+def test_terminal_that_nobody_reads_stops_nothing() -> None:
+    ours, terminal = os.openpty()
+    own = own_terminal(terminal)
+    try:
+        log = LogStream(own)
+        lines = numbered(1000)
+        write_all(log, lines)
+        assert log.waiting_bytes > 0
+        shown = b""
+        while log.waiting_bytes:
+            shown += drain(ours)
+            log.flush()
+        shown += drain(ours)
+        assert shown.replace(b"\r\n", b"\n") == b"".join(lines)
+        assert log.lost == 0
+    finally:
+        for descriptor in {ours, terminal, own}:
+            os.close(descriptor)
+
+
+def test_what_is_no_terminal_is_written_to_as_it_is() -> None:
+    with a_pipe() as (_, write_end):
+        assert own_terminal(write_end) == write_end

@@ -168,7 +168,7 @@ async def test_a_child_is_ready_when_it_answers(tmp_path: Path) -> None:
 
 
 async def test_an_early_end_is_told_at_once_with_the_log(tmp_path: Path) -> None:
-    child = await start(tmp_path, "print('loading'); raise SystemExit('no such GPU: h200')")
+    child = await start(tmp_path, "print('loading', flush=True); raise SystemExit('no such GPU: h200')")
     with pytest.raises(ChildFailed) as caught:
         await wait_ready(child, "http://127.0.0.1:9/health", timeout_s=600)
     assert str(caught.value) == (

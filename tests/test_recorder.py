@@ -553,3 +553,17 @@ async def test_start_goes_on_though_what_an_earlier_process_left_makes_it_stumbl
             recorder.closed(ended(3))
             assert await recorder.drain(20)
             assert await store.list_calls() == [ended(3), ended(2), ended(1)]
+
+
+def test_segment_whose_settling_failed_is_settled_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", segment_bytes=1)
+    spool.open()
+    segment = spool.append(b"a line\n")
+    assert segment is not None
+    touched = spool.touched()
+    spool.touch_again(touched)
+    assert spool.touched() == touched == [segment]
+    segment.is_removed = True
+    spool.touch_again(touched)
+    assert spool.touched() == []
+    spool.close()

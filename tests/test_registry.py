@@ -317,8 +317,11 @@ def test_a_file_that_is_too_large_is_refused() -> None:
     assert "expected at most" in problems_of(b"#" * (8 * 1024 * 1024 + 1))[0]
 
 
+MISSING = "no such file; run where it is, or name it by SIMSA_REGISTRY"
+
+
 def test_a_missing_file_and_a_directory_are_named(tmp_path: Path) -> None:
-    for path, why in ((tmp_path / "none.yaml", "no such file"), (tmp_path, "Is a directory")):
+    for path, why in ((tmp_path / "none.yaml", MISSING), (tmp_path, "Is a directory")):
         with pytest.raises(RegistryInvalid) as caught:
             load_registry(path)
         assert caught.value.problems == [f"{path}: cannot be read: {why}"]

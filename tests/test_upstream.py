@@ -85,6 +85,15 @@ async def test_engine_that_is_read_too_slowly_waits_and_that_is_known() -> None:
             assert await reply.read_all(len(piece) * 64)
 
 
+async def test_burst_that_its_reader_takes_at_once_held_nobody_back() -> None:
+    piece = b"x" * (3 * HIGH_WATER_BYTES)
+    async with ScriptedEngine() as engine:
+        engine.script(PATH, Reply.stream(piece))
+        async with asked(engine, Clock()) as reply:
+            assert await reply.read_all(len(piece)) == piece
+            assert not reply.was_held_back
+
+
 async def test_answer_that_is_cut_is_over_all_the_same() -> None:
     is_over, gate = asyncio.Event(), asyncio.Event()
     async with ScriptedEngine() as engine:

@@ -24,6 +24,7 @@ async def ready(request: Request, services: Gateway) -> JSONResponse:
     body: dict[str, Any] = {"status": "not ready" if problems else "ready"}
     if _may_see_detail(request, services):
         body["problems"] = problems
+        body["replicas_down"] = services.fleet.reasons()
         body["registry_problem"] = services.registry.problem
     return JSONResponse(body, status_code=503 if problems else 200)
 

@@ -150,8 +150,12 @@ class TimingOut(BaseModel):
 
     queue_s: Seconds | None
     ttft_s: Seconds | None = Field(description="Until the first token-bearing event.")
+    ttfot_s: Seconds | None = Field(None, description="Until the first output token that is not reasoning.")
     tpot_s: Seconds | None = Field(description="(last event - first event) / tokens after the first event.")
     e2e_s: Seconds | None = Field(description="Until the last token-bearing event.")
+    overhead_s: Seconds | None = Field(None, description="Gateway time outside its queue and the engine.")
+    first_event_tokens: int | None = Field(None, description="Tokens of the first event, as TPOT leaves them out.")
+    first_event_source: str | None = Field(None, description="How that is known.")
 
 
 class CostOut(BaseModel):

@@ -49,7 +49,8 @@ def load_registry(path: Path) -> Registry:
     try:
         data = path.read_bytes()
     except OSError as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or type(error).__name__
+        missing = "no such file; run where it is, or name it by SIMSA_REGISTRY"
+        why = missing if isinstance(error, FileNotFoundError) else error.strerror or type(error).__name__
         raise RegistryInvalid(str(path), [f"{path}: cannot be read: {why}"]) from error
     return parse_registry(data, path=str(path))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import time
@@ -118,8 +119,9 @@ def run_engine(
     max_model_len: int | None = None,
     speed: float = 1.0,
     shutdown_grace_s: float = 30.0,
+    on_listening: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; streams in flight then have `shutdown_grace_s` to end. Prints nothing.
+    """Serve until SIGTERM or SIGINT; streams in flight then have `shutdown_grace_s` to end.
 
     Raises ValueError as `create_engine` does, and StartRefused when the port is not to be had.
     """
@@ -132,6 +134,7 @@ def run_engine(
         timeout_graceful_shutdown=ceil(shutdown_grace_s),
     )
     with _listen(host, port) as listener:
+        on_listening(f"http://{host}:{listener.getsockname()[1]}")
         _EngineServer(config).run(sockets=[listener])
 
 
@@ -139,7 +142,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        why = f"the simulated engine cannot listen on {host}:{port}: {error.strerror}"
+        reason = os.strerror(error.errno) if error.errno else str(error)  # its own words repeat the address
+        why = f"the simulated engine cannot listen on {host}:{port}: {reason}"
         raise StartRefused(f"{why}; stop what uses the port, or choose another one") from error
 
 
