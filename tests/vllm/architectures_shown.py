@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from real_engines import HYBRID, LLAMA, MORTAL, REGISTRY
 
-from gateway.checkpoints import fingerprint, has_stand_in
+from gateway.checkpoints import checkpoint_config, fingerprint, has_stand_in
 from gateway.domain.records import Model
 
 
@@ -24,3 +24,8 @@ CANDIDATES = _one_of_each()
 EYES = [name for name, model in CANDIDATES.items() if "vision" in model.capabilities]
 SWITCHES = [name for name, model in CANDIDATES.items() if model.reasoning is not None]
 PARSERS = [name for name, model in CANDIDATES.items() if model.reasoning_parser is not None]
+WINDOWED = [
+    name
+    for name, model in CANDIDATES.items()
+    if checkpoint_config(model, vocab=1, max_model_len=1).get("sliding_window") is not None
+]

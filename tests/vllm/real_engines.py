@@ -1,7 +1,7 @@
 """Real vLLM engines on the CPU for tests: the project's own stand-in checkpoints, with the arguments of `simsa up`.
 
-Each engine runs from the first test that asks for it to the end of the test run, forked from a warm parent; the mortal
-one is started exactly as `simsa up` starts it. They live on an event loop of their own in a thread, so that tests, each
+Each engine runs from the first test that asks for it to the end of the test run, forked from a warm parent; two are
+started exactly as `simsa up` starts them. They live on an event loop of their own in a thread, so that tests, each
 with its own loop, can share them.
 """
 
@@ -32,6 +32,9 @@ REGISTRY = load_registry(ROOT / "model_registry.yaml")
 
 LLAMA, HYBRID, MORTAL = "Midm-2.0-Base-Instruct", "EXAONE-4.0-32B", "A.X-4.0-Light"
 """Candidates by architecture: Llama, Exaone4 with a sliding window, Qwen2. Only the last one may be killed by tests."""
+SEEING = "kanana-1.5-v-3b-instruct"
+AS_UP_STARTS_THEM = (MORTAL, SEEING)
+"""Started anew and not forked: one so that it can be killed like any, one for what is put in its environment."""
 DOOMED = "A.X-K2-Light"
 """Nothing serves it: this vLLM starts healthy on its architecture and dies of the first request."""
 MAX_MODEL_LEN = 1024
@@ -169,7 +172,7 @@ class RealEngines:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def _start(self, engine: RealEngine, *, ask: bool = True) -> None:
-        if engine.model_id == MORTAL:
+        if engine.model_id in AS_UP_STARTS_THEM:
             await engine.start()
             return
         if self._forge is None:
