@@ -49,6 +49,7 @@ token accounting and process behaviour. It shows nothing of quality, of a GPU, o
 
 | column | what passed for every ✓ |
 |---|---|
+| architecture | vLLM's log says that it resolved this one, or its Transformers backend where the row says so |
 | chat | whole and streamed say the same under one seed; both usages are the tokenizer's count and what was asked for |
 | window | a prompt and an answer longer than the local layers' window are read and counted to the end; –: no window |
 | switch | the reasoning switch changes the prompt's token count; unsaid, it is as the registry says, or off |
@@ -116,6 +117,9 @@ NEEDED: Mapping[str, str] = {
 """What it would take to show a model that is not shown, by model id."""
 
 
+_MARKS = {True: "✓", False: "✗"}
+
+
 def main() -> int:
     try:
         print(page(load_registry(ROOT / "model_registry.yaml"), json.loads(RECORD.read_text())))  # noqa: T201
@@ -162,14 +166,15 @@ def shown(registry: Registry, record: Mapping[str, Any]) -> Iterator[str]:
             raise LookupError(f"{model.id}: its stand-in is not the one that was tested; run `make candidates`")
         by = "itself" if stand_in["model"] == model.id else stand_in["model"]
         cells = [_cell(model, what, stand_in["shown"].get(what)) for what in SHOWN]
-        yield _row([_consortium(registry, model), model.id, _architecture(model), by, *cells])
+        resolved = f"{_MARKS[stand_in['shown']['architecture']]} {_architecture(model)}"
+        yield _row([_consortium(registry, model), model.id, resolved, by, *cells])
 
 
 def _cell(model: Model, what: str, passed: bool | None) -> str:
     """A mark, and the parser where the column is about one. Where it does not apply: a dash."""
     if passed is None:
         return "–"
-    mark = "✓" if passed else "✗"
+    mark = _MARKS[passed]
     match what:
         case "reasoning_parser":
             return f"{mark} {model.reasoning_parser}"
@@ -206,7 +211,9 @@ def _architecture(model: Model) -> str:
     if weights.architecture is None:
         return "not known"
     is_probable = weights.sourced is not None and weights.sourced.confidence is Confidence.LOW
-    return f"`{weights.architecture}`{', probably' if is_probable else ''}"
+    by_backend = model.serving.backend == "vllm_transformers"
+    remarks = (", probably" if is_probable else "") + (", Transformers backend" if by_backend else "")
+    return f"`{weights.architecture}`{remarks}"
 
 
 def _reason(model: Model) -> str:

@@ -22,6 +22,16 @@ from gateway.domain.records import CallStatus, Provenance
 # --- answers and their usage --------------------------------------------------------------------------------
 
 
+@pytest.mark.shows("architecture")
+@everyone
+def test_vllm_resolves_the_candidates_own_architecture_or_its_transformers_backend(
+    engine: RealEngine, model_id: str
+) -> None:
+    by_backend = engine.model.serving.backend == "vllm_transformers"
+    wanted = "TransformersMoEForCausalLM" if by_backend else engine.model.weights.architecture
+    assert f"Resolved architecture: {wanted}\n" in engine.log.read_text()
+
+
 @pytest.mark.shows("chat")
 @everyone
 async def test_a_whole_and_a_streamed_chat_say_the_same_and_count_the_same(
