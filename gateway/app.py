@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -18,7 +19,9 @@ from starlette.exceptions import HTTPException
 
 from gateway import __version__
 from gateway.access import Access
-from gateway.api import comparisons, models, ops
+from gateway.accounts import Accounts
+from gateway.admission import Admission
+from gateway.api import admin, comparisons, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -30,6 +33,8 @@ from gateway.downstream import Scope
 from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
+from gateway.key_ring import KeyRing
+from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
 from gateway.log import flush_log
 from gateway.recorder import Recorder
@@ -113,17 +118,24 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
     live = LiveRegistry(settings.registry, lambda registry: _take_registry(registry, live, fleet, telemetry, settings))
     _make_directory(settings)
-    store = await Store.open(settings.database)
+    store = await Store.open(settings.database, settings.database_limits)
+    accounts = Accounts(store)
+    keys = KeyRing(accounts)
+    limiter = Limiter(now=now)
     count_failure = telemetry.count_background_failure
     recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
+        await keys.load()
+        await limiter.restore(accounts.usage(*_this_month()))
         dispatcher = Dispatcher(
             settings=settings,
             upstream=upstream,
             fleet=fleet,
+            admission=Admission(settings=settings, fleet=fleet, telemetry=telemetry, now=now),
             recorder=recorder,
             telemetry=telemetry,
+            limiter=limiter,
             registry=lambda: live.current,
             now=now,
         )
@@ -136,7 +148,9 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             recorder=recorder,
             telemetry=telemetry,
             comparisons=Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now),
-            access=Access(settings.admin_key),
+            access=Access(settings.admin_key, keys.find),
+            accounts=accounts,
+            keys=keys,
             now=now,
         )
         _take_registry(live.current, live, fleet, telemetry, settings)
@@ -144,6 +158,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             asyncio.create_task(keep_running(name, work, count_failure), name=name)
             for name, work in (
                 ("registry watch", lambda: live.watch(settings.registry_poll_s)),
+                ("key refresh", lambda: keys.watch(settings.key_refresh_s)),
                 ("tick", lambda: _tick(telemetry)),
             )
         ]
@@ -160,6 +175,12 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await recorder.stop()
         finally:
             await store.close()
+
+
+def _this_month() -> tuple[datetime, datetime]:
+    """From the beginning of the month until now, in UTC."""
+    now = datetime.now(UTC)
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0), now
 
 
 def _make_directory(settings: Settings) -> None:
@@ -205,7 +226,7 @@ def _build_api(app: GatewayApp) -> FastAPI:
         lifespan=app.lifespan,
         redoc_url=None,
     )
-    for router in (ops.router, models.router, comparisons.router):
+    for router in (ops.router, models.router, comparisons.router, usage.router, admin.router):
         api.include_router(router)
     api.add_exception_handler(SimsaError, _answer_ours)
     api.add_exception_handler(HTTPException, _answer_framework)

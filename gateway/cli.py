@@ -19,12 +19,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from gateway import __version__
-from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
+from gateway.account_commands import key_app, org_app
+from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_estimates, render_problems, wants_json
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.evidence import estimate_on, feasibility_summary
+from gateway.gateway_client import GatewayRefused, GatewayUnreachable
 from gateway.log import close_log
 from gateway.registry import load_registry, registry_json_schema
 from gateway.server import serve as serve_gateway
@@ -43,6 +45,8 @@ registry_app = typer.Typer(help="The model registry file.", no_args_is_help=True
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 app.add_typer(db_app, name="db")
+app.add_typer(org_app, name="org")
+app.add_typer(key_app, name="key")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UNAUTHORIZED = 401
@@ -235,7 +239,7 @@ def registry_schema() -> None:
 def db_upgrade() -> None:
     """Bring the database's schema up to date."""
     settings = Settings()
-    asyncio.run(upgrade(settings.database))
+    asyncio.run(upgrade(settings.database, settings.database_limits))
 
 
 async def _show_comparison(

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from gateway.access import permit_model, permit_route
 from gateway.active_call import ActiveCall
 from gateway.answer_text import AnswerText
 from gateway.comparison_object import asked_side, comparison_object, side_object, skipped_side
 from gateway.dispatch import CHAT_COMPLETIONS, CallContext, Dispatcher
+from gateway.domain.accounts import Caller
 from gateway.domain.comparability import Finished, judge_timing, summarise
-from gateway.domain.records import CallStatus, Cost, Model, Provenance, Timing, Usage
+from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance, Timing, Usage
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
 from gateway.fleet import ReplicaState
@@ -38,6 +40,8 @@ SIDE_DELTA = "side.delta"
 SIDE_FINISHED = "side.finished"
 COMPARISON_FINISHED = "comparison.finished"
 EVENTS_AHEAD = 1024
+ROUTE = "comparisons"
+"""What a key's scope of routes calls comparisons."""
 
 
 class Schedule(StrEnum):
@@ -81,18 +85,25 @@ class Comparisons:
         self.events_ahead = events_ahead
         self.log = structlog.get_logger("simsa.comparison")
 
-    def run(self, question: Question, request_id: str) -> AsyncGenerator[ComparisonEvent, None]:
+    def run(
+        self, question: Question, request_id: str, caller: Caller, priority: Priority | None = None
+    ) -> AsyncGenerator[ComparisonEvent, None]:
         """The events of one comparison, the last one with the whole object, stored by then (or saying why not).
 
         Nothing is asked before the first event is; closing the generator cancels every side. Raises at once, before
-        any engine is asked: ModelNotFound for a model that does not exist or cannot be called.
+        any engine is asked: ModelNotFound for a model that does not exist or cannot be called, PermissionDenied for
+        one that `caller` may not call. Each side counts against the caller's limits; one over them fails alone.
+        `priority`: the class of the sides where it is not the caller's own.
         """
+        permit_route(caller, ROUTE)
         registry = self.dispatcher.registry()
         models = [find_model(registry, model_id) for model_id in question.models]
+        for model in models:
+            permit_model(caller, model)
         media = self.settings.allow_remote_media
         sides = [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
         schedule = question.schedule or self._schedule_for(models)
-        return _Run(self, question, schedule, sides, request_id).events()
+        return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority).events()
 
     def _schedule_for(self, models: Sequence[Model]) -> Schedule:
         hosts = [{hardware_of(state) for state in self.dispatcher.fleet.states_of(model.id)} for model in models]
@@ -146,8 +157,12 @@ class _Run:
         schedule: Schedule,
         sides: Sequence[_Side],
         request_id: str,
+        caller: Caller,
+        priority: Priority,
     ) -> None:
         self._owner = owner
+        self._priority = priority
+        self._caller = caller
         self._question = question
         self._schedule = schedule
         self._sides = sides
@@ -221,7 +236,17 @@ class _Run:
         owner = self._owner
         side.started_s = owner.now()
         side.answer = AnswerText(owner.settings.max_answer_bytes)
-        context = CallContext(f"{self._request_id}-{side.position}", accepted_s=side.started_s, comparison_id=self._id)
+        limiter, caller = owner.dispatcher.limiter, self._caller
+        reservation = limiter.reserve(caller, side.model, side.body)
+        context = CallContext(
+            f"{self._request_id}-{side.position}",
+            accepted_s=side.started_s,
+            comparison_id=self._id,
+            priority=self._priority,
+            organisation=caller.organisation,
+            key=caller.key,
+            reservation=reservation,
+        )
         side.call = call = ActiveCall(owner.dispatcher, side.model, CHAT_COMPLETIONS, side.body, context)
         try:
             async with call:
@@ -233,6 +258,7 @@ class _Run:
                         if delta := side.answer.feed(chunk):
                             await self._emit(side, SIDE_DELTA, delta)
         finally:
+            limiter.settle(reservation, call.record)
             side.ended_s = owner.now()
 
     def _time_is_over(self) -> None:
@@ -273,6 +299,7 @@ class _Run:
             timing_comparable=timing.comparable,
             timing_reason=timing.reason,
             summary=summarise(finished, timing),
+            organisation=self._caller.organisation,
         )
         try:
             await self._owner.store.save_comparison(comparison)

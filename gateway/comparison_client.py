@@ -13,27 +13,14 @@ from typing import Any
 import msgspec
 
 from gateway.domain.sse import SseError, SseParser
-from gateway.errors import SimsaError, UpstreamTruncated, UpstreamUnreachable
+from gateway.errors import UpstreamTruncated
+from gateway.gateway_client import ERROR_BYTES, open_gateway, refusal_in, silence_words
 from gateway.http_reply import Reply
-from gateway.upstream import Origin, Upstream, parse_origin, request_head
+from gateway.upstream import Upstream
 
-CONNECT_S = 5.0
 SILENCE_S = 1800.0
 """Longest silence between two events: a side that thinks for long sends nothing."""
-ERROR_BYTES = 1024 * 1024
 FINISHED = "comparison.finished"
-
-
-class GatewayUnreachable(Exception):
-    """Nothing answers at the address, or it is none; the message says how to mend it."""
-
-
-class GatewayRefused(SimsaError):
-    """The gateway answered with an error; the message is its own."""
-
-    def __init__(self, status: int, message: str, code: str | None) -> None:
-        super().__init__(message, code=code)
-        self.answered_status = status
 
 
 async def compare(
@@ -45,10 +32,19 @@ async def compare(
     UpstreamError when the stream breaks off.
     """
     upstream = Upstream(idle_connections=0, now=time.perf_counter)
-    reply = await _post(upstream, address, msgspec.json.encode({**request, "stream": True}), key, silence_s)
+    reply = await open_gateway(
+        upstream,
+        address,
+        "POST",
+        "/api/comparisons",
+        body=msgspec.json.encode({**request, "stream": True}),
+        key=key,
+        wait_s=silence_s,
+        headers=[(b"accept", b"text/event-stream")],
+    )
     try:
         if reply.status != 200:
-            raise _refusal(reply.status, await reply.read_all(ERROR_BYTES))
+            raise refusal_in(reply.status, await reply.read_all(ERROR_BYTES))
         is_finished = False
         async for event, data in _events(reply, silence_s):
             yield event, data
@@ -60,55 +56,14 @@ async def compare(
         upstream.close()
 
 
-async def _post(upstream: Upstream, address: str, body: bytes, key: str | None, silence_s: float) -> Reply:
-    headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
-    if key is not None:
-        headers.append((b"authorization", b"Bearer " + key.encode()))
-    origin = _origin(address)
-    try:
-        return await upstream.open(
-            origin,
-            head=request_head(origin, b"POST", b"/api/comparisons", headers),
-            body=body,
-            connect_s=CONNECT_S,
-            due=asyncio.get_running_loop().time() + silence_s,
-            due_what=_silence_words(silence_s),
-        )
-    except UpstreamUnreachable as error:
-        raise GatewayUnreachable(
-            f"no gateway answers at {address}: start one with 'simsa up' or 'simsa serve', or name another address"
-        ) from error
-
-
-def _origin(address: str) -> Origin:
-    try:
-        return parse_origin(address)
-    except ValueError as error:
-        raise GatewayUnreachable(
-            f"'{address}' is no address of a gateway: expected something like http://127.0.0.1:8080"
-        ) from error
-
-
 async def _events(reply: Reply, silence_s: float) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
     parser = SseParser()
     loop = asyncio.get_running_loop()
     while chunk := await reply.read():
-        reply.expect(loop.time() + silence_s, _silence_words(silence_s))
+        reply.expect(loop.time() + silence_s, silence_words(silence_s))
         try:
             for event in parser.feed(chunk):
                 if event.data is not None:
                     yield event.name.decode(), msgspec.json.decode(event.data)
         except (SseError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UpstreamTruncated(f"The gateway's stream cannot be read: {error}") from error
-
-
-def _silence_words(silence_s: float) -> str:
-    return f"nothing for {silence_s:g} s"
-
-
-def _refusal(status: int, body: bytes) -> GatewayRefused:
-    try:
-        error = msgspec.json.decode(body)["error"]
-        return GatewayRefused(status, str(error["message"]), error.get("code"))
-    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
-        return GatewayRefused(status, f"the address answered with status {status}; is it a Simsa gateway?", None)

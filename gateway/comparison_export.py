@@ -1,24 +1,19 @@
 """Stored comparisons as files: one JSON object a line, or a CSV table with one row a side.
 
-Objects in, bytes out, one comparison at a time. A cell can never become a formula of the spreadsheet that opens it.
+Objects in, bytes out, one comparison at a time. How a table becomes CSV is `spreadsheet`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-BOM = b"\xef\xbb\xbf"
-"""Without it Excel takes UTF-8 for a local code page, and Korean becomes unreadable."""
-_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
+from gateway.spreadsheet import BOM, Cell, table_rows
 
 Comparison = Mapping[str, Any]
 Side = Mapping[str, Any]
-Cell = str | int | float | None
 
 
 def json_line(comparison: Comparison) -> bytes:
@@ -27,28 +22,15 @@ def json_line(comparison: Comparison) -> bytes:
 
 def csv_head() -> bytes:
     """What a CSV file begins with: the mark of UTF-8, and the names of the columns."""
-    return BOM + _rows([list(_COLUMNS)])
+    return BOM + table_rows([list(_COLUMNS)])
 
 
 def csv_rows(comparison: Comparison) -> bytes:
     """One row a side, in the order asked."""
-    return _rows(
-        [_safe(column(comparison, position, side)) for column in _COLUMNS.values()]
+    return table_rows(
+        [column(comparison, position, side) for column in _COLUMNS.values()]
         for position, side in enumerate(comparison["sides"])
     )
-
-
-def _rows(rows: Iterable[Sequence[Cell]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-def _safe(cell: Cell) -> Cell:
-    """A text that a spreadsheet would compute gets an apostrophe in front, which shows it as text."""
-    if isinstance(cell, str) and (cell.startswith(_FORMULA_STARTS) or cell.lstrip().startswith(_FORMULA_STARTS)):
-        return "'" + cell
-    return cell
 
 
 Column = Callable[[Comparison, int, Side], Cell]

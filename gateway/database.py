@@ -1,78 +1,99 @@
-"""Opening a database: the lock on a SQLite file, the connection's settings, and the schema's steps.
+"""Opening a database by its URL, and bringing its schema from one step to the next.
 
-Nothing here reads or writes a row; that is `store`. The steps themselves are in `migrations/`.
+Nothing here reads or writes a row; that is `store`. What the two kinds of database do each in their own way is in
+`sqlite` and `postgresql`; the steps themselves are in `migrations/`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import StartRefused
-
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-
-
-class FileLock:
-    """An exclusive hold on a file for as long as this process lives, `release` or kill -9, whichever is first."""
-
-    def __init__(self, path: Path, *, refusal: str) -> None:
-        """Raise StartRefused: with `refusal` when another process holds it, with the reason when it cannot be made."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StartRefused(f"{path} cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._fd)
-            held = isinstance(error, BlockingIOError)
-            raise StartRefused(refusal if held else f"{path} cannot be locked: {error.strerror}") from error
-
-    def release(self) -> None:
-        os.close(self._fd)
+from gateway.postgresql import PostgresqlDatabase
+from gateway.settings import DatabaseLimits
+from gateway.sqlite import SqliteDatabase
 
 
-def database_url(text: str) -> URL:
-    """The URL with the driver that we use. Raises StartRefused for a URL of nothing we know."""
+class Database(Protocol):
+    """An engine, and what this kind of database needs beside it. `close` it when done."""
+
+    engine: AsyncEngine
+    upgrades_at_start: bool
+    """A gateway may bring the schema up to date when it starts; else that is `simsa db upgrade`'s."""
+
+    async def hold(self) -> None:
+        """Become the gateway of this database. Raises StartRefused when it has one."""
+
+    def begin_migration(self, connection: Connection) -> None:
+        """Begin a transaction in which nobody else changes the schema, and no gateway relies on it."""
+
+    async def check(self) -> None:
+        """Before each transaction: still ours, still there? Raises OSError with the reason where it is not."""
+
+    def doubt(self) -> None:
+        """A transaction failed for a reason that may concern the hold."""
+
+    def refuses(self, error: DBAPIError) -> bool:
+        """True when the database will not take these values now or later."""
+
+    def make_durable(self) -> None:
+        """Put what was committed on the disk. Blocks: not on the event loop."""
+
+    async def close(self) -> None: ...
+
+
+_KINDS: dict[str, Callable[..., Database]] = {
+    "sqlite": SqliteDatabase,
+    "postgresql": PostgresqlDatabase,
+    "postgres": PostgresqlDatabase,
+}
+
+
+async def open_database(text: str, limits: DatabaseLimits) -> Database:
+    """The database at a URL, held by this process, with the schema of this version.
+
+    Raises StartRefused when another gateway has it, when the schema is newer than this code, when a PostgreSQL
+    schema is older (`simsa db upgrade` is a step of its own there), or when nothing can be opened.
+    """
+    url = _parse(text)
+    database = _make(url, limits)
     try:
-        url = make_url(text)
-        return url.set(drivername=_DRIVERS[url.get_backend_name()])
-    except (ArgumentError, KeyError) as error:
-        raise StartRefused(
-            "SIMSA_DATABASE_URL: expected sqlite:///path/to/file.db or postgresql://user@host/name"
-        ) from error
+        with _refusing_to_start(url):
+            await database.hold()
+            await _migrate(database, may_upgrade=database.upgrades_at_start)
+            await database.check()
+        return database
+    except BaseException:
+        await database.close()
+        raise
 
 
-async def upgrade(text: str) -> None:
-    """Bring the schema to this version's. Raises StartRefused when a gateway holds the SQLite file."""
-    url = database_url(text)
-    lock = lock_of(url)
+async def upgrade(text: str, limits: DatabaseLimits = DatabaseLimits()) -> None:  # noqa: B008 - it is frozen
+    """Bring the schema to this version's. Raises StartRefused while a gateway has the database.
+
+    Two at once take turns on PostgreSQL, where a step may take as long as it takes.
+    """
+    url = _parse(text)
+    is_file = url.get_backend_name() == "sqlite"  # there the limit is on waiting, never on working
+    database = _make(url, limits if is_file else replace(limits, statement_s=0))
     try:
-        with refusing_to_start(url):
-            engine = connect(url, busy_timeout_s=5.0)
-            try:
-                await migrate(engine, may_upgrade=True)
-            finally:
-                await engine.dispose()
+        with _refusing_to_start(url):
+            await _migrate(database, may_upgrade=True)
     finally:
-        if lock:
-            lock.release()
+        await database.close()
 
 
 def migrations() -> Config:
@@ -82,84 +103,73 @@ def migrations() -> Config:
     return config
 
 
-async def migrate(engine: AsyncEngine, *, may_upgrade: bool) -> None:
-    async with engine.connect() as connection:
-        await connection.run_sync(_migrate_on, may_upgrade)
+def first_line(error: Exception) -> str:
+    """What the driver itself said, without SQLAlchemy's statement and link."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    silence = "no answer in time" if isinstance(cause, TimeoutError) else type(cause).__name__
+    return str(cause).partition("\n")[0] or silence
 
 
-def _migrate_on(connection: Connection, may_upgrade: bool) -> None:
-    """Upgrade in one transaction, tables and version together."""
+# --- opening ------------------------------------------------------------------------------------------------
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+        _KINDS[url.get_backend_name()]
+    except (ArgumentError, KeyError) as error:
+        raise StartRefused(
+            "SIMSA_DATABASE_URL: expected sqlite:///path/to/file.db or postgresql://user@host/name"
+        ) from error
+    return url.set(drivername=url.get_backend_name())
+
+
+def _make(url: URL, limits: DatabaseLimits) -> Database:
+    """Not yet connected. JSON goes through msgspec: Decimals as strings, enums as values."""
+    make = _KINDS[url.get_backend_name()]
+    return make(url, limits, json_serializer=_to_json, json_deserializer=msgspec.json.decode)
+
+
+@contextmanager
+def _refusing_to_start(url: URL) -> Iterator[None]:
+    """Turn what the driver says while opening into a refusal to start."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        shown = url.render_as_string(hide_password=True)
+        raise StartRefused(f"SIMSA_DATABASE_URL: database {shown} cannot be opened: {first_line(error)}") from error
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+# --- the schema ---------------------------------------------------------------------------------------------
+
+
+async def _migrate(database: Database, *, may_upgrade: bool) -> None:
+    async with database.engine.connect() as connection:
+        await connection.run_sync(_migrate_on, database.begin_migration if may_upgrade else None)
+
+
+def _migrate_on(connection: Connection, begin: Callable[[Connection], None] | None) -> None:
+    """Upgrade in one transaction, tables and version together; refuse where it is due and there is no `begin`."""
     config = migrations()
     script = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
     connection.rollback()
     if current == script.get_current_head():
         return
-    shown = connection.engine.url.render_as_string(hide_password=True)
+    shown = connection.engine.url.set(drivername=connection.dialect.name).render_as_string(hide_password=True)
     if current is not None and current not in {step.revision for step in script.walk_revisions()}:
         raise StartRefused(
             f"database {shown} has schema {current}, which this version of simsa does not know: "
             "it was written by a newer one; install that version, or point SIMSA_DATABASE_URL at another database"
         )
-    if not may_upgrade:
-        raise StartRefused(f"database {shown} has schema {current}, older than this version: run `simsa db upgrade`")
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver itself begins no transaction before DDL
+    if begin is None:
+        found = f"has schema {current}, older than this version" if current else "has no tables yet"
+        raise StartRefused(f"database {shown} {found}: run `simsa db upgrade`")
+    begin(connection)
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, "head")  # reads the version again, which another process may have moved meanwhile
     connection.commit()
-
-
-def connect(url: URL, busy_timeout_s: float) -> AsyncEngine:
-    """An engine, not yet connected. JSON goes through msgspec: Decimals as strings, enums as values."""
-    engine = create_async_engine(url, json_serializer=_to_json, json_deserializer=msgspec.json.decode)
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine.sync_engine, "connect")
-        def prepare(connection: Any, _record: Any) -> None:
-            cursor = connection.cursor()
-            cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
-            cursor.execute("PRAGMA foreign_keys = ON")
-            cursor.close()
-
-    return engine
-
-
-def sqlite_path(url: URL) -> Path | None:
-    """The file of a SQLite URL; None for other databases and for one in memory."""
-    in_memory = url.database in (None, "", ":memory:")
-    return None if url.get_backend_name() != "sqlite" or in_memory else Path(str(url.database))
-
-
-def lock_of(url: URL) -> FileLock | None:
-    """The hold on a SQLite file, None for databases that many may share. Raises StartRefused; see FileLock."""
-    path = sqlite_path(url)
-    if path is None:
-        return None
-    return FileLock(
-        path.with_name(path.name + ".lock"),
-        refusal=f"{path} is in use by another simsa process: one SQLite file serves one gateway; "
-        "stop the other one, or give this one its own SIMSA_DATA_DIR",
-    )
-
-
-@contextmanager
-def refusing_to_start(url: URL) -> Iterator[None]:
-    """Turn what the driver says while opening into a refusal to start."""
-    try:
-        yield
-    except (SQLAlchemyError, OSError, ImportError) as error:
-        shown = url.render_as_string(hide_password=True)
-        raise StartRefused(f"database {shown} cannot be opened: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What the driver itself said, without SQLAlchemy's statement and link."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return str(cause).partition("\n")[0]
-
-
-def _to_json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

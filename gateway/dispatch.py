@@ -13,12 +13,14 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from gateway.admission import Admission
 from gateway.domain.meter import CHAT, COMPLETIONS, Dialect
-from gateway.domain.records import Registry
+from gateway.domain.records import Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
 from gateway.fleet import Fleet
+from gateway.limits import Limiter, Reservation
 from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
@@ -49,6 +51,14 @@ class CallContext(NamedTuple):
     comparison_id: str | None = None
     run_id: str | None = None
     client_retry: int | None = None
+    priority: Priority = Priority.INTERACTIVE
+    organisation: str | None = None
+    session: str | None = None
+    """Calls of one session go to the same replica while it is there and has room."""
+    key: str | None = None
+    """The key's id."""
+    reservation: Reservation | None = None
+    """What it holds of its key's limits."""
 
 
 class Abortable(Protocol):
@@ -67,16 +77,20 @@ class Dispatcher:
         settings: Settings,
         upstream: Upstream,
         fleet: Fleet,
+        admission: Admission,
         recorder: Recorder,
         telemetry: Telemetry,
+        limiter: Limiter,
         registry: Callable[[], Registry],
         now: Callable[[], float],
     ) -> None:
         self.settings = settings
         self.upstream = upstream
         self.fleet = fleet
+        self.admission = admission
         self.recorder = recorder
         self.telemetry = telemetry
+        self.limiter = limiter
         self.registry = registry
         self.verdicts = OneGpuVerdicts(settings, registry)
         self.now = now

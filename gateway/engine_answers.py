@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gateway.domain.breaker import Outcome
 from gateway.domain.meter import error_kind, error_text
 from gateway.errors import SimsaError, Unavailable, UpstreamAuth, UpstreamError
 
 RETRY_AFTER_S = 2
 """What a client is told to wait where nobody knows better."""
+LONGEST_RETRY_AFTER_S = 120
+"""Past it the usual clients give up instead of waiting."""
 _RETRIED_STATUSES = frozenset({502, 503, 504})
 _PASSED_STATUSES = frozenset({400, 404, 413, 422})
 _SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
@@ -39,6 +42,10 @@ class EngineFailure:
     error: SimsaError
     """What the caller gets when no other replica is tried."""
     is_retriable: bool
+    outcome: Outcome = Outcome.NEUTRAL
+    """What it says of the replica."""
+    pause_s: int | None = None
+    """How long the engine asked to be left alone, where it did."""
 
 
 def read_failure(status: int, body: bytes, retry_after: bytes | None) -> EngineFailure:
@@ -48,12 +55,14 @@ def read_failure(status: int, body: bytes, retry_after: bytes | None) -> EngineF
     if status in (401, 403):
         return EngineFailure(UpstreamAuth("The engine does not accept the gateway's credentials."), is_retriable=False)
     if status in (429, 503) or (status == 500 and _SHUTTING_DOWN in body):
+        pause_s = _retry_after(retry_after)
         busy = Unavailable(
-            f"The engine is busy (it answered {status}).", code="upstream_busy", retry_after_s=_retry_after(retry_after)
+            f"The engine is busy (it answered {status}).", code="upstream_busy", retry_after_s=pause_s or RETRY_AFTER_S
         )
-        return EngineFailure(busy, is_retriable=status != 429)
+        return EngineFailure(busy, is_retriable=status != 429, pause_s=pause_s)
     error = UpstreamError(f"The engine answered {status}: {message_in(body)}", recorded=_recorded(status, body))
-    return EngineFailure(error, is_retriable=status in _RETRIED_STATUSES)
+    outcome = Outcome.NEUTRAL if 400 <= status < 500 else Outcome.FAULT
+    return EngineFailure(error, is_retriable=status in _RETRIED_STATUSES, outcome=outcome)
 
 
 def _recorded(status: int, body: bytes) -> str:
@@ -77,8 +86,8 @@ def _json_in(body: bytes) -> object:
         return None
 
 
-def _retry_after(value: bytes | None) -> int:
-    """The engine's Retry-After in seconds, kept within 1 to 120, past which clients give up."""
+def _retry_after(value: bytes | None) -> int | None:
+    """The engine's Retry-After in seconds, kept within 1 to 120, past which clients give up; None where it is none."""
     if value is not None and value.isdigit():
-        return min(120, max(1, int(value)))
-    return RETRY_AFTER_S
+        return min(LONGEST_RETRY_AFTER_S, max(1, int(value)))
+    return None

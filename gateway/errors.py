@@ -9,6 +9,9 @@ Raise the most telling one where the problem is known; `relay` and `api` turn it
     ├── RouteNotFound             404 / 405
     ├── AuthenticationFailed      401 invalid_api_key
     ├── PageRefused               403 host_not_allowed, origin_not_allowed
+    ├── PermissionDenied          403 model_not_allowed, role_required, parameter_not_allowed
+    ├── RateLimited               429 rate_limit_exceeded
+    ├── QuotaExhausted            429 insufficient_quota
     ├── InternalError             500 internal_error
     ├── NoReplica                 503 no_replica
     ├── Unavailable               503 draining, recorder_unavailable, upstream_busy
@@ -118,6 +121,44 @@ class PageRefused(SimsaError):
 
     status = 403
     kind = "permission_error"
+
+
+class PermissionDenied(SimsaError):
+    """The key is right, but does not reach as far as this model, route or field."""
+
+    status = 403
+    kind = "permission_error"
+    code = "model_not_allowed"
+
+
+class RateLimited(SimsaError):
+    """A limit of the caller's own key. `limit_headers`: x-ratelimit-*, as on answers."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, retry_after_s: int | None, limit_headers: list[tuple[str, str]], param: str | None = None
+    ) -> None:
+        """`retry_after_s` None: the same request can never pass."""
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self._limit_headers = limit_headers
+
+    def headers(self) -> list[tuple[str, str]]:
+        never = [("x-should-retry", "false")] if self.retry_after_s is None else []
+        return [*super().headers(), *never, *self._limit_headers]
+
+
+class QuotaExhausted(SimsaError):
+    """A budget of the caller's own key is used up; clients are told not to try again."""
+
+    status = 429
+    kind = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("x-should-retry", "false")]
 
 
 class NoReplica(SimsaError):

@@ -1,7 +1,7 @@
 """The background look at the engines: who is up, what they serve, how busy they are.
 
-Each replica of the registry has one state and one watching task. Routing reads the states; calls move their in-flight
-counts through one `Presence` each, so the counts cannot drift. Which replica to choose is `domain.routing`'s question.
+Each replica of the registry has one state and one watching task. Which call gets which replica, and how many it may
+have, is decided in `admission`; looks ask nobody: a full engine is busy, not dead.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from gateway.background import keep_running
+from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.cost import SharedTime
+from gateway.domain.queueing import place_limits
 from gateway.domain.records import Model, Provenance, Registry, Replica, ServingKind
 from gateway.domain.routing import Load
 from gateway.engine_reports import listed_models, read_gauges
@@ -36,12 +38,14 @@ _LONGEST_QUOTE = 200
 
 @dataclass(slots=True, eq=False)
 class ReplicaState:
-    """What is known of one replica now. Only the fleet writes it, but for the counts in `shared_time`."""
+    """What is known of one replica now. Only the fleet writes it, but for `shared_time` and `breaker`: `admission`."""
 
     replica: Replica
     model: Model
     origin: Origin
     auth: Headers
+    places: tuple[int, ...] = ()
+    """How many calls may be in flight for one more to be let in, by rank of its class; see `place_limits`."""
     is_up: bool = False
     reason: str = "not looked at yet"
     """Why it is down, in words for an operator."""
@@ -55,6 +59,7 @@ class ReplicaState:
     root: str | None = None
     max_model_len: int | None = None
     shared_time: SharedTime = field(default_factory=SharedTime)
+    breaker: Breaker = CLOSED
     engine_gauges: dict[str, float] = field(default_factory=dict)
     gauges_at_s: float | None = None
     metrics_problem: str | None = None
@@ -89,24 +94,6 @@ class ReplicaState:
         return self.shared_time.in_flight
 
 
-class Presence:
-    """One call's presence on a replica: counted from `__init__` until `end`, which may be called again."""
-
-    __slots__ = ("_mark", "_now", "_state", "share_s")
-
-    def __init__(self, state: ReplicaState, now: Callable[[], float]) -> None:
-        self._now = now
-        self._state: ReplicaState | None = state
-        self._mark = state.shared_time.enter(now())
-        self.share_s = 0.0
-        """Seconds of the replica's busy time that fall to the call; known after `end`."""
-
-    def end(self) -> None:
-        if self._state is not None:
-            self.share_s = self._state.shared_time.leave(self._now(), self._mark)
-            self._state = None
-
-
 class Fleet:
     """All replicas of the registry in use. `run` watches until cancelled; `apply` takes a new registry at any time."""
 
@@ -119,6 +106,8 @@ class Fleet:
         self._now = now
         self._states: dict[str, list[ReplicaState]] = {}
         self._watchers: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.on_news: Callable[[str], None] = _ignore
+        """Called with a model's id after each look at one of its replicas, and when they are others than before."""
         self._log = structlog.get_logger("simsa.fleet")
 
     def states_of(self, model_id: str) -> list[ReplicaState]:
@@ -137,17 +126,19 @@ class Fleet:
 
     def apply(self, registry: Registry) -> None:
         """Watch this registry's replicas: unchanged ones keep their state, gone ones are dropped."""
-        before = {(s.model.id, s.replica): s for states in self._states.values() for s in states}
+        before = {_identity(s.model, s.replica): s for states in self._states.values() for s in states}
         after: dict[str, list[ReplicaState]] = {}
+        most = self._settings.replica_max_in_flight
         for model in registry.routable():
             for replica in model.replicas:
                 auth = _auth(replica)
                 if auth is None:
                     continue
-                state = before.pop((model.id, replica), None)
+                state = before.pop(_identity(model, replica), None)
                 if state is None:
                     state = ReplicaState(replica, model, parse_origin(replica.url), auth)
-                state.model = model
+                state.model, state.replica = model, replica
+                state.places = place_limits(replica.max_in_flight or most, self._settings.place_shares)
                 after.setdefault(model.id, []).append(state)
         self._states = after
         for state in before.values():
@@ -155,6 +146,8 @@ class Fleet:
         for states in after.values():
             for state in states:
                 self._ensure_watcher(state)
+        for model_id in {state.model.id for state in before.values()} | set(after):
+            self.on_news(model_id)
 
     def mark_down(self, state: ReplicaState, reason: str) -> None:
         """A call could not reach it: no further calls until a look finds it up, and the next look comes at once."""
@@ -221,6 +214,14 @@ class Fleet:
             self._telemetry.count_background_failure("look")
             self._log.exception("look failed", replica=state.replica.id)
             self._take_out(state, f"the look at the engine failed: {error}")
+        if not state.is_up:  # the look itself found it so: when it comes back, it starts anew
+            self.set_breaker(state, CLOSED)
+        self.on_news(state.model.id)
+
+    def set_breaker(self, state: ReplicaState, breaker: Breaker) -> None:
+        state.breaker = breaker
+        if state in self.states_of(state.model.id):  # else its series are gone with it
+            self._telemetry.replica_breaker.labels(state.model.id, state.replica.id).set(breaker.is_open)
 
     async def _check(self, state: ReplicaState) -> None:
         """Raise UpstreamError unless the engine is healthy and serves our model; take over what it says of it."""
@@ -259,6 +260,7 @@ class Fleet:
         state.reason = ""
         state.misses = 0
         self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(1)
+        self.set_breaker(state, state.breaker)
 
     def _miss(self, state: ReplicaState, reason: str) -> None:
         state.misses += 1
@@ -325,6 +327,15 @@ class Fleet:
         state.metrics_problem = problem
         state.engine_gauges = gauges
         state.gauges_at_s = self._now() if gauges else None
+
+
+def _ignore(_model_id: str) -> None:
+    """Nobody wants to know."""
+
+
+def _identity(model: Model, replica: Replica) -> tuple[str, Replica]:
+    """What a replica keeps its state by: all but how many calls it may have, which may change under way."""
+    return model.id, replace(replica, max_in_flight=None)
 
 
 async def _is_set_within(event: asyncio.Event, within_s: float) -> bool:

@@ -25,7 +25,7 @@ from gateway.background import keep_running
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import Unavailable
 from gateway.settings import Settings
-from gateway.spool import Segment, Spool, frame, legible, newest, read_segment, retire, settle
+from gateway.spool import NUL, Segment, Spool, frame, legible, newest, read_segment, retire, settle
 from gateway.store import RowRefused, Store, slices
 
 RESPOOL_AT_ONCE = 1000
@@ -142,6 +142,8 @@ class Recorder:
         try:
             line = frame(record)
         except UnicodeEncodeError:
+            line = NUL
+        if NUL in line:
             waiting.record = legible(waiting.record)
             line = frame(legible(record))
         segment = self._spool.append(line)
@@ -177,11 +179,15 @@ class Recorder:
         await self._tried.wait()
 
     async def stop(self, deadline_s: float = 5.0) -> None:
-        """Put everything on the disk and, if the database answers within `deadline_s`, into the database."""
+        """Put everything on the disk and, if the database answers within `deadline_s`, into the database.
+
+        Does nothing after a start that was refused.
+        """
+        if not self._tasks:
+            return
         self._spool_the_rest()
         await self._sync()
-        if self._tasks:
-            await self.drain(deadline_s)
+        await self.drain(deadline_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

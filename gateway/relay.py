@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from gateway.access import Access
+from gateway.access import Access, asked_priority, permit_fields, permit_model, permit_route
 from gateway.active_call import ActiveCall, error_event
 from gateway.dispatch import (
     CHAT_COMPLETIONS,
@@ -27,6 +27,7 @@ from gateway.dispatch import (
     Dispatcher,
     Endpoint,
 )
+from gateway.domain.accounts import Caller
 from gateway.domain.records import Model, Registry
 from gateway.downstream import Scope, departure_of
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
@@ -72,7 +73,9 @@ class Relay:
         endpoint = ENDPOINTS[scope["path"]]
         request_id = request_id_of(scope["headers"])
         try:
-            accepted_s, model, body = await self._admit(scope, receive)
+            caller, accepted_s, model, body = await self._admit(scope, receive, endpoint)
+            context = _context(request_id, accepted_s, scope["headers"], caller)
+            reservation = self._dispatcher.limiter.reserve(caller, model, body)
         except ClientLeft:
             return
         except SimsaError as error:
@@ -83,16 +86,21 @@ class Relay:
             self._log.error("request failed", request_id=request_id, exc_info=error)
             await send_error(send, InternalError(), request_id)
             return
-        context = CallContext(request_id, accepted_s, client_retry=_client_retry(scope["headers"]))
-        answer = _Answer(send, request_id, model.id)
-        call = ActiveCall(self._dispatcher, model, endpoint, body, context)
-        await departure_of(scope).ends(self._serve(call, body, answer))
+        answer = _Answer(send, request_id, model.id, lambda: self._dispatcher.limiter.headers(reservation))
+        call = ActiveCall(self._dispatcher, model, endpoint, body, context._replace(reservation=reservation))
+        try:
+            await departure_of(scope).ends(self._serve(call, body, answer))
+        finally:
+            self._dispatcher.limiter.settle(reservation, call.record)
 
-    async def _admit(self, scope: Scope, receive: Receive) -> tuple[float, Model, RequestBody]:
-        """When the request was whole, and what it asks; everything that can be refused before there is a call."""
+    async def _admit(
+        self, scope: Scope, receive: Receive, endpoint: Endpoint
+    ) -> tuple[Caller, float, Model, RequestBody]:
+        """Who asks, when the request was whole, and what it asks; what can be refused before there is a call."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}.", allow="POST")
-        self._access.check(scope["headers"])
+        caller = self._access.check(scope["headers"])
+        permit_route(caller, endpoint.name)
         if self.is_draining:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
         settings = self._dispatcher.settings
@@ -102,7 +110,10 @@ class Relay:
             body = await asyncio.to_thread(read_request, raw, allow_remote_media=settings.allow_remote_media)
         else:
             body = read_request(raw, allow_remote_media=settings.allow_remote_media)
-        return accepted_s, find_model(self._dispatcher.registry(), body.model), body
+        model = find_model(self._dispatcher.registry(), body.model)
+        permit_model(caller, model)
+        permit_fields(caller, body.members)
+        return caller, accepted_s, model, body
 
     async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:
         try:
@@ -128,10 +139,11 @@ class Relay:
 class _Answer:
     """Writes one answer to the client: headers once, then bytes, then the end once."""
 
-    def __init__(self, send: Send, request_id: str, model_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, model_id: str, limit_headers: Callable[[], RawHeaders]) -> None:
         self._send = send
         self._request_id = request_id
         self._model_id = model_id
+        self._limit_headers = limit_headers
         self._is_started = False
 
     async def start_stream(self, call: ActiveCall) -> None:
@@ -183,7 +195,7 @@ class _Answer:
         if call.replica_id is not None:
             headers.append((b"x-simsa-replica", call.replica_id.encode()))
             headers.append((b"x-simsa-provenance", call.provenance.value.encode()))
-        return headers
+        return headers + self._limit_headers()
 
 
 async def with_pings(chunks: AsyncGenerator[bytes, None], interval_s: float) -> AsyncGenerator[bytes, None]:
@@ -267,9 +279,27 @@ def _too_large(limit: int) -> InvalidRequest:
     return RequestTooLarge(f"The request body is larger than {limit} bytes (SIMSA_MAX_BODY_BYTES).")
 
 
-def _client_retry(headers: RawHeaders) -> int | None:
-    value = next((value for name, value in headers if name == b"x-stainless-retry-count"), None)
-    return int(value) if value is not None and value.isdigit() and len(value) < 6 else None
+def _context(request_id: str, accepted_s: float, headers: RawHeaders, caller: Caller) -> CallContext:
+    """Whose the call is and where it belongs. Raises InvalidRequest or PermissionDenied for what its headers ask."""
+    retry: int | None = None
+    session: str | None = None
+    priority = caller.priority
+    for name, value in headers:
+        if name == b"x-stainless-retry-count":
+            retry = int(value) if value.isdigit() and len(value) < 6 else None
+        elif name == b"x-session-id":
+            session = value.decode("latin-1") or None
+        elif name == b"x-simsa-priority":
+            priority = asked_priority(caller, value)
+    return CallContext(
+        request_id,
+        accepted_s,
+        client_retry=retry,
+        priority=priority,
+        organisation=caller.organisation,
+        key=caller.key,
+        session=session,
+    )
 
 
 def _encoded(headers: list[tuple[str, str]]) -> RawHeaders:

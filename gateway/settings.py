@@ -7,18 +7,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SECRET_SETTINGS = frozenset({"admin_key", "database_url"})
 """Settings whose values are never shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLimits:
+    """How many connections a database is asked for, and how long it may take to answer."""
+
+    connections: int = 5
+    connect_s: float = 5.0
+    statement_s: float = 5.0
+    """0 is no limit."""
+
+
+_DATABASE = DatabaseLimits()
 
 
 class Settings(BaseSettings):
@@ -29,13 +44,35 @@ class Settings(BaseSettings):
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
     data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database; a SQLite file in the data directory by default."
+        None,
+        description="postgresql://user@host/name or sqlite:///file; a SQLite file in the data directory by default.",
+    )
+    database_connections: int = Field(
+        _DATABASE.connections,
+        gt=0,
+        description="Connections to PostgreSQL at most, beside the one that holds its lock.",
+    )
+    database_connect_timeout_s: float = Field(
+        _DATABASE.connect_s,
+        gt=0,
+        description="Seconds PostgreSQL has to take up a connection, or the pool to free one.",
+    )
+    database_statement_timeout_s: float = Field(
+        _DATABASE.statement_s,
+        gt=0,
+        description="Seconds one statement may take on PostgreSQL, or wait for another program's lock on SQLite.",
     )
     admin_key: SecretStr | None = Field(
         None,
         description="Key that opens every route; without it only loopback is listened on and no key is asked.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
+    key_refresh_s: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="Seconds after which keys that another process made or revoked count here too; our own do at once.",
+    )
     max_body_bytes: int = Field(
         20 * 1024 * 1024, gt=0, description="Largest request body in bytes; a larger one gets 413."
     )
@@ -68,6 +105,33 @@ class Settings(BaseSettings):
         ge=1,
         le=10,
         description="Replicas tried for one call before its first byte, the first one included.",
+    )
+    replica_max_in_flight: int = Field(
+        256, gt=0, description="Most calls at a time on a replica whose registry entry names no max_in_flight."
+    )
+    interactive_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of a replica's places that calls of class interactive may fill; the rest is for reviewers.",
+    )
+    batch_share: float = Field(
+        0.75, gt=0, le=1, description="Share of a replica's places that calls of class batch may fill."
+    )
+    load_test_share: float = Field(
+        0.5, gt=0, le=1, description="Share of a replica's places that calls of class load_test may fill."
+    )
+    queue_max_waiting: int = Field(
+        1000, gt=0, description="Most calls that wait for a model at a time; further ones get 503."
+    )
+    queue_wait_s: float = Field(
+        30.0, gt=0, description="Seconds a call may wait for a place on a replica; then it gets 503."
+    )
+    breaker_faults: int = Field(
+        5, gt=0, description="Faults in a row after which a replica is left alone and then tried with one call."
+    )
+    breaker_rest_s: float = Field(
+        5.0, gt=0, description="Seconds it is left alone; doubled, up to 60, each time that it fails again."
     )
     health_interval_s: float = Field(2.0, gt=0, description="Seconds between looks at each replica.")
     health_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica has to answer a look.")
@@ -106,9 +170,18 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_supported(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith("sqlite"):
-            raise ValueError("expected a sqlite+aiosqlite:/// URL; other databases are not supported yet")
+        if url is not None and not url.startswith(("sqlite", "postgres")):
+            raise ValueError("expected sqlite:///path/to/file.db or postgresql://user@host/name")
         return url
+
+    @field_validator("batch_share", "load_test_share")
+    @classmethod
+    def _leaves_room_above(cls, share: float, info: ValidationInfo) -> float:
+        above = "interactive_share" if info.field_name == "batch_share" else "batch_share"
+        most = info.data.get(above, 1.0)
+        if share > most:
+            raise ValueError(f"a lower class may not fill more than a higher one: expected at most {above}, {most:g}")
+        return share
 
     @field_validator("admin_key")
     @classmethod
@@ -120,8 +193,23 @@ class Settings(BaseSettings):
         return key
 
     @property
+    def place_shares(self) -> Mapping[Priority, float]:
+        """How much of a replica each class may fill; reviewers all of it."""
+        return {
+            Priority.INTERACTIVE: self.interactive_share,
+            Priority.BATCH: self.batch_share,
+            Priority.LOAD_TEST: self.load_test_share,
+        }
+
+    @property
     def database(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'simsa.db').resolve()}"
+
+    @property
+    def database_limits(self) -> DatabaseLimits:
+        return DatabaseLimits(
+            self.database_connections, self.database_connect_timeout_s, self.database_statement_timeout_s
+        )
 
     def refuse_open_door(self) -> None:
         """Raise StartRefused when strangers could reach a gateway that asks for no key."""

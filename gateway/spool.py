@@ -19,15 +19,17 @@ from zlib import crc32
 
 import msgspec
 
-from gateway.database import FileLock
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import StartRefused
+from gateway.file_lock import FileLock
 
 VERSION = 1
 _MAGIC = b"simsa-spool "
 _HEADER = _MAGIC + b"%d\n" % VERSION
 _SUFFIX = ".spool"
 _REFUSED = "refused.lines"
+NUL = b"\\u0000"
+"""How a line shows a NUL, which PostgreSQL keeps in no text; see `legible`."""
 
 R = TypeVar("R", bound=Call | CallOpened)
 _encode = msgspec.json.Encoder().encode
@@ -245,13 +247,13 @@ def frame(record: Call | CallOpened) -> bytes:
 
 
 def legible(record: R) -> R:
-    """The record with every character that no encoding can carry replaced by a question mark."""
+    """The record with a question mark for each NUL and each half of a surrogate pair, which no encoding carries."""
     return _legible(record)  # type: ignore[no-any-return]
 
 
 def _legible(value: Any) -> Any:
     if type(value) is str:
-        return value.encode("utf-8", "replace").decode()
+        return value.encode("utf-8", "replace").decode().replace("\0", "?")
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _legible(getattr(value, f.name)) for f in fields(value)})
     return value

@@ -7,41 +7,24 @@ Callers make ids and moments; the store inserts them as they are. What a caller 
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    ProgrammingError,
-    SQLAlchemyError,
-    StatementError,
-)
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.database import (
-    FileLock,
-    connect,
-    database_url,
-    first_line,
-    lock_of,
-    migrate,
-    refusing_to_start,
-    sqlite_path,
-)
+from gateway.database import Database, first_line, open_database
 from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import Unavailable
+from gateway.settings import DatabaseLimits
 from gateway.tables import (
     CALL_COLUMNS,
     OPEN,
@@ -95,6 +78,8 @@ class Comparison:
     timing_comparable: bool | None = None
     timing_reason: str | None = None
     summary: Any = None
+    organisation: str | None = None
+    """Whose it is; None: the operator's own."""
 
 
 class _Bulk:
@@ -118,98 +103,55 @@ class _Bulk:
 
 
 class Store:
-    """The open database. One gateway per SQLite file; `close` it when done."""
+    """The open database. One gateway per database; `close` it when done."""
 
-    def __init__(self, engine: AsyncEngine, path: Path | None, lock: FileLock | None) -> None:
-        self._engine = engine
-        self._path = path
-        self._lock = lock
-        self._inode = path.stat().st_ino if path else None
-        insert = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(calls)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._engine = database.engine
+        dialect = self._engine.dialect
+        insert = (sqlite if dialect.name == "sqlite" else postgresql).insert(calls)
         ignoring = insert.on_conflict_do_nothing(index_elements=["id"])
         replaced = {column.name: insert.excluded[column.name] for column in calls.columns if not column.primary_key}
         replacing = insert.on_conflict_do_update(index_elements=["id"], set_=replaced)
-        self._insert_opened = _Bulk(ignoring, OPENED_COLUMNS, engine.dialect)
-        self._upsert_call = _Bulk(replacing, CALL_COLUMNS, engine.dialect)
+        self._insert_opened = _Bulk(ignoring, OPENED_COLUMNS, dialect)
+        self._upsert_call = _Bulk(replacing, CALL_COLUMNS, dialect)
 
     @classmethod
-    async def open(cls, text: str, *, busy_timeout_s: float = 5.0) -> Self:
-        """Open the database at a URL and bring a SQLite file's schema up to date.
-
-        Raises StartRefused when another gateway holds the file, when the schema is newer than this code, when a
-        PostgreSQL schema is older (`simsa db upgrade` is a step of its own there), or when nothing can be opened.
-        `busy_timeout_s` is how long one statement waits for another connection's lock.
-        """
-        url = database_url(text)
-        lock = lock_of(url)
-        try:
-            with refusing_to_start(url):
-                engine = connect(url, busy_timeout_s)
-                try:
-                    await migrate(engine, may_upgrade=engine.dialect.name == "sqlite")
-                    return cls(engine, sqlite_path(url), lock)
-                except BaseException:
-                    await engine.dispose()
-                    raise
-        except BaseException:
-            if lock:
-                lock.release()
-            raise
+    async def open(cls, text: str, limits: DatabaseLimits = DatabaseLimits()) -> Self:  # noqa: B008 - it is frozen
+        """The store at a URL. Raises StartRefused; see `open_database`."""
+        return cls(await open_database(text, limits))
 
     async def close(self) -> None:
-        await self._engine.dispose()
-        if self._lock:
-            self._lock.release()
+        await self._database.close()
 
     def make_durable(self) -> None:
-        """Put what was committed on the disk, which synchronous=NORMAL leaves to SQLite's checkpoints.
+        """Put what was committed on the disk. Blocks: not on the event loop."""
+        self._database.make_durable()
 
-        Blocks: not on the event loop. Touches only the write-ahead log: closing a descriptor of the database file
-        itself would drop SQLite's own locks on it. PostgreSQL does this at each commit.
-        """
-        if self._path is None:
-            return
-        try:
-            fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # a checkpoint has moved everything into the database file and synced that
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction for statements that stand in a module of their own, e.g. `accounts`. See `_transaction`."""
+        return self._transaction()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction, with foreign errors translated: Unavailable may be retried, RowRefused not."""
-        await self._look_for_file()
         try:
+            await self._database.check()
             async with self._engine.begin() as connection:
                 yield connection
-        except (IntegrityError, DataError, OverflowError, ValueError) as error:
-            raise RowRefused(first_line(error)) from error
         except DBAPIError as error:
-            # On SQLite a value of a type that cannot be bound; on PostgreSQL a missing table, which can be mended.
-            refused = isinstance(error, ProgrammingError) and self._engine.dialect.name == "sqlite"
-            raise (RowRefused(first_line(error)) if refused else self._unavailable(first_line(error))) from error
-        except StatementError as error:
+            if self._database.refuses(error):
+                raise RowRefused(first_line(error)) from error
+            raise self._unavailable(error) from error
+        except (StatementError, OverflowError, ValueError) as error:
             raise RowRefused(first_line(error)) from error
         except (SQLAlchemyError, OSError) as error:
-            raise self._unavailable(first_line(error)) from error
+            raise self._unavailable(error) from error
 
-    async def _look_for_file(self) -> None:
-        """Notice that the SQLite file was removed or replaced, which open connections would never tell us."""
-        if self._path is None:
-            return
-        try:
-            inode = self._path.stat().st_ino
-        except OSError as error:
-            raise self._unavailable("the file is gone; put it back, or restart to begin a new one") from error
-        if inode != self._inode:
-            await self._engine.dispose()
-            self._inode = inode
-
-    def _unavailable(self, why: str) -> Unavailable:
-        message = f"database {self._engine.url.render_as_string(hide_password=True)}: {why}"
+    def _unavailable(self, error: Exception) -> Unavailable:
+        self._database.doubt()
+        url = self._engine.url.set(drivername=self._engine.dialect.name)
+        message = f"database {url.render_as_string(hide_password=True)}: {first_line(error)}"
         return Unavailable(message, code="database_unavailable", retry_after_s=1)
 
     # --- calls ----------------------------------------------------------------------------------------------
@@ -298,18 +240,23 @@ class Store:
             found = await _load(connection, _comparisons().where(comparisons.c.id == comparison_id))
         return found[0] if found else None
 
-    async def list_comparisons(self, limit: int = 100, before: str | None = None) -> list[Comparison]:
-        """Newest first. `before` is the last id of the page before."""
+    async def list_comparisons(
+        self, limit: int = 100, before: str | None = None, *, organisation: str | None = None
+    ) -> list[Comparison]:
+        """Newest first. `before` is the last id of the page before; `organisation`: only its own."""
         statement = _comparisons().order_by(comparisons.c.created_at.desc(), comparisons.c.id.desc())
+        if organisation is not None:
+            statement = statement.where(comparisons.c.organisation == organisation)
         if before is not None:
             statement = statement.where(_is_older(comparisons, comparisons.c.created_at, before))
         async with self._transaction() as connection:
             return await _load(connection, statement.limit(limit))
 
-    async def iter_comparisons(self, *, page: int = 100) -> AsyncIterator[Comparison]:
-        """Every comparison, newest first, `page` at a time in memory and no transaction held between pages."""
+    async def iter_comparisons(self, *, page: int = 100, organisation: str | None = None) -> AsyncIterator[Comparison]:
+        """Every comparison (of an organisation), newest first, `page` at a time in memory and no transaction held
+        between pages."""
         before: str | None = None
-        while found := await self.list_comparisons(page, before):
+        while found := await self.list_comparisons(page, before, organisation=organisation):
             for comparison in found:
                 yield comparison
             before = found[-1].id
@@ -341,7 +288,7 @@ def _side_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "model": side.model,
             "call_id": side.call_id,
             "status": side.status,
-            "finish_reason": side.finish_reason,
+            "finish_reason": side.finish_reason and side.finish_reason.replace("\0", "?"),  # an engine's own word
             "error": side.error,
             "facts": side.facts,
         }

@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -22,7 +21,8 @@ from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenanc
 OPEN = "open"
 """Status of a row whose call was dispatched and has not ended: the one status that is not a `CallStatus`."""
 
-Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+Json = sa.JSON(none_as_null=True)
+"""Kept as the text that it is: JSONB would reorder fields, round numbers off and refuse NUL in a string."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -79,6 +79,7 @@ metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
         "ix": "ix_%(table_name)s_%(column_0_name)s",
     }
 )
@@ -125,6 +126,11 @@ calls = sa.Table(
     sa.Column("cost_reason", sa.Text),
     sa.Column("feasibility", sa.Text),
     sa.Column("feasibility_gpu", sa.Text),
+    sa.Column("organisation", sa.Text),
+    sa.Column("key", sa.Text),
+    sa.Column("prompt_estimate", sa.BigInteger),
+    sa.Column("charged_tokens", sa.BigInteger),
+    sa.Index("ix_calls_organisation_started_at", "organisation", "started_at"),
 )
 
 comparisons = sa.Table(
@@ -137,6 +143,7 @@ comparisons = sa.Table(
     sa.Column("timing_comparable", sa.Boolean),
     sa.Column("timing_reason", sa.Text),
     sa.Column("summary", Json),
+    sa.Column("organisation", sa.Text, index=True),
 )
 
 comparison_contents = sa.Table(
@@ -160,6 +167,36 @@ comparison_sides = sa.Table(
     sa.Column("facts", Json, nullable=False),
 )
 
+organisations = sa.Table(
+    "organisations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("revoked_at", Moment),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("organisation", sa.Text, sa.ForeignKey("organisations.id"), nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),  # SHA-256 of the secret, in hexadecimal
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment),
+    sa.Column("revoked_at", Moment),
+    sa.Column("terms", Json, nullable=False),
+)
+
+account_changes = sa.Table(
+    "account_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),  # there is one row
+    sa.Column("count", sa.BigInteger, nullable=False),  # of changes to organisations and keys, so that others notice
+)
+
 CALL_COLUMNS = tuple(column.name for column in calls.columns)
 OPENED_COLUMNS = (*(field.name for field in fields(CallOpened)), "status")
 
@@ -176,6 +213,9 @@ def opened_row(opened: CallOpened) -> dict[str, Any]:
         "comparison_id": opened.comparison_id,
         "run_id": opened.run_id,
         "client_retry": opened.client_retry,
+        "organisation": opened.organisation,
+        "key": opened.key,
+        "prompt_estimate": opened.prompt_estimate,
         "status": OPEN,
     }
 
@@ -215,6 +255,7 @@ def call_row(call: Call) -> dict[str, Any]:
         cost_reason=cost.reason,
         feasibility=call.feasibility,
         feasibility_gpu=call.feasibility_gpu,
+        charged_tokens=call.charged_tokens,
     )
     return row
 
@@ -228,6 +269,7 @@ def interrupted_columns(ended_at: datetime) -> dict[str, Any]:
         "usage_source": "unknown",
         "cost_basis": "unknown",
         "cost_reason": "the gateway stopped before the call ended",
+        "charged_tokens": calls.c.prompt_estimate,
     }
 
 
@@ -246,6 +288,9 @@ def call_from_row(row: Mapping[str, Any]) -> Call | CallOpened:
         comparison_id=row["comparison_id"],
         run_id=row["run_id"],
         client_retry=row["client_retry"],
+        organisation=row["organisation"],
+        key=row["key"],
+        prompt_estimate=row["prompt_estimate"],
     )
     if row["status"] == OPEN:
         return opened
@@ -266,6 +311,7 @@ def call_from_row(row: Mapping[str, Any]) -> Call | CallOpened:
         cost=Cost(row["cost_amount"], row["cost_currency"], row["cost_basis"], row["cost_reason"]),
         feasibility=row["feasibility"],
         feasibility_gpu=row["feasibility_gpu"],
+        charged_tokens=row["charged_tokens"],
     )
 
 

@@ -1,7 +1,7 @@
 """What an operator sees from outside: Prometheus series and one structured log line a request.
 
 Labels come from closed sets: registered models (anything else is `_other`), our own routes, status classes. No key,
-prompt or raw path is ever a label or in a log line.
+prompt or raw path is ever a label or in a log line; of a key the line has the id, never the secret.
 """
 
 from __future__ import annotations
@@ -125,6 +125,15 @@ class Telemetry:
         self.replica_up = Gauge(
             "simsa_replica_up", "1 when the replica answers its health check.", ["model", "replica"], registry=registry
         )
+        self.replica_breaker = Gauge(
+            "simsa_replica_breaker",
+            "1 while the replica is left alone, but for trials, because it failed too often.",
+            ["model", "replica"],
+            registry=registry,
+        )
+        self.queue_depth = Numbers(
+            GaugeMetricFamily, "simsa_queue_depth", "Calls waiting for a replica.", ("model", "priority"), registry
+        )
         self.feasibility_headroom = Gauge(
             "simsa_feasibility_headroom_bytes",
             "Predicted memory left on one GPU at the settings' context, likely overhead; a prediction.",
@@ -214,6 +223,8 @@ class Telemetry:
                 "timestamp": call.ended_at.isoformat(),
                 "request_id": opened.request_id,
                 "call_id": opened.id,
+                "organisation": opened.organisation,
+                "key": opened.key,
                 "model": opened.model,
                 "replica": call.replica,
                 "endpoint": opened.endpoint,
@@ -246,8 +257,9 @@ class Telemetry:
 
     def forget_replica(self, model: str, replica: str) -> None:
         """Drop the series of a replica that is gone from the registry."""
-        if (model, replica) in self.replica_up._metrics:
-            self.replica_up.remove(model, replica)
+        for gauge in (self.replica_up, self.replica_breaker):
+            if (model, replica) in gauge._metrics:
+                gauge.remove(model, replica)
 
     def render(self) -> bytes:
         self._log_lines_lost.value = log_stream().lost

@@ -1,12 +1,24 @@
-"""What all tests share: the event loop that production runs on, and no deadlines: machines are shared and noisy."""
+"""What all tests share: the event loop that production runs on, a database of each kind, and no deadlines."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
 
+import asyncpg
 import hypothesis
+import pytest
 import uvloop
+from databases import ScratchDatabase, ScratchPostgres, ScratchSqlite
+from postgres import INSTALL, Cluster, NotInstalled
+
+from gateway.store import upgrade
+
+TEMPLATE = "simsa_template"
+NUMBERS = count(1)
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -14,3 +26,86 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server for the whole session (about a second), with a template of the newest schema."""
+    try:
+        cluster = Cluster()
+    except NotInstalled as error:
+        if os.environ.get("SIMSA_TEST_POSTGRES") == "required":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    try:
+        asyncio.run(create_database(cluster, TEMPLATE, template="template0"))
+        asyncio.run(upgrade(cluster.url(TEMPLATE)))
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def postgres(cluster: Cluster) -> Iterator[ScratchPostgres]:
+    """A database on the server, for tests of what only PostgreSQL does."""
+    name = f"simsa_{next(NUMBERS)}"
+    asyncio.run(create_database(cluster, name, template=TEMPLATE))
+    yield ScratchPostgres(cluster, name)
+    asyncio.run(administer(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def empty_postgres(cluster: Cluster) -> Iterator[ScratchPostgres]:
+    """The same, before anybody made a table in it."""
+    name = f"simsa_{next(NUMBERS)}"
+    asyncio.run(create_database(cluster, name, template="template0"))
+    yield ScratchPostgres(cluster, name)
+    asyncio.run(administer(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: Path) -> ScratchSqlite:
+    """Where a gateway keeps its file when it is told nothing; see `running_gateway`."""
+    path = tmp_path / "data" / "simsa.db"
+    path.parent.mkdir(exist_ok=True)
+    asyncio.run(upgrade(f"sqlite:///{path}"))
+    return ScratchSqlite(path)
+
+
+@pytest.fixture
+def empty_sqlite_file(tmp_path: Path) -> ScratchSqlite:
+    return ScratchSqlite(tmp_path / "empty.db")
+
+
+@pytest.fixture(params=["empty_sqlite_file", "empty_postgres"], ids=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest) -> ScratchDatabase:
+    """One test, two databases in which there is no table yet."""
+    found: ScratchDatabase = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["sqlite_file", "postgres"], ids=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> ScratchDatabase:
+    """One test, two databases."""
+    found: ScratchDatabase = request.getfixturevalue(request.param)
+    return found
+
+
+async def create_database(cluster: Cluster, name: str, *, template: str) -> None:
+    await administer(cluster, f"CREATE DATABASE {name} TEMPLATE {template}")
+
+
+async def administer(cluster: Cluster, statement: str) -> None:
+    session = await asyncpg.connect(cluster.url("postgres"))
+    try:
+        await session.execute(statement)
+    finally:
+        await session.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    missed = sum("PostgreSQL is not installed" in str(report.longrepr) for report in skipped)
+    if missed:
+        terminalreporter.section("NOT TESTED ON POSTGRESQL", sep="!", red=True, bold=True)
+        terminalreporter.line(f"{missed} tests need PostgreSQL, which is not on this machine: {INSTALL}")

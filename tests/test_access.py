@@ -8,6 +8,11 @@ import pytest
 from clients import Answer, Headers, RawClient
 from engines import ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
+from pydantic import SecretStr
+
+from gateway.access import Access
+from gateway.domain.accounts import EVERYTHING
+from gateway.errors import AuthenticationFailed, PageRefused
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
@@ -104,3 +109,22 @@ async def test_with_a_key_only_the_key_counts(tmp_path: Path, headers: Headers) 
         assert (await ask(gateway, headers, method="GET", path="/v1/models", key="right")).status == 200
         wrong = await ask(gateway, headers, method="GET", path="/v1/models", key="wrong")
         assert (wrong.status, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_key_may_come_as_x_api_key_where_the_route_takes_it() -> None:
+    access = Access(SecretStr("right"), lambda _token: None)
+    assert access.check([(b"x-api-key", b"right")], or_x_api_key=True) is EVERYTHING
+    for headers in ([(b"x-api-key", b"wrong")], [(b"authorization", b"Bearer wrong"), (b"x-api-key", b"right")], []):
+        with pytest.raises(AuthenticationFailed):
+            access.check(headers, or_x_api_key=True)
+    with pytest.raises(AuthenticationFailed):
+        access.check([(b"x-api-key", b"right")])
+
+
+def test_without_an_admin_key_an_unknown_key_of_ours_is_nobodys() -> None:
+    access = Access(None, lambda _token: None)
+    assert access.check([(b"authorization", b"Bearer none")]) is EVERYTHING
+    with pytest.raises(AuthenticationFailed):
+        access.check([(b"authorization", b"Bearer simsa-unknown")])
+    with pytest.raises(PageRefused):
+        access.check([(b"authorization", b"Bearer none"), (b"host", b"evil.example")])

@@ -24,6 +24,14 @@ COMMANDS = (
     "registry schema",
     "db",
     "db upgrade",
+    "org",
+    "org create",
+    "org list",
+    "org revoke",
+    "key",
+    "key create",
+    "key list",
+    "key revoke",
 )
 
 

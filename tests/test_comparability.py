@@ -49,6 +49,7 @@ def facts(*sides: Finished) -> dict[str, Any]:
         ({"provenance": Provenance.SIMULATED}, "provenance differs (a real, b simulated)"),
         ({"attempts": 2}, "b was tried on 2 replicas"),
         ({"was_held_back": True}, "b had to wait for a slow reader"),
+        ({"timing": Timing(queue_s=0.25, ttft_s=0.4)}, "b waited 0.250 s for an engine"),
     ],
 )
 def test_each_obstacle_makes_timings_incomparable_and_is_named(changes: dict[str, Any], words: str) -> None:

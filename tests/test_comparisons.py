@@ -16,15 +16,18 @@ from typing import Any
 
 import pytest
 from clients import RawClient
+from databases import ScratchDatabase
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, usage_chunk
 from gateways import RunningGateway, entry, registry_text, running_gateway
 
 from gateway.api.deps import Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage
 from gateway.comparison import ComparisonEvent, Comparisons, Question, Schedule
-from gateway.comparison_client import GatewayRefused, GatewayUnreachable, compare
+from gateway.comparison_client import compare
+from gateway.domain.accounts import EVERYTHING
 from gateway.domain.records import CallStatus
 from gateway.errors import UpstreamTimeout, UpstreamTruncated
+from gateway.gateway_client import GatewayRefused, GatewayUnreachable
 
 CHAT = "/v1/chat/completions"
 COMPARE = "/api/comparisons"
@@ -344,7 +347,7 @@ def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]
         events_ahead=1,
     )
     question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-    return comparisons.run(question, "request-1")
+    return comparisons.run(question, "request-1", EVERYTHING)
 
 
 async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
@@ -630,7 +633,9 @@ async def test_leaving_in_the_moment_in_which_a_call_is_ended_keeps_the_next_sid
         it.a.script(CHAT, Reply.hang())
         question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
         services = it.gateway.services
-        call: asyncio.Task[Any] = asyncio.ensure_future(whole_of(services.comparisons.run(question, "request-1")))
+        call: asyncio.Task[Any] = asyncio.ensure_future(
+            whole_of(services.comparisons.run(question, "request-1", EVERYTHING))
+        )
         await it.a.received(CHAT)
         (call_in_flight,) = services.dispatcher.in_flight
         call.cancel()
@@ -650,8 +655,8 @@ async def whole_of(events: AsyncGenerator[ComparisonEvent, None]) -> None:
 # --- what is kept -------------------------------------------------------------------------------------------
 
 
-async def test_what_is_stored_is_what_was_answered(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_what_is_stored_is_what_was_answered(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         it.b.script(CHAT, Reply.json(error_body("no", type_="BadRequestError", code=400), status=400))
         whole = await it.ask()
         stored = await it.client.request("GET", f"{COMPARE}/{whole['id']}")
@@ -661,34 +666,33 @@ async def test_what_is_stored_is_what_was_answered(tmp_path: Path) -> None:
         assert {call.opened.id for call in calls} == {side["call_id"] for side in whole["sides"]}
 
 
-async def test_it_is_stored_before_the_last_event(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_it_is_stored_before_the_last_event(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         await it.client.start("POST", COMPARE, body=STREAM)
         while (event := await it.next_event())[0] != "comparison.finished":
             continue
         assert await it.gateway.services.store.get_comparison(event[1]["id"]) is not None
 
 
-async def test_a_database_that_is_away_costs_the_keeping_not_the_answer(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
-        (database,) = (tmp_path / "data").glob("*.db")
-        for path in (tmp_path / "data").glob("*.db*"):
-            path.rename(path.with_name("away-" + path.name))
-        whole = await it.ask()
-        assert [side["status"] for side in whole["sides"]] == ["ok", "ok"]
-        assert whole["stored"] is False
-        assert "database" in whole["stored_reason"]
-        answer = await it.client.request("GET", COMPARE)
-        assert (answer.status, answer.json()["error"]["code"]) == (503, "database_unavailable")
-        export = await it.client.request("GET", f"{COMPARE}/export")
-        assert export.status == 503, "a status, not a file that is cut"
-        for path in (tmp_path / "data").glob("away-*"):
-            path.rename(path.with_name(path.name.removeprefix("away-")))
-        assert database.exists()
+async def test_a_database_that_is_away_costs_the_keeping_not_the_answer(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
+        async with database.gone():
+            whole = await it.ask()
+            assert [side["status"] for side in whole["sides"]] == ["ok", "ok"]
+            assert whole["stored"] is False
+            assert "database" in whole["stored_reason"]
+            answer = await it.client.request("GET", COMPARE)
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "database_unavailable")
+            export = await it.client.request("GET", f"{COMPARE}/export")
+            assert export.status == 503, "a status, not a file that is cut"
+        kept = await it.ask()
+        assert [found["id"] for found in (await it.client.request("GET", COMPARE)).json()["data"]] == [kept["id"]]
 
 
-async def test_the_list_pages_from_the_newest_to_the_oldest(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_the_list_pages_from_the_newest_to_the_oldest(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         ids = [(await it.ask())["id"] for _ in range(3)]
         first = (await it.client.request("GET", f"{COMPARE}?limit=2")).json()
         ComparisonPage.model_validate(first)
@@ -713,8 +717,8 @@ async def test_what_does_not_exist_is_an_error_in_the_envelope(tmp_path: Path, p
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_jsonl_export_is_the_objects_one_a_line(tmp_path: Path) -> None:
-    async with bench(tmp_path) as it:
+async def test_jsonl_export_is_the_objects_one_a_line(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with bench(tmp_path, database_url=database.url) as it:
         assert (await it.client.request("GET", f"{COMPARE}/export")).body == b""
         wholes = [await it.ask() for _ in range(2)]
         answer = await it.client.request("GET", f"{COMPARE}/export?format=jsonl")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from clients import READ_LIMIT_S, RawClient
+from databases import ScratchDatabase
 from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
 from gateways import RunningGateway, entry, running_gateway
 from processes_under_test import gateway_process, stored_calls
@@ -46,22 +46,25 @@ async def metric(gateway: RunningGateway, series: str) -> float:
     return float(line.rpartition(" ")[2])
 
 
-@contextmanager
-def locked(gateway: RunningGateway) -> Iterator[None]:
-    """Another program holds the database until the block ends."""
-    with closing(sqlite3.connect(gateway.services.settings.data_dir / "simsa.db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield
-        other.execute("ROLLBACK")
+@asynccontextmanager
+async def recorded_in(
+    database: ScratchDatabase, directory: Path, engine: ScriptedEngine, **settings: Any
+) -> AsyncIterator[RunningGateway]:
+    """A gateway in front of model `m`, live, that waits for its database a moment only."""
+    chosen = {"database_url": database.url, "database_statement_timeout_s": 0.5, **settings}
+    async with running_gateway(directory, [entry("m", engine.url)], **chosen) as gateway:
+        await gateway.until_live("m")
+        yield gateway
 
 
 # --- the database and the disk ------------------------------------------------------------------------------
 
 
-async def test_locked_database_is_not_noticed_by_clients_and_gets_every_row_later(tmp_path: Path) -> None:
-    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
-        await gateway.until_live("m")
-        with locked(gateway):
+async def test_locked_database_is_not_noticed_by_clients_and_gets_every_row_later(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    async with ScriptedEngine() as engine, recorded_in(database, tmp_path, engine) as gateway:
+        async with database.locked():
             statuses = await asyncio.gather(*(status_of(gateway, body) for body in (ASK, STREAM) * 10))
             assert await metric(gateway, "simsa_recorder_queued") >= 20
             async with RawClient(gateway.url) as client:
@@ -73,17 +76,44 @@ async def test_locked_database_is_not_noticed_by_clients_and_gets_every_row_late
         assert await metric(gateway, 'simsa_recorder_failing{part="database"}') == 0
 
 
-async def test_database_file_that_disappears_costs_no_answer_and_says_so(tmp_path: Path) -> None:
-    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
-        await gateway.until_live("m")
-        file = gateway.services.settings.data_dir / "simsa.db"
-        file.rename(away := file.with_name("away.db"))
-        assert await status_of(gateway) == 200
-        await gateway.until(lambda: gateway.services.recorder.stats().database_failing is not None)
-        assert await metric(gateway, 'simsa_recorder_failing{part="database"}') == 1
-        assert await status_of(gateway, STREAM) == 200
-        away.rename(file)
-        assert {call.status for call in await gateway.calls(2)} == {CallStatus.OK}
+async def test_database_that_goes_and_comes_back_under_load_costs_no_answer_and_no_row(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    finished: list[str] = []
+
+    async def keep_asking(worker: int) -> None:
+        async with RawClient(gateway.url) as client:
+            for turn in range(10**6):
+                name = f"{worker}-{turn}"
+                body = STREAM if turn % 2 else ASK
+                answer = await client.request("POST", CHAT, body=body, headers=[("x-request-id", name)])
+                assert answer.status == 200
+                finished.append(name)
+                if is_over:
+                    return
+
+    async def more_answers() -> None:
+        enough = len(finished) + 50
+        await gateway.until(lambda: len(finished) >= enough or any(task.done() for task in load))
+
+    async with ScriptedEngine() as engine, recorded_in(database, tmp_path, engine) as gateway:
+        is_over = False
+        load = [asyncio.create_task(keep_asking(worker)) for worker in range(6)]
+        for _ in range(2):
+            await more_answers()
+            async with database.gone():
+                await gateway.until(lambda: gateway.services.recorder.stats().database_failing is not None)
+                assert await metric(gateway, 'simsa_recorder_failing{part="database"}') == 1
+                await more_answers()
+            await gateway.until(lambda: gateway.services.recorder.stats().database_failing is None)
+        await more_answers()
+        is_over = True
+        await asyncio.gather(*load)
+        await gateway.until(lambda: gateway.services.recorder.stats().queued == 0)
+        assert await metric(gateway, "simsa_recorder_lost") == 0
+        rows = await database.rows("SELECT request_id, status FROM calls")
+    assert sorted(row["request_id"] for row in rows) == sorted(finished)
+    assert {row["status"] for row in rows} == {"ok"}
 
 
 async def test_full_disk_under_the_spool_costs_neither_answer_nor_row(tmp_path: Path) -> None:
@@ -101,43 +131,41 @@ async def test_full_disk_under_the_spool_costs_neither_answer_nor_row(tmp_path: 
         assert await metric(gateway, "simsa_recorder_lost") == 0
 
 
-async def test_calls_are_refused_rather_than_lost_when_records_have_nowhere_to_go(tmp_path: Path) -> None:
+async def test_calls_are_refused_rather_than_lost_when_records_have_nowhere_to_go(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
     gate = asyncio.Event()
-    async with (
-        ScriptedEngine() as engine,
-        running_gateway(tmp_path, [entry("m", engine.url)], recorder_queue=2) as gateway,
-    ):
-        await gateway.until_live("m")
+    async with ScriptedEngine() as engine, recorded_in(database, tmp_path, engine, recorder_queue=2) as gateway:
         engine.script(CHAT, Reply.stream(chat_chunk("a"), gate, END), lambda request: engine.usual(request))
-        async with RawClient(gateway.url) as streaming:
-            with locked(gateway):
-                await streaming.start("POST", CHAT, body=STREAM)
-                assert await status_of(gateway) == 200
-                async with RawClient(gateway.url) as client:
-                    refused = await client.request("POST", CHAT, body=ASK)
-                    assert (refused.status, refused.json()["error"]["code"]) == (503, "recorder_unavailable")
-                    assert refused.header("retry-after") == "2"
-                    ready = await client.request("GET", "/ready")
-                    assert (ready.status, ready.json()["problems"]) == (503, ["records cannot be kept"])
-                gate.set()
-                assert (await streaming.rest()).endswith(DONE), "what had begun goes on"
-                assert len(engine.requests_to(CHAT)) == 2, "a refused call reaches no engine"
+        async with RawClient(gateway.url) as streaming, database.locked():
+            await streaming.start("POST", CHAT, body=STREAM)
+            assert await status_of(gateway) == 200
+            async with RawClient(gateway.url) as client:
+                refused = await client.request("POST", CHAT, body=ASK)
+                assert (refused.status, refused.json()["error"]["code"]) == (503, "recorder_unavailable")
+                assert refused.header("retry-after") == "2"
+                ready = await client.request("GET", "/ready")
+                assert (ready.status, ready.json()["problems"]) == (503, ["records cannot be kept"])
+            gate.set()
+            assert (await streaming.rest()).endswith(DONE), "what had begun goes on"
+            assert len(engine.requests_to(CHAT)) == 2, "a refused call reaches no engine"
         assert {call.status for call in await gateway.calls(2)} == {CallStatus.OK}
         await gateway.until(lambda: gateway.services.recorder.accepting)
         assert await status_of(gateway) == 200
         assert await metric(gateway, "simsa_recorder_lost") == 0
 
 
-async def test_call_that_could_not_be_recorded_is_counted_as_an_answer(tmp_path: Path) -> None:
+async def test_call_that_could_not_be_recorded_is_counted_as_an_answer(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
     async with (
         ScriptedEngine() as engine,
-        running_gateway(tmp_path, [entry("m", engine.url)], recorder_queue=1) as gateway,
+        recorded_in(database, tmp_path, engine, recorder_queue=1) as gateway,
+        database.locked(),
     ):
-        await gateway.until_live("m")
-        with locked(gateway):
-            assert await status_of(gateway) == 200
-            assert await status_of(gateway) == 503
-            assert b'status_class="5xx"} 1.0' in gateway.services.telemetry.render()
+        assert await status_of(gateway) == 200
+        assert await status_of(gateway) == 503
+        assert b'status_class="5xx"} 1.0' in gateway.services.telemetry.render()
 
 
 # --- slow and rude clients ----------------------------------------------------------------------------------

@@ -8,15 +8,15 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import RawClient, Truncated
+from databases import Row, ScratchDatabase, ScratchPostgres
 from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
 from gateways import Entry, entry, registry_text, running_gateway
 from processes_under_test import (
@@ -29,11 +29,10 @@ from processes_under_test import (
     stored_calls,
 )
 
-from gateway.store import Store
-
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
 STREAM = {**ASK, "stream": True}
+ROWS = "SELECT * FROM calls ORDER BY started_at, id"
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -61,21 +60,82 @@ async def test_taken_port_is_told_in_one_line_with_what_to_do(tmp_path: Path) ->
     assert not (tmp_path / "data").exists(), "nothing was opened"
 
 
-async def test_second_gateway_on_one_sqlite_file_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as first:
+async def test_second_gateway_on_one_database_is_refused_and_the_first_goes_on(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    reason = {"sqlite": "SIMSA_DATA_DIR", "postgresql": "limits are shared through Redis"}[database.kind]
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], database_url=database.url) as first,
+    ):
         await first.until_live("m")
-        shared = f"sqlite:///{tmp_path / 'data' / 'simsa.db'}"
-        second, elsewhere = await asyncio.gather(
-            run_simsa("serve", port=0, registry=first.registry_path, data_dir=tmp_path / "data"),
-            run_simsa("serve", port=0, registry=first.registry_path, data_dir=tmp_path / "other", database_url=shared),
+        refused = await run_simsa(
+            "serve", port=0, registry=first.registry_path, data_dir=tmp_path / "other", database_url=database.url
         )
-        for ended in (second, elsewhere):
-            assert ended.code == 2
-            assert "in use by another simsa process" in ended.error_line
-            assert "SIMSA_DATA_DIR" in ended.error_line
+        assert refused.code == 2
+        assert "in use by another simsa process" in refused.error_line
+        assert reason in refused.error_line
         async with RawClient(first.url) as client:
             assert (await client.request("POST", CHAT, body=ASK)).status == 200
         assert (await first.call()).status.value == "ok"
+
+
+async def test_second_gateway_on_one_data_directory_is_refused(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, [entry("m", NOWHERE)]) as first:
+        refused = await run_simsa("serve", port=0, registry=first.registry_path, data_dir=tmp_path / "data")
+    assert refused.code == 2
+    assert "in use by another simsa process" in refused.error_line
+    assert "SIMSA_DATA_DIR" in refused.error_line
+
+
+async def test_gateways_with_postgresql_and_one_data_directory_are_refused_for_their_spool(
+    tmp_path: Path, postgres: ScratchPostgres
+) -> None:
+    async with running_gateway(tmp_path, [entry("m", NOWHERE)]) as first:
+        refused = await run_simsa(
+            "serve", port=0, registry=first.registry_path, data_dir=tmp_path / "data", database_url=postgres.url
+        )
+    assert refused.code == 2
+    assert refused.error_line.startswith(f"simsa: {tmp_path / 'data' / 'spool'} is in use by another simsa process")
+
+
+async def test_postgresql_database_is_prepared_by_db_upgrade_and_not_by_the_gateway(
+    tmp_path: Path, empty_postgres: ScratchPostgres
+) -> None:
+    settings = {"registry": registry_in(tmp_path), "data_dir": tmp_path / "data", "database_url": empty_postgres.url}
+    refused = await run_simsa("serve", port=0, **settings)
+    assert refused.code == 2
+    assert refused.error_line.endswith("has no tables yet: run `simsa db upgrade`")
+    for _ in range(2):
+        assert await run_simsa("db", "upgrade", **settings) == (0, "", "")
+    async with ScriptedEngine() as engine:
+        models = [entry("m", engine.url)]
+        async with gateway_process(tmp_path, models, database_url=empty_postgres.url) as gateway:
+            async with RawClient(gateway.url) as client:
+                assert (await client.request("POST", CHAT, body=ASK)).status == 200
+            gateway.send(signal.SIGTERM)
+            assert await gateway.ended() == 0
+    assert [row["status"] for row in await empty_postgres.rows("SELECT status FROM calls")] == ["ok"]
+    assert not (tmp_path / "data" / "simsa.db").exists()
+
+
+async def test_sigterm_is_obeyed_though_the_database_stands_still(tmp_path: Path, postgres: ScratchPostgres) -> None:
+    limits = {"database_connect_timeout_s": 0.5, "database_statement_timeout_s": 0.5}
+    async with ScriptedEngine() as engine:
+        models = [entry("m", engine.url)]
+        async with gateway_process(tmp_path, models, database_url=postgres.url, **limits) as gateway:
+            postgres.cluster.freeze()
+            try:
+                async with RawClient(gateway.url) as client:
+                    assert (await client.request("POST", CHAT, body=ASK)).status == 200
+                gateway.send(signal.SIGTERM)
+                assert await gateway.ended() == 0
+            finally:
+                postgres.cluster.thaw()
+        async with gateway_process(tmp_path, models, database_url=postgres.url) as again:
+            await until_rows(postgres, lambda rows: [row["status"] for row in rows] == ["ok"])
+            again.send(signal.SIGTERM)
+            assert await again.ended() == 0
 
 
 async def test_broken_registry_is_refused_with_every_problem(tmp_path: Path) -> None:
@@ -111,7 +171,7 @@ async def test_setting_that_cannot_be_is_named_in_one_line(
 
 
 async def test_refused_database_url_does_not_show_its_password(tmp_path: Path) -> None:
-    url = "postgresql://simsa:canary-7c1f@db/simsa"
+    url = "postgresql://simsa:canary-7c1f@127.0.0.1:9/simsa"
     ended = await run_simsa("serve", port=0, registry=registry_in(tmp_path), database_url=url)
     assert ended.code == 2
     assert "SIMSA_DATABASE_URL" in ended.error_line
@@ -321,7 +381,9 @@ def fill(pipe: int) -> int:
 # --- kill -9 ------------------------------------------------------------------------------------------------
 
 
-async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(tmp_path: Path) -> None:
+async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
     finished: set[str] = set()
     sent: set[str] = set()
     enough = asyncio.Event()
@@ -343,7 +405,7 @@ async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(tm
             entry("m", engine.url),
             entry("stuck", engine.url, serving={"kind": "vllm", "served_model_name": "m"}),
         ]
-        async with gateway_process(tmp_path, models) as gateway:
+        async with gateway_process(tmp_path, models, database_url=database.url) as gateway:
             engine.script(CHAT, lambda request: _stuck_or_usual(engine, request))
             async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as waiting:
                 for client, name, body in ((streaming, "s", STREAM), (waiting, "w", ASK)):
@@ -358,8 +420,8 @@ async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(tm
             assert all(isinstance(end, (Truncated, ConnectionError)) for end in ends)
             assert await gateway.ended() == -signal.SIGKILL
         assert processes_of(tmp_path) == []
-        async with gateway_process(tmp_path, models) as again:
-            rows = await again.until_stored(lambda rows: all(row["status"] != "open" for row in rows))
+        async with gateway_process(tmp_path, models, database_url=database.url) as again:
+            rows = await until_rows(database, lambda rows: all(row["status"] != "open" for row in rows))
             again.send(signal.SIGTERM)
             assert await again.ended() == 0
     status = {row["request_id"]: row["status"] for row in rows}
@@ -368,28 +430,30 @@ async def test_kill_9_under_load_keeps_every_finished_call_and_marks_the_rest(tm
     assert (status["s"], status["w"]) == ("interrupted", "interrupted")
     assert set(status) <= sent | {"s", "w"}
     assert set(status.values()) == {"ok", "interrupted"}
-    store = await Store.open(f"sqlite:///{tmp_path / 'data' / 'simsa.db'}")
-    assert await store.list_open_ids() == []
-    await store.close()
 
 
-async def test_kill_9_while_the_database_is_locked_loses_nothing(tmp_path: Path) -> None:
+async def test_kill_9_while_the_database_is_locked_loses_nothing(tmp_path: Path, database: ScratchDatabase) -> None:
     async with ScriptedEngine() as engine:
         models = [entry("m", engine.url)]
-        async with gateway_process(tmp_path, models) as gateway:
-            other = sqlite3.connect(gateway.data_dir / "simsa.db", isolation_level=None)
-            other.execute("BEGIN EXCLUSIVE")
-            async with RawClient(gateway.url) as client:
-                for body in (ASK, STREAM):
-                    assert (await client.request("POST", CHAT, body=body)).status == 200
-            gateway.send(signal.SIGKILL)
-            await gateway.ended()
-            other.execute("ROLLBACK")
-            other.close()
-        assert stored_calls(gateway.data_dir) == []
-        async with gateway_process(tmp_path, models) as again:
-            rows = await again.until_stored(lambda rows: len(rows) == 2)
+        async with gateway_process(tmp_path, models, database_url=database.url) as gateway:
+            async with database.locked():
+                async with RawClient(gateway.url) as client:
+                    for body in (ASK, STREAM):
+                        assert (await client.request("POST", CHAT, body=body)).status == 200
+                gateway.send(signal.SIGKILL)
+                await gateway.ended()
+            assert await database.rows(ROWS) == []
+        async with gateway_process(tmp_path, models, database_url=database.url):
+            rows = await until_rows(database, lambda rows: len(rows) == 2)
     assert [(row["status"], row["streamed"]) for row in rows] == [("ok", 0), ("ok", 1)]
+
+
+async def until_rows(database: ScratchDatabase, holds: Callable[[list[Row]], bool]) -> list[Row]:
+    """Wait until the calls in the database are such that `holds`; give them."""
+    async with asyncio.timeout(LIMIT_S):
+        while not holds(rows := await database.rows(ROWS)):
+            await asyncio.sleep(0.01)
+    return rows
 
 
 def _stuck_or_usual(engine: ScriptedEngine, request: Request) -> Reply:

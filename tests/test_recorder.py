@@ -1,11 +1,11 @@
-"""The recorder against real files, real locks, a real full device and a real kill -9."""
+"""The recorder against real databases and files, real locks, a real full device and a real kill -9."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import given, settings
+from databases import ScratchDatabase
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenance, Timing, Usage
 from gateway.errors import StartRefused
 from gateway.recorder import Recorder
-from gateway.settings import Settings
+from gateway.settings import DatabaseLimits, Settings
 from gateway.spool import Spool, frame, read_segment, settle
 from gateway.store import Store
 
@@ -41,6 +42,9 @@ def opened(number: int = 1) -> CallOpened:
         model="exaone",
         endpoint="/v1/chat/completions",
         streamed=False,
+        organisation="acme",
+        key="key-1",
+        prompt_estimate=9,
     )
 
 
@@ -60,6 +64,7 @@ def ended(number: int = 1) -> Call:
         usage=Usage(1, 2, None, None, "engine"),
         timing=Timing(e2e_s=0.1 * number),
         cost=Cost(Decimal("0.10"), "USD", "api_price"),
+        charged_tokens=3,
     )
 
 
@@ -69,13 +74,12 @@ def quick(**changes: object) -> Settings:
     return Settings(**{**knobs, **changes})  # type: ignore[arg-type]
 
 
-def url_of(directory: Path) -> str:
-    return f"sqlite+aiosqlite:///{directory / 'simsa.db'}"
+IMPATIENT = DatabaseLimits(statement_s=0.5)
 
 
 @asynccontextmanager
-async def recording(directory: Path, **changes: object) -> AsyncIterator[tuple[Recorder, Store]]:
-    store = await Store.open(url_of(directory), busy_timeout_s=0.05)
+async def recording(directory: Path, url: str, **changes: object) -> AsyncIterator[tuple[Recorder, Store]]:
+    store = await Store.open(url, IMPATIENT)
     recorder = Recorder(directory / "spool", store, quick(**changes), now=lambda: NOON)
     try:
         await recorder.start()
@@ -105,8 +109,8 @@ async def until(fact: Callable[[], bool]) -> None:
 # --- the ordinary way ---------------------------------------------------------------------------------------
 
 
-async def test_every_call_reaches_the_database_and_the_spool_empties(tmp_path: Path) -> None:
-    async with recording(tmp_path) as (recorder, store):
+async def test_every_call_reaches_the_database_and_the_spool_empties(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url) as (recorder, store):
         for number in range(50):
             recorder.opened(opened(number))
         assert await recorder.drain(20)
@@ -120,8 +124,10 @@ async def test_every_call_reaches_the_database_and_the_spool_empties(tmp_path: P
     assert segments(tmp_path) == []
 
 
-async def test_a_call_that_opens_and_ends_within_a_batch_is_one_row_written_once(tmp_path: Path) -> None:
-    async with recording(tmp_path, recorder_flush_s=60.0) as (recorder, _):
+async def test_a_call_that_opens_and_ends_within_a_batch_is_one_row_written_once(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    async with recording(tmp_path, database.url, recorder_flush_s=60.0) as (recorder, _):
         recorder.opened(opened())
         recorder.closed(ended())
         assert recorder.stats().queued == 1
@@ -129,8 +135,8 @@ async def test_a_call_that_opens_and_ends_within_a_batch_is_one_row_written_once
         assert recorder.stats().written == 1
 
 
-async def test_a_record_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
-    async with recording(tmp_path, recorder_flush_s=60.0) as (recorder, _):
+async def test_a_record_is_in_the_file_when_the_call_returns(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url, recorder_flush_s=60.0) as (recorder, _):
         recorder.opened(opened(1))
         recorder.closed(ended(1))
         [path] = segments(tmp_path)
@@ -138,8 +144,10 @@ async def test_a_record_is_in_the_file_when_the_call_returns(tmp_path: Path) -> 
         assert recorder.stats().spooled_bytes == path.stat().st_size
 
 
-async def test_full_segments_are_followed_by_new_ones_and_vanish_once_stored(tmp_path: Path) -> None:
-    async with recording(tmp_path, spool_segment_bytes=1000, recorder_flush_s=60.0) as (recorder, store):
+async def test_full_segments_are_followed_by_new_ones_and_vanish_once_stored(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    async with recording(tmp_path, database.url, spool_segment_bytes=1000, recorder_flush_s=60.0) as (recorder, store):
         for number in range(20):
             recorder.closed(ended(number))
         made = segments(tmp_path)
@@ -168,19 +176,23 @@ def test_a_segment_stays_while_the_database_cannot_promise_that_it_is_on_the_dis
     spool.close()
 
 
-async def test_text_that_no_encoding_carries_is_kept_legible(tmp_path: Path) -> None:
-    async with recording(tmp_path) as (recorder, store):
+async def test_text_that_no_encoding_carries_is_kept_legible(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url) as (recorder, store):
         recorder.opened(replace(opened(), model="half \ud800 pair"))
         recorder.closed(replace(ended(), error_message="\udfff"))
+        recorder.opened(replace(opened(2), model="nul \0 within"))
+        recorder.closed(replace(ended(2), error_message="\\u0000 is no \0"))
         assert await recorder.drain(20)
-        found = await store.get_call("call-000001")
-        assert isinstance(found, Call)
-        assert found.error_message == "?"
+        found = [await store.get_call(f"call-00000{number}") for number in (1, 2)]
+        assert [call.error_message for call in found if isinstance(call, Call)] == ["?", "\\u0000 is no ?"]
+        assert recorder.stats().lost == 0
 
 
-async def test_a_record_that_the_database_refuses_does_not_stop_the_others(tmp_path: Path) -> None:
+async def test_a_record_that_the_database_refuses_does_not_stop_the_others(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
     bad = replace(ended(2), usage=Usage(prompt_tokens=2**70))
-    async with recording(tmp_path, recorder_flush_s=60.0) as (recorder, store):
+    async with recording(tmp_path, database.url, recorder_flush_s=60.0) as (recorder, store):
         for call in (ended(1), bad, ended(3)):
             recorder.closed(call)
         assert await recorder.drain(20)
@@ -200,10 +212,10 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORDS, cuts=st.lists(st.integers(0, 25), max_size=3))
 def test_any_order_and_repetition_of_records_gives_the_same_rows(
-    records: Sequence[Call | CallOpened], cuts: list[int]
+    database: ScratchDatabase, records: Sequence[Call | CallOpened], cuts: list[int]
 ) -> None:
     expected: dict[str, CallStatus] = {}
     for record in records:
@@ -213,10 +225,11 @@ def test_any_order_and_repetition_of_records_gives_the_same_rows(
             expected.setdefault(record.id, CallStatus.INTERRUPTED)
 
     async def replay(directory: Path) -> dict[str, CallStatus]:
+        await database.empty()  # of the example before
         edges = [0, *sorted(cuts), len(records)]
         for number, (start, end) in enumerate(pairwise(edges), 1):
             leave_spool(directory, *records[start:end], number=number)
-        async with recording(directory, recorder_batch=3) as (recorder, store):
+        async with recording(directory, database.url, recorder_batch=3) as (recorder, store):
             assert segments(directory) == []
             assert recorder.stats().interrupted == sum(s is CallStatus.INTERRUPTED for s in expected.values())
             calls = await store.list_calls()
@@ -232,11 +245,11 @@ def test_any_order_and_repetition_of_records_gives_the_same_rows(
 VICTIM = """
 import asyncio, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from tests.test_recorder import opened, ended, recording
 
 async def main():
-    async with recording(Path(sys.argv[1]), spool_segment_bytes=20_000) as (recorder, store):
+    async with recording(Path(sys.argv[1]), sys.argv[3], spool_segment_bytes=20_000) as (recorder, store):
         number = 0
         while True:
             recorder.opened(opened(number))
@@ -253,16 +266,16 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("lines", [1, 40, 900])
-async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path, lines: int) -> None:
+async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path, database: ScratchDatabase, lines: int) -> None:
     root = Path(__file__).parent.parent
-    arguments = [sys.executable, "-c", VICTIM, str(tmp_path), str(root)]
+    arguments = [sys.executable, "-c", VICTIM, str(tmp_path), str(root), database.url]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as victim:
         assert victim.stdout is not None
         seen = [victim.stdout.readline().split() for _ in range(lines)]
         victim.send_signal(signal.SIGKILL)
         rest = [line.split() for line in victim.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     said = {(word, int(number)) for word, number in seen + rest}
-    async with recording(tmp_path) as (recorder, store):
+    async with recording(tmp_path, database.url) as (recorder, store):
         found = {call.opened.id: call for call in await store.list_calls(limit=10**6) if isinstance(call, Call)}
         assert await store.list_open_ids() == []
         for word, number in said:
@@ -275,20 +288,20 @@ async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path, lines: int) -
         assert recorder.stats().lost == 0
 
 
-async def test_a_torn_last_line_is_counted_and_the_rest_replayed(tmp_path: Path) -> None:
+async def test_a_torn_last_line_is_counted_and_the_rest_replayed(tmp_path: Path, database: ScratchDatabase) -> None:
     leave_spool(tmp_path, ended(1), opened(2), tail=frame(ended(2))[:-10])
-    async with recording(tmp_path) as (recorder, store):
+    async with recording(tmp_path, database.url) as (recorder, store):
         assert await store.get_call("call-000001") == ended(1)
         stats = recorder.stats()
         assert (stats.replayed, stats.torn, stats.interrupted) == (2, 1, 1)
     assert list((tmp_path / "spool").glob("*.damaged")) == []
 
 
-async def test_a_segment_damaged_in_the_middle_is_kept_aside(tmp_path: Path) -> None:
+async def test_a_segment_damaged_in_the_middle_is_kept_aside(tmp_path: Path, database: ScratchDatabase) -> None:
     line = bytearray(frame(ended(2)))
     line[100] ^= 1
     leave_spool(tmp_path, ended(1), tail=bytes(line) + frame(ended(3)))
-    async with recording(tmp_path) as (recorder, store):
+    async with recording(tmp_path, database.url) as (recorder, store):
         assert await store.get_call("call-000003") == ended(3)
         assert await store.get_call("call-000002") is None
         assert recorder.stats().torn == 1
@@ -298,25 +311,27 @@ async def test_a_segment_damaged_in_the_middle_is_kept_aside(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"simsa-sp"])
-async def test_a_segment_cut_short_in_its_header_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
+async def test_a_segment_cut_short_in_its_header_is_no_obstacle(
+    tmp_path: Path, database: ScratchDatabase, content: bytes
+) -> None:
     leave_spool(tmp_path)
     (tmp_path / "spool" / "000000000001.spool").write_bytes(content)
-    async with recording(tmp_path) as (recorder, _):
+    async with recording(tmp_path, database.url) as (recorder, _):
         assert recorder.stats().torn == 1
     assert list((tmp_path / "spool").iterdir()) == [tmp_path / "spool" / "lock"]
 
 
-async def test_a_spool_of_a_newer_version_is_refused_with_its_name(tmp_path: Path) -> None:
+async def test_a_spool_of_a_newer_version_is_refused_with_its_name(tmp_path: Path, database: ScratchDatabase) -> None:
     leave_spool(tmp_path)
     (tmp_path / "spool" / "000000000001.spool").write_bytes(b"simsa-spool 2\n")
-    store = await Store.open(url_of(tmp_path))
+    store = await Store.open(database.url)
     with pytest.raises(StartRefused, match=r"000000000001\.spool.*newer"):
         await Recorder(tmp_path / "spool", store, quick()).start()
     await store.close()
 
 
-async def test_two_recorders_never_share_a_spool(tmp_path: Path) -> None:
-    async with recording(tmp_path) as (_, store):
+async def test_two_recorders_never_share_a_spool(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url) as (_, store):
         with pytest.raises(StartRefused, match="SIMSA_DATA_DIR"):
             await Recorder(tmp_path / "spool", store, quick()).start()
 
@@ -333,50 +348,43 @@ def test_reading_a_segment_never_fails_whatever_is_in_it(noise: bytes, cut: int)
 # --- the database is away -----------------------------------------------------------------------------------
 
 
-async def test_a_locked_database_only_delays(tmp_path: Path) -> None:
-    async with recording(tmp_path) as (recorder, store):
-        other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        for number in range(20):
-            recorder.opened(opened(number))
-            recorder.closed(ended(number))
-        await until(lambda: recorder.stats().database_failing is not None)
-        assert "locked" in str(recorder.stats().database_failing)
-        assert recorder.stats().queued == 20
-        recorder.opened(opened(20))
-        other.execute("ROLLBACK")
-        other.close()
+async def test_a_locked_database_only_delays(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url) as (recorder, store):
+        async with database.locked():
+            for number in range(20):
+                recorder.opened(opened(number))
+                recorder.closed(ended(number))
+            await until(lambda: recorder.stats().database_failing is not None)
+            assert database.locked_words in str(recorder.stats().database_failing)
+            assert recorder.stats().queued == 20
+            recorder.opened(opened(20))
         assert await recorder.drain(20)
         assert recorder.stats().database_failing is None
         assert len(await store.list_calls()) == 21
 
 
-async def test_what_a_locked_database_could_not_take_before_the_stop_comes_with_the_next_start(tmp_path: Path) -> None:
-    store = await Store.open(url_of(tmp_path), busy_timeout_s=0.05)
+async def test_what_a_locked_database_could_not_take_before_the_stop_comes_with_the_next_start(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    store = await Store.open(database.url, IMPATIENT)
     recorder = Recorder(tmp_path / "spool", store, quick())
     await recorder.start()
-    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    recorder.closed(ended())
-    await recorder.stop(deadline_s=0.1)
-    assert recorder.stats().lost == 0
-    await store.close()
-    other.execute("ROLLBACK")
-    other.close()
-    async with recording(tmp_path) as (_, again):
+    async with database.locked():
+        recorder.closed(ended())
+        await recorder.stop(deadline_s=0.1)
+        assert recorder.stats().lost == 0
+        await store.close()
+    async with recording(tmp_path, database.url) as (_, again):
         assert await again.get_call("call-000001") == ended()
 
 
-async def test_a_start_with_the_database_away_serves_and_catches_up(tmp_path: Path) -> None:
+async def test_a_start_with_the_database_away_serves_and_catches_up(tmp_path: Path, database: ScratchDatabase) -> None:
     leave_spool(tmp_path, opened(1), ended(2))
-    store = await Store.open(url_of(tmp_path), busy_timeout_s=0.05)
-    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    recorder = Recorder(tmp_path / "spool", store, quick())
-    await recorder.start()
-    recorder.opened(opened(3))
-    other.execute("ROLLBACK")
-    other.close()
+    store = await Store.open(database.url, IMPATIENT)
+    async with database.locked():
+        recorder = Recorder(tmp_path / "spool", store, quick())
+        await recorder.start()
+        recorder.opened(opened(3))
     assert await recorder.drain(20)
     found = await store.list_calls()
     assert [call.status if isinstance(call, Call) else "open" for call in found] == ["open", "ok", "interrupted"]
@@ -384,36 +392,35 @@ async def test_a_start_with_the_database_away_serves_and_catches_up(tmp_path: Pa
     await store.close()
 
 
-async def test_a_database_file_that_is_gone_loses_nothing_once_it_is_back(tmp_path: Path) -> None:
-    async with recording(tmp_path) as (recorder, store):
-        (tmp_path / "simsa.db").rename(tmp_path / "away.db")
-        recorder.closed(ended())
-        await until(lambda: "gone" in str(recorder.stats().database_failing))
-        (tmp_path / "away.db").rename(tmp_path / "simsa.db")
+async def test_a_database_that_is_gone_loses_nothing_once_it_is_back(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url) as (recorder, store):
+        async with database.gone():
+            recorder.closed(ended())
+            await until(lambda: recorder.stats().database_failing is not None)
+            assert re.search(database.gone_words, str(recorder.stats().database_failing))
         assert await recorder.drain(20)
         assert await store.get_call("call-000001") == ended()
 
 
-async def test_new_calls_are_not_accepted_when_memory_is_full_but_open_ones_still_end(tmp_path: Path) -> None:
-    async with recording(tmp_path, recorder_queue=3) as (recorder, store):
-        other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        for number in range(3):
-            assert recorder.accepting
-            recorder.opened(opened(number))
-        assert not recorder.accepting
-        for number in range(3):
-            recorder.closed(ended(number))
-        other.execute("ROLLBACK")
-        other.close()
+async def test_new_calls_are_not_accepted_when_memory_is_full_but_open_ones_still_end(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    async with recording(tmp_path, database.url, recorder_queue=3) as (recorder, store):
+        async with database.locked():
+            for number in range(3):
+                assert recorder.accepting
+                recorder.opened(opened(number))
+            assert not recorder.accepting
+            for number in range(3):
+                recorder.closed(ended(number))
         assert await recorder.drain(20)
         assert recorder.accepting
         assert await store.list_calls() == [ended(2), ended(1), ended(0)]
 
 
-async def test_lag_is_the_age_of_the_oldest_unwritten_record(tmp_path: Path) -> None:
+async def test_lag_is_the_age_of_the_oldest_unwritten_record(tmp_path: Path, database: ScratchDatabase) -> None:
     ticks = iter([10.0, 12.0, 15.0])
-    store = await Store.open(url_of(tmp_path))
+    store = await Store.open(database.url)
     recorder = Recorder(tmp_path / "spool", store, quick(recorder_flush_s=60.0), clock=lambda: next(ticks))
     await recorder.start()
     recorder.opened(opened(1))
@@ -434,16 +441,18 @@ def put_full_devices(directory: Path, count: int) -> None:
         (directory / "spool" / f"{number:012d}.spool").symlink_to("/dev/full")
 
 
-async def recorder_on_full_device(directory: Path, count: int) -> tuple[Recorder, Store]:
-    store = await Store.open(url_of(directory), busy_timeout_s=0.05)
+async def recorder_on_full_device(directory: Path, url: str, count: int) -> tuple[Recorder, Store]:
+    store = await Store.open(url, IMPATIENT)
     recorder = Recorder(directory / "spool", store, quick())
     await recorder.start()
     put_full_devices(directory, count)
     return recorder, store
 
 
-async def test_a_full_disk_leaves_the_database_and_is_told_until_it_is_over(tmp_path: Path) -> None:
-    recorder, store = await recorder_on_full_device(tmp_path, 3)
+async def test_a_full_disk_leaves_the_database_and_is_told_until_it_is_over(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    recorder, store = await recorder_on_full_device(tmp_path, database.url, 3)
     recorder.opened(opened(1))
     recorder.closed(ended(1))
     recorder.opened(opened(2))
@@ -460,8 +469,8 @@ async def test_a_full_disk_leaves_the_database_and_is_told_until_it_is_over(tmp_
     await store.close()
 
 
-async def test_a_disk_that_does_not_sync_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
-    async with recording(tmp_path) as (recorder, store):
+async def test_a_disk_that_does_not_sync_is_told_and_nothing_is_lost(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with recording(tmp_path, database.url) as (recorder, store):
         (tmp_path / "spool" / "000000000001.spool").symlink_to("/dev/null")  # takes every write, refuses fsync
         recorder.closed(ended(1))
         await until(lambda: recorder.spool_failing)
@@ -472,31 +481,30 @@ async def test_a_disk_that_does_not_sync_is_told_and_nothing_is_lost(tmp_path: P
         assert await store.list_calls() == [ended(2), ended(1)]
 
 
-async def test_records_that_a_full_disk_refused_are_spooled_when_there_is_room_again(tmp_path: Path) -> None:
-    recorder, store = await recorder_on_full_device(tmp_path, 2)
-    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    recorder.opened(opened(1))
-    recorder.closed(ended(1))
-    assert recorder.spool_failing
-    await recorder.stop(deadline_s=0.01)
-    await store.close()
-    other.execute("ROLLBACK")
-    other.close()
+async def test_records_that_a_full_disk_refused_are_spooled_when_there_is_room_again(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    recorder, store = await recorder_on_full_device(tmp_path, database.url, 2)
+    async with database.locked():
+        recorder.opened(opened(1))
+        recorder.closed(ended(1))
+        assert recorder.spool_failing
+        await recorder.stop(deadline_s=0.01)
+        await store.close()
     assert recorder.stats().lost == 0
-    async with recording(tmp_path) as (_, again):
+    async with recording(tmp_path, database.url) as (_, again):
         assert await again.get_call("call-000001") == ended(1)
 
 
-async def test_what_neither_spool_nor_database_took_is_counted_as_lost(tmp_path: Path) -> None:
-    recorder, store = await recorder_on_full_device(tmp_path, 1000)
-    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    recorder.closed(ended(1))
-    await recorder.stop(deadline_s=0.01)
-    assert recorder.stats().lost == 1
-    await store.close()
-    other.close()
+async def test_what_neither_spool_nor_database_took_is_counted_as_lost(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    recorder, store = await recorder_on_full_device(tmp_path, database.url, 1000)
+    async with database.locked():
+        recorder.closed(ended(1))
+        await recorder.stop(deadline_s=0.01)
+        assert recorder.stats().lost == 1
+        await store.close()
 
 
 # --- its own work fails in a way that nobody foresaw --------------------------------------------------------
@@ -517,26 +525,25 @@ def log_that_raises() -> Iterator[None]:
         structlog.configure(**before)
 
 
-async def test_writing_begins_anew_after_an_unexpected_failure_and_loses_nothing(tmp_path: Path) -> None:
-    store = await Store.open(url_of(tmp_path), busy_timeout_s=0.05)
+async def test_writing_begins_anew_after_an_unexpected_failure_and_loses_nothing(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    store = await Store.open(database.url, IMPATIENT)
     failures: list[str] = []
     recorder = Recorder(tmp_path / "spool", store, quick(recorder_batch=2), count_failure=failures.append)
     await recorder.start()
     put_full_devices(tmp_path, 2)
-    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
     with log_that_raises():
-        for number in (1, 2, 3):
-            recorder.opened(opened(number))
-        await asyncio.sleep(0)
-        for number in (1, 2):
-            recorder.closed(ended(number))
-        await until(lambda: failures == ["recorder"])
-        assert recorder.stats().queued == 3
-        assert recorder.accepting
-        recorder.closed(ended(3))
-        other.execute("ROLLBACK")
-        other.close()
+        async with database.locked():
+            for number in (1, 2, 3):
+                recorder.opened(opened(number))
+            await asyncio.sleep(0)
+            for number in (1, 2):
+                recorder.closed(ended(number))
+            await until(lambda: failures == ["recorder"])
+            assert recorder.stats().queued == 3
+            assert recorder.accepting
+            recorder.closed(ended(3))
         assert await recorder.drain(20)
     assert await store.list_calls() == [ended(3), ended(2), ended(1)]
     await recorder.stop()
@@ -545,11 +552,13 @@ async def test_writing_begins_anew_after_an_unexpected_failure_and_loses_nothing
     assert segments(tmp_path) == []
 
 
-async def test_start_goes_on_though_what_an_earlier_process_left_makes_it_stumble(tmp_path: Path) -> None:
+async def test_start_goes_on_though_what_an_earlier_process_left_makes_it_stumble(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
     leave_spool(tmp_path, ended(1), tail=b"torn", number=1)
     leave_spool(tmp_path, ended(2), number=2)
     with log_that_raises():
-        async with recording(tmp_path) as (recorder, store):
+        async with recording(tmp_path, database.url) as (recorder, store):
             recorder.closed(ended(3))
             assert await recorder.drain(20)
             assert await store.list_calls() == [ended(3), ended(2), ended(1)]

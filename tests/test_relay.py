@@ -383,7 +383,9 @@ async def test_gauges_are_zero_after_any_mix(tmp_path: Path) -> None:
     ]
     async with (
         ScriptedEngine() as engine,
-        running_gateway(tmp_path, [entry("m", engine.url, timeouts={"first_token_s": 0.3})]) as gateway,
+        running_gateway(
+            tmp_path, [entry("m", engine.url, timeouts={"first_token_s": 0.3})], breaker_faults=1000
+        ) as gateway,
     ):
 
         async def one(leaves: bool) -> None:

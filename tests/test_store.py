@@ -1,33 +1,38 @@
-"""The store against real SQLite files: rows that round-trip, writes that may be repeated, files that are guarded."""
+"""The store against real databases of both kinds: rows that round-trip, writes that may be repeated, one gateway."""
 
 from __future__ import annotations
 
 import re
-import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from databases import ScratchDatabase
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.database import migrations
 from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenance, Timing, Usage
 from gateway.errors import StartRefused, Unavailable
+from gateway.settings import DatabaseLimits
 from gateway.store import Comparison, RowRefused, Side, Store, upgrade
 from gateway.tables import Moment, Money, call_from_row, call_row, metadata
 
+T = TypeVar("T")
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -40,6 +45,9 @@ def opened(number: int = 1, **changes: object) -> CallOpened:
         endpoint="/v1/chat/completions",
         streamed=True,
         client_retry=0,
+        organisation="acme",
+        key="key-1",
+        prompt_estimate=11,
     )
     return replace(facts, **changes)  # type: ignore[arg-type]
 
@@ -60,6 +68,7 @@ def ended(start: CallOpened, **changes: object) -> Call:
         usage=Usage(12, 34, 0, None, "engine"),
         timing=Timing(0.0, 0.1, None, 1 / 3, 2.0000001, 0.0002, 33, 1, "assumed"),
         cost=Cost(Decimal("0.00012340"), "KRW", "api_price"),
+        charged_tokens=46,
     )
     return replace(call, **changes)  # type: ignore[arg-type]
 
@@ -100,9 +109,20 @@ def url_of(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
+IMPATIENT = DatabaseLimits(connections=2, statement_s=0.5)
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(url_of(tmp_path / "simsa.db"), busy_timeout_s=0.05)
+async def store(database: ScratchDatabase) -> AsyncIterator[Store]:
+    store = await Store.open(database.url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def impatient_store(database: ScratchDatabase) -> AsyncIterator[Store]:
+    """One whose statements wait half a second, which on a busy machine is too short for any other test."""
+    store = await Store.open(database.url, IMPATIENT)
     yield store
     await store.close()
 
@@ -225,11 +245,9 @@ async def test_a_comparison_comes_back_with_its_texts(store: Store) -> None:
     assert await store.get_comparison("cmp-9999") is None
 
 
-async def test_a_comparison_survives_the_removal_of_its_texts(store: Store, tmp_path: Path) -> None:
+async def test_a_comparison_survives_the_removal_of_its_texts(store: Store, database: ScratchDatabase) -> None:
     await store.save_comparison(comparison(1))
-    with sqlite3.connect(tmp_path / "simsa.db") as other:
-        other.execute("DELETE FROM comparison_contents")
-    other.close()
+    await database.execute("DELETE FROM comparison_contents")
     found = await store.get_comparison("cmp-0001")
     assert found is not None
     assert (found.messages, [side.output for side in found.sides]) == (None, [None, None])
@@ -252,37 +270,46 @@ async def test_comparisons_are_listed_newest_first_and_exported_whole(store: Sto
     assert [found async for found in store.iter_comparisons(page=2)] == newest
 
 
-# --- files, locks, schema -----------------------------------------------------------------------------------
+# --- who may have it ----------------------------------------------------------------------------------------
+
+OPEN_IT = """
+import asyncio, sys
+from gateway.errors import StartRefused
+from gateway.store import Store
+try:
+    asyncio.run(Store.open(sys.argv[1]))
+except StartRefused as refusal:
+    print(refusal)
+    sys.exit(2)
+"""
 
 
-async def test_a_second_process_on_the_same_file_is_refused_with_its_name(store: Store, tmp_path: Path) -> None:
-    script = (
-        "import asyncio, sys\n"
-        "from gateway.errors import StartRefused\n"
-        "from gateway.store import Store\n"
-        "try:\n    asyncio.run(Store.open(sys.argv[1]))\n"
-        "except StartRefused as refusal:\n    print(refusal); sys.exit(2)\n"
-    )
-    arguments = [sys.executable, "-c", script, url_of(tmp_path / "simsa.db")]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+async def test_a_second_process_on_the_same_database_is_refused_with_the_reason(
+    store: Store, database: ScratchDatabase
+) -> None:
+    done = subprocess.run([sys.executable, "-c", OPEN_IT, database.url], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
-    assert str(tmp_path / "simsa.db") in done.stdout
-    assert "SIMSA_DATA_DIR" in done.stdout
+    assert "in use by another simsa process" in done.stdout
+    assert {"sqlite": "SIMSA_DATA_DIR", "postgresql": "limits are shared through Redis"}[database.kind] in done.stdout
 
 
-async def test_upgrade_is_refused_while_a_gateway_has_the_file(store: Store, tmp_path: Path) -> None:
+async def test_upgrade_is_refused_while_a_gateway_has_the_database(store: Store, database: ScratchDatabase) -> None:
+    await database.execute("DELETE FROM alembic_version")
     with pytest.raises(StartRefused, match="in use"):
-        await upgrade(url_of(tmp_path / "simsa.db"))
+        await upgrade(database.url)
 
 
-async def test_a_closed_store_leaves_the_file_to_the_next(tmp_path: Path) -> None:
+async def test_a_closed_store_leaves_the_database_to_the_next(database: ScratchDatabase) -> None:
     for number in range(2):
-        store = await Store.open(url_of(tmp_path / "new" / "simsa.db"))
+        store = await Store.open(database.url)
         await store.upsert_calls([opened(number)])
         await store.close()
-    store = await Store.open(url_of(tmp_path / "new" / "simsa.db"))
+    store = await Store.open(database.url)
     assert len(await store.list_calls()) == 2
     await store.close()
+
+
+# --- schema -------------------------------------------------------------------------------------------------
 
 
 async def test_a_database_in_memory_works_for_trying_things(tmp_path: Path) -> None:
@@ -292,13 +319,11 @@ async def test_a_database_in_memory_works_for_trying_things(tmp_path: Path) -> N
     await store.close()
 
 
-async def test_a_schema_newer_than_the_code_is_refused(tmp_path: Path) -> None:
-    await upgrade(url_of(tmp_path / "simsa.db"))
-    with sqlite3.connect(tmp_path / "simsa.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
-    with pytest.raises(StartRefused, match=r"9999.*newer"):
-        await Store.open(url_of(tmp_path / "simsa.db"))
+async def test_a_schema_newer_than_the_code_is_refused(database: ScratchDatabase) -> None:
+    await database.execute("UPDATE alembic_version SET version_num = '9999'")
+    for begin in (Store.open, upgrade):
+        with pytest.raises(StartRefused, match=r"9999.*newer"):
+            await begin(database.url)
 
 
 async def test_a_file_that_is_no_database_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -325,42 +350,63 @@ async def test_a_sqlite_url_may_leave_the_driver_out(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_locked_database_is_unavailable_until_it_is_free(store: Store, tmp_path: Path) -> None:
-    other = sqlite3.connect(tmp_path / "simsa.db", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(Unavailable, match="locked"):
-        await store.upsert_calls([opened()])
-    other.execute("ROLLBACK")
-    other.close()
-    await store.upsert_calls([opened()])
-    assert len(await store.list_calls()) == 1
+async def test_a_locked_database_is_unavailable_until_it_is_free(
+    impatient_store: Store, database: ScratchDatabase
+) -> None:
+    async with database.locked():
+        with pytest.raises(Unavailable, match=database.locked_words):
+            await impatient_store.upsert_calls([opened()])
+    await impatient_store.upsert_calls([opened()])
+    assert len(await impatient_store.list_calls()) == 1
 
 
-async def test_a_database_file_that_is_gone_is_unavailable_until_it_is_back(store: Store, tmp_path: Path) -> None:
+async def test_a_database_that_is_gone_is_unavailable_until_it_is_back(store: Store, database: ScratchDatabase) -> None:
     await store.upsert_calls([opened(1)])
-    (tmp_path / "simsa.db").rename(tmp_path / "away.db")
-    with pytest.raises(Unavailable, match="gone"):
-        await store.upsert_calls([opened(2)])
-    (tmp_path / "away.db").rename(tmp_path / "simsa.db")
+    async with database.gone():
+        with pytest.raises(Unavailable, match=database.gone_words):
+            await store.upsert_calls([opened(2)])
     await store.upsert_calls([opened(2)])
     assert len(await store.list_calls()) == 2
 
 
-def test_the_steps_from_nothing_lead_to_the_tables_and_back(tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'simsa.db'}")
-    with engine.begin() as connection:
-        config = migrations()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+async def on_schema(url: str, act: Callable[[sa.Connection], T]) -> T:
+    """What `act` makes of a connection whose changes are kept."""
+    engine = create_async_engine(url.replace("://", {"s": "+aiosqlite://", "p": "+asyncpg://"}[url[0]], 1))
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(act)
+    finally:
+        await engine.dispose()
+
+
+def steps_on(connection: sa.Connection) -> Config:
+    config = migrations()
+    config.attributes["connection"] = connection
+    return config
+
+
+REVISIONS = [step.revision for step in ScriptDirectory.from_config(migrations()).walk_revisions()]
+
+
+async def test_the_steps_from_nothing_lead_to_the_tables_and_back(empty_database: ScratchDatabase) -> None:
+    def there_and_back(connection: sa.Connection) -> list[str]:
+        command.upgrade(steps_on(connection), "head")
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-        command.downgrade(config, "base")
-        assert sa.inspect(connection).get_table_names() == ["alembic_version"]
-    engine.dispose()
+        command.downgrade(steps_on(connection), "base")
+        return sa.inspect(connection).get_table_names()
+
+    assert await on_schema(empty_database.url, there_and_back) == ["alembic_version"]
 
 
-def test_every_table_has_a_meaning_in_postgresql() -> None:
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    text = "\n".join(str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables)
-    assert "started_at TIMESTAMP WITH TIME ZONE NOT NULL" in text
-    assert "cost_amount NUMERIC" in text
-    assert "params JSONB NOT NULL" in text
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_every_earlier_schema_is_brought_up_to_date(empty_database: ScratchDatabase, revision: str) -> None:
+    url = empty_database.url
+    await on_schema(url, lambda connection: command.upgrade(steps_on(connection), revision))
+    await upgrade(url)
+    await upgrade(url)
+    found = await on_schema(url, lambda it: compare_metadata(MigrationContext.configure(it), metadata))
+    assert found == []
+    store = await Store.open(url)
+    await store.upsert_calls([opened()])
+    assert await store.list_open_ids() == ["call-000001"]
+    await store.close()

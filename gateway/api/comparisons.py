@@ -18,18 +18,20 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
+from gateway.access import permit_roles, permit_route
 from gateway.active_call import CLIENT_GONE
-from gateway.api.deps import Gateway, RequireKey, Services
+from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
-from gateway.comparison import COMPARISON_FINISHED, ComparisonEvent
+from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
+from gateway.domain.accounts import CALLING, OVERSEEING, Caller
 from gateway.downstream import departure_of
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.relay import JSON, ClientLeft, read_body
 from gateway.store import Comparison
 
-router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey])
+router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
 MAX_DEPTH = 64
 """Levels of a request body; far more than tools and schemas need, far less than stops a JSON writer."""
@@ -37,6 +39,7 @@ Events = AsyncGenerator[ComparisonEvent, None]
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
     401: {"model": ErrorAnswer, "description": "missing or invalid key"},
+    403: {"model": ErrorAnswer, "description": "the key does not reach so far"},
     503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
     "default": {"model": ErrorAnswer, "description": "any other failure"},
 }
@@ -62,21 +65,25 @@ _BODY = {
     },
     openapi_extra=_BODY,
 )
-async def create_comparison(request: Request, services: Gateway) -> Response:
+async def create_comparison(
+    request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority
+) -> Response:
     """Every side is an ordinary call; one that fails ends with its own error and the others go on.
 
     The answer is 200 also where sides failed: see `status` and `error` of each. A model that does not exist or that
-    nothing can serve fails the whole request before anything is asked. With `stream: true` the events are
+    nothing can serve, or that the key may not call, fails the whole request before anything is asked. Each side counts
+    as a call of the key: one that is over its limits fails alone. With `stream: true` the events are
     `side.started`, `side.delta`, `side.finished` (each with `side`, the position in `models`) and
     `comparison.finished` with the whole object. Leaving ends all sides.
     """
+    permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     try:
         asked = await _read(request, services)
     except ClientLeft:
         return Response(status_code=CLIENT_GONE)
-    events = services.comparisons.run(asked.question(), request.state.request_id)
+    events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority)
     return _Answer(events, _write_stream if asked.stream else _write_whole)
 
 
@@ -88,12 +95,15 @@ async def create_comparison(request: Request, services: Gateway) -> Response:
 )
 async def list_comparisons(
     services: Gateway,
+    caller: CheckedCaller,
     limit: Annotated[int, Query(ge=1, le=100, description="Comparisons a page.")] = 20,
     before: Annotated[str | None, Query(description="`next_before` of the page before.")] = None,
 ) -> dict[str, Any]:
-    if before is not None and await services.store.get_comparison(before) is None:
+    """An organisation's key sees its own organisation's; operators, auditors and admins see all."""
+    _permit_reading(caller)
+    if before is not None and not _is_visible(await services.store.get_comparison(before), caller):
         raise _no_comparison(before, param="before")
-    found = await services.store.list_comparisons(limit + 1, before)
+    found = await services.store.list_comparisons(limit + 1, before, organisation=caller.own_only)
     page = found[:limit]
     return {
         "data": [comparison_object(comparison) for comparison in page],
@@ -112,15 +122,17 @@ async def list_comparisons(
 )
 async def export_comparisons(
     services: Gateway,
+    caller: CheckedCaller,
     format: Annotated[  # noqa: A002  the query's name
         Literal["jsonl", "csv"], Query(description="jsonl: one object a line. csv: one row a side, for spreadsheets.")
     ] = "jsonl",
 ) -> StreamingResponse:
+    _permit_reading(caller)
     if format == "csv":
-        pieces, kind = _export(services, csv_rows), "text/csv; charset=utf-8"
+        pieces, kind = _export(services, caller, csv_rows), "text/csv; charset=utf-8"
         head = csv_head()
     else:
-        pieces, kind = _export(services, json_line), "application/x-ndjson; charset=utf-8"
+        pieces, kind = _export(services, caller, json_line), "application/x-ndjson; charset=utf-8"
         head = b""
     first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
     headers = {"content-disposition": f'attachment; filename="comparisons.{format}"', "x-accel-buffering": "no"}
@@ -133,9 +145,10 @@ async def export_comparisons(
     response_model=ComparisonOut,
     responses={**_REFUSALS, **_NOT_FOUND},
 )
-async def get_comparison(comparison_id: str, services: Gateway) -> dict[str, Any]:
+async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    _permit_reading(caller)
     found = await services.store.get_comparison(comparison_id)
-    if found is None:
+    if found is None or not _is_visible(found, caller):
         raise _no_comparison(comparison_id)
     return comparison_object(found)
 
@@ -171,6 +184,16 @@ def _is_deeper_than(value: Any, levels: int) -> bool:
     if isinstance(value, list):
         return levels == 0 or any(_is_deeper_than(inner, levels - 1) for inner in value)
     return False
+
+
+def _permit_reading(caller: Caller) -> None:
+    """Raise PermissionDenied for those who must not see which model said what: reviewers and chairs."""
+    permit_roles(caller, CALLING | OVERSEEING)
+
+
+def _is_visible(comparison: Comparison | None, caller: Caller) -> bool:
+    """Whether it is there for the caller; somebody else's is as good as none."""
+    return comparison is not None and caller.own_only in (None, comparison.organisation)
 
 
 def _no_comparison(comparison_id: str, param: str | None = None) -> NotFound:
@@ -217,9 +240,11 @@ async def _write_whole(events: Events, send: Send) -> None:
     await send({"type": "http.response.body", "body": whole})
 
 
-async def _export(services: Services, write: Callable[[dict[str, Any]], bytes]) -> AsyncGenerator[bytes, None]:
+async def _export(
+    services: Services, caller: Caller, write: Callable[[dict[str, Any]], bytes]
+) -> AsyncGenerator[bytes, None]:
     comparison: Comparison
-    async for comparison in services.store.iter_comparisons():
+    async for comparison in services.store.iter_comparisons(organisation=caller.own_only):
         yield write(comparison_object(comparison))
 
 

@@ -1,17 +1,22 @@
-"""What a handler may ask for: the gateway's parts, and that the caller's key is right."""
+"""What a handler may ask for: the gateway's parts, and who the caller is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPBearer
 
-from gateway.access import Access
+from gateway.access import Access, asked_priority, permit_roles
+from gateway.accounts import Accounts
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
+from gateway.domain.accounts import Caller, Role
+from gateway.domain.records import Priority
 from gateway.fleet import Fleet
+from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
 from gateway.recorder import Recorder
 from gateway.settings import Settings
@@ -32,6 +37,8 @@ class Services:
     telemetry: Telemetry
     comparisons: Comparisons
     access: Access
+    accounts: Accounts
+    keys: KeyRing
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 
@@ -44,9 +51,34 @@ def _services(request: Request) -> Services:
 Gateway = Annotated[Services, Depends(_services)]
 
 
-def _require_key(request: Request, services: Gateway) -> None:
-    services.access.check(request.scope["headers"])
+def _caller(request: Request, services: Gateway) -> Caller:
+    return services.access.check(request.scope["headers"])
 
 
-RequireKey = Depends(_require_key)
-"""Raises AuthenticationFailed unless the request carries the key."""
+DescribeKey = Depends(HTTPBearer(scheme_name="key", auto_error=False, description="An organisation's key."))
+"""Says in OpenAPI that a route takes a key; `CheckedCaller` checks it."""
+CheckedCaller = Annotated[Caller, Depends(_caller)]
+"""Who sent the request. Raises AuthenticationFailed unless the key is right."""
+
+
+def _priority(
+    caller: CheckedCaller,
+    x_simsa_priority: Annotated[
+        str | None, Header(description="The class of its calls where engines are full: the key's own, or a lower one.")
+    ] = None,
+) -> Priority:
+    return caller.priority if x_simsa_priority is None else asked_priority(caller, x_simsa_priority.encode("latin-1"))
+
+
+AskedPriority = Annotated[Priority, Depends(_priority)]
+RequireKey = Depends(_caller)
+"""The same for whole routers."""
+
+
+def require_roles(roles: frozenset[Role]) -> Any:
+    """A dependency that raises PermissionDenied unless the caller has one of the roles."""
+
+    def check(caller: CheckedCaller) -> None:
+        permit_roles(caller, roles)
+
+    return Depends(check)

@@ -7,28 +7,32 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from gateway.api.deps import Gateway, RequireKey, Services
+from gateway.access import permit_model
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.domain.records import Model, Provenance
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
 from gateway.fleet import ReplicaState
 from gateway.relay import find_model
 
-router = APIRouter(dependencies=[RequireKey])
+router = APIRouter(dependencies=[RequireKey, DescribeKey])
 
 
 @router.get("/v1/models", tags=["openai"], summary="Models that answer now")
-async def list_models(services: Gateway) -> dict[str, Any]:
-    registry = services.registry.current
+async def list_models(services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Those that the caller's key may call."""
     entries = [
-        _openai_entry(services, model, live) for model in registry.routable() if (live := services.fleet.live(model.id))
+        _openai_entry(services, model, live)
+        for model in services.registry.current.routable()
+        if caller.may_call(model) and (live := services.fleet.live(model.id))
     ]
     return {"object": "list", "data": entries}
 
 
 @router.get("/v1/models/{model_id:path}", tags=["openai"], summary="One model that answers now")
-async def get_model(model_id: str, services: Gateway) -> dict[str, Any]:
+async def get_model(model_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     model = find_model(services.registry.current, model_id)
+    permit_model(caller, model)
     live = services.fleet.live(model.id)
     if not live:
         raise ModelNotFound(f"No live replica serves '{model_id}' at the moment.", param="model")
@@ -117,6 +121,8 @@ def _candidate(services: Services, model: Model) -> dict[str, Any]:
                 "provenance": state.provenance.value,
                 "provenance_reason": state.provenance_reason,
                 "in_flight": state.in_flight,
+                "max_in_flight": state.places[0],
+                "left_alone": state.breaker.is_open,
                 "gpu": state.replica.gpu,
             }
             for state in states

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.domain.records import Priority
+
 _ERRORS = {
     "400": "bad JSON, a bad or repeated field, or the engine's own refusal",
     "401": "missing or invalid key",
+    "403": "the key does not reach this model, route or field",
     "404": "unknown model, or one that nothing can serve, with the reason",
     "413": "body too large",
+    "429": "a limit of the key is reached (Retry-After, x-ratelimit-*), or a budget used up (x-should-retry: false)",
     "502": "the engine could not be reached or failed",
-    "503": "no live replica, the engine is busy, or the gateway is shutting down",
+    "503": "no live replica, no place on one in time, the engine is busy, or the gateway is shutting down",
     "504": "the engine was too slow",
 }
+_HEADERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "x-simsa-priority",
+        "The class of the call where engines are full; load tests should say so.",
+        {"enum": list(Priority), "default": Priority.INTERACTIVE},
+    ),
+    (
+        "x-session-id",
+        "Calls of one session go to the same replica while it is up and has room.",
+        {"type": "string"},
+    ),
+)
 _MESSAGES = {"type": "array", "items": {"type": "object"}}
 _OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "/v1/chat/completions": ("create_chat_completion", "Chat with one model", {"messages": _MESSAGES}),
@@ -40,6 +56,10 @@ def _operation(operation_id: str, summary: str, fields: dict[str, Any]) -> dict[
             "failure after the first byte arrives as one `data: {\"error\": …}` event without `[DONE]`."
         ),
         "security": [{"key": []}],
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "description": words, "schema": schema}
+            for name, words, schema in _HEADERS
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -64,7 +84,9 @@ def _operation(operation_id: str, summary: str, fields: dict[str, Any]) -> dict[
                 "headers": {
                     name: {"schema": {"type": "string"}}
                     for name in ("x-request-id", "x-simsa-model", "x-simsa-replica", "x-simsa-provenance",
-                                 "x-simsa-overhead-ms", "x-simsa-queue-ms", "x-simsa-attempts", "x-simsa-cost")
+                                 "x-simsa-overhead-ms", "x-simsa-queue-ms", "x-simsa-attempts", "x-simsa-cost",
+                                 *(f"x-ratelimit-{what}-{unit}" for unit in ("requests", "tokens")
+                                   for what in ("limit", "remaining", "reset")))
                 },
                 "content": {
                     "application/json": {"schema": {"type": "object"}},

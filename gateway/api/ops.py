@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.deps import Gateway, Services
+from gateway.domain.accounts import OVERSEEING
 from gateway.errors import SimsaError
 
 router = APIRouter(tags=["operations"])
@@ -61,7 +62,7 @@ def observe_recorder(services: Services) -> None:
 
 def _may_see_detail(request: Request, services: Services) -> bool:
     try:
-        services.access.check(request.scope["headers"])
+        caller = services.access.check(request.scope["headers"])
     except SimsaError:
         return False
-    return True
+    return caller.has_any(OVERSEEING)

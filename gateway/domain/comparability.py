@@ -50,6 +50,9 @@ def judge_timing(sides: Sequence[Finished]) -> Judgement:
     obstacles = [*_failures(sides), *_shared_hosts(sides), *_unequal_caches(sides), *_mixed_provenance(sides)]
     obstacles += [f"{side.model} was tried on {side.attempts} replicas" for side in sides if side.attempts > 1]
     obstacles += [f"{side.model} had to wait for a slow reader" for side in sides if side.was_held_back]
+    obstacles += [
+        f"{side.model} waited {side.timing.queue_s:.3f} s for an engine" for side in sides if side.timing.queue_s
+    ]
     if obstacles:
         return Judgement(comparable=False, reason="; ".join(obstacles))
     hosts = "simulated hosts" if all(side.provenance is Provenance.SIMULATED for side in sides) else "hosts"

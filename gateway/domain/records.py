@@ -27,6 +27,15 @@ class Provenance(StrEnum):
     """Nothing that the engine says, or where it stands, proves what it is."""
 
 
+class Priority(StrEnum):
+    """Whose calls go first where engines are full, in this order."""
+
+    REVIEWER = "reviewer"
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+    LOAD_TEST = "load_test"
+
+
 class Confidence(StrEnum):
     HIGH = "high"
     MEDIUM = "medium"
@@ -192,6 +201,8 @@ class Replica:
     """Name of the environment variable that holds the upstream key."""
     base_path: str = "/v1"
     """What stands between `url` and `/chat/completions`."""
+    max_in_flight: int | None = None
+    """Most calls at a time; None = the gateway's setting."""
 
 
 class ServingKind(StrEnum):
@@ -383,6 +394,12 @@ class CallOpened:
     run_id: str | None = None
     client_retry: int | None = None
     """x-stainless-retry-count, where the client sent it."""
+    organisation: str | None = None
+    """Whose call it is; None for the admin key and for a gateway that asks for no key."""
+    key: str | None = None
+    """Id of the organisation's key, never its secret."""
+    prompt_estimate: int | None = None
+    """Tokens that the prompt was reserved with; what it is charged at where nobody ever counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,3 +423,5 @@ class Call:
     feasibility: str | None = None
     """The predicted one-GPU verdict that stood beside the answer; None for calls that reached no replica."""
     feasibility_gpu: str | None = None
+    charged_tokens: int | None = None
+    """What the key's token limits and budgets are charged with; None for calls without a key."""

@@ -1,13 +1,16 @@
 """Which replica takes a call, given a snapshot of the fleet.
 
 Power of two choices: two replicas drawn by weight, the less loaded one wins. It needs no global view to keep loads
-even, and two gateways with slightly different snapshots do not herd onto the same replica (Mitzenmacher 2001).
+even, and two gateways with slightly different snapshots do not herd onto the same replica (Mitzenmacher 2001). Calls
+of one session go to the replica that a hash of both ranks first, so that they meet its warm cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from math import log
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +56,17 @@ def _draw(loads: Sequence[Load], draw: float, *, without: int | None) -> int:
         if target < 0:
             return index
     return indices[-1]
+
+
+def pick_for_session(session: str, replicas: Sequence[tuple[str, float]]) -> int:
+    """Index of the (id, weight) that a session belongs to: weighted rendezvous hashing (Thaler, Ravishankar 1998).
+
+    When a replica goes, only its own sessions move; when it comes back, they return. Raises ValueError for none.
+    """
+    return max(range(len(replicas)), key=lambda index: _session_score(session, *replicas[index]))
+
+
+def _session_score(session: str, replica_id: str, weight: float) -> float:
+    digest = blake2b(f"{session}\0{replica_id}".encode(), digest_size=8).digest()
+    draw = ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # in (0, 1), both ends excluded
+    return -weight / log(draw)

@@ -347,4 +347,5 @@ def _replica(model_id: str, position: int, block: ReplicaBlock) -> Replica:
         host=block.host,
         api_key_env=block.api_key_env,
         base_path=block.base_path,
+        max_in_flight=block.max_in_flight,
     )

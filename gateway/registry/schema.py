@@ -198,6 +198,7 @@ class ReplicaBlock(Block):
     host: Text | None = None
     api_key_env: Variable | None = Field(None, description="Name of the environment variable with the key.")
     base_path: BasePath = Field("/v1", description="What stands between the address and /chat/completions.")
+    max_in_flight: Count | None = Field(None, description="Most calls at a time, where it is not the setting.")
 
 
 class ServingBlock(Origin):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision: str = "0001"
 down_revision: str | None = None
@@ -16,7 +15,7 @@ depends_on: str | None = None
 
 MOMENT = sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")
 MONEY = sa.Text().with_variant(sa.Numeric(), "postgresql")
-JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+JSON = sa.JSON()
 
 CALL_INDEXES = ("started_at", "model", "comparison_id", "run_id", "status")
 

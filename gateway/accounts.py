@@ -1,0 +1,243 @@
+"""Organisations, keys and what was used, in the database: their SQL beside the `store`'s.
+
+A key's secret never comes here, only its digest. Every change is counted in `account_changes` within the same
+transaction, so that whoever holds keys in memory sees with one small read whether to read them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, localcontext
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.domain.accounts import Key, Organisation, Terms
+from gateway.domain.records import CallStatus
+from gateway.errors import InvalidRequest, NotFound
+from gateway.store import RowRefused, Store
+from gateway.tables import OPEN, account_changes, api_keys, calls, organisations
+
+USAGE_BY = ("organisation", "key", "model", "provenance", "cost_currency", "cost_basis")
+_SEPARATOR = " "
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one key used of one model on one day of UTC, by the day on which calls began.
+
+    One row a provenance, currency and basis of cost: figures that differ in these are not of one kind.
+    """
+
+    day: date
+    organisation: str | None
+    key: str | None
+    """None: the admin key, or a gateway that asked for none."""
+    model: str
+    provenance: str | None
+    calls: int
+    """Calls that have ended, however they did."""
+    failed_calls: int
+    prompt_tokens: int
+    """Of the calls that somebody counted; so are the other two."""
+    completion_tokens: int
+    cached_tokens: int
+    charged_tokens: int
+    """What counts against limits and budgets."""
+    calls_charged_by_estimate: int
+    """Calls with no count of their prompt that are charged for it all the same."""
+    cost: Decimal | None
+    """None where the basis is unknown."""
+    currency: str | None
+    cost_basis: str | None
+    calls_without_cost: int
+
+
+class Accounts:
+    """Organisations and keys as they are stored. Raises Unavailable while the database is away."""
+
+    def __init__(self, store: Store) -> None:
+        self._transaction = store.transaction
+
+    # --- organisations and keys -----------------------------------------------------------------------------
+
+    async def count_changes(self) -> int:
+        """A number that is another one after every change."""
+        async with self._transaction() as connection:
+            return int((await connection.execute(sa.select(account_changes.c.count))).scalar_one())
+
+    async def create_organisation(self, organisation: Organisation) -> None:
+        """Raises InvalidRequest where the id is taken."""
+        row = {column.name: getattr(organisation, column.name) for column in organisations.columns}
+        try:
+            async with self._transaction() as connection:
+                await _count_change(connection)
+                await connection.execute(sa.insert(organisations).values(row))
+        except RowRefused as error:
+            raise InvalidRequest(f"There is an organisation '{organisation.id}' already.", param="id") from error
+
+    async def list_organisations(self) -> list[Organisation]:
+        async with self._transaction() as connection:
+            rows = await connection.execute(sa.select(organisations).order_by(organisations.c.id))
+            return [Organisation(**row) for row in rows.mappings()]
+
+    async def revoke_organisation(self, organisation_id: str, at: datetime) -> Organisation:
+        """All of its keys stop to count; what it used stays. The first revocation's moment is kept."""
+        async with self._transaction() as connection:
+            await _count_change(connection)
+            await _revoke(connection, organisations, organisation_id, at)
+            return Organisation(**await _row(connection, organisations, organisation_id, "organisation"))
+
+    async def create_key(self, key: Key, digest: str) -> None:
+        """Raises NotFound where there is no such organisation, or it is revoked."""
+        row = {c.name: getattr(key, c.name) for c in api_keys.columns if c.name not in ("digest", "terms")}
+        row |= {"digest": digest, "terms": msgspec.to_builtins(key.terms, order="sorted")}
+        async with self._transaction() as connection:
+            await _count_change(connection)
+            owner = sa.select(organisations.c.id).where(
+                organisations.c.id == key.organisation, organisations.c.revoked_at.is_(None)
+            )
+            if (await connection.execute(owner)).first() is None:
+                raise NotFound(f"There is no organisation '{key.organisation}' in force.", param="organisation")
+            await connection.execute(sa.insert(api_keys).values(row))
+
+    async def list_keys(self, organisation: str | None = None) -> list[Key]:
+        """The oldest first, revoked and expired ones too."""
+        statement = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+        if organisation is not None:
+            statement = statement.where(api_keys.c.organisation == organisation)
+        async with self._transaction() as connection:
+            return [_key(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def list_valid_keys(self) -> list[tuple[str, Key]]:
+        """(digest, key) of those that are not revoked, nor their organisations. Expiry is for the reader to see."""
+        statement = sa.select(api_keys).join(organisations).where(
+            api_keys.c.revoked_at.is_(None), organisations.c.revoked_at.is_(None)
+        )  # fmt: skip
+        async with self._transaction() as connection:
+            return [(row["digest"], _key(row)) for row in (await connection.execute(statement)).mappings()]
+
+    async def revoke_key(self, key_id: str, at: datetime) -> Key:
+        """The first revocation's moment is kept."""
+        async with self._transaction() as connection:
+            await _count_change(connection)
+            await _revoke(connection, api_keys, key_id, at)
+            return _key(await _row(connection, api_keys, key_id, "key"))
+
+    # --- use ------------------------------------------------------------------------------------------------
+
+    async def usage(
+        self,
+        since: datetime,
+        until: datetime,
+        *,
+        organisation: str | None = None,
+        key: str | None = None,
+        model: str | None = None,
+    ) -> AsyncIterator[UsageRow]:
+        """What was used by calls with `since` <= started_at < `until`, day after day; a transaction a day."""
+        conditions = [calls.c.status != OPEN]
+        for name, value in (("organisation", organisation), ("key", key), ("model", model)):
+            if value is not None:
+                conditions.append(calls.c[name] == value)
+        day = since.astimezone(UTC).date()
+        while (begins := _midnight(day)) < until:
+            next_day = day + timedelta(days=1)
+            span = (calls.c.started_at >= max(begins, since), calls.c.started_at < min(_midnight(next_day), until))
+            async with self._transaction() as connection:
+                rows = (await connection.execute(_usage_statement().where(*span, *conditions))).mappings().all()
+            for row in rows:
+                yield _usage_row(day, row)
+            day = next_day
+
+
+async def _count_change(connection: AsyncConnection) -> None:
+    """First in a transaction: it also keeps two of them from changing accounts at the same time."""
+    await connection.execute(sa.update(account_changes).values(count=account_changes.c.count + 1))
+
+
+async def _revoke(connection: AsyncConnection, table: sa.Table, row_id: str, at: datetime) -> None:
+    unrevoked = sa.update(table).where(table.c.id == row_id, table.c.revoked_at.is_(None))
+    await connection.execute(unrevoked.values(revoked_at=at))
+
+
+async def _row(connection: AsyncConnection, table: sa.Table, row_id: str, what: str) -> sa.RowMapping:
+    row = (await connection.execute(sa.select(table).where(table.c.id == row_id))).mappings().first()
+    if row is None:
+        raise NotFound(f"There is no {what} '{row_id[:128]}'. See `simsa {_COMMANDS[what]} list`.", param="id")
+    return row
+
+
+_COMMANDS = {"organisation": "org", "key": "key"}
+
+
+def _key(row: sa.RowMapping) -> Key:
+    facts: dict[str, Any] = {name: row[name] for name in Key.__slots__ if name != "terms"}
+    return Key(**facts, terms=msgspec.convert(row["terms"], Terms))
+
+
+def _usage_statement() -> sa.Select[Any]:
+    by = [calls.c[name] for name in USAGE_BY]
+    is_failed = calls.c.status.in_((CallStatus.ERROR, CallStatus.TRUNCATED, CallStatus.INTERRUPTED))
+    by_estimate = sa.and_(calls.c.prompt_tokens.is_(None), calls.c.charged_tokens > 0)
+    # Amounts come as texts and are added in Python: SQLite's SUM would go through binary floats.
+    amounts = sa.func.aggregate_strings(sa.cast(calls.c.cost_amount, sa.Text), _SEPARATOR)
+    return sa.select(
+        *by,
+        sa.func.count().label("calls"),
+        _count_where(is_failed).label("failed_calls"),
+        *(_sum(name).label(name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")),
+        _sum("charged_tokens").label("charged_tokens"),
+        _count_where(by_estimate).label("calls_charged_by_estimate"),
+        _count_where(calls.c.cost_amount.is_(None)).label("calls_without_cost"),
+        amounts.label("amounts"),
+    ).group_by(*by).order_by(*by)  # fmt: skip
+
+
+def _count_where(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+    return sa.func.count(sa.case((condition, 1)))
+
+
+def _sum(name: str) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(calls.c[name]), 0)
+
+
+def _usage_row(day: date, row: sa.RowMapping) -> UsageRow:
+    amounts = row["amounts"]
+    counts = {
+        name: int(row[name])
+        for name in (
+            "calls",
+            "failed_calls",
+            "prompt_tokens",
+            "completion_tokens",
+            "cached_tokens",
+            "charged_tokens",
+            "calls_charged_by_estimate",
+            "calls_without_cost",
+        )
+    }
+    return UsageRow(
+        day=day,
+        organisation=row["organisation"],
+        key=row["key"],
+        model=row["model"],
+        provenance=row["provenance"],
+        cost=None if amounts is None else _exact_sum(amounts),
+        currency=row["cost_currency"],
+        cost_basis=row["cost_basis"],
+        **counts,
+    )
+
+
+def _exact_sum(amounts: str) -> Decimal:
+    with localcontext(prec=60):
+        return sum(map(Decimal, amounts.split(_SEPARATOR)), Decimal(0))
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,139 @@
+"""The shapes of organisations and keys over HTTP: what admins may send, and what OpenAPI says they get back."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator
+
+from gateway.api.schemas import Amount, Asked, Moment
+from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Limits, Period, Role, Terms
+from gateway.domain.records import Priority
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+
+
+class OrganisationRequest(Asked):
+    id: Id = Field(description="Small letters, digits and hyphens: it stands in records and bills.")
+    name: Name
+
+
+class BudgetIn(Asked):
+    period: Period = Field(description="A day or month of UTC.")
+    unit: Annotated[str, StringConstraints(pattern=r"^(tokens|[A-Z]{3})$")] = Field(
+        description="tokens, or a currency such as KRW; costs in other currencies do not count against it."
+    )
+    amount: Annotated[Decimal, Field(gt=0, max_digits=24, decimal_places=6)]
+
+    @field_validator("amount")
+    @classmethod
+    def _is_plain(cls, amount: Decimal) -> Decimal:
+        return Decimal(f"{amount:f}")
+
+
+class LimitsIn(Asked):
+    """How much the key may use; what is left out is not limited."""
+
+    requests_per_min: Count | None = None
+    tokens_per_min: Count | None = None
+    concurrent: Count | None = Field(None, description="Calls at a time; each side of a comparison is one.")
+    budgets: list[BudgetIn] = Field([], max_length=20)
+    default_max_tokens: Count = Field(
+        DEFAULT_MAX_TOKENS, description="Tokens of an answer that are reserved where a request names no limit."
+    )
+
+
+class KeyRequest(Asked):
+    organisation: str
+    name: Name = Field(description="What it is for, in words.")
+    roles: list[Role] = Field([Role.INTEGRATOR], min_length=1)
+    models: Names | None = Field(None, description="Ids of models that it may call; all if left out.")
+    routes: list[str] | None = Field(
+        None, description="Routes that it may use, e.g. chat_completions; all if left out."
+    )
+    licences: Names = Field(
+        [], description="Licences (or models) whose non-commercial terms the organisation has accepted."
+    )
+    expires_at: AwareDatetime | None = Field(None, description="Not valid from this moment on.")
+    limits: LimitsIn = LimitsIn()
+    priority: Priority = Priority.INTERACTIVE
+    may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
+
+    def terms(self) -> Terms:
+        limits = self.limits
+        return Terms(
+            roles=frozenset(self.roles),
+            models=None if self.models is None else frozenset(self.models),
+            routes=None if self.routes is None else frozenset(self.routes),
+            licences=frozenset(self.licences),
+            limits=Limits(
+                requests_per_min=limits.requests_per_min,
+                tokens_per_min=limits.tokens_per_min,
+                concurrent=limits.concurrent,
+                budgets=tuple(Budget(budget.period, budget.unit, budget.amount) for budget in limits.budgets),
+                default_max_tokens=limits.default_max_tokens,
+            ),
+            priority=self.priority,
+            may_set_priority=self.may_set_priority,
+        )
+
+
+class OrganisationOut(BaseModel):
+    id: str
+    name: str
+    created_at: Moment
+    revoked_at: Moment | None
+
+
+class BudgetOut(BaseModel):
+    period: Period
+    unit: str
+    amount: Amount
+    spent: Amount = Field(description="Since the day or month of UTC began.")
+    reserved: Amount = Field(description="Held by calls in flight.")
+
+
+class LimitsOut(BaseModel):
+    requests_per_min: int | None
+    tokens_per_min: int | None
+    concurrent: int | None
+    default_max_tokens: int
+    budgets: list[BudgetOut]
+
+
+class KeyOut(BaseModel):
+    id: str
+    organisation: str
+    name: str
+    prefix: str = Field(description="The first characters of the secret, to tell keys apart by.")
+    status: Literal["active", "expired", "revoked"] = Field(
+        description="The key's own; none counts while its organisation is revoked."
+    )
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    roles: list[Role]
+    models: list[str] | None
+    routes: list[str] | None
+    licences: list[str]
+    priority: Priority
+    may_set_priority: bool
+    limits: LimitsOut
+    in_flight: int
+    calls_without_cost_this_month: int = Field(description="Their cost is unknown and counts against no budget.")
+
+
+class NewKeyOut(KeyOut):
+    secret: str = Field(description="The key itself. It is shown this once and cannot be read again.")
+
+
+class OrganisationList(BaseModel):
+    data: list[OrganisationOut]
+
+
+class KeyList(BaseModel):
+    data: list[KeyOut]

@@ -1,0 +1,213 @@
+"""What each key has used and holds right now: reserve before a call, settle after it, refuse with the reason between.
+
+In memory, on the event loop, without waiting: a reservation checks and takes in one step. What was spent before this
+process began is read from the calls at the start. The arithmetic is `domain.limits`, the estimates `domain.charges`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, Callable
+from datetime import UTC, datetime
+from math import ceil
+
+import msgspec
+
+from gateway.accounts import UsageRow
+from gateway.domain.accounts import TOKENS, Budget, Caller, Limits
+from gateway.domain.charges import (
+    charged_tokens,
+    estimate_prompt_tokens,
+    reserved_completion_tokens,
+    reserved_cost,
+)
+from gateway.domain.limits import Account, Amount, Hold, Ledger, Obstacle, Refusal, SlidingMinute, retry_after_s
+from gateway.domain.records import Call, CallStatus, Model, Usage
+from gateway.errors import QuotaExhausted, RateLimited, SimsaError
+from gateway.request_body import RequestBody
+
+RawHeaders = list[tuple[bytes, bytes]]
+_NAMES = (b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-")
+_OF_REQUESTS = (_NAMES[0] + b"requests", _NAMES[1] + b"requests", _NAMES[2] + b"requests")
+_OF_TOKENS = (_NAMES[0] + b"tokens", _NAMES[1] + b"tokens", _NAMES[2] + b"tokens")
+
+
+class Reservation:
+    """What one call holds of its key's limits, until it is settled."""
+
+    __slots__ = ("account", "completion", "hold", "prompt_estimate")
+
+    def __init__(self, account: Account, hold: Hold, prompt_estimate: int, completion: int) -> None:
+        self.account = account
+        self.hold = hold
+        self.prompt_estimate = prompt_estimate
+        self.completion = completion
+
+    def charge(self, status: CallStatus, usage: Usage, *, reached_engine: bool) -> int:
+        """The tokens that the call is charged with, now that it has ended."""
+        return charged_tokens(
+            status,
+            usage,
+            reached_engine=reached_engine,
+            prompt_estimate=self.prompt_estimate,
+            reserved_completion=self.completion,
+        )
+
+
+class Limiter:
+    """All keys' accounts. One per gateway process."""
+
+    def __init__(self, *, now: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        """`now`: monotonic seconds, for minutes. `wall`: epoch seconds, for days and months of UTC."""
+        self._now = now
+        self._wall = wall
+        self._accounts: dict[str, Account] = {}
+
+    async def restore(self, used: AsyncIterable[UsageRow]) -> None:
+        """Take over what earlier processes spent since the month began. Before the first call."""
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        async for row in used:
+            if row.key is None:
+                continue
+            account = self._account(row.key)
+            for ledger in (account.day, account.month) if row.day == today else (account.month,):
+                ledger.spent_tokens += row.charged_tokens
+                if row.cost is not None and row.currency is not None:
+                    ledger.spend(row.currency, row.cost)
+                ledger.unpriced += row.calls_without_cost
+
+    def reserve(self, caller: Caller, model: Model, body: RequestBody) -> Reservation | None:
+        """Hold what the call may take. None for callers without a key, who have no limits.
+
+        Raises RateLimited where waiting helps, QuotaExhausted where a budget is used up.
+        """
+        if caller.key is None:
+            return None
+        limits = caller.limits
+        account = self._account(caller.key)
+        account.limits = limits
+        prompt = estimate_prompt_tokens(body.raw)
+        answers = body.choices * _prompts_in(body)
+        completion = reserved_completion_tokens(body.max_tokens, answers, limits.default_max_tokens)
+        hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
+        now_s = self._now()
+        refusal = account.hold(hold, now_s, self._wall())
+        if refusal is not None:
+            raise _refused(refusal, account, hold, now_s)
+        return Reservation(account, hold, prompt, completion)
+
+    def settle(self, reservation: Reservation | None, call: Call | None) -> None:
+        """Replace what was held by what the call took. Exactly once counts; `call` None: nothing became of it."""
+        if reservation is None or not reservation.hold.is_open:
+            return
+        hold, now_s = reservation.hold, self._now()
+        if call is None:
+            reservation.account.settle(hold, 0, None, now_s=now_s)
+            return
+        cost = call.cost
+        priced = (cost.currency, cost.amount) if cost.amount is not None and cost.currency is not None else None
+        tokens = call.charged_tokens or 0
+        reservation.account.settle(hold, tokens, priced, now_s=now_s, is_unpriced=priced is None)
+
+    def headers(self, reservation: Reservation | None) -> RawHeaders:
+        """x-ratelimit-* for an answer; nothing where the key's minute is not limited."""
+        if reservation is None:
+            return []
+        limits = reservation.account.limits
+        if limits.requests_per_min is None and limits.tokens_per_min is None:
+            return []
+        return _limit_headers(reservation.account, self._now())
+
+    def ledgers(self, key: str) -> tuple[Ledger, Ledger] | None:
+        """The key's present day and month; None where it has called nothing since it was made."""
+        account = self._accounts.get(key)
+        if account is None:
+            return None
+        for ledger in (account.day, account.month):
+            ledger.roll(self._wall())
+        return account.day, account.month
+
+    def in_flight(self, key: str) -> int:
+        account = self._accounts.get(key)
+        return account.in_flight if account is not None else 0
+
+    def _account(self, key: str) -> Account:
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(Limits(), self._wall())
+        return account
+
+
+def _prompts_in(body: RequestBody) -> int:
+    """How many prompts a request of /v1/completions asks to continue: a list of texts, or of lists of token ids."""
+    prompt = body.members.get("prompt")
+    if prompt is None or bytes(memoryview(prompt)[:1]) != b"[":
+        return 1
+    prompts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
+    is_list_of_prompts = bool(prompts) and bytes(memoryview(prompts[0])[:1]) in (b'"', b"[")
+    return len(prompts) if is_list_of_prompts else 1
+
+
+def _limit_headers(account: Account, now_s: float) -> RawHeaders:
+    limits = account.limits
+    headers: RawHeaders = []
+    if limits.requests_per_min is not None:
+        headers += _minute_headers(_OF_REQUESTS, limits.requests_per_min, account.requests, now_s)
+    if limits.tokens_per_min is not None:
+        headers += _minute_headers(_OF_TOKENS, limits.tokens_per_min, account.tokens, now_s)
+    return headers
+
+
+def _minute_headers(names: tuple[bytes, bytes, bytes], limit: int, minute: SlidingMinute, now_s: float) -> RawHeaders:
+    minute.advance(now_s)
+    return [
+        (names[0], b"%d" % limit),
+        (names[1], b"%d" % max(0, limit - minute.total)),
+        (names[2], b"%ds" % ceil(minute.reset_s(now_s))),
+    ]
+
+
+def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> SimsaError:
+    """The refusal as the caller is told it."""
+    limits, obstacle = account.limits, refusal.obstacle
+    if obstacle is Obstacle.BUDGET:
+        return QuotaExhausted(_budget_words(refusal, hold))
+    words, param = "", None
+    match obstacle:
+        case Obstacle.REQUESTS:
+            words = f"This key's limit of {limits.requests_per_min:,} requests a minute is reached."
+        case Obstacle.TOKENS:
+            words = (
+                f"This key's limit of {limits.tokens_per_min:,} tokens a minute is reached: this request may take "
+                f"{hold.tokens:,}, prompt and answer."
+            )
+        case Obstacle.TOO_LARGE:
+            param = "max_tokens"
+            words = (
+                f"This request may take {hold.tokens:,} tokens, prompt and answer, more than this key's whole limit of "
+                f"{limits.tokens_per_min:,} a minute: send less, or a smaller 'max_tokens'."
+            )
+        case Obstacle.CONCURRENT:
+            words = f"This key may have {limits.concurrent:,} calls at a time, and has: wait for one to end."
+        case Obstacle.RESERVED:
+            assert refusal.budget is not None
+            words = f"{_budget_name(refusal.budget)} is reserved to its end by calls in flight: wait for one to end."
+    wait_s = None if obstacle is Obstacle.TOO_LARGE else retry_after_s(refusal.wait_s)
+    shown = [(name.decode(), value.decode()) for name, value in _limit_headers(account, now_s)]
+    return RateLimited(words, retry_after_s=wait_s, limit_headers=shown, param=param)
+
+
+def _budget_words(refusal: Refusal, hold: Hold) -> str:
+    budget = refusal.budget
+    assert budget is not None
+    if refusal.left <= 0:
+        return f"{_budget_name(budget)} is used up; it begins anew with the next {budget.period} of UTC."
+    wanted: Amount = hold.tokens if budget.unit == TOKENS or hold.cost is None else hold.cost[1]
+    return (
+        f"{_budget_name(budget)} has {refusal.left:,} left, and this request may take {wanted:,}: send a smaller "
+        f"'max_tokens', or wait for the next {budget.period} of UTC."
+    )
+
+
+def _budget_name(budget: Budget) -> str:
+    return f"This key's budget of {budget.amount:,} {budget.unit} a {budget.period}"

@@ -1,0 +1,248 @@
+"""What is PostgreSQL's own about being the database: its connections and their limits, and the lock of the one gateway.
+
+A gateway holds an advisory lock for as long as it runs, in a session that does nothing else; the server frees it
+when that session ends, so that a killed gateway never stands in the way. `database` decides which kind of database a
+URL names; statements are in `store`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from gateway.errors import StartRefused
+from gateway.settings import DatabaseLimits
+
+GATEWAY_LOCK = (0x53494D53, 1)
+"""The advisory lock of the gateway that serves a database; the first half spells SIMS."""
+MIGRATION_LOCK = (0x53494D53, 2)
+"""Held while the schema is changed."""
+VALUE_CLASSES = frozenset({"22", "23", "54"})
+"""SQLSTATE classes that blame the values: data exception, integrity violation, program limit exceeded."""
+_TAKE = "SELECT pg_advisory_lock({}, {})".format(*GATEWAY_LOCK)
+_HOLDER = (
+    "SELECT pid, application_name, backend_start FROM pg_stat_activity JOIN pg_locks USING (pid)"
+    " WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_PATIENCE_S = 2.0
+"""A gateway that was killed a moment ago is gone for the server as soon as it looks at the socket."""
+_RETRY_S = 0.5
+_ANSWER_MARGIN_S = 1.0
+_CLOSE_S = 0.5
+_SILENT_PEER = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The server takes a gateway whose machine vanished for gone after 25 s, and frees its lock."""
+
+
+class PostgresqlDatabase:
+    """A pool of connections to one database, and the hold on it that lets this gateway be the only one."""
+
+    upgrades_at_start = False
+
+    def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
+        self._url = url
+        self._limits = limits
+        # What operators read in pg_stat_activity, which cuts it at 63 bytes; no two processes have the same.
+        self._name = f"simsa {secrets.token_hex(4)} pid {os.getpid()} on {socket.gethostname()}"[:63]
+        self._wants_hold = False
+        self._holding: asyncpg.Connection | None = None
+        self._is_doubted = False
+        self._schema: str | None = None
+        self._turn = asyncio.Lock()
+        self._attempts = 0
+        self._failure: OSError | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self.engine = create_async_engine(
+            url.set(drivername="postgresql+asyncpg"),
+            async_creator=self._connect,
+            pool_size=limits.connections,
+            max_overflow=0,
+            pool_timeout=limits.connect_s,
+            pool_pre_ping=True,
+            **engine,
+        )
+
+    async def hold(self) -> None:
+        """Become the gateway of this database. Raises StartRefused when it has one, OSError when it is away."""
+        self._wants_hold = True
+        try:
+            await self._take_hold()
+        except _HeldByAnother as error:
+            raise StartRefused(
+                f"{error}; limits are shared through Redis, which this version cannot do yet, so one database serves "
+                "one gateway: stop the other one, or point SIMSA_DATABASE_URL at another database"
+            ) from error
+
+    def begin_migration(self, connection: Connection) -> None:
+        """Wait for whoever changes the schema; raise StartRefused while a gateway relies on the one there is."""
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock({}, {})".format(*MIGRATION_LOCK))
+        take = "SELECT pg_try_advisory_xact_lock({}, {})".format(*GATEWAY_LOCK)
+        if not connection.exec_driver_sql(take).scalar():
+            shown = self._url.render_as_string()
+            raise StartRefused(f"database {shown} is in use by a simsa gateway: stop it, upgrade, start it again")
+
+    async def check(self) -> None:
+        """Take the hold again where its session was lost with the server. Raises OSError when another has it now."""
+        if not self._wants_hold or (self._holding and not self._holding.is_closed() and not self._is_doubted):
+            return
+        attempts = self._attempts
+        async with self._turn:
+            if self._attempts == attempts:
+                await self._restore_hold()
+            elif self._failure is not None:  # what came of it while we waited goes for us too
+                raise self._failure
+
+    def doubt(self) -> None:
+        """Something failed: the session of the hold may be gone without a word, so look at it before the next use."""
+        self._is_doubted = True
+
+    def refuses(self, error: DBAPIError) -> bool:
+        """True when the values are to blame, and not the server, the network or the schema."""
+        if isinstance(error, IntegrityError | DataError):
+            return True
+        state: str | None = getattr(error.orig, "sqlstate", None)
+        is_unsendable = isinstance(getattr(error.orig, "__cause__", None), ValueError)  # the driver cannot encode it
+        return is_unsendable if state is None else state[:2] in VALUE_CLASSES
+
+    def make_durable(self) -> None:
+        """Nothing to do: every session commits with synchronous_commit, whatever the server's default is."""
+
+    async def close(self) -> None:
+        """Close every connection, those to a server that does not answer too."""
+        self._wants_hold = False
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await self.engine.dispose()
+        if self._holding is not None:
+            await self._holding.close()
+            self._holding = None
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> asyncpg.Connection:
+        """A session with our limits. Raises OSError with the reason, whatever it is."""
+        limits = self._limits
+        statement_ms = int(limits.statement_s * 1000)
+        with _as_os_errors():
+            return await asyncpg.connect(
+                self._url.set(drivername="postgresql").render_as_string(hide_password=False),
+                timeout=limits.connect_s,
+                command_timeout=limits.statement_s + _ANSWER_MARGIN_S if statement_ms else None,
+                connection_class=_Session,
+                server_settings={
+                    "application_name": self._name,
+                    "statement_timeout": str(statement_ms),
+                    "idle_in_transaction_session_timeout": str(10 * statement_ms),
+                    "synchronous_commit": "on",
+                    **_SILENT_PEER,
+                },
+            )
+
+    async def _take_hold(self) -> None:
+        session = await self._connect()
+        patience_ms = int(1000 * min(_PATIENCE_S, self._limits.statement_s / 2))
+        try:
+            with _as_os_errors():
+                await session.execute(f"SET lock_timeout = {patience_ms}")
+                try:
+                    await session.execute(_TAKE)
+                except asyncpg.LockNotAvailableError:
+                    await self._outlive_own_session(session)
+                await self._look_at_schema(session)
+        except BaseException:
+            await session.close()
+            raise
+        self._holding = session
+        self._is_doubted = False
+        session.add_termination_listener(self._begin_keeping)
+
+    def _begin_keeping(self, session: asyncpg.Connection) -> None:
+        """The session of the hold has ended: try to take it again at once, before anybody needs it."""
+        if self._wants_hold and session is self._holding and (self._keeper is None or self._keeper.done()):
+            self._keeper = asyncio.create_task(self._keep_hold(), name="database lock")
+
+    async def _keep_hold(self) -> None:
+        while self._holding is None or self._holding.is_closed():
+            try:
+                await self.check()
+            except OSError:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _outlive_own_session(self, session: asyncpg.Connection) -> None:
+        """End the session that we gave up and the server has not, and take its lock. Raises _HeldByAnother."""
+        holder = await session.fetchrow(_HOLDER, *GATEWAY_LOCK)
+        if holder is not None and holder["application_name"] == self._name:
+            await session.execute("SELECT pg_terminate_backend($1)", holder["pid"])
+            await session.execute(_TAKE)
+            return
+        since = f" since {holder['backend_start']:%Y-%m-%d %H:%M:%SZ}" if holder and holder["backend_start"] else ""
+        name = (holder and holder["application_name"]) or "its name is not shown"
+        raise _HeldByAnother(
+            f"database {self._url.render_as_string()} is in use by another simsa process{since} ({name})"
+        )
+
+    async def _look_at_schema(self, session: asyncpg.Connection) -> None:
+        """Raise OSError when it was changed while nobody had the lock: rows of this version may not fit any more."""
+        try:
+            schema = await session.fetchval("SELECT version_num FROM alembic_version")
+        except asyncpg.UndefinedTableError:
+            return  # to be refused by whoever needs tables
+        if self._schema not in (None, schema):
+            raise OSError(f"its schema was changed from {self._schema} to {schema} meanwhile: restart this gateway")
+        self._schema = schema
+
+    async def _restore_hold(self) -> None:
+        self._failure = None
+        try:
+            if self._holding is not None and not self._holding.is_closed() and await self._still_answers(self._holding):
+                return
+            await self._take_hold()
+        except OSError as error:
+            self._failure = error
+            raise
+        finally:
+            self._attempts += 1
+
+    async def _still_answers(self, session: asyncpg.Connection) -> bool:
+        """A session that answers still has its lock; one that does not is ended."""
+        try:
+            await session.execute("SELECT 1", timeout=self._limits.connect_s)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await session.close()
+            return False
+        self._is_doubted = False
+        return True
+
+
+class _Session(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose end is not waited for: a server that answers says goodbye at once."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's signature
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await super().close(timeout=_CLOSE_S if timeout is None else min(timeout, _CLOSE_S))
+
+
+class _HeldByAnother(OSError):
+    """Another session has the gateway's lock."""
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Translate what the driver raises of its own, before SQLAlchemy is there to do it."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise TimeoutError("the server does not answer in time") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise ConnectionError(str(error).partition("\n")[0]) from error
