@@ -54,8 +54,9 @@ token accounting and process behaviour. It shows nothing of quality, of a GPU, o
 | window | a prompt and an answer longer than the local layers' window are read and counted to the end; –: no window |
 | switch | the reasoning switch changes the prompt's token count; unsaid, it is as the registry says, or off |
 | reasoning parser | whole and streamed answers part at their first end tag; switched off, a stream is all `content` |
-| tool parser | a named strict tool is called, and one of the model's choice; brackets: the registry knows no parser |
-| schema | `json_schema` gives valid JSON of its form, whole and streamed |
+| tool parser | a named strict tool is called; under `auto`, a call that a grammar had it write is read as one. |
+| | Whole answers under `deepseek_r1` differ, see below. Brackets: the registry knows no parser |
+| schema | `json_schema` gives valid JSON of its form, whole and streamed; under `deepseek_r1` see below |
 | logprobs | every token of a stream has its two likeliest alternatives |
 | too long | vLLM's own 400 passes, byte for byte |
 | leaving | a client that leaves mid-stream frees the engine: `vllm:num_requests_running` goes back to 0 |
