@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from gateway.admission import Place, Turn
-from gateway.dispatch import CallContext, Dispatcher, Endpoint
+from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.breaker import Outcome
 from gateway.domain.cost import call_cost
-from gateway.domain.meter import Meter, WholeAnswer, read_answer, rename_model
+from gateway.domain.dialects import read_answer
+from gateway.domain.meter import Meter
+from gateway.domain.model_name import renaming
 from gateway.domain.records import (
     Call,
     CallOpened,
@@ -31,7 +31,8 @@ from gateway.domain.records import (
     Timing,
     Usage,
 )
-from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, EngineRefused, message_in, read_failure
+from gateway.endpoints import Endpoint
+from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, message_in, read_failure
 from gateway.errors import (
     InternalError,
     SimsaError,
@@ -73,7 +74,7 @@ class ActiveCall:
         self._endpoint = endpoint
         self._body = body
         self._context = context
-        self._turn = Turn(model.id, context.priority, context.organisation, context.session)
+        self._turn = Turn(model.id, context.priority, context.organisation, context.session, context.home)
         self._place: Place | None = None
         """The last one that it was given, if any."""
         self._reply: Reply | None = None
@@ -85,6 +86,7 @@ class ActiveCall:
         self._owner: asyncio.Task[object] | None = None
         self._slow_reader_timer: asyncio.TimerHandle | None = None
         self._abort_error: SimsaError | None = None
+        self._renaming = renaming(model.serving.served_model_name, model.id)
         self._meter = self._new_meter() if body.stream else None
         self.opened = CallOpened(
             id=new_call_id(),
@@ -114,8 +116,13 @@ class ActiveCall:
             self._endpoint.dialect,
             choices=self._body.choices,
             withhold_usage=not self._body.wants_usage,
-            rename=(self._model.serving.served_model_name, self._model.id),
+            renaming=self._renaming,
+            on_reply_id=self._keep,
         )
+
+    def _keep(self, reply_id: str) -> None:
+        if self._context.keep is not None and self.replica_id is not None:
+            self._context.keep(self.replica_id, reply_id)
 
     async def __aenter__(self) -> Self:
         dispatcher = self._dispatcher
@@ -296,17 +303,15 @@ class ActiveCall:
     def whole(self) -> bytes:
         """The whole answer's body for the client, whose engine is done. Raises UpstreamError."""
         body, ended_s = self._whole_answer
-        answer = read_answer(body, msgspec.json.decode)
-        problem = _why_no_answer(answer)
-        self._release(Outcome.GOOD if problem is None else Outcome.FAULT)
-        if problem is not None:
-            raise UpstreamError(problem)
+        answer = read_answer(self._endpoint.dialect, body, self._endpoint.decode)
+        self._release(Outcome.GOOD if answer.failure is None else Outcome.FAULT)
+        if answer.failure is not None:
+            raise UpstreamError(answer.failure)
+        if answer.reply_id is not None:
+            self._keep(answer.reply_id)
         timing = Timing(queue_s=self.queue_s, e2e_s=ended_s - self._context.accepted_s, overhead_s=self.overhead_s)
         self._finish(CallStatus.OK, 200, None, usage=answer.usage, timing=timing, finish_reason=answer.finish_reason)
-        serving = self._model.serving
-        if serving.served_model_name != self._model.id:
-            return rename_model(body, (serving.served_model_name, self._model.id))
-        return body
+        return self._renaming.at(("model",), body) if self._renaming is not None else body
 
     # --- the way to an engine ---
 
@@ -322,9 +327,10 @@ class ActiveCall:
             self._watch_for_slow_reader(self._total_due + _SLOW_READER_S)
         self._sent_s = dispatcher.now()
         self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
+        head = state.post_head(self._endpoint.path, below_base=self._endpoint.is_below_base)
         self._reply = reply = await dispatcher.upstream.open(
             state.origin,
-            head=b"%bx-request-id: %b\r\n" % (state.post_head(self._endpoint.path), self._context.request_id.encode()),
+            head=b"%bx-request-id: %b\r\n%b" % (head, self._context.request_id.encode(), self._context.headers),
             body=self._body.for_engine(self._model.serving.served_model_name),
             connect_s=timeouts.connect_s,
             due=due,
@@ -366,12 +372,15 @@ class ActiveCall:
         error = UpstreamTruncated(f"The answer was cut: {message}.", code=code)
         self._release(Outcome.NEUTRAL if told else Outcome.FAULT)
         self._finish(CallStatus.TRUNCATED, 200, error)
-        return b"" if told else error_event(error)
+        return b"" if told else self.error_event(error)
+
+    def error_event(self, error: SimsaError) -> bytes:
+        """An error as the last event of the stream, in the route's dialect."""
+        return self._endpoint.errors.event(error, self._meter.events if self._meter is not None else 0)
 
     def _finish_by_exception(self, error: BaseException | None) -> None:
         if isinstance(error, SimsaError):
-            status = error.engine_status if isinstance(error, EngineRefused) else error.status
-            self._finish(CallStatus.ERROR, status, error)
+            self._finish(CallStatus.ERROR, error.status, error)
         elif isinstance(error, Exception):
             self._dispatcher.log.error("call failed", call_id=self.opened.id, exc_info=error)
             self._finish(CallStatus.ERROR, 500, InternalError())
@@ -458,21 +467,7 @@ class ActiveCall:
             self._place.end()
 
 
-def _why_no_answer(answer: WholeAnswer) -> str | None:
-    """What is wrong with it; None for an answer that the engine brought to its end."""
-    if not answer.is_object:
-        return "The engine answered with something that is no JSON object."
-    if answer.finish_reason is None or answer.finish_reason in ("abort", "error"):
-        return f"The engine gave no finished answer (finish_reason {answer.finish_reason})."
-    return None
-
-
 def _hold_event(came: list[Arrival]) -> bool:
     """Whether the bytes reach to the end of a first event (or are far more than one needs: the meter will say)."""
     start = came[0][0] if len(came) == 1 else b"".join([data for data, _ in came])
     return len(start) > _LONGEST_START or any(blank in start for blank in _BLANK_LINES)
-
-
-def error_event(error: SimsaError) -> bytes:
-    """An error as the last event of a stream."""
-    return b"data: " + msgspec.json.encode(error.envelope()) + b"\n\n"

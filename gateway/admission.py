@@ -28,7 +28,7 @@ from gateway.telemetry import Telemetry
 class Turn:
     """One call's claim to a place, from its arrival to its last attempt."""
 
-    __slots__ = ("granted", "model_id", "organisation", "priority", "rank", "session", "tried", "waited_s")
+    __slots__ = ("granted", "home", "model_id", "organisation", "priority", "rank", "session", "tried", "waited_s")
 
     def __init__(
         self,
@@ -36,12 +36,15 @@ class Turn:
         priority: Priority = Priority.INTERACTIVE,
         organisation: str | None = None,
         session: str | None = None,
+        home: str | None = None,
     ) -> None:
         self.model_id = model_id
         self.priority = priority
         self.rank = RANKS[priority]
         self.organisation = organisation or ""
         self.session = session
+        self.home = home
+        """The only replica that can answer it; None: all can."""
         self.tried: list[ReplicaState] = []
         """Replicas that failed it: it gets none of them again."""
         self.waited_s = 0.0
@@ -212,7 +215,7 @@ class Admission:
 
     def _find(self, turn: Turn) -> ReplicaState | None:
         """The replica that the call may have now."""
-        rank, tried = turn.rank, turn.tried
+        rank, tried, home = turn.rank, turn.tried, turn.home
         free = [
             state
             for state in self._fleet.states_of(turn.model_id)
@@ -220,6 +223,7 @@ class Admission:
             and state.shared_time.in_flight < state.places[rank]
             and (state.breaker is CLOSED or state.breaker.admits(self.now()) is Admits.NOW)
             and state not in tried
+            and (home is None or state.replica.id == home)
         ]
         if len(free) < 2:
             return free[0] if free else None
@@ -238,7 +242,10 @@ class Admission:
         return [
             state
             for state in self._fleet.states_of(turn.model_id)
-            if state.is_up and state not in turn.tried and state.breaker.admits(now) is not Admits.NOT
+            if state.is_up
+            and state not in turn.tried
+            and state.breaker.admits(now) is not Admits.NOT
+            and (turn.home is None or state.replica.id == turn.home)
         ]
 
     def _is_hopeful(self, turn: Turn) -> bool:

@@ -30,6 +30,7 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.downstream import Scope
+from gateway.endpoints import ENDPOINTS
 from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
@@ -38,9 +39,12 @@ from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
 from gateway.log import flush_log
 from gateway.recorder import Recorder
-from gateway.relay import ENDPOINTS, Message, Receive, Relay, Send, request_id_of
+from gateway.relay import Message, Receive, Relay, Send, request_id_of
+from gateway.reply_homes import ReplyHomes
 from gateway.settings import Settings
 from gateway.store import Store
+from gateway.stored_replies import PREFIX as STORED_REPLIES
+from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
 
@@ -57,6 +61,7 @@ class GatewayApp:
         self.start_error: Exception | None = None
         """Why the start failed, for whoever runs the server."""
         self._relay: Relay | None = None
+        self._stored: StoredReplies | None = None
         self._api = _build_api(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,6 +69,9 @@ class GatewayApp:
             if scope["path"] in ENDPOINTS:
                 assert self._relay is not None
                 await self._relay(scope, receive, send)
+            elif scope["path"].startswith(STORED_REPLIES):
+                assert self._stored is not None
+                await self._stored(scope, receive, send)
             else:
                 await self._serve_api(scope, receive, send)
         else:
@@ -71,16 +79,18 @@ class GatewayApp:
 
     def begin_draining(self) -> None:
         """Take no new calls; those in flight go on."""
-        if self.services is not None and self._relay is not None:
+        if self.services is not None and self._relay is not None and self._stored is not None:
             self.services.is_draining = True
-            self._relay.is_draining = True
+            self._relay.is_draining = self._stored.is_draining = True
 
     @asynccontextmanager
     async def lifespan(self, _api: FastAPI) -> AsyncIterator[None]:
         try:
             async with _running(self.settings) as services:
                 self.services = self._api.state.services = services
-                self._relay = Relay(services.dispatcher, services.access)
+                homes = ReplyHomes(self.settings.remembered_responses)
+                self._relay = Relay(services.dispatcher, services.access, homes)
+                self._stored = StoredReplies(services.dispatcher, services.access, homes)
                 yield
         except Exception as error:
             self.start_error = error

@@ -23,10 +23,11 @@ from gateway.access import permit_model, permit_route
 from gateway.active_call import ActiveCall
 from gateway.answer_text import AnswerText
 from gateway.comparison_object import asked_side, comparison_object, side_object, skipped_side
-from gateway.dispatch import CHAT_COMPLETIONS, CallContext, Dispatcher
+from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.accounts import Caller
 from gateway.domain.comparability import Finished, judge_timing, summarise
 from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance, Timing, Usage
+from gateway.endpoints import CHAT_COMPLETIONS
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
 from gateway.fleet import ReplicaState
@@ -237,7 +238,7 @@ class _Run:
         side.started_s = owner.now()
         side.answer = AnswerText(owner.settings.max_answer_bytes)
         limiter, caller = owner.dispatcher.limiter, self._caller
-        reservation = limiter.reserve(caller, side.model, side.body)
+        reservation = limiter.reserve(caller, side.model, CHAT_COMPLETIONS, side.body)
         context = CallContext(
             f"{self._request_id}-{side.position}",
             accepted_s=side.started_s,

@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from gateway.admission import Admission
-from gateway.domain.meter import CHAT, COMPLETIONS, Dialect
 from gateway.domain.records import Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
@@ -25,21 +23,6 @@ from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A route of the OpenAI door."""
-
-    name: str
-    """Label in metrics and records."""
-    path: bytes
-    """Below the replica's base path."""
-    dialect: Dialect
-
-
-CHAT_COMPLETIONS = Endpoint("chat_completions", b"/chat/completions", CHAT)
-TEXT_COMPLETIONS = Endpoint("completions", b"/completions", COMPLETIONS)
 
 
 class CallContext(NamedTuple):
@@ -59,6 +42,12 @@ class CallContext(NamedTuple):
     """The key's id."""
     reservation: Reservation | None = None
     """What it holds of its key's limits."""
+    headers: bytes = b""
+    """Header lines of the client that go on to the engine, each with its line end."""
+    home: str | None = None
+    """The only replica that can answer, because it keeps what the request refers to."""
+    keep: Callable[[str, str], object] | None = None
+    """Told the replica and the id of a reply that the engine may keep."""
 
 
 class Abortable(Protocol):

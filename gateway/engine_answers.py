@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.domain.breaker import Outcome
-from gateway.domain.meter import error_kind, error_text
+from gateway.domain.engine_errors import error_kind, error_text
+from gateway.error_shapes import ErrorShape
 from gateway.errors import SimsaError, Unavailable, UpstreamAuth, UpstreamError
 
 RETRY_AFTER_S = 2
@@ -16,6 +17,8 @@ LONGEST_RETRY_AFTER_S = 120
 """Past it the usual clients give up instead of waiting."""
 _RETRIED_STATUSES = frozenset({502, 503, 504})
 _PASSED_STATUSES = frozenset({400, 404, 413, 422})
+_NO_ROUTE = {"detail": "Not Found"}
+_NO_ROUTE_WORDS = "The engine has no such route: the model that it serves does not offer it."
 _SHUTTING_DOWN = b"cannot schedule new futures after shutdown"
 
 
@@ -23,18 +26,21 @@ class EngineRefused(SimsaError):
     """The engine's own 400, 404, 413 or 422: passed on unchanged."""
 
     kind = "invalid_request_error"
+    code = "engine_refused"
 
     def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(message_in(body), recorded=_recorded(status, body))
-        self.engine_status = status
-        self.body = body
-        self.code = "engine_refused"
+        parsed = _json_in(body)
+        has_no_route = status == 404 and parsed == _NO_ROUTE
+        super().__init__(_NO_ROUTE_WORDS if has_no_route else message_in(body), recorded=_recorded(status, body))
+        self.status = status
+        self._body = body
+        self._parsed = parsed
 
-    @property
-    def has_envelope(self) -> bool:
-        """Whether the engine's body is an OpenAI error already."""
-        parsed = _json_in(self.body)
-        return isinstance(parsed, dict) and isinstance(parsed.get("error"), dict)
+    def written_in(self, shape: ErrorShape) -> bytes:
+        """The engine's own bytes where they have the form that the route's clients expect, else its words in it."""
+        if isinstance(self._parsed, dict) and shape.is_own(self._parsed):
+            return self._body
+        return msgspec.json.encode(shape.body(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 class SimsaError(Exception):
     """Base of all. `message` says what was wrong, where, and what would be right."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     kind: ClassVar[str] = "server_error"
     code: str | None = None
 

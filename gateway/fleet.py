@@ -64,20 +64,24 @@ class ReplicaState:
     gauges_at_s: float | None = None
     metrics_problem: str | None = None
     """Why there are no gauges, where that is so."""
-    _heads: dict[bytes, bytes] = field(default_factory=dict)
+    _heads: dict[tuple[bytes, bool], bytes] = field(default_factory=dict)
 
     @property
     def is_remote(self) -> bool:
         """A hosted API: it has neither /health nor metrics of its engine, and is asked less often."""
         return self.model.serving.kind is ServingKind.OPENAI_API
 
-    def post_head(self, path: bytes) -> bytes:
-        """The head of a POST of JSON to `path` below the replica's base path, made once; see `request_head`."""
-        head = self._heads.get(path)
+    def post_head(self, path: bytes, *, below_base: bool = True) -> bytes:
+        """The head of a POST of JSON to `path`, made once; see `request_head`.
+
+        `path` stands below the replica's base path, or else directly below its URL.
+        """
+        head = self._heads.get((path, below_base))
         if head is None:
             headers = [(b"content-type", b"application/json"), *self.auth]
-            head = request_head(self.origin, b"POST", self.replica.base_path.encode() + path, headers)
-            self._heads[path] = head
+            base = self.replica.base_path.encode() if below_base else b""
+            head = request_head(self.origin, b"POST", base + path, headers)
+            self._heads[path, below_base] = head
         return head
 
     def load(self, now: float) -> Load:

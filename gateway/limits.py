@@ -23,6 +23,7 @@ from gateway.domain.charges import (
 )
 from gateway.domain.limits import Account, Amount, Hold, Ledger, Obstacle, Refusal, SlidingMinute, retry_after_s
 from gateway.domain.records import Call, CallStatus, Model, Usage
+from gateway.endpoints import Endpoint
 from gateway.errors import QuotaExhausted, RateLimited, SimsaError
 from gateway.request_body import RequestBody
 
@@ -76,7 +77,7 @@ class Limiter:
                     ledger.spend(row.currency, row.cost)
                 ledger.unpriced += row.calls_without_cost
 
-    def reserve(self, caller: Caller, model: Model, body: RequestBody) -> Reservation | None:
+    def reserve(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation | None:
         """Hold what the call may take. None for callers without a key, who have no limits.
 
         Raises RateLimited where waiting helps, QuotaExhausted where a budget is used up.
@@ -86,8 +87,8 @@ class Limiter:
         limits = caller.limits
         account = self._account(caller.key)
         account.limits = limits
-        prompt = estimate_prompt_tokens(body.raw)
-        answers = body.choices * _prompts_in(body)
+        prompt = estimate_prompt_tokens(body.raw) if endpoint.is_computed else 0
+        answers = body.choices * _prompts_in(body) if endpoint.generates else 0
         completion = reserved_completion_tokens(body.max_tokens, answers, limits.default_max_tokens)
         hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
         now_s = self._now()

@@ -13,24 +13,21 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 
 from gateway.access import Access, asked_priority, permit_fields, permit_model, permit_route
-from gateway.active_call import ActiveCall, error_event
-from gateway.dispatch import (
-    CHAT_COMPLETIONS,
-    TEXT_COMPLETIONS,
-    CallContext,
-    Dispatcher,
-    Endpoint,
-)
+from gateway.active_call import ActiveCall
+from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.accounts import Caller
 from gateway.domain.records import Model, Registry
 from gateway.downstream import Scope, departure_of
+from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
+from gateway.error_shapes import OPENAI, ErrorShape
 from gateway.errors import (
     InternalError,
     InvalidRequest,
@@ -40,6 +37,7 @@ from gateway.errors import (
     SimsaError,
     Unavailable,
 )
+from gateway.reply_homes import ReplyHomes, owner_of
 from gateway.request_body import RequestBody, read_request
 
 Message = MutableMapping[str, Any]
@@ -47,12 +45,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
-ENDPOINTS: dict[str, Endpoint] = {
-    "/v1/chat/completions": CHAT_COMPLETIONS,
-    "/v1/completions": TEXT_COMPLETIONS,
-}
 PING = b": ping\n\n"
 JSON = (b"content-type", b"application/json")
+STREAM_HEADERS: RawHeaders = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+_PASSED_VALUE = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,255}\Z")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 
@@ -61,11 +61,12 @@ class ClientLeft(Exception):
 
 
 class Relay:
-    """Serves the OpenAI routes that go to one engine."""
+    """Serves the routes that go to one engine."""
 
-    def __init__(self, dispatcher: Dispatcher, access: Access) -> None:
+    def __init__(self, dispatcher: Dispatcher, access: Access, homes: ReplyHomes) -> None:
         self._dispatcher = dispatcher
         self._access = access
+        self._homes = homes
         self.is_draining = False
         self._log = structlog.get_logger("simsa.relay")
 
@@ -73,20 +74,21 @@ class Relay:
         endpoint = ENDPOINTS[scope["path"]]
         request_id = request_id_of(scope["headers"])
         try:
-            caller, accepted_s, model, body = await self._admit(scope, receive, endpoint)
-            context = _context(request_id, accepted_s, scope["headers"], caller)
-            reservation = self._dispatcher.limiter.reserve(caller, model, body)
+            caller, accepted_s, model, body = await self._admit(endpoint, scope, receive)
+            context = self._placed(endpoint, scope["headers"], caller, model, body, request_id, accepted_s)
+            reservation = self._dispatcher.limiter.reserve(caller, model, endpoint, body)
         except ClientLeft:
             return
         except SimsaError as error:
             self._dispatcher.telemetry.observe_refusal(endpoint.name, error.status, error.code, request_id)
-            await send_error(send, error, request_id)
+            await send_error(send, error, request_id, endpoint.errors)
             return
         except Exception as error:  # noqa: BLE001  the last place where the client can be told
             self._log.error("request failed", request_id=request_id, exc_info=error)
-            await send_error(send, InternalError(), request_id)
+            await send_error(send, InternalError(), request_id, endpoint.errors)
             return
-        answer = _Answer(send, request_id, model.id, lambda: self._dispatcher.limiter.headers(reservation))
+        limit_headers = partial(self._dispatcher.limiter.headers, reservation)
+        answer = _Answer(send, request_id, model.id, endpoint.errors, limit_headers)
         call = ActiveCall(self._dispatcher, model, endpoint, body, context._replace(reservation=reservation))
         try:
             await departure_of(scope).ends(self._serve(call, body, answer))
@@ -94,12 +96,12 @@ class Relay:
             self._dispatcher.limiter.settle(reservation, call.record)
 
     async def _admit(
-        self, scope: Scope, receive: Receive, endpoint: Endpoint
+        self, endpoint: Endpoint, scope: Scope, receive: Receive
     ) -> tuple[Caller, float, Model, RequestBody]:
         """Who asks, when the request was whole, and what it asks; what can be refused before there is a call."""
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}.", allow="POST")
-        caller = self._access.check(scope["headers"])
+        caller = self._access.check(scope["headers"], or_x_api_key=endpoint.takes_x_api_key)
         permit_route(caller, endpoint.name)
         if self.is_draining:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
@@ -107,13 +109,37 @@ class Relay:
         raw = await read_body(scope, receive, settings.max_body_bytes)
         accepted_s = self._dispatcher.now()
         if len(raw) > settings.off_loop_body_bytes:
-            body = await asyncio.to_thread(read_request, raw, allow_remote_media=settings.allow_remote_media)
+            body = await asyncio.to_thread(
+                read_request, raw, endpoint.fields, allow_remote_media=settings.allow_remote_media
+            )
         else:
-            body = read_request(raw, allow_remote_media=settings.allow_remote_media)
+            body = read_request(raw, endpoint.fields, allow_remote_media=settings.allow_remote_media)
         model = find_model(self._dispatcher.registry(), body.model)
         permit_model(caller, model)
         permit_fields(caller, body.members)
         return caller, accepted_s, model, body
+
+    def _placed(
+        self,
+        endpoint: Endpoint,
+        headers: RawHeaders,
+        caller: Caller,
+        model: Model,
+        body: RequestBody,
+        request_id: str,
+        accepted_s: float,
+    ) -> CallContext:
+        """Whose the call is and where it belongs.
+
+        Raises InvalidRequest or PermissionDenied for what its headers ask, NotFound when it continues a reply that is
+        not there.
+        """
+        context = _context(request_id, accepted_s, headers, caller)
+        if endpoint.headers:
+            context = context._replace(headers=_passed_headers(endpoint.headers, headers))
+        if endpoint.keeps_replies:
+            context = self._homes.placed(context, body, model.id, owner_of(caller))
+        return context
 
     async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:
         try:
@@ -139,20 +165,23 @@ class Relay:
 class _Answer:
     """Writes one answer to the client: headers once, then bytes, then the end once."""
 
-    def __init__(self, send: Send, request_id: str, model_id: str, limit_headers: Callable[[], RawHeaders]) -> None:
+    def __init__(
+        self,
+        send: Send,
+        request_id: str,
+        model_id: str,
+        errors: ErrorShape,
+        limit_headers: Callable[[], RawHeaders],
+    ) -> None:
         self._send = send
         self._request_id = request_id
         self._model_id = model_id
+        self._errors = errors
         self._limit_headers = limit_headers
         self._is_started = False
 
     async def start_stream(self, call: ActiveCall) -> None:
-        headers = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),
-            *self._facts(call),
-        ]
+        headers = [*STREAM_HEADERS, *self._facts(call)]
         self._is_started = True
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -169,15 +198,14 @@ class _Answer:
     async def fail(self, error: SimsaError, call: ActiveCall) -> None:
         """An error response, or the last event of a stream that has begun."""
         if self._is_started:
-            await self._send({"type": "http.response.body", "body": error_event(error), "more_body": False})
+            await self._send({"type": "http.response.body", "body": call.error_event(error), "more_body": False})
             return
-        status, body = error.status, msgspec.json.encode(error.envelope())
         if isinstance(error, EngineRefused):
-            status = error.engine_status
-            if error.has_envelope:
-                body = error.body
+            body = error.written_in(self._errors)
+        else:
+            body = msgspec.json.encode(self._errors.body(error))
         headers = [JSON, (b"content-length", b"%d" % len(body)), *_encoded(error.headers()), *self._facts(call)]
-        await self._respond(status, headers, body)
+        await self._respond(error.status, headers, body)
 
     async def _respond(self, status: int, headers: RawHeaders, body: bytes) -> None:
         self._is_started = True
@@ -263,8 +291,8 @@ def request_id_of(headers: RawHeaders) -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-async def send_error(send: Send, error: SimsaError, request_id: str) -> None:
-    body = msgspec.json.encode(error.envelope())
+async def send_error(send: Send, error: SimsaError, request_id: str, shape: ErrorShape = OPENAI) -> None:
+    body = msgspec.json.encode(shape.body(error))
     headers = [
         JSON,
         (b"content-length", b"%d" % len(body)),
@@ -299,6 +327,13 @@ def _context(request_id: str, accepted_s: float, headers: RawHeaders, caller: Ca
         organisation=caller.organisation,
         key=caller.key,
         session=session,
+    )
+
+
+def _passed_headers(names: tuple[bytes, ...], headers: RawHeaders) -> bytes:
+    """The lines of the client's headers that go on to the engine; values of odd bytes do not."""
+    return b"".join(
+        b"%b: %b\r\n" % (name, value) for name, value in headers if name in names and _PASSED_VALUE.match(value)
     )
 
 

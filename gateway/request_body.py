@@ -1,15 +1,16 @@
 """Reads the few fields of an OpenAI request that routing needs, and leaves every other byte as it came.
 
 Values stay raw: they are checked to be JSON but never built as objects, so a request of ten megabytes costs
-milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only. Messages are looked
-into only where they may name media for the engine to fetch: it stands in a network that clients must not reach through
-it.
+milliseconds. The body sent upstream differs from the client's in `model` and `stream_options` only. What is said to the
+model is looked into only where it may name media for the engine to fetch: it stands in a network that clients must not
+reach through it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,37 @@ MAX_FIELDS = 1000
 """Top-level members of a body; far more than any dialect has."""
 _MEDIA_SIGNS = (b'url"', b"\\u00", b'audio"')
 """One of these stands in every body that names media: a letter of a name is either plain or written as \\u00XX."""
+_PARTS = ("content", "output", "source")
+"""Members of a message, an item or a part that may hold parts of their own."""
 Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyFields:
+    """Which fields of a route's bodies mean something to the gateway; `model` always does."""
+
+    streams: bool = False
+    """`stream: true` gives a stream; elsewhere the field is the engine's."""
+    has_stream_options: bool = False
+    """Usage comes in a stream only when `stream_options` ask for it."""
+    has_choices: bool = False
+    """`n` is how many answers are wanted."""
+    max_tokens: tuple[str, ...] = ()
+    """The limit on the answer's tokens, the first one given counts."""
+    media: tuple[str, ...] = ()
+    """Members that may name media to fetch, in parts."""
+    media_depth: int = 1
+    """The opening bracket before which no name of media can stand."""
+
+
+CHAT_FIELDS = BodyFields(
+    streams=True,
+    has_stream_options=True,
+    has_choices=True,
+    max_tokens=("max_completion_tokens", "max_tokens"),
+    media=("messages",),
+    media_depth=2,
+)
 
 
 class RequestBody(NamedTuple):
@@ -37,9 +68,13 @@ class RequestBody(NamedTuple):
     """How many answers the client asked for (`n`)."""
     max_tokens: int | None
     wants_usage: bool
-    """The client itself asked for the usage event."""
+    """The client itself asked for the usage event, or it comes unasked."""
     members: dict[str, msgspec.Raw]
     stream_options: dict[str, Any]
+
+    def value(self, name: str, kind: type, words: str) -> Any:
+        """A member's value, None when absent or null. Raises InvalidRequest, "must be <words>", for another kind."""
+        return _typed(self.members, name, kind, words)
 
     def for_engine(self, served_model_name: str) -> bytes:
         """The body to send upstream: the engine's name for the model, and usage asked for when streaming."""
@@ -65,42 +100,58 @@ class RequestBody(NamedTuple):
         return b"".join([*parts, self.raw[position:closing], b",", b",".join(added), self.raw[closing:]])
 
 
-def read_request(raw: bytes, *, allow_remote_media: bool = False) -> RequestBody:
+def read_request(raw: bytes, fields: BodyFields = CHAT_FIELDS, *, allow_remote_media: bool = False) -> RequestBody:
     """Parse a body. Raises InvalidRequest that names the field and what would be right.
 
-    Unless `allow_remote_media`, media in messages must come as data: URLs.
+    Unless `allow_remote_media`, media must come as data: URLs.
     """
     members = _members(raw)
     if not _is_compact(raw, members):
         _spans(raw, members)
-    if not allow_remote_media and "messages" in members and _may_name_media(raw):
-        _refuse_remote_media(members["messages"])
+    if not allow_remote_media and _may_name_media(raw, fields.media_depth):
+        for name in fields.media:
+            if name in members:
+                _refuse_remote_media(name, members[name])
     model = _typed(members, "model", str, "a string")
     if not model:
         raise InvalidRequest("'model' is missing: expected the id of a model, see GET /v1/models", param="model")
-    choices = _typed(members, "n", int, "a whole number")
+    options = _stream_options(members) if fields.has_stream_options else {}
+    return RequestBody(
+        raw=raw,
+        model=model,
+        stream=fields.streams and bool(_typed(members, "stream", bool, "true or false")),
+        choices=_choices(members) if fields.has_choices else 1,
+        max_tokens=_first_limit(members, fields.max_tokens),
+        wants_usage=bool(options.get("include_usage")) or not fields.has_stream_options,
+        members=members,
+        stream_options=options,
+    )
+
+
+def _choices(members: dict[str, msgspec.Raw]) -> int:
+    choices: int | None = _typed(members, "n", int, "a whole number")
     if choices is not None and choices < 1:
         raise InvalidRequest(f"'n' must be at least 1, got {choices}", param="n")
-    options = _typed(members, "stream_options", dict, "an object") or {}
+    return choices or 1
+
+
+def _first_limit(members: dict[str, msgspec.Raw], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        limit: int | None = _typed(members, name, int, "a whole number")
+        if limit is not None:
+            return limit
+    return None
+
+
+def _stream_options(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    options: dict[str, Any] = _typed(members, "stream_options", dict, "an object") or {}
     include_usage = options.get("include_usage")
     if include_usage is not None and not isinstance(include_usage, bool):
         raise InvalidRequest(
             f"'stream_options.include_usage' must be true or false, got {_shown(include_usage)}",
             param="stream_options.include_usage",
         )
-    max_tokens = _typed(members, "max_completion_tokens", int, "a whole number")
-    if max_tokens is None:
-        max_tokens = _typed(members, "max_tokens", int, "a whole number")
-    return RequestBody(
-        raw=raw,
-        model=model,
-        stream=bool(_typed(members, "stream", bool, "true or false")),
-        choices=choices or 1,
-        max_tokens=max_tokens,
-        wants_usage=bool(include_usage),
-        members=members,
-        stream_options=options,
-    )
+    return options
 
 
 def _members(raw: bytes) -> dict[str, msgspec.Raw]:
@@ -121,24 +172,27 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
     return members
 
 
-def _may_name_media(raw: bytes) -> bool:
-    """Whether to look into the messages. A name of media stands in a list in a list: after the second bracket."""
-    inner = raw.find(b"[", raw.find(b"[") + 1)
-    return inner >= 0 and any(raw.find(sign, inner) >= 0 for sign in _MEDIA_SIGNS)
+def _may_name_media(raw: bytes, depth: int) -> bool:
+    """Whether to look for names of media; none stands before the opening bracket number `depth`."""
+    inner = -1
+    for _ in range(depth):
+        inner = raw.find(b"[", inner + 1)
+        if inner < 0:
+            return False
+    return any(raw.find(sign, inner) >= 0 for sign in _MEDIA_SIGNS)
 
 
-def _refuse_remote_media(raw_messages: msgspec.Raw) -> None:
-    """Raise InvalidRequest where a content part holds an address instead of its data.
+def _refuse_remote_media(name: str, raw_value: msgspec.Raw) -> None:
+    """Raise InvalidRequest where a content part in the member `name` holds an address instead of its data.
 
     Of a name that occurs twice in a part the last one counts, as for the engines' own parsers.
     """
     try:
-        messages = _ANY.decode(raw_messages)
-        where = next(_remote_media(messages, "messages"), None)
+        where = next(_remote_media(_ANY.decode(raw_value), name), None)
     except msgspec.DecodeError as error:  # e.g. a number beyond every range
-        raise InvalidRequest(f"'messages' cannot be read: {error}", param="messages") from None
+        raise InvalidRequest(f"'{name}' cannot be read: {error}", param=name) from None
     except RecursionError:
-        raise InvalidRequest("'messages' is nested too deeply.", param="messages") from None
+        raise InvalidRequest(f"'{name}' is nested too deeply.", param=name) from None
     if where is not None:
         raise InvalidRequest(
             f"{where}: this gateway lets engines fetch nothing: send the content itself as a data: URL. "
@@ -148,15 +202,20 @@ def _refuse_remote_media(raw_messages: msgspec.Raw) -> None:
         )
 
 
-def _remote_media(holders: Any, where: str) -> Iterator[str]:
-    """The place of every address in the content parts of messages, or of parts that have parts of their own."""
-    for position, holder in enumerate(holders if isinstance(holders, list) else ()):
-        parts = holder.get("content") if isinstance(holder, dict) else None
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
-            if isinstance(part, dict):
-                place = f"{where}[{position}].content[{index}]"
-                yield from (f"{place}.{name}" for name, value in part.items() if _is_remote(name, value))
-        yield from _remote_media(parts, f"{where}[{position}].content")
+def _remote_media(value: Any, where: str) -> Iterator[str]:
+    """The place of every address in messages, items or parts, and in the parts that these have.
+
+    Other members are not entered: what a model gave a tool, for one, may name any address, and nobody fetches it.
+    """
+    if isinstance(value, list):
+        for position, each in enumerate(value):
+            yield from _remote_media(each, f"{where}[{position}]")
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if _is_remote(name, member):
+                yield f"{where}.{name}"
+            elif name in _PARTS:
+                yield from _remote_media(member, f"{where}.{name}")
 
 
 def _is_remote(name: str, value: Any) -> bool:

@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     max_answer_bytes: int = Field(
         64 * 1024 * 1024, gt=0, description="Largest whole answer in bytes taken from an engine."
     )
+    remembered_responses: int = Field(
+        10_000,
+        gt=0,
+        description="Replies of /v1/responses of each key whose engine is remembered, so that they can be continued.",
+    )
     max_attempts: int = Field(
         3,
         ge=1,

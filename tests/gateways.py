@@ -14,6 +14,7 @@ import uvicorn
 
 from gateway.api.deps import Services
 from gateway.app import GatewayApp, create_app
+from gateway.domain.accounts import Terms
 from gateway.domain.records import Call, CallOpened
 from gateway.downstream import client_protocol
 from gateway.settings import Settings
@@ -57,6 +58,12 @@ class RunningGateway:
         """The only finished call."""
         (only,) = await self.calls()
         return only
+
+    async def key_of(self, organisation: str, terms: Terms = Terms()) -> str:  # noqa: B008 - it is frozen
+        """The secret of a new key of a new organisation."""
+        await self.services.keys.create_organisation(organisation, organisation)
+        _, secret = await self.services.keys.create_key(organisation, "test", terms, None)
+        return secret
 
     def write_registry(self, models: Sequence[Entry], **sections: Any) -> None:
         self.registry_path.write_text(registry_text(models, **sections))

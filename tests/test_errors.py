@@ -184,7 +184,8 @@ async def test_engines_refusal_in_another_shape_gets_the_envelope(tmp_path: Path
         await gateway.until_live("m")
         engine.script(CHAT, Reply.json({"detail": "Not Found"}, status=404))
         answer = await ask(gateway)
-        assert (answer.status, error_of(answer)["message"]) == (404, "Not Found")
+        assert answer.status == 404
+        assert error_of(answer)["message"].startswith("The engine has no such route")
 
 
 @pytest.mark.parametrize(

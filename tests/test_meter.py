@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 from test_sse import split
 from vllm_shapes import DONE, chat_chunk, error_event, text_chunk, usage_body, usage_chunk
 
-from gateway.domain.meter import CHAT, COMPLETIONS, Meter, read_answer, rename_model
+from gateway.domain.dialects import read_answer
+from gateway.domain.dialects.choices import CHAT, COMPLETIONS
+from gateway.domain.meter import Meter
+from gateway.domain.model_name import Renaming
 from gateway.domain.records import Usage
 
 
@@ -165,12 +168,11 @@ def test_tool_calls_are_tokens() -> None:
 
 
 def test_model_is_renamed_once_an_event_and_only_as_a_field() -> None:
-    meter = Meter(CHAT, rename=("org/weights", "ours"))
+    meter = Meter(CHAT, renaming=Renaming("org/weights", "ours"))
     forwarded = meter.feed(chat_chunk('"model":"org/weights"', model="org/weights"), 1.0)
     body = json.loads(forwarded.removeprefix(b"data: "))
     assert body["model"] == "ours"
     assert body["choices"][0]["delta"]["content"] == '"model":"org/weights"'
-    assert rename_model(b'{"model": "a\\\\b"}', ("a\\b", "c\\d")) == b'{"model": "c\\\\d"}'
 
 
 def test_whole_answer_is_read() -> None:
@@ -183,7 +185,7 @@ def test_whole_answer_is_read() -> None:
             "completion_tokens_details": {"reasoning_tokens": 4},
         },
     }
-    answer = read_answer(json.dumps(body).encode())
-    assert (answer.usage, answer.finish_reason) == (Usage(3, 9, 2, 4, "engine"), "length")
-    assert not read_answer(b"<html>").is_object
-    assert read_answer(b'{"usage": {"prompt_tokens": "many"}}').usage.prompt_tokens is None
+    answer = read_answer(CHAT, json.dumps(body).encode())
+    assert (answer.usage, answer.finish_reason, answer.failure) == (Usage(3, 9, 2, 4, "engine"), "length", None)
+    assert read_answer(CHAT, b"<html>").failure == "The engine answered with something that is no JSON object."
+    assert read_answer(CHAT, b'{"usage": {"prompt_tokens": "many"}}').usage.prompt_tokens is None

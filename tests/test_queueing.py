@@ -22,6 +22,8 @@ class Caller:
     priority: Priority
     organisation: str
     is_back: bool = False
+    fits: bool = True
+    """Whether the room there is would be of use."""
 
 
 @dataclass
@@ -70,8 +72,8 @@ class Observed:
     def take(self, classes: int) -> None:
         """Take the next one where the upper `classes` have room."""
         having_room = PRIORITIES[:classes]
-        caller = self.line.take_next(having_room.__contains__, lambda c: c.number % 2 == 0)
-        usable = [c for c in self.waiting if c.priority in having_room and not (c.is_back and c.number % 2)]
+        caller = self.line.take_next(having_room.__contains__, lambda c: c.fits)
+        usable = [c for c in self.waiting if c.priority in having_room and c.fits]
         if caller is None:
             assert not usable, "somebody could have been served"
             return
@@ -113,7 +115,7 @@ def test_line_keeps_its_rules_whoever_comes_and_goes(limit: int, steps: list[tup
     seen = Observed(WaitingLine(limit), limit)
     for number, (what, priority, organisation, amount) in enumerate(steps):
         if what in ("join", "back"):
-            seen.join(Caller(number, priority, organisation, is_back=what == "back"))
+            seen.join(Caller(number, priority, organisation, is_back=what == "back", fits=amount > 0))
         elif what == "take":
             seen.take(amount)
         elif seen.waiting:

@@ -13,6 +13,7 @@ from gateways import entry, running_gateway
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
 from gateway.request_body import read_request
 
@@ -213,3 +214,91 @@ async def test_engine_is_never_asked_to_fetch_what_a_client_names(tmp_path: Path
                     assert answer.json()["error"]["code"] == "remote_url_not_allowed"
                     assert answer.json()["error"]["param"] == "messages[0].content[0].image_url"
             assert len(engine.requests_to("/v1/chat/completions")) == (3 if allowed else 0)
+
+
+# --- the other routes ---------------------------------------------------------------------------------------
+
+IMAGE = {"type": "input_image", "image_url": "http://10.0.0.1/a.png"}
+SOURCE = {"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/a.png"}}
+CHAT_IMAGE = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+FILE = {"type": "input_file", "file_url": "https://10.0.0.1/a.pdf"}
+SCREENSHOT = {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "http://10.0.0.1"}}
+ADDRESSES: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/responses", {"input": [{"role": "user", "content": [IMAGE]}]}, "input[0].content[0].image_url"),
+    ("/v1/responses", {"input": [{"role": "user", "content": [FILE]}]}, "input[0].content[0].file_url"),
+    ("/v1/responses", {"input": [{"type": "function_call_output", "output": [IMAGE]}]}, "input[0].output[0].image_url"),
+    ("/v1/responses", {"input": [SCREENSHOT]}, "input[0].output.image_url"),
+    ("/v1/responses", {"previous_input_messages": [{"content": [CHAT_IMAGE]}]},
+     "previous_input_messages[0].content[0].image_url"),
+    ("/v1/responses", {"input": "x", "tools": [{"type": "mcp", "server_url": "http://h"}]}, "tools[0].server_url"),
+    ("/v1/messages", {"messages": [{"role": "user", "content": [SOURCE]}]}, "messages[0].content[0].source.url"),
+    ("/v1/messages", {"system": [SOURCE], "messages": []}, "system[0].source.url"),
+    ("/v1/messages", {"messages": [{"content": [{"type": "tool_result", "content": [SOURCE]}]}]},
+     "messages[0].content[0].content[0].source.url"),
+    ("/v1/messages/count_tokens", {"messages": [{"content": [SOURCE]}]}, "messages[0].content[0].source.url"),
+    ("/v1/embeddings", {"messages": [{"content": [CHAT_IMAGE]}]}, "messages[0].content[0].image_url"),
+    ("/v1/embeddings", {"input": [{"role": "user", "content": [CHAT_IMAGE]}]}, "input[0].content[0].image_url"),
+    ("/v1/rerank", {"query": {"content": [CHAT_IMAGE]}, "documents": ["a"]}, "query.content[0].image_url"),
+    ("/rerank", {"query": "a", "documents": {"content": [CHAT_IMAGE]}}, "documents.content[0].image_url"),
+    ("/score", {"text_1": "a", "text_2": [{"content": [CHAT_IMAGE]}]}, "text_2[0].content[0].image_url"),
+    ("/v1/score", {"data_1": {"content": [CHAT_IMAGE]}, "data_2": "a"}, "data_1.content[0].image_url"),
+    ("/tokenize", {"messages": [{"content": [CHAT_IMAGE]}]}, "messages[0].content[0].image_url"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "fields", "where"), ADDRESSES, ids=[row[2] for row in ADDRESSES])
+@given(chance=st.sampled_from([0, 0.1, 1]), random=st.randoms(use_true_random=False))
+def test_an_address_is_found_in_the_shapes_of_every_route(
+    path: str, fields: dict[str, Any], where: str, chance: float, random: Random
+) -> None:
+    raw = hidden({"model": "m", **fields}, chance, random).encode()
+    with pytest.raises(InvalidRequest, match="data: URL") as caught:
+        read_request(raw, ENDPOINTS[path].fields)
+    assert caught.value.param == where
+    assert read_request(raw, ENDPOINTS[path].fields, allow_remote_media=True).raw == raw
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (
+            "/v1/responses",
+            {"input": [{"content": [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}]}]},
+        ),
+        ("/v1/responses", {"input": [{"content": [{"type": "input_file", "file_data": "data:;base64,AA=="}]}]}),
+        ("/v1/responses", {"input": [{"type": "web_search_call", "action": {"url": "https://example.org"}}]}),
+        ("/v1/responses", {"input": [{"content": [{"text": "a", "annotations": [{"url": "https://example.org"}]}]}]}),
+        ("/v1/messages", {"messages": [{"content": [{"source": {"type": "base64", "data": "AA=="}}], "x": "url"}]}),
+        ("/v1/messages", {"messages": [{"content": [{"type": "tool_use", "input": {"url": "https://example.org"}}]}]}),
+        ("/v1/messages", {"messages": [], "tools": [{"name": "f", "input_schema": {"url": "https://example.org"}}]}),
+        ("/v1/embeddings", {"input": ["see http://10.0.0.1 as image_url"]}),
+        ("/detokenize", {"tokens": [1], "image_url": "http://10.0.0.1"}),
+    ],
+)
+def test_what_no_engine_fetches_passes(path: str, fields: dict[str, Any]) -> None:
+    raw = json.dumps({"model": "m", **fields}).encode()
+    assert read_request(raw, ENDPOINTS[path].fields).raw == raw
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("/v1/chat/completions", {"max_completion_tokens": 7, "max_tokens": 9}),
+        ("/v1/completions", {"max_tokens": 7}),
+        ("/v1/responses", {"max_output_tokens": 7, "max_tokens": 9}),
+        ("/v1/messages", {"max_tokens": 7}),
+    ],
+)
+def test_every_dialect_limits_its_answers_in_its_own_way(path: str, limit: dict[str, int]) -> None:
+    body = read_request(json.dumps({"model": "m", **limit}).encode(), ENDPOINTS[path].fields)
+    assert body.max_tokens == 7
+
+
+@pytest.mark.parametrize("path", [path for path in ENDPOINTS if not path.endswith("completions")])
+def test_fields_of_the_chat_mean_nothing_elsewhere(path: str) -> None:
+    raw = b'{"model":"m","n":"many","stream":false,"stream_options":7}'
+    body = read_request(raw, ENDPOINTS[path].fields)
+    assert (body.stream, body.choices, body.for_engine("m")) == (False, 1, raw)
+    streamed = read_request(b'{"model":"m","stream":true}', ENDPOINTS[path].fields)
+    assert streamed.stream is (path in ("/v1/responses", "/v1/messages"))
+    assert b"stream_options" not in streamed.for_engine("k")

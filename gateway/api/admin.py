@@ -28,8 +28,8 @@ from gateway.api.schemas import ErrorAnswer
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
 from gateway.domain.limits import Ledger
+from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
-from gateway.relay import ENDPOINTS
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": words}

@@ -78,7 +78,8 @@ class WaitingLine(Generic[Waiting]):
     def take_next(self, has_room: Callable[[Priority], bool], fits: Callable[[Waiting], bool]) -> Waiting | None:
         """Take the next one out of the line: the first in order of a class that `has_room`; None where there is none.
 
-        `fits` is asked of those who have had a turn: they may be unable to use the room there is.
+        Whom nothing `fits` of the room there is (only one replica can answer it, or all that are free have failed it)
+        is passed over and keeps its place in the order.
         """
         for priority in PRIORITIES:
             waiting = self._classes[priority]
@@ -148,16 +149,18 @@ class _Class(Generic[Waiting]):
         item = next(filter(fits, self._returned), None)
         if item is not None:
             del self._returned[item]
-        elif self._rotation:
-            organisation, items = next(iter(self._rotation.items()))
-            item, _ = items.popitem(last=False)
-            self._rotation.move_to_end(organisation)
-            if not items:
-                del self._rotation[organisation]
-        else:
-            return None
-        self.count -= 1
-        return item
+            self.count -= 1
+            return item
+        for organisation, items in self._rotation.items():
+            item = next(filter(fits, items), None)
+            if item is not None:
+                del items[item]
+                self._rotation.move_to_end(organisation)
+                if not items:
+                    del self._rotation[organisation]
+                self.count -= 1
+                return item
+        return None
 
     def take_last(self) -> Waiting:
         """The newest of the organisation that has most waiting; one that had a turn only where nobody else waits."""

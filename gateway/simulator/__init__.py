@@ -34,12 +34,16 @@ from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import build_roofline, missing_facts
 from gateway.errors import StartRefused
 from gateway.simulator.answers import Answer, answer_parts
+from gateway.simulator.as_chat import chat_of_message, chat_of_response, response_not_found
 from gateway.simulator.bodies import (
     BodyT,
     ChatBody,
     CompletionBody,
+    CountTokensBody,
     DetokenizeBody,
+    MessagesBody,
     Refusal,
+    ResponsesBody,
     TokenizeBody,
     read_body,
     refuse,
@@ -47,6 +51,7 @@ from gateway.simulator.bodies import (
 from gateway.simulator.delivery import AnswerResponse
 from gateway.simulator.engine import Engine
 from gateway.simulator.json_values import SchemaRefused
+from gateway.simulator.message_reply import MessageReply
 from gateway.simulator.replies import ChatReply, CompletionReply, Json
 from gateway.simulator.requests import (
     Ask,
@@ -55,6 +60,7 @@ from gateway.simulator.requests import (
     understand_chat,
     understand_completion,
 )
+from gateway.simulator.response_reply import ResponseReply
 from gateway.simulator.text import split_tokens, token_id, token_text
 
 OWNER = "simsa-simulator"
@@ -97,6 +103,11 @@ def create_engine(
         routes=[
             Route("/v1/chat/completions", desk.chat, methods=["POST"]),
             Route("/v1/completions", desk.complete, methods=["POST"]),
+            Route("/v1/responses", desk.respond, methods=["POST"]),
+            Route("/v1/responses/{response_id}", desk.kept_response),
+            Route("/v1/responses/{response_id}/cancel", desk.kept_response, methods=["POST"]),
+            Route("/v1/messages", desk.message, methods=["POST"]),
+            Route("/v1/messages/count_tokens", desk.count_tokens, methods=["POST"]),
             Route("/tokenize", desk.tokenize, methods=["POST"]),
             Route("/detokenize", desk.detokenize, methods=["POST"]),
             Route("/v1/models", desk.list_models),
@@ -167,7 +178,7 @@ class _Desk:
     async def chat(self, request: Request) -> Response:
         body = await _read(request, ChatBody)
         check_model(body.model, self.served_name)
-        ask = understand_chat(body, self.model, max_model_len=self.engine.limits.max_model_len)
+        ask = self._understand(body)
         counts = self.model.reasoning is not None or self.model.reasoning_parser is not None
         reply_id, news = f"chatcmpl-{uuid.uuid4().hex}", asyncio.Event()
         answers = self._answers(reply_id, ask, news)
@@ -182,6 +193,42 @@ class _Desk:
         answers = self._answers(reply_id, ask, news)
         reply = CompletionReply(reply_id, int(time.time()), self.served_name, ask, answers, False)
         return AnswerResponse(self.engine, reply, news)
+
+    async def respond(self, request: Request) -> Response:
+        body = await _read(request, ResponsesBody)
+        check_model(body.model, self.served_name)
+        ask = self._understand(chat_of_response(body), limit_name="max_output_tokens")
+        reply_id, news = f"resp_{uuid.uuid4().hex[:16]}", asyncio.Event()
+        answers = self._answers(reply_id, ask, news)
+        return AnswerResponse(
+            self.engine, ResponseReply(reply_id, int(time.time()), self.served_name, ask, answers, True, body), news
+        )
+
+    async def kept_response(self, request: Request) -> Response:
+        raise response_not_found(request.path_params["response_id"])
+
+    async def message(self, request: Request) -> Response:
+        body = await _read(request, MessagesBody)
+        try:
+            check_model(body.model, self.served_name)
+            ask = self._understand(chat_of_message(body))
+            reply_id, news = f"chatcmpl-{uuid.uuid4().hex}", asyncio.Event()
+            answers = self._answers(reply_id, ask, news)
+        except Refusal as refusal:
+            return _as_messages_refusal(refusal)
+        reply = MessageReply(reply_id, int(time.time()), self.served_name, ask, answers, False)
+        return AnswerResponse(self.engine, reply, news)
+
+    async def count_tokens(self, request: Request) -> Response:
+        body = await _read(request, CountTokensBody)
+        try:
+            check_model(body.model, self.served_name)
+            chat = chat_of_message(body)
+            text, _ = render_chat(chat.messages, chat.tools, sees="vision" in self.model.capabilities)
+        except Refusal as refusal:
+            return _as_messages_refusal(refusal)
+        tokens = len(split_tokens(text))
+        return _json({"input_tokens": tokens, "context_management": {"original_input_tokens": tokens}})
 
     async def tokenize(self, request: Request) -> Response:
         body = await _read(request, TokenizeBody)
@@ -232,6 +279,10 @@ class _Desk:
     async def metrics(self, _: Request) -> Response:
         return Response(self.engine.metrics.render(), media_type=METRICS_TYPE)
 
+    def _understand(self, body: ChatBody, *, limit_name: str = "max_tokens") -> Ask:
+        max_model_len = self.engine.limits.max_model_len
+        return understand_chat(body, self.model, max_model_len=max_model_len, limit_name=limit_name)
+
     def _answers(self, reply_id: str, ask: Ask, news: asyncio.Event) -> list[Answer]:
         """The answers asked for, `n` to each prompt, in the order of their index on the wire."""
         answers: list[Answer] = []
@@ -260,6 +311,12 @@ async def _read(request: Request, kind: type[BodyT]) -> BodyT:
 
 def _json(value: Json, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")
+
+
+def _as_messages_refusal(refusal: Refusal) -> Response:
+    """vLLM puts what it refuses after validation into Anthropic's envelope, with its own types."""
+    error = refusal.body["error"]
+    return _json({"type": "error", "error": {"type": error["type"], "message": error["message"]}}, refusal.status)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -85,6 +85,48 @@ class CompletionBody(GenerationBody):
     suffix: str | None = None
 
 
+class ResponsesBody(_Body):
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    stream: bool | None = False
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] = "auto"
+    temperature: float | None = None
+    top_p: float | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    include_reasoning: bool = True
+    previous_response_id: str | None = None
+    background: bool | None = False
+    store: bool | None = True
+    metadata: dict[str, Any] | None = None
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: str | list[str] | None = None
+    ignore_eos: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class MessagesBody(_Body):
+    model: str = Field(min_length=1)
+    messages: list[dict[str, Any]]
+    max_tokens: int
+    system: str | list[dict[str, Any]] | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = False
+    temperature: float | None = None
+    top_p: float | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CountTokensBody(MessagesBody):
+    max_tokens: int = 1
+
+
 class TokenizeBody(_Body):
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None

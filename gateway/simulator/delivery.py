@@ -13,13 +13,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.simulator.engine import Engine
-from gateway.simulator.replies import ChatReply, CompletionReply, Json
+from gateway.simulator.replies import Json, StreamedReply
 
 
 class AnswerResponse(Response):
     """Runs the answers of one reply while its client is there; frees what they hold when it leaves."""
 
-    def __init__(self, engine: Engine, reply: ChatReply | CompletionReply, news: asyncio.Event) -> None:
+    def __init__(self, engine: Engine, reply: StreamedReply, news: asyncio.Event) -> None:
         super().__init__()
         self._engine = engine
         self._reply = reply
@@ -58,10 +58,15 @@ class AnswerResponse(Response):
             self._news.clear()
             events = opening + [event for index in range(len(sent)) for event in self._news_of(index, sent, ended)]
             opening = []
-            await _send_events(send, events)
-        if self._reply.ask.include_usage:
-            await _send_events(send, [self._reply.closing()])
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+            await self._send_events(send, events)
+        await self._send_events(send, self._reply.ending())
+        await send({"type": "http.response.body", "body": self._reply.terminator})
+
+    async def _send_events(self, send: Send, events: list[Json]) -> None:
+        """All of `events` in one write: a client that reads slowly gets fewer and larger ones."""
+        if events:
+            body = b"".join(map(self._reply.frame, events))
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _news_of(self, index: int, sent: list[int], ended: set[int]) -> list[Json]:
         """The chunks for what one answer has got since; `sent` and `ended` are kept up."""
@@ -88,10 +93,3 @@ async def _start(send: Send, content_type: bytes, *, length: int | None = None) 
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-
-
-async def _send_events(send: Send, events: list[Json]) -> None:
-    """All of `events` in one write: a client that reads slowly gets fewer and larger ones."""
-    if events:
-        body = b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
-        await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
+
+import msgspec
 
 from gateway.simulator.answers import Answer, Piece
 from gateway.simulator.requests import Ask
@@ -16,9 +18,38 @@ from gateway.simulator.requests import Ask
 Json = dict[str, Any]
 
 
+class StreamedReply(Protocol):
+    """What a reply of any dialect gives to be sent. For a stream: `opening`, `chunks` as they come, `ending`."""
+
+    ask: Ask
+    answers: list[Answer]
+    terminator: ClassVar[bytes]
+    """The stream's last bytes, where events alone do not end it."""
+
+    @property
+    def is_finished(self) -> bool: ...
+
+    def opening(self) -> list[Json]:
+        """The events that come with the first token, before it."""
+
+    def chunks(self, index: int, pieces: list[Piece], *, started: int, is_last: bool) -> list[Json]:
+        """The events for what became visible of one answer; `started` tokens of it had been sent before."""
+
+    def ending(self) -> list[Json]:
+        """The events after the last token."""
+
+    def body(self) -> Json:
+        """The whole answer."""
+
+    def frame(self, event: Json) -> bytes:
+        """One event as it goes over the wire."""
+
+
 @dataclass(slots=True)
 class Reply:
     """One request's reply: its identity on the wire, and its answers in order of their index."""
+
+    terminator: ClassVar[bytes] = b"data: [DONE]\n\n"
 
     id: str
     created: int
@@ -47,12 +78,20 @@ class Reply:
             usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
         return usage
 
+    def frame(self, event: Json) -> bytes:
+        return b"data: " + msgspec.json.encode(event) + b"\n\n"
+
     def _running_usage(self, tokens: int) -> Json:
         prompt = sum(each.tokens for each in self.ask.prompts)
         return {"prompt_tokens": prompt, "total_tokens": prompt + tokens, "completion_tokens": tokens}
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+def named_event(event: Json) -> bytes:
+    """An event of the dialects that name their events: by its type."""
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))
 
 
 @dataclass(slots=True)
@@ -94,8 +133,9 @@ class ChatReply(Reply):
             started = tokens
         return chunks
 
-    def closing(self) -> Json:
-        return self._envelope("chat.completion.chunk", []) | {"usage": self.usage()}
+    def ending(self) -> list[Json]:
+        usage = self._envelope("chat.completion.chunk", []) | {"usage": self.usage()}
+        return [usage] if self.ask.include_usage else []
 
     def body(self) -> Json:
         """The whole answer."""
@@ -199,8 +239,9 @@ class CompletionReply(Reply):
             chunk["usage"] = self._running_usage(answer.tokens)
         return [chunk]
 
-    def closing(self) -> Json:
-        return self._envelope("text_completion", []) | {"usage": self.usage()}
+    def ending(self) -> list[Json]:
+        usage = self._envelope("text_completion", []) | {"usage": self.usage()}
+        return [usage] if self.ask.include_usage else []
 
     def body(self) -> Json:
         envelope = self._envelope("text_completion", [self._choice(i) for i in range(len(self.answers))])

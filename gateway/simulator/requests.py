@@ -70,15 +70,15 @@ class Ask:
     echo: bool = False
 
 
-def understand_chat(body: ChatBody, model: Model, *, max_model_len: int) -> Ask:
-    """The request in `body`, or Refusal."""
+def understand_chat(body: ChatBody, model: Model, *, max_model_len: int, limit_name: str = "max_tokens") -> Ask:
+    """The request in `body`, or Refusal. `limit_name`: what the caller's dialect calls the limit on tokens."""
     _check_generation(body)
     _check_tools(body)
     if body.top_logprobs and not body.logprobs:
         raise refuse("when using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs")
     text, question = render_chat(body.messages, body.tools, sees="vision" in model.capabilities)
     prompt = Prompt(text, question, count_tokens(text, up_to=max_model_len))
-    limit, param = body.max_tokens, "max_tokens"
+    limit, param = body.max_tokens, limit_name
     if body.max_completion_tokens is not None:
         limit, param = body.max_completion_tokens, "max_completion_tokens"
     form = _tool_form(body, prompt) or _output_form(body)

@@ -90,7 +90,7 @@ class RealEngine:
             self.model_id,
             stand_in_command(VLLM_PYTHON, self.model, self.checkpoint, port=self.port, max_model_len=MAX_MODEL_LEN),
             log=self.log,
-            environment=child_environment(**stand_in_environment(VLLM_PYTHON, self.model)),
+            environment=child_environment(**self._environment),
         )
         await wait_ready(child, f"{self.url}/health", timeout_s=_READY_S)
         url, body = self._question()
@@ -101,11 +101,16 @@ class RealEngine:
         self._engine = engine = await forge.engine(
             self.model_id,
             stand_in_arguments(self.model, self.checkpoint, port=self.port, max_model_len=MAX_MODEL_LEN),
-            stand_in_environment(VLLM_PYTHON, self.model),
+            self._environment,
             self.log,
         )
         url, body = self._question() if ask else (f"{self.url}/health", None)
         await engine.until_answers(url, body, within_s=_READY_S)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """With a store of responses, so that one can be continued and asked for again."""
+        return {**stand_in_environment(VLLM_PYTHON, self.model), "VLLM_ENABLE_RESPONSES_API_STORE": "1"}
 
     def _question(self) -> tuple[str, bytes]:
         body = {"model": self.model_id, "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 1}
@@ -127,6 +132,8 @@ class RealEngine:
 class RealEngines:
     """`with RealEngines(directory) as engines`: `engines[id]` starts where need be and runs until the block ends."""
 
+    kind: type[RealEngine] = RealEngine
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._engines: dict[str, RealEngine] = {}
@@ -147,14 +154,14 @@ class RealEngines:
     def __getitem__(self, model_id: str) -> RealEngine:
         engine = self._engines.get(model_id)
         if engine is None:
-            engine = self._engines[model_id] = RealEngine(REGISTRY.models[model_id], self._directory)
+            engine = self._engines[model_id] = self.kind(REGISTRY.models[model_id], self._directory)
         if not engine.is_running:
             self.run(self._start(engine))
         return engine
 
     def unasked(self, model_id: str) -> RealEngine:
         """A fresh engine that is healthy and has had no request yet."""
-        engine = self._engines[model_id] = RealEngine(REGISTRY.models[model_id], self._directory)
+        engine = self._engines[model_id] = self.kind(REGISTRY.models[model_id], self._directory)
         self.run(self._start(engine, ask=False))
         return engine
 
