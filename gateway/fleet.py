@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import structlog
 
 from gateway.background import keep_running
@@ -21,7 +19,9 @@ from gateway.domain.cost import SharedTime
 from gateway.domain.queueing import place_limits
 from gateway.domain.records import Model, Provenance, Registry, Replica, ServingKind
 from gateway.domain.routing import Load
+from gateway.engine_reports import listed_models, read_gauges
 from gateway.errors import UpstreamError, UpstreamTimeout
+from gateway.first_token import ask_for_a_token
 from gateway.provenance import read_provenance
 from gateway.settings import Settings, secret_from_environment
 from gateway.telemetry import Telemetry
@@ -34,7 +34,6 @@ MISSES = 3
 or prefills a long prompt is late, not dead. A refused connection or a wrong answer counts at once."""
 _LONGEST_QUOTE = 200
 """Characters of what an engine sent that a reason repeats."""
-_GAUGE = re.compile(rb"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)(?:\{[^}]*\})? (\S+)", re.M)
 
 
 @dataclass(slots=True, eq=False)
@@ -206,6 +205,8 @@ class Fleet:
         """Look once and note what was found; it never raises, so that one odd reply does not end the watching."""
         try:
             await self._check(state)
+            if not state.is_up:
+                await self._try_out(state)
             self._bring_in(state)
             if not state.is_remote:
                 await self._read_metrics(state)
@@ -257,6 +258,25 @@ class Fleet:
         found = read_provenance(state.model, state.origin, None, None)
         state.provenance, state.provenance_reason = found
 
+    async def _try_out(self, state: ReplicaState) -> None:
+        """Raise UpstreamError unless an engine that was not in use generates a token. A hosted API would bill."""
+        if state.is_remote or not self._settings.probe_on_connect:
+            return
+        try:
+            await ask_for_a_token(
+                self._upstream,
+                state.origin,
+                head=state.post_head(b"/completions"),
+                served_model_name=state.model.serving.served_model_name,
+                within_s=state.model.timeouts.first_token_s,
+            )
+        except UpstreamError as error:
+            if error.message != state.reason:
+                self._log.warning(
+                    "first token failed", model=state.model.id, replica=state.replica.id, reason=error.message
+                )
+            raise
+
     def _bring_in(self, state: ReplicaState) -> None:
         if not state.is_up:
             self._log.info("replica up", model=state.model.id, replica=state.replica.id, provenance=state.provenance)
@@ -297,7 +317,7 @@ class Fleet:
     def _read_models(self, state: ReplicaState, body: bytes) -> None:
         """Take over what the engine says it serves. Raises UpstreamError when our model is not among it."""
         served = state.model.serving.served_model_name
-        listed = _listed_models(body)
+        listed = listed_models(body)
         entry = listed.get(served)
         if entry is None:
             names = ", ".join(sorted(listed)[:5])[:_LONGEST_QUOTE] or "nothing"
@@ -317,7 +337,7 @@ class Fleet:
             status, body = await self._get(state, b"/metrics")
             if status != 200:
                 raise UpstreamError(f"GET /metrics answered {status}")
-            gauges = _read_gauges(body)
+            gauges = read_gauges(body)
         except UpstreamError as error:
             problem = error.message
         except ValueError as error:
@@ -349,30 +369,6 @@ async def _is_set_within(event: asyncio.Event, within_s: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _read_gauges(body: bytes) -> dict[str, float]:
-    """The engine's gauges by name, summed over labels. Raises ValueError when there are none or one is no quantity."""
-    gauges: dict[str, float] = {}
-    for raw_name, raw_value in _GAUGE.findall(body):
-        name, value = raw_name.decode(), float(raw_value)
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value}")
-        gauges[name] = gauges.get(name, 0.0) + value
-    if not gauges:
-        raise ValueError("none of vLLM's gauges is among it")
-    return gauges
-
-
-def _listed_models(body: bytes) -> Mapping[str, dict[str, object]]:
-    try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    entries = data.get("data") if isinstance(data, dict) else None
-    if not isinstance(entries, list):
-        return {}
-    return {entry["id"]: entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)}
 
 
 def _auth(replica: Replica) -> Headers | None:

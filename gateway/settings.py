@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     )
     health_interval_s: float = Field(2.0, gt=0, description="Seconds between looks at each replica.")
     health_timeout_s: float = Field(2.0, gt=0, description="Seconds a replica has to answer a look.")
+    probe_on_connect: bool = Field(
+        True, description="Ask a vLLM engine for one token before it gets calls: some are healthy and die of the first."
+    )
     registry_poll_s: float = Field(1.0, gt=0, description="Seconds between looks at the registry file.")
     shutdown_grace_s: float = Field(
         30.0, ge=0, description="Seconds that calls in flight may go on after SIGTERM before they are ended."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.checkpoints import (
-    CHAT_TEMPLATE,
+    ARCHITECTURES,
+    chat_template,
+    extras_of,
     has_stand_in,
+    lacks_extras,
     stand_in_command,
     stand_in_environment,
     tokenizer_json,
     weights_command,
     write_checkpoint,
 )
-from gateway.domain.records import Model, ModelShape, Serving, ServingKind, Weights
+from gateway.domain.records import Model, ModelShape, ReasoningSwitch, Serving, ServingKind, Weights
 from gateway.errors import StartRefused
 from gateway.provenance import STAND_IN_PREFIX
 
-ARCHITECTURES = [
-    "Exaone4ForCausalLM",
-    "HyperCLOVAXForCausalLM",
-    "LlamaForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-]
 GREETING = "안녕하세요"
+SMALL: dict[str, Any] = {"port": 1, "max_model_len": 8}
 
 
 def candidate(architecture: str | None, *, window: int | None = None, name: str = "candidate", **serving: Any) -> Model:
@@ -97,7 +95,7 @@ def test_token_ids_are_every_number_below_the_vocabulary_size(tmp_path: Path) ->
         assert tokenizer["model"]["vocab"][added["content"]] == added["id"]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_the_config_names_the_end_that_the_tokenizer_and_the_generation_use(tmp_path: Path, architecture: str) -> None:
     path = write_checkpoint(candidate(architecture), tmp_path, max_model_len=777)
     config, tokenizer = read(path, "config.json"), read(path, "tokenizer_config.json")
@@ -106,7 +104,7 @@ def test_the_config_names_the_end_that_the_tokenizer_and_the_generation_use(tmp_
     assert config["max_position_embeddings"] == 777
     assert config["eos_token_id"] == vocabulary[tokenizer["eos_token"]]
     assert config["eos_token_id"] == read(path, "generation_config.json")["eos_token_id"]
-    assert f"{tokenizer['eos_token']}\\n" in CHAT_TEMPLATE
+    assert f"{tokenizer['eos_token']}\\n" in chat_template(candidate(architecture))
 
 
 def test_a_window_makes_three_local_layers_to_a_global_one(tmp_path: Path) -> None:
@@ -151,22 +149,79 @@ def after(command: list[str], option: str) -> str:
 
 
 def test_a_stand_in_is_served_alone_on_loopback_without_weights_or_network(tmp_path: Path) -> None:
-    command = stand_in_command(Path("python"), tmp_path, model_id="m", port=8101, max_model_len=2048)
+    model = candidate("LlamaForCausalLM", name="m")
+    command = stand_in_command(Path("python"), model, tmp_path, port=8101, max_model_len=2048)
     assert after(command, "--load-format") == "dummy"
     assert after(command, "--host") == "127.0.0.1"
     assert after(command, "--port") == "8101"
     assert after(command, "--served-model-name") == "m"
     assert after(command, "--shutdown-timeout") == "20"
-    assert stand_in_environment(threads=2)["OMP_NUM_THREADS"] == "2"
-    assert stand_in_environment()["HF_HUB_OFFLINE"] == "1"
+    environment = stand_in_environment(Path("python"), model, threads=2)
+    assert (environment["OMP_NUM_THREADS"], environment["HF_HUB_OFFLINE"]) == ("2", "1")
+    assert "PYTHONPATH" not in environment
 
 
 def test_two_stand_ins_do_not_draw_the_same_random_text(tmp_path: Path) -> None:
     seeds = {
-        after(stand_in_command(Path("python"), tmp_path, model_id=name, port=1, max_model_len=8), "--seed")
+        after(stand_in_command(Path("python"), candidate("LlamaForCausalLM", name=name), tmp_path, **SMALL), "--seed")
         for name in ("a", "b")
     }
     assert len(seeds) == 2
+
+
+def test_a_stand_in_is_served_with_the_candidates_own_parsers(tmp_path: Path) -> None:
+    known = replace(candidate("Exaone4ForCausalLM"), reasoning_parser="deepseek_r1", tool_parser="llama3_json")
+    command = stand_in_command(Path("python"), known, tmp_path, **SMALL)
+    assert after(command, "--reasoning-parser") == "deepseek_r1"
+    assert after(command, "--tool-call-parser") == "llama3_json"
+    unknown = stand_in_command(Path("python"), candidate("LlamaForCausalLM"), tmp_path, **SMALL)
+    assert after(unknown, "--tool-call-parser") == "hermes"
+    assert "--reasoning-parser" not in unknown
+
+
+@pytest.mark.parametrize("architecture", ["SolarForCausalLM", "KananaVForConditionalGeneration"])
+def test_remote_code_lies_beside_the_config_that_names_it_and_is_trusted(tmp_path: Path, architecture: str) -> None:
+    model = candidate(architecture)
+    path = write_checkpoint(model, tmp_path)
+    named = [*read(path, "config.json")["auto_map"].values()]
+    if (path / "processor_config.json").exists():
+        named += read(path, "processor_config.json")["auto_map"].values()
+    for module, _, name in (each.partition(".") for each in named):
+        assert f"class {name}(" in (path / f"{module}.py").read_text()
+    assert "--trust-remote-code" in stand_in_command(Path("python"), model, path, **SMALL)
+    assert "--trust-remote-code" not in stand_in_command(Path("python"), candidate("Qwen2ForCausalLM"), path, **SMALL)
+
+
+def test_only_the_stand_in_that_sees_needs_what_lies_beside_the_environment(tmp_path: Path) -> None:
+    python = tmp_path / "environment" / "bin" / "python"
+    seeing, reading = candidate("KananaVForConditionalGeneration"), candidate("LlamaForCausalLM")
+    assert [lacks_extras(model, python) for model in (seeing, reading)] == [True, False]
+    extras_of(python).mkdir(parents=True)
+    assert not lacks_extras(seeing, python)
+    assert stand_in_environment(python, seeing)["PYTHONPATH"] == str(tmp_path / "environment" / "extras")
+
+
+def test_the_eyes_end_and_the_text_begins_at_the_same_width(tmp_path: Path) -> None:
+    config = read(write_checkpoint(candidate("KananaVForConditionalGeneration"), tmp_path), "config.json")
+    vision, projector, text = (config[f"{part}_config"] for part in ("vision", "projector", "text"))
+    assert vision["embed_dim"] == projector["encoder_hidden_size"]
+    assert projector["output_hidden_size"] == text["hidden_size"]
+    assert vision["spatial_merge_size"] == projector["merge_size"]
+    vocabulary = tokenizer_json()["model"]["vocab"]
+    assert text["eos_token_id"] + 1 == vocabulary["<|image|>"]
+
+
+@pytest.mark.parametrize(("default", "said"), [("false", "false"), ("true", "true"), (None, "false")])
+def test_a_reasoning_switch_has_the_candidates_name_and_default(default: str | None, said: str) -> None:
+    switch = ReasoningSwitch(name="force_reasoning", place="chat_template_kwargs", default=default)
+    template = chat_template(replace(candidate("LlamaForCausalLM"), reasoning=switch))
+    assert f"if force_reasoning | default({said}) %}}" in template
+
+
+def test_a_switch_in_the_body_leaves_the_template_alone() -> None:
+    switch = ReasoningSwitch(name="reasoning_effort", place="body", default=None)
+    model = candidate("LlamaForCausalLM")
+    assert chat_template(replace(model, reasoning=switch)) == chat_template(model)
 
 
 def test_published_weights_are_served_with_the_registrys_arguments_once() -> None:

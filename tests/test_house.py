@@ -66,6 +66,9 @@ HOUSE = [
     "gateway.spool",
     "gateway.recorder",
     "gateway.provenance",
+    "gateway.engine_answers",
+    "gateway.engine_reports",
+    "gateway.first_token",
     "gateway.fleet",
     "gateway.live_registry",
     "gateway.evidence",
@@ -75,7 +78,6 @@ HOUSE = [
     "gateway.request_adapter",
     "gateway.endpoints",
     "gateway.limits",
-    "gateway.engine_answers",
     "gateway.admission",
     "gateway.dispatch",
     "gateway.active_call",
@@ -92,6 +94,10 @@ HOUSE = [
     "gateway.batch_report",
     "gateway.gateway_client",
     "gateway.comparison_client",
+    "gateway.checkpoints.architectures",
+    "gateway.checkpoints.tokenizer",
+    "gateway.checkpoints.chat_template",
+    "gateway.checkpoints.commands",
     "gateway.checkpoints",
     "gateway.simulator.text",
     "gateway.simulator.json_values",
@@ -135,7 +141,8 @@ HOUSE = [
     "gateway.cli",
     "gateway.__main__",
 ]
-OUTSIDE_ORDER = ("gateway.migrations",)
+# Run by Alembic, and by an engine in its own environment.
+OUTSIDE_ORDER = ("gateway.migrations", "gateway.checkpoints.remote_code")
 PURE_LIBRARIES = {"numpy", "scipy"}
 IMPURE_STDLIB = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time", "io"}
 

@@ -6,14 +6,11 @@ vLLM serves embeddings, rerank and score with it, and none of the generating rou
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
-from real_engines import MAX_MODEL_LEN, ROOT, VLLM_PYTHON, RealEngine, RealEngines
+from real_engines import MAX_MODEL_LEN, VLLM_PYTHON, RealEngine, RealEngines
 
 from gateway.checkpoints import stand_in_command, stand_in_environment
 from gateway.processes import start_child, wait_ready
-from gateway.registry import load_registry
 from gateway.settings import child_environment
 
 _READY_S = 150.0
@@ -26,19 +23,19 @@ class PoolingEngine(RealEngine):
     async def start(self) -> None:
         """Start it and wait until it has embedded a text."""
         command = stand_in_command(
-            VLLM_PYTHON, self.checkpoint, model_id=self.model_id, port=self.port, max_model_len=MAX_MODEL_LEN
+            VLLM_PYTHON, self.model, self.checkpoint, port=self.port, max_model_len=MAX_MODEL_LEN
         )
         command = [word for word in command if word not in _OF_GENERATION]
-        self._child = await start_child(
+        self._engine = child = await start_child(
             self.model_id,
             [*command, "--runner", "pooling", "--convert", "embed"],
-            log=self._log,
-            environment=child_environment(**stand_in_environment()),
+            log=self.log,
+            environment=child_environment(**stand_in_environment(VLLM_PYTHON, self.model)),
         )
-        await wait_ready(self._child, f"{self.url}/health", timeout_s=_READY_S)
+        await wait_ready(child, f"{self.url}/health", timeout_s=_READY_S)
         question = {"model": self.model_id, "input": "안녕하세요"}
         await wait_ready(
-            self._child,
+            child,
             f"{self.url}/v1/embeddings",
             body=json.dumps(question).encode(),
             timeout_s=_READY_S,
@@ -47,12 +44,6 @@ class PoolingEngine(RealEngine):
 
 
 class PoolingEngines(RealEngines):
-    """`with PoolingEngines(directory, ids) as engines`, as RealEngines."""
+    """`with PoolingEngines(directory) as engines`, as RealEngines; only MORTAL, which is not forked."""
 
-    def __init__(self, directory: Path, model_ids: Sequence[str]) -> None:
-        super().__init__(directory, model_ids)
-        models = load_registry(ROOT / "model_registry.yaml").models
-        self._engines = {
-            name: PoolingEngine(models[name], engine.checkpoint, engine.port, directory / f"{name}.log")
-            for name, engine in self._engines.items()
-        }
+    kind = PoolingEngine

@@ -5,53 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from clients import Answer, RawClient
-from gateways import RunningGateway
+from clients import RawClient
+from doors import CHAT, COMPLETIONS, Door, text_of
 from real_engines import HYBRID, LLAMA, MAX_MODEL_LEN, RealEngine, gateway_before
 
-from gateway.domain.records import Call, CallStatus, Provenance
+from gateway.domain.records import CallStatus, Provenance
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 QUESTION = "전입신고는 어떻게 하나요? 뷁 🙂"
 # Random weights pick each token about equally often, the end token too.
 LENGTH: dict[str, Any] = {"max_tokens": 16, "ignore_eos": True}
 ASK: dict[str, Any] = {"model": LLAMA, "messages": [{"role": "user", "content": QUESTION}], **LENGTH}
 STREAM = {**ASK, "stream": True}
 WITH_USAGE = {"stream_options": {"include_usage": True}}
-
-
-@dataclass
-class Door:
-    """A gateway in front of the Llama and the hybrid engine, and a client at it."""
-
-    gateway: RunningGateway
-    client: RawClient
-
-    async def ask(self, body: dict[str, Any], path: str = CHAT) -> Answer:
-        return await self.client.request("POST", path, body=body)
-
-    async def answered(self, body: dict[str, Any], path: str = CHAT) -> Any:
-        answer = await self.ask(body, path)
-        assert answer.status == 200, answer.body
-        return answer.json()
-
-    async def streamed(self, body: dict[str, Any], path: str = CHAT) -> list[dict[str, Any]]:
-        """The JSON of every event; the stream must end with [DONE]."""
-        answer = await self.ask(body, path)
-        assert answer.status == 200, answer.body
-        *events, done, rest = answer.body.decode().split("\n\n")
-        assert (done, rest) == ("data: [DONE]", "")
-        return [json.loads(event.removeprefix("data: ")) for event in events]
-
-    async def call(self) -> Call:
-        return await self.gateway.call()
 
 
 @pytest.fixture
@@ -61,10 +32,6 @@ async def door(tmp_path: Path, llama: RealEngine, hybrid: RealEngine) -> AsyncIt
         RawClient(gateway.url) as client,
     ):
         yield Door(gateway, client)
-
-
-def text_of(events: list[dict[str, Any]]) -> str:
-    return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
 
 
 # --- what answers -------------------------------------------------------------------------------------------

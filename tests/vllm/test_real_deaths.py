@@ -1,4 +1,4 @@
-"""Real vLLM that is killed or told to stop while it streams, and comes back."""
+"""Real vLLM that is killed or told to stop while it streams, and comes back; and one that dies of its first request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from clients import RawClient
-from gateways import RunningGateway
-from real_engines import MAX_MODEL_LEN, MORTAL, RealEngine, RealEngines, gateway_before
+from gateways import RunningGateway, entry, running_gateway
+from real_engines import DOOMED, MAX_MODEL_LEN, MORTAL, RealEngine, RealEngines, gateway_before
 
 from gateway.domain.records import CallStatus
 
@@ -72,12 +72,25 @@ async def test_sigterm_mid_stream_lets_the_stream_end_properly_and_takes_the_rep
         assert await refusal(gateway) == (503, "no_replica")
 
 
+async def test_an_engine_that_is_healthy_and_dies_of_its_first_token_gets_no_calls(
+    tmp_path: Path, engines: RealEngines
+) -> None:
+    doomed = engines.unasked(DOOMED)
+    async with running_gateway(tmp_path, [entry(DOOMED, doomed.url)], health_interval_s=60) as gateway:
+        (state,) = gateway.services.fleet.states_of(DOOMED)
+        await gateway.until(lambda: state.reason != "not looked at yet")
+        assert not state.is_up
+        assert "healthy, but answered 500 when asked for one token: EngineCore encountered an issue" in state.reason
+        assert await refusal(gateway, DOOMED) == (503, "no_replica")
+        assert await engines.beside(doomed.gone()) == 0, "vLLM ends by itself, as if nothing had happened"
+
+
 def error_of(event: bytes) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(event.removeprefix(b"data: "))["error"]
     return error
 
 
-async def refusal(gateway: RunningGateway) -> tuple[int, str]:
+async def refusal(gateway: RunningGateway, model: str = MORTAL) -> tuple[int, str]:
     async with RawClient(gateway.url) as client:
-        answer = await client.request("POST", CHAT, body=SHORT)
+        answer = await client.request("POST", CHAT, body={**SHORT, "model": model})
     return answer.status, answer.json()["error"]["code"]

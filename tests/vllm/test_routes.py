@@ -72,7 +72,7 @@ async def door(tmp_path: Path, llama: RealEngine) -> AsyncIterator[Door]:
 
 @pytest.fixture(scope="module")
 def embedder(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
-    with PoolingEngines(tmp_path_factory.mktemp("pooling"), (MORTAL,)) as engines:
+    with PoolingEngines(tmp_path_factory.mktemp("pooling")) as engines:
         yield engines[MORTAL]
 
 
