@@ -48,6 +48,8 @@ class KeyedLoad:
     url: str
     bearers: Sequence[Bearer]
     ask: Mapping[str, Any]
+    name: str = "call"
+    """What the names of its calls begin with: two loads on one database have different ones."""
     sent: dict[str, Bearer] = field(default_factory=dict)
     answered: dict[str, Answered] = field(default_factory=dict)
     failed: Counter[str] = field(default_factory=Counter)
@@ -81,7 +83,7 @@ class KeyedLoad:
         try:
             async with RawClient(self.url, key=bearer.secret) as client:
                 while not self.is_over:
-                    await self._ask(client, bearer, f"call-{caller}-{turn}", turn)
+                    await self._ask(client, bearer, f"{self.name}-{caller}-{turn}", turn)
                     turn += 1
         except (Truncated, OSError, TimeoutError) as error:
             self._fail(type(error).__name__)

@@ -51,9 +51,7 @@ async def house(directory: Path, database: ScratchDatabase, engine: ScriptedEngi
     """`simsa serve` with an admin key on this database, which it waits for a moment only."""
     limits = {"database_statement_timeout_s": 0.5, "database_connect_timeout_s": 0.5}
     models = [entry("m", engine.url)]
-    async with gateway_process(
-        directory, models, database_url=database.url, admin_key=ADMIN, **limits
-    ) as gateway:
+    async with gateway_process(directory, models, database_url=database.url, admin_key=ADMIN, **limits) as gateway:
         yield gateway
 
 

@@ -12,8 +12,9 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
+from gateway.active_call import CLIENT_GONE
 from gateway.api.account_schemas import (
     KeyList,
     KeyOut,
@@ -23,13 +24,15 @@ from gateway.api.account_schemas import (
     OrganisationOut,
     OrganisationRequest,
 )
+from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
-from gateway.api.schemas import ErrorAnswer
+from gateway.api.schemas import ErrorAnswer, body_of
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
 from gateway.domain.limits import Ledger
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
+from gateway.relay import ClientLeft
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": words}
@@ -41,6 +44,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "the database is away",
     }.items()
 }
+_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
 router = APIRouter(
     prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey], responses=_ERRORS
 )
@@ -52,8 +56,19 @@ async def list_organisations(services: Gateway) -> dict[str, Any]:
     return {"data": [_organisation(found) for found in await services.accounts.list_organisations()]}
 
 
-@router.post("/orgs", summary="Add an organisation", response_model=OrganisationOut, dependencies=[MAY_WRITE])
-async def create_organisation(asked: OrganisationRequest, services: Gateway) -> dict[str, Any]:
+@router.post(
+    "/orgs",
+    summary="Add an organisation",
+    response_model=OrganisationOut,
+    dependencies=[MAY_WRITE],
+    responses=_TOO_LARGE,
+    openapi_extra=body_of(OrganisationRequest),
+)
+async def create_organisation(request: Request, services: Gateway) -> Any:
+    try:
+        asked = await read_json(request, services, OrganisationRequest)
+    except ClientLeft:
+        return Response(status_code=CLIENT_GONE)
     return _organisation(await services.keys.create_organisation(asked.id, asked.name))
 
 
@@ -75,9 +90,20 @@ async def list_keys(
     return {"data": [_key(services, key) for key in await services.accounts.list_keys(organisation)]}
 
 
-@router.post("/keys", summary="Make a key", response_model=NewKeyOut, dependencies=[MAY_WRITE])
-async def create_key(asked: KeyRequest, services: Gateway) -> dict[str, Any]:
+@router.post(
+    "/keys",
+    summary="Make a key",
+    response_model=NewKeyOut,
+    dependencies=[MAY_WRITE],
+    responses=_TOO_LARGE,
+    openapi_extra=body_of(KeyRequest),
+)
+async def create_key(request: Request, services: Gateway) -> Any:
     """The answer is the only place where the secret is ever shown."""
+    try:
+        asked = await read_json(request, services, KeyRequest)
+    except ClientLeft:
+        return Response(status_code=CLIENT_GONE)
     _refuse_unknown(asked, services)
     if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
         raise InvalidRequest(f"'expires_at' ({asked.expires_at}) is over already", param="expires_at")

@@ -15,7 +15,7 @@ from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, Statist
 from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ErrorAnswer, schema_without_references
+from gateway.api.schemas import ErrorAnswer, body_of
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
 from gateway.batch_store import Batch
 from gateway.comparison import ROUTE
@@ -37,12 +37,6 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"model": ErrorAnswer, "description": "the name means another batch"}
 }
 _TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": schema_without_references(BatchRequest)}},
-    }
-}
 _EXPORTS = {
     "jsonl": (export_lines, "application/x-ndjson; charset=utf-8", "jsonl"),
     "csv": (export_csv, "text/csv; charset=utf-8", "csv"),
@@ -60,7 +54,7 @@ _EXPORTS = {
     | _NOT_FOUND
     | _CONFLICT
     | _TOO_LARGE,
-    openapi_extra=_BODY,
+    openapi_extra=body_of(BatchRequest),
 )
 async def create_batch(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> Any:
     """Every prompt is one comparison, asked after the one before it; a restart goes on where it was.

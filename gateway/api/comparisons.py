@@ -19,7 +19,7 @@ from gateway.access import permit_roles, permit_route
 from gateway.active_call import CLIENT_GONE
 from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, body_of
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
@@ -41,12 +41,6 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
 _TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": schema_without_references(ComparisonRequest)}},
-    }
-}
 
 
 @router.post(
@@ -59,7 +53,7 @@ _BODY = {
         **_NOT_FOUND,
         **_TOO_LARGE,
     },
-    openapi_extra=_BODY,
+    openapi_extra=body_of(ComparisonRequest),
 )
 async def create_comparison(
     request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority
