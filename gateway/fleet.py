@@ -34,6 +34,7 @@ MISSES = 3
 or prefills a long prompt is late, not dead. A refused connection or a wrong answer counts at once."""
 _LONGEST_QUOTE = 200
 """Characters of what an engine sent that a reason repeats."""
+_BEARER = b"Bearer "
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +84,12 @@ class ReplicaState:
             head = request_head(self.origin, b"POST", base + path, headers)
             self._heads[path, below_base] = head
         return head
+
+    def hide_key(self, words: bytes) -> bytes:
+        """What the engine said of a failure, without the key that opens it: some quote what they were sent."""
+        for _, value in self.auth:
+            words = words.replace(value.removeprefix(_BEARER), b"[key]")
+        return words
 
     def load(self, now: float) -> Load:
         return Load(
@@ -269,6 +276,7 @@ class Fleet:
                 head=state.post_head(b"/completions"),
                 served_model_name=state.model.serving.served_model_name,
                 within_s=state.model.timeouts.first_token_s,
+                hide_key=state.hide_key,
             )
         except UpstreamError as error:
             if error.message != state.reason:
@@ -376,7 +384,7 @@ def _auth(replica: Replica) -> Headers | None:
     if replica.api_key_env is None:
         return ()
     key = secret_from_environment(replica.api_key_env)
-    return ((b"authorization", b"Bearer " + key.encode()),) if key else None
+    return ((b"authorization", _BEARER + key.encode()),) if key else None
 
 
 def _text(value: object) -> str | None:

@@ -170,7 +170,8 @@ class _Retrieval:
         try:
             if reply.status != 200:
                 body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-                raise read_failure(reply.status, body, reply.header(b"retry-after")).error
+                words = self._wanted.state.hide_key(body)
+                raise read_failure(reply.status, words, reply.header(b"retry-after")).error
             if (reply.header(b"content-type") or b"").startswith(b"text/event-stream"):
                 await self._stream(reply, total_due)
             else:
@@ -206,6 +207,8 @@ class _Retrieval:
             if not came:
                 raise UpstreamTruncated("The answer was cut: the engine closed the stream before its end.")
             forward = b"".join([meter.feed(data, arrived_s) for data, arrived_s in came])
+            if meter.failure is not None:
+                forward = self._wanted.state.hide_key(forward)
             if meter.failure is not None and not meter.failure.told:
                 forward += _ERRORS.event(
                     UpstreamTruncated(f"The answer was cut: {meter.failure.message}."), meter.events
