@@ -193,7 +193,7 @@ async def kills(site: Site, rounds: int) -> Row:
         "cut_off": cut,
         "rows_ok": found.ok,
         "interrupted": found.interrupted,
-        "slowest_start_s": max(ready_s),
+        "starts_s": [round(seconds, 1) for seconds in ready_s],
         "faults": dict(found.faults),
     }
 
