@@ -69,6 +69,7 @@ HOUSE = [
     "gateway.engine_answers",
     "gateway.engine_reports",
     "gateway.first_token",
+    "gateway.replica_state",
     "gateway.fleet",
     "gateway.live_registry",
     "gateway.evidence",
