@@ -81,6 +81,7 @@ HOUSE = [
     "gateway.limits",
     "gateway.admission",
     "gateway.dispatch",
+    "gateway.approach",
     "gateway.active_call",
     "gateway.downstream",
     "gateway.reply_homes",
