@@ -58,9 +58,9 @@ def examples_of(page: str) -> list[Example]:
         if found["language"]:
             line = page.count("\n", 0, found.start()) + 2
             blocks.append((heading, line, found["language"], found["code"]))
-    following = [*blocks[1:], ("", 0, "", "")][: len(blocks)]
+    following = [(code, language) for *_, language, code in [*blocks[1:], ("", 0, "", "")]][: len(blocks)]
     return [
-        Example(heading, line, language, code, *((after[3], after[2]) if after[2] in ("text", "json") else (None, None)))
+        Example(heading, line, language, code, *(after if after[1] in ("text", "json") else (None, None)))
         for (heading, line, language, code), after in zip(blocks, following, strict=True)
         if language in ("python", "bash")
     ]
@@ -141,7 +141,7 @@ def run_shell(code: str, environment: Mapping[str, str], directory: Path) -> End
 
 
 _NURSERY = f"""
-import json, os, sys
+import gc, json, os, sys
 import openai, openai.resources.chat, openai.lib.streaming.chat
 import langchain_openai
 
@@ -155,6 +155,7 @@ def stay_here(event, arguments):
         os.write(2, f"the example turned to {{host}}\\n".encode())
         os._exit({WENT_OUT})
 
+gc.freeze()  # what is imported is left alone when an example ends, which takes most of a second otherwise
 sys.addaudithook(stay_here)
 for line in sys.stdin:
     order = json.loads(line)

@@ -104,29 +104,31 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             ready.set()
 
     thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert ready.wait(START_LIMIT_S)
-        if failed:
-            raise failed[0]
-        gateway, loop = found[0]
-        with PythonNursery() as python:
-            commands = operators_commands(gateway, directory)
-            values = {
-                "OPENAI_BASE_URL": f"{gateway.url}/v1",
-                "OPENAI_API_KEY": secret_in(commands[-1].out),
-                "MODEL": CHAT,
-                "EMBEDDING_MODEL": EMBEDDER,
-            }
-            named = {name: values[name] for name in variables_of(PAGES["en"])}
-            here = Site(gateway, loop, python, directory, commands, named)
-            asyncio.run_coroutine_threadsafe(use_once(here), loop).result(START_LIMIT_S)
-            yield here
-    finally:
-        over.set()
-        thread.join(START_LIMIT_S)
+    with PythonNursery() as python:
+        thread.start()
+        try:
+            assert ready.wait(START_LIMIT_S)
+            if found:
+                yield furnished(*found[0], python, directory)
+        finally:
+            over.set()
+            thread.join(START_LIMIT_S)
     if failed:
         raise failed[0]
+
+
+def furnished(gateway: RunningGateway, loop: asyncio.AbstractEventLoop, python: PythonNursery, directory: Path) -> Site:
+    """The operator's commands done, and one call made with the key, so that there is use to show."""
+    commands = operators_commands(gateway, directory)
+    values = {
+        "OPENAI_BASE_URL": f"{gateway.url}/v1",
+        "OPENAI_API_KEY": secret_in(commands[-1].out),
+        "MODEL": CHAT,
+        "EMBEDDING_MODEL": EMBEDDER,
+    }
+    named = {name: values[name] for name in variables_of(PAGES["en"])}
+    asyncio.run_coroutine_threadsafe(use_once(gateway, named["OPENAI_API_KEY"]), loop).result(START_LIMIT_S)
+    return Site(gateway, loop, python, directory, commands, named)
 
 
 @asynccontextmanager
@@ -180,12 +182,11 @@ def secret_in(printed: str) -> str:
     return secret
 
 
-async def use_once(site: Site) -> None:
-    """One call that stands in the records, so that there is use to show whichever example runs."""
+async def use_once(gateway: RunningGateway, key: str) -> None:
     body = {"model": CHAT, "max_tokens": 8, "messages": [{"role": "user", "content": "Hello"}]}
-    async with RawClient(site.gateway.url, key=site.environment["OPENAI_API_KEY"]) as client:
+    async with RawClient(gateway.url, key=key) as client:
         assert (await client.request("POST", "/v1/chat/completions", body=body)).status == 200
-    await site.gateway.calls()
+    await gateway.calls()
 
 
 def small_png() -> bytes:
@@ -195,7 +196,9 @@ def small_png() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x80")) + chunk(b"IEND", b"")
+    )
 
 
 def runnable() -> list[Any]:
