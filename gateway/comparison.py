@@ -30,8 +30,8 @@ from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance
 from gateway.endpoints import CHAT_COMPLETIONS
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
-from gateway.fleet import ReplicaState
 from gateway.relay import find_model
+from gateway.replica_state import ReplicaState
 from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 from gateway.settings import Settings

@@ -33,7 +33,6 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from gateway.fleet import ReplicaState
 from gateway.http_reply import Reply
 from gateway.relay import (
     JSON,
@@ -46,6 +45,7 @@ from gateway.relay import (
     request_id_of,
     send_error,
 )
+from gateway.replica_state import ReplicaState
 from gateway.reply_homes import ReplyHomes, owner_of
 from gateway.telemetry import status_class
 from gateway.upstream import request_head

@@ -301,6 +301,51 @@ async def test_key_with_terms_that_make_no_sense_is_not_made(tmp_path: Path, cha
         assert (await it.admin("GET", "keys")).json()["data"] == []
 
 
+async def test_change_of_a_key_counts_from_the_next_call_on_and_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        limits = {
+            "requests_per_min": 1,
+            "concurrent": 5,
+            "budgets": [{"period": "day", "unit": "tokens", "amount": 9e9}],
+        }
+        made = await it.key(models=["a"], limits=limits)
+        assert [(await it.ask(made["secret"])).status for _ in range(2)] == [200, 429]
+        change = {"name": "넓힌 열쇠", "models": ["a", "b"], "limits": {"requests_per_min": 3}}
+        changed = (await it.admin("PATCH", f"keys/{made['id']}", change)).json()
+        assert (changed["name"], changed["models"]) == ("넓힌 열쇠", ["a", "b"])
+        assert (changed["limits"]["requests_per_min"], changed["limits"]["concurrent"]) == (3, 5)
+        assert changed["limits"]["budgets"][0]["spent"] != "0", "what was used stays"
+        assert (await it.ask(made["secret"], {**ASK, "model": "b"})).status == 200
+        change = {"models": None, "limits": {"requests_per_min": None, "budgets": []}}
+        changed = (await it.admin("PATCH", f"keys/{made['id']}", change)).json()
+        assert (changed["models"], changed["limits"]["requests_per_min"], changed["limits"]["budgets"]) == (
+            None,
+            None,
+            [],
+        )
+        (listed,) = (await it.admin("GET", "keys")).json()["data"]
+        assert {**listed, "in_flight": 0} == {**changed, "in_flight": 0}
+
+
+async def test_change_that_cannot_be_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        made, gone = await it.key(), await it.key()
+        await it.admin("POST", f"keys/{gone['id']}/revoke")
+        before = (await it.admin("GET", "keys")).json()
+        for path, change, status in (
+            (f"keys/{made['id']}", {"models": ["nobody"]}, 400),
+            (f"keys/{made['id']}", {"roles": None}, 400),
+            (f"keys/{made['id']}", {"organisation": "other"}, 400),
+            (f"keys/{made['id']}", {"expires_at": "2020-01-01T00:00:00Z"}, 400),
+            (f"keys/{gone['id']}", {"name": "again"}, 400),
+            ("keys/key-none", {"name": "again"}, 404),
+        ):
+            answer = await it.admin("PATCH", path, change)
+            assert answer.status == status, (change, answer.body)
+        assert (await it.admin("PATCH", f"keys/{made['id']}", {"name": "x"}, key=made["secret"])).status == 403
+        assert (await it.admin("GET", "keys")).json() == before
+
+
 async def test_organisations_are_named_once_and_must_exist(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         again = await it.admin("POST", "orgs", {"id": "acme", "name": "x"})

@@ -14,7 +14,7 @@ from clients import Answer, RawClient
 from engines import CLOSE, DONE, RESET, Reply, Request, ScriptedEngine, chat_answer, chat_chunk, error_event, usage_body
 from gateways import RunningGateway, entry, running_gateway
 
-from gateway.fleet import ReplicaState
+from gateway.replica_state import ReplicaState
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from gateway.api.schemas import Amount, Asked, Moment
-from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Limits, Period, Role, Terms
+from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Key, Limits, Period, Role, Terms
 from gateway.domain.records import Priority
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -46,6 +47,15 @@ class LimitsIn(Asked):
         DEFAULT_MAX_TOKENS, description="Tokens of an answer that are reserved where a request names no limit."
     )
 
+    def limits(self) -> Limits:
+        return Limits(
+            requests_per_min=self.requests_per_min,
+            tokens_per_min=self.tokens_per_min,
+            concurrent=self.concurrent,
+            budgets=tuple(Budget(budget.period, budget.unit, budget.amount) for budget in self.budgets),
+            default_max_tokens=self.default_max_tokens,
+        )
+
 
 class KeyRequest(Asked):
     organisation: str
@@ -64,22 +74,54 @@ class KeyRequest(Asked):
     may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
 
     def terms(self) -> Terms:
-        limits = self.limits
         return Terms(
             roles=frozenset(self.roles),
             models=None if self.models is None else frozenset(self.models),
             routes=None if self.routes is None else frozenset(self.routes),
             licences=frozenset(self.licences),
-            limits=Limits(
-                requests_per_min=limits.requests_per_min,
-                tokens_per_min=limits.tokens_per_min,
-                concurrent=limits.concurrent,
-                budgets=tuple(Budget(budget.period, budget.unit, budget.amount) for budget in limits.budgets),
-                default_max_tokens=limits.default_max_tokens,
-            ),
+            limits=self.limits.limits(),
             priority=self.priority,
             may_set_priority=self.may_set_priority,
         )
+
+
+class KeyChange(Asked):
+    """What is left out stays as it is. `null` takes a scope, an end or a limit away, where one may be missing."""
+
+    name: Name | None = None
+    roles: Annotated[list[Role], Field(min_length=1)] | None = None
+    models: Names | None = None
+    routes: list[str] | None = None
+    licences: Names | None = None
+    expires_at: AwareDatetime | None = None
+    limits: LimitsIn | None = Field(None, description="Limits that are left out stay as they are.")
+    priority: Priority | None = None
+    may_set_priority: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_what(self) -> KeyChange:
+        for name in self.model_fields_set - {"models", "routes", "expires_at"}:
+            if getattr(self, name) is None:
+                raise ValueError(f"'{name}' cannot be null: leave it out to keep it")
+        return self
+
+    def applied(self, key: Key) -> Key:
+        """The key with these changes."""
+        named = self.model_fields_set
+        terms: dict[str, Any] = {
+            name: getattr(self, name) for name in ("priority", "may_set_priority") if name in named
+        }
+        for name in ("roles", "models", "routes", "licences"):
+            if name in named:
+                values = getattr(self, name)
+                terms[name] = None if values is None else frozenset(values)
+        if self.limits is not None:
+            limits = self.limits.limits()
+            terms["limits"] = replace(
+                key.terms.limits, **{name: getattr(limits, name) for name in self.limits.model_fields_set}
+            )
+        own = {name: getattr(self, name) for name in ("name", "expires_at") if name in named}
+        return replace(key, **own, terms=replace(key.terms, **terms))
 
 
 class OrganisationOut(BaseModel):

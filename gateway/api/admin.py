@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from gateway.active_call import CLIENT_GONE
 from gateway.api.account_schemas import (
+    KeyChange,
     KeyList,
     KeyOut,
     KeyRequest,
@@ -105,10 +106,32 @@ async def create_key(request: Request, services: Gateway) -> Any:
     except ClientLeft:
         return Response(status_code=CLIENT_GONE)
     _refuse_unknown(asked, services)
-    if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
-        raise InvalidRequest(f"'expires_at' ({asked.expires_at}) is over already", param="expires_at")
     key, secret = await services.keys.create_key(asked.organisation, asked.name, asked.terms(), asked.expires_at)
     return {**_key(services, key), "secret": secret}
+
+
+@router.patch(
+    "/keys/{key_id}",
+    summary="Change what a key says",
+    response_model=KeyOut,
+    dependencies=[MAY_WRITE],
+    responses=_TOO_LARGE,
+    openapi_extra=body_of(KeyChange),
+)
+async def change_key(key_id: str, request: Request, services: Gateway) -> Any:
+    """The secret stays, and so does what was used. The change counts from the next call on."""
+    try:
+        asked = await read_json(request, services, KeyChange)
+    except ClientLeft:
+        return Response(status_code=CLIENT_GONE)
+    _refuse_unknown(asked, services)
+
+    def change(key: Key) -> Key:
+        if key.revoked_at is not None:
+            raise InvalidRequest(f"'{key.id}' is revoked: make a new key.", param="key_id")
+        return asked.applied(key)
+
+    return _key(services, await services.keys.change_key(key_id, change))
 
 
 @router.post("/keys/{key_id}/revoke", summary="Revoke a key", response_model=KeyOut, dependencies=[MAY_WRITE])
@@ -117,14 +140,16 @@ async def revoke_key(key_id: str, services: Gateway) -> dict[str, Any]:
     return _key(services, await services.keys.revoke_key(key_id))
 
 
-def _refuse_unknown(asked: KeyRequest, services: Services) -> None:
-    """A misspelt scope would shut out its owner, or let in more than was meant."""
+def _refuse_unknown(asked: KeyRequest | KeyChange, services: Services) -> None:
+    """A misspelt scope would shut out its owner, or let in more than was meant; so would an end that is over."""
+    if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
+        raise InvalidRequest(f"'expires_at' ({asked.expires_at}) is over already", param="expires_at")
     models = services.registry.current.models
     licences = {model.licence.id for model in models.values() if model.licence.id is not None}
     routes = {endpoint.name for endpoint in ENDPOINTS.values()} | {COMPARISONS}
     _known(asked.models or (), models, "models", "model")
     _known(asked.routes or (), routes, "routes", "route")
-    _known(asked.licences, licences | set(models), "licences", "licence")
+    _known(asked.licences or (), licences | set(models), "licences", "licence")
 
 
 def _known(names: Collection[str], known: Collection[str], param: str, what: str) -> None:

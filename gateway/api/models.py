@@ -12,8 +12,8 @@ from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Se
 from gateway.domain.records import Model, Provenance
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
-from gateway.fleet import ReplicaState
 from gateway.relay import find_model
+from gateway.replica_state import ReplicaState
 
 router = APIRouter(dependencies=[RequireKey, DescribeKey])
 
