@@ -184,6 +184,8 @@ async def test_kill_9_under_keyed_load_while_the_database_is_away_loses_no_row_a
             assert not found.faults
             assert found.ok >= len(load.answered)
             assert 1 <= found.interrupted <= len(load.sent) - len(load.answered)
+            reached = {request.header("x-request-id") for request in engine.requests_to(CHAT)}
+            assert reached <= {row["request_id"] for row in rows}, "what an engine had has a record"
             (row,) = [row for row in rows if row["request_id"] == "cut"]
             assert (row["status"], row["charged_tokens"]) == ("interrupted", row["prompt_estimate"])
             assert row["charged_tokens"] > 0
