@@ -316,7 +316,8 @@ class _Run:
             await self._owner.store.save_comparison(comparison)
         except (Unavailable, RowRefused) as error:
             self._owner.log.error("a comparison could not be stored", comparison_id=self._id, why=str(error))
-            return comparison_object(comparison, unstored_reason=str(error))
+            told = error.told if isinstance(error, SimsaError) else str(error)
+            return comparison_object(comparison, unstored_reason=told)
         return comparison_object(comparison)
 
 

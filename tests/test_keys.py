@@ -263,6 +263,29 @@ async def test_roles_open_what_they_are_for(tmp_path: Path, role: str) -> None:
         } == ROLES[role]
 
 
+async def test_who_calls_no_model_by_name_sees_none_and_only_overseers_see_replicas(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        for role, listed, status, sees in (
+            ("reviewer", 0, 403, False),
+            ("auditor", 0, 200, True),
+            ("integrator", 2, 200, False),
+            ("operator", 2, 200, True),
+        ):
+            secret = await it.secret(roles=[role])
+            assert len((await it.get(secret, "/v1/models")).json()["data"]) == listed, role
+            answer = await it.get(secret, "/api/models")
+            assert answer.status == status, role
+            if status == 200:
+                assert all((model["replicas"] is not None) is sees for model in answer.json()["data"]), role
+
+
+async def test_key_without_the_route_of_comparisons_reads_none(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        secret = await it.secret(routes=["embeddings"])
+        for path in ("", "/export", "/some-id", "/batches", "/batches/some-id"):
+            assert (await it.get(secret, f"/api/comparisons{path}")).status == 403, path
+
+
 async def test_an_organisation_sees_its_own_comparisons_alone(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         await it.org("other")

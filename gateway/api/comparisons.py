@@ -144,8 +144,10 @@ async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedC
 
 
 def permit_reading(caller: Caller) -> None:
-    """Raise PermissionDenied for those who must not see which model said what: reviewers and chairs."""
+    """Raise PermissionDenied for those who must not see which model said what, reviewers say, or who cannot compare."""
     permit_roles(caller, CALLING | OVERSEEING)
+    if not caller.has_any(OVERSEEING):
+        permit_route(caller, ROUTE)
 
 
 def _is_visible(comparison: Comparison | None, caller: Caller) -> bool:
