@@ -59,6 +59,13 @@ class ComparisonParams(Asked):
     )
     reasoning_effort: Text | None = None
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _keep_the_template(cls, variables: JsonObject | None) -> JsonObject | None:
+        if variables is not None and "chat_template" in variables:
+            raise ValueError("the template is the engine's own: 'chat_template' cannot be set")
+        return variables
+
 
 def distinct_models(models: Sequence[str]) -> Sequence[str]:
     """The same; raises ValueError where one stands there twice."""
