@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Limits, Period, 
 from gateway.domain.records import Priority
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 
@@ -48,13 +49,11 @@ class LimitsIn(Asked):
 
 
 class KeyRequest(Asked):
-    organisation: str
+    organisation: Id
     name: Name = Field(description="What it is for, in words.")
-    roles: list[Role] = Field([Role.INTEGRATOR], min_length=1)
+    roles: list[Role] = Field([Role.INTEGRATOR], min_length=1, max_length=len(Role))
     models: Names | None = Field(None, description="Ids of models that it may call; all if left out.")
-    routes: list[str] | None = Field(
-        None, description="Routes that it may use, e.g. chat_completions; all if left out."
-    )
+    routes: Names | None = Field(None, description="Routes that it may use, e.g. chat_completions; all if left out.")
     licences: Names = Field(
         [], description="Licences (or models) whose non-commercial terms the organisation has accepted."
     )
@@ -62,6 +61,15 @@ class KeyRequest(Asked):
     limits: LimitsIn = LimitsIn()
     priority: Priority = Priority.INTERACTIVE
     may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
+
+    @field_validator("expires_at")
+    @classmethod
+    def _is_a_moment_of_utc(cls, moment: datetime | None) -> datetime | None:
+        """Near the first and the last year an offset can lead out of the calendar."""
+        try:
+            return moment if moment is None else moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("expected a moment between the years 1 and 9999 of UTC") from None
 
     def terms(self) -> Terms:
         limits = self.limits

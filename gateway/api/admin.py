@@ -12,7 +12,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from gateway.api.account_schemas import (
     KeyList,
@@ -23,37 +23,40 @@ from gateway.api.account_schemas import (
     OrganisationOut,
     OrganisationRequest,
 )
+from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
-from gateway.api.schemas import ErrorAnswer
+from gateway.api.refusals import json_body, refusals
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
 from gateway.domain.limits import Ledger
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": words}
-    for status, words in {
-        400: "the request is not valid; nothing was changed",
-        401: "missing or invalid key",
-        403: "the key has not the role",
-        404: "there is no such organisation or key",
-        503: "the database is away",
-    }.items()
-}
-router = APIRouter(
-    prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey], responses=_ERRORS
-)
+router = APIRouter(prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey])
 MAY_READ, MAY_WRITE = require_roles(INSPECTING), require_roles(ADMINISTERING)
 
 
-@router.get("/orgs", summary="Organisations", response_model=OrganisationList, dependencies=[MAY_READ])
+@router.get(
+    "/orgs",
+    summary="Organisations",
+    response_model=OrganisationList,
+    responses=refusals(503),
+    dependencies=[MAY_READ],
+)
 async def list_organisations(services: Gateway) -> dict[str, Any]:
     return {"data": [_organisation(found) for found in await services.accounts.list_organisations()]}
 
 
-@router.post("/orgs", summary="Add an organisation", response_model=OrganisationOut, dependencies=[MAY_WRITE])
-async def create_organisation(asked: OrganisationRequest, services: Gateway) -> dict[str, Any]:
+@router.post(
+    "/orgs",
+    summary="Add an organisation",
+    response_model=OrganisationOut,
+    responses=refusals(413, 503),
+    openapi_extra=json_body(OrganisationRequest),
+    dependencies=[MAY_WRITE],
+)
+async def create_organisation(request: Request, services: Gateway) -> dict[str, Any]:
+    asked = await read_json(request, services, OrganisationRequest)
     return _organisation(await services.keys.create_organisation(asked.id, asked.name))
 
 
@@ -61,6 +64,7 @@ async def create_organisation(asked: OrganisationRequest, services: Gateway) -> 
     "/orgs/{organisation_id}/revoke",
     summary="End an organisation's access",
     response_model=OrganisationOut,
+    responses=refusals(404, 503),
     dependencies=[MAY_WRITE],
 )
 async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[str, Any]:
@@ -68,16 +72,30 @@ async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[s
     return _organisation(await services.keys.revoke_organisation(organisation_id))
 
 
-@router.get("/keys", summary="Keys, without their secrets", response_model=KeyList, dependencies=[MAY_READ])
+@router.get(
+    "/keys",
+    summary="Keys, without their secrets",
+    response_model=KeyList,
+    responses=refusals(503),
+    dependencies=[MAY_READ],
+)
 async def list_keys(
     services: Gateway, organisation: Annotated[str | None, Query(description="Only this one's.")] = None
 ) -> dict[str, Any]:
     return {"data": [_key(services, key) for key in await services.accounts.list_keys(organisation)]}
 
 
-@router.post("/keys", summary="Make a key", response_model=NewKeyOut, dependencies=[MAY_WRITE])
-async def create_key(asked: KeyRequest, services: Gateway) -> dict[str, Any]:
+@router.post(
+    "/keys",
+    summary="Make a key",
+    response_model=NewKeyOut,
+    responses=refusals(404, 413, 503),
+    openapi_extra=json_body(KeyRequest),
+    dependencies=[MAY_WRITE],
+)
+async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
     """The answer is the only place where the secret is ever shown."""
+    asked = await read_json(request, services, KeyRequest)
     _refuse_unknown(asked, services)
     if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
         raise InvalidRequest(f"'expires_at' ({asked.expires_at}) is over already", param="expires_at")
@@ -85,7 +103,13 @@ async def create_key(asked: KeyRequest, services: Gateway) -> dict[str, Any]:
     return {**_key(services, key), "secret": secret}
 
 
-@router.post("/keys/{key_id}/revoke", summary="Revoke a key", response_model=KeyOut, dependencies=[MAY_WRITE])
+@router.post(
+    "/keys/{key_id}/revoke",
+    summary="Revoke a key",
+    response_model=KeyOut,
+    responses=refusals(404, 503),
+    dependencies=[MAY_WRITE],
+)
 async def revoke_key(key_id: str, services: Gateway) -> dict[str, Any]:
     """It does not count from now on; calls in flight end as they would."""
     return _key(services, await services.keys.revoke_key(key_id))
