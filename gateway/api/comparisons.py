@@ -39,7 +39,7 @@ Events = AsyncGenerator[ComparisonEvent, None]
     summary="Ask several models the same question",
     response_model=ComparisonOut,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"text/event-stream": {}}},
         **refusals(404, 413, 503),
     },
     openapi_extra=json_body(ComparisonRequest),

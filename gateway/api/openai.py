@@ -173,7 +173,7 @@ def _kept_operation(operation_id: str, summary: str) -> dict[str, Any]:
 def _answer(headers: tuple[str, ...], *, streamed: bool) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object"}}}
     if streamed:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     return {
         "description": "The engine's answer",
         "headers": {name: {"schema": {"type": "string"}} for name in headers},
