@@ -174,5 +174,5 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
             codes = {call.error_code for call in calls}
             assert {CallStatus.OK, CallStatus.ERROR, CallStatus.TRUNCATED, CallStatus.CANCELLED} <= statuses
             assert {"queue_full", "upstream_error", "upstream_truncated", "upstream_timeout"} <= codes
-            assert crowd.heard[f"{CHAT} 429"], "limits of keys were met, too"
+            assert any(what.endswith(" 429") for what in crowd.heard), "limits of keys were met, too"
             assert not await gateway.services.store.list_open_ids()
