@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format bench bench-admission drill docs clean
+.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format openapi bench bench-admission drill docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-vllm: setup vllm-cpu ## run the tests against real vLLM on the CPU
 candidates: setup vllm-cpu ## run the tests against real vLLM and write docs/candidates.md from what they showed
 	@$(BIN)/pytest tests/vllm --record docs/candidates.json
 	@$(BIN)/python scripts/candidates_page.py > docs/candidates.md
+
+openapi: setup ## try every operation of the OpenAPI description with thousands of requests (about half an hour)
+	@SIMSA_TEST_OPENAPI_EXAMPLES=500 $(BIN)/pytest -p no:xdist -v tests/test_openapi.py
 
 lint: setup ## check style and types
 	@$(BIN)/ruff check .

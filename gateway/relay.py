@@ -54,7 +54,8 @@ STREAM_HEADERS: RawHeaders = [
     (b"x-accel-buffering", b"no"),
 ]
 _PASSED_VALUE = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,255}\Z")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_REQUEST_ID = re.compile(rb"(?!.*___)[A-Za-z0-9._:-]{1,128}\Z")
+"""Three underscores begin an address in the ids of vLLM's connectors between engines, which would connect to it."""
 
 
 class ClientLeft(Exception):

@@ -91,6 +91,7 @@ class StoredReplies:
         await departure_of(scope).ends(retrieval.run())
 
     def _admit(self, scope: Scope) -> _Wanted:
+        caller = self._access.check(scope["headers"])
         found = _PATH.match(scope["path"])
         if found is None:
             raise RouteNotFound(f"There is no {scope['method']} {scope['path'][:200]}. See /docs.")
@@ -98,7 +99,6 @@ class StoredReplies:
         allowed = "POST" if cancel else "GET"
         if scope["method"] != allowed:
             raise MethodNotAllowed(f"{scope['path']} takes {allowed}, not {scope['method']}.", allow=allowed)
-        caller = self._access.check(scope["headers"])
         permit_route(caller, RESPONSES_CREATE.name)
         if self.is_draining:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)

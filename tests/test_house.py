@@ -121,6 +121,7 @@ HOUSE = [
     "gateway.api.deps",
     "gateway.api.bodies",
     "gateway.api.schemas",
+    "gateway.api.refusals",
     "gateway.api.account_schemas",
     "gateway.api.batch_schemas",
     "gateway.api.openai",

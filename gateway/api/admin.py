@@ -12,9 +12,8 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 
-from gateway.active_call import CLIENT_GONE
 from gateway.api.account_schemas import (
     KeyChange,
     KeyList,
@@ -27,32 +26,24 @@ from gateway.api.account_schemas import (
 )
 from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
-from gateway.api.schemas import ErrorAnswer, body_of
+from gateway.api.refusals import json_body, refusals
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
 from gateway.domain.limits import Ledger
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
-from gateway.relay import ClientLeft
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": words}
-    for status, words in {
-        400: "the request is not valid; nothing was changed",
-        401: "missing or invalid key",
-        403: "the key has not the role",
-        404: "there is no such organisation or key",
-        503: "the database is away",
-    }.items()
-}
-_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
-router = APIRouter(
-    prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey], responses=_ERRORS
-)
+router = APIRouter(prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey])
 MAY_READ, MAY_WRITE = require_roles(INSPECTING), require_roles(ADMINISTERING)
 
 
-@router.get("/orgs", summary="Organisations", response_model=OrganisationList, dependencies=[MAY_READ])
+@router.get(
+    "/orgs",
+    summary="Organisations",
+    response_model=OrganisationList,
+    responses=refusals(503),
+    dependencies=[MAY_READ],
+)
 async def list_organisations(services: Gateway) -> dict[str, Any]:
     return {"data": [_organisation(found) for found in await services.accounts.list_organisations()]}
 
@@ -61,15 +52,12 @@ async def list_organisations(services: Gateway) -> dict[str, Any]:
     "/orgs",
     summary="Add an organisation",
     response_model=OrganisationOut,
+    responses=refusals(413, 503),
+    openapi_extra=json_body(OrganisationRequest),
     dependencies=[MAY_WRITE],
-    responses=_TOO_LARGE,
-    openapi_extra=body_of(OrganisationRequest),
 )
-async def create_organisation(request: Request, services: Gateway) -> Any:
-    try:
-        asked = await read_json(request, services, OrganisationRequest)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+async def create_organisation(request: Request, services: Gateway) -> dict[str, Any]:
+    asked = await read_json(request, services, OrganisationRequest)
     return _organisation(await services.keys.create_organisation(asked.id, asked.name))
 
 
@@ -77,6 +65,7 @@ async def create_organisation(request: Request, services: Gateway) -> Any:
     "/orgs/{organisation_id}/revoke",
     summary="End an organisation's access",
     response_model=OrganisationOut,
+    responses=refusals(404, 503),
     dependencies=[MAY_WRITE],
 )
 async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[str, Any]:
@@ -84,7 +73,13 @@ async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[s
     return _organisation(await services.keys.revoke_organisation(organisation_id))
 
 
-@router.get("/keys", summary="Keys, without their secrets", response_model=KeyList, dependencies=[MAY_READ])
+@router.get(
+    "/keys",
+    summary="Keys, without their secrets",
+    response_model=KeyList,
+    responses=refusals(503),
+    dependencies=[MAY_READ],
+)
 async def list_keys(
     services: Gateway, organisation: Annotated[str | None, Query(description="Only this one's.")] = None
 ) -> dict[str, Any]:
@@ -95,16 +90,13 @@ async def list_keys(
     "/keys",
     summary="Make a key",
     response_model=NewKeyOut,
+    responses=refusals(404, 413, 503),
+    openapi_extra=json_body(KeyRequest),
     dependencies=[MAY_WRITE],
-    responses=_TOO_LARGE,
-    openapi_extra=body_of(KeyRequest),
 )
-async def create_key(request: Request, services: Gateway) -> Any:
+async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
     """The answer is the only place where the secret is ever shown."""
-    try:
-        asked = await read_json(request, services, KeyRequest)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+    asked = await read_json(request, services, KeyRequest)
     _refuse_unknown(asked, services)
     key, secret = await services.keys.create_key(asked.organisation, asked.name, asked.terms(), asked.expires_at)
     return {**_key(services, key), "secret": secret}
@@ -114,16 +106,13 @@ async def create_key(request: Request, services: Gateway) -> Any:
     "/keys/{key_id}",
     summary="Change what a key says",
     response_model=KeyOut,
+    responses=refusals(404, 413, 503),
+    openapi_extra=json_body(KeyChange),
     dependencies=[MAY_WRITE],
-    responses=_TOO_LARGE,
-    openapi_extra=body_of(KeyChange),
 )
-async def change_key(key_id: str, request: Request, services: Gateway) -> Any:
+async def change_key(key_id: str, request: Request, services: Gateway) -> dict[str, Any]:
     """The secret stays, and so does what was used. The change counts from the next call on."""
-    try:
-        asked = await read_json(request, services, KeyChange)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+    asked = await read_json(request, services, KeyChange)
     _refuse_unknown(asked, services)
 
     def change(key: Key) -> Key:
@@ -134,7 +123,13 @@ async def change_key(key_id: str, request: Request, services: Gateway) -> Any:
     return _key(services, await services.keys.change_key(key_id, change))
 
 
-@router.post("/keys/{key_id}/revoke", summary="Revoke a key", response_model=KeyOut, dependencies=[MAY_WRITE])
+@router.post(
+    "/keys/{key_id}/revoke",
+    summary="Revoke a key",
+    response_model=KeyOut,
+    responses=refusals(404, 503),
+    dependencies=[MAY_WRITE],
+)
 async def revoke_key(key_id: str, services: Gateway) -> dict[str, Any]:
     """It does not count from now on; calls in flight end as they would."""
     return _key(services, await services.keys.revoke_key(key_id))

@@ -10,33 +10,19 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from gateway.access import permit_route
-from gateway.active_call import CLIENT_GONE
 from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, StatisticsOut
 from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ErrorAnswer, body_of
+from gateway.api.refusals import json_body, refusals
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
 from gateway.batch_store import Batch
 from gateway.comparison import ROUTE
 from gateway.domain.accounts import Caller
 from gateway.errors import NotFound, Unavailable
-from gateway.relay import ClientLeft
 
 router = APIRouter(prefix="/api/comparisons/batches", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
-    401: {"model": ErrorAnswer, "description": "missing or invalid key"},
-    403: {"model": ErrorAnswer, "description": "the key does not reach so far"},
-    503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
-    "default": {"model": ErrorAnswer, "description": "any other failure"},
-}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
-_CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorAnswer, "description": "the name means another batch"}
-}
-_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
 _EXPORTS = {
     "jsonl": (export_lines, "application/x-ndjson; charset=utf-8", "jsonl"),
     "csv": (export_csv, "text/csv; charset=utf-8", "csv"),
@@ -49,12 +35,11 @@ _EXPORTS = {
     summary="Ask a set of prompts of several models, in the background",
     status_code=201,
     response_model=BatchOut,
-    responses={200: {"model": BatchOut, "description": "it exists, and goes on"}}
-    | _REFUSALS
-    | _NOT_FOUND
-    | _CONFLICT
-    | _TOO_LARGE,
-    openapi_extra=body_of(BatchRequest),
+    responses={
+        200: {"model": BatchOut, "description": "it exists, and goes on"},
+        **refusals(404, 409, 413, 503),
+    },
+    openapi_extra=json_body(BatchRequest),
 )
 async def create_batch(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> Any:
     """Every prompt is one comparison, asked after the one before it; a restart goes on where it was.
@@ -67,16 +52,13 @@ async def create_batch(request: Request, response: Response, services: Gateway, 
     permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
-    try:
-        asked = await read_json(request, services, BatchRequest)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+    asked = await read_json(request, services, BatchRequest)
     batch, is_new = await services.batches.create(asked.order(), caller)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)
 
 
-@router.get("", summary="Batches, newest first", response_model=BatchList, responses=_REFUSALS)
+@router.get("", summary="Batches, newest first", response_model=BatchList, responses=refusals(503))
 async def list_batches(
     services: Gateway,
     caller: CheckedCaller,
@@ -88,7 +70,7 @@ async def list_batches(
     return {"data": [await _shown(services, batch) for batch in found]}
 
 
-@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
+@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=refusals(404, 503))
 async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     return await _shown(services, await _found(services, batch_id, caller))
 
@@ -97,7 +79,7 @@ async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> 
     "/{batch_id}/statistics",
     summary="What a batch says: figures per model, differences per pair",
     response_model=StatisticsOut,
-    responses=_REFUSALS | _NOT_FOUND,
+    responses=refusals(404, 503),
 )
 async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Of what is done by now. Every n counts prompts; repeats of one prompt enter by their median.
@@ -113,9 +95,10 @@ async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller
     "/{batch_id}/export",
     summary="A batch as a file",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"}}
-    | _REFUSALS
-    | _NOT_FOUND,
+    responses={
+        200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"},
+        **refusals(404, 503),
+    },
 )
 async def export_batch(
     batch_id: str,
@@ -141,7 +124,7 @@ async def export_batch(
     "/{batch_id}/resume",
     summary="Take a cancelled batch up again",
     response_model=BatchOut,
-    responses=_REFUSALS | _NOT_FOUND,
+    responses=refusals(404, 503),
 )
 async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """It goes on with the rights and limits of this key; after a restart of the gateway batches go on by themselves.
@@ -153,7 +136,7 @@ async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) 
     return await _shown(services, await services.batches.resume(batch, caller))
 
 
-@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
+@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=refusals(404, 503))
 async def cancel_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Nothing more is asked; the comparison under way ends. What is stored stays, and can be read and exported."""
     permit_route(caller, ROUTE)

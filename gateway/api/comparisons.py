@@ -16,31 +16,22 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.access import permit_roles, permit_route
-from gateway.active_call import CLIENT_GONE
 from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, body_of
+from gateway.api.refusals import json_body, refusals
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
 from gateway.domain.accounts import CALLING, OVERSEEING, Caller
 from gateway.downstream import departure_of
 from gateway.errors import NotFound, Unavailable
-from gateway.relay import JSON, ClientLeft
+from gateway.relay import JSON
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
 Events = AsyncGenerator[ComparisonEvent, None]
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
-    401: {"model": ErrorAnswer, "description": "missing or invalid key"},
-    403: {"model": ErrorAnswer, "description": "the key does not reach so far"},
-    503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
-    "default": {"model": ErrorAnswer, "description": "any other failure"},
-}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
-_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
 
 
 @router.post(
@@ -48,12 +39,10 @@ _TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "desc
     summary="Ask several models the same question",
     response_model=ComparisonOut,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **_REFUSALS,
-        **_NOT_FOUND,
-        **_TOO_LARGE,
+        200: {"content": {"text/event-stream": {}}},
+        **refusals(404, 413, 503),
     },
-    openapi_extra=body_of(ComparisonRequest),
+    openapi_extra=json_body(ComparisonRequest),
 )
 async def create_comparison(
     request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority
@@ -69,10 +58,7 @@ async def create_comparison(
     permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
-    try:
-        asked = await read_json(request, services, ComparisonRequest)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+    asked = await read_json(request, services, ComparisonRequest)
     events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority)
     return _Answer(events, _write_stream if asked.stream else _write_whole)
 
@@ -81,7 +67,7 @@ async def create_comparison(
     "",
     summary="Stored comparisons, newest first",
     response_model=ComparisonPage,
-    responses={**_REFUSALS, **_NOT_FOUND},
+    responses=refusals(404, 503),
 )
 async def list_comparisons(
     services: Gateway,
@@ -107,7 +93,7 @@ async def list_comparisons(
     response_class=StreamingResponse,
     responses={
         200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"},
-        **_REFUSALS,
+        **refusals(503),
     },
 )
 async def export_comparisons(
@@ -133,7 +119,7 @@ async def export_comparisons(
     "/{comparison_id}",
     summary="One stored comparison",
     response_model=ComparisonOut,
-    responses={**_REFUSALS, **_NOT_FOUND},
+    responses=refusals(404, 503),
 )
 async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     permit_reading(caller)
