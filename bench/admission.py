@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import load
-from bench.gateway_process import READY_LIMIT_S, ROOT, GatewayFailed, free_port, gateway
+from bench.gateway_process import ADMIN_KEY, READY_LIMIT_S, ROOT, GatewayFailed, free_port, gateway
 from bench.measure import child, percentile
 
 MODEL = "A.X-4.0-Light"
@@ -94,7 +94,7 @@ class Callers:
 def _request(url: str, priority: str | None, tokens: int) -> bytes:
     messages = [{"role": "user", "content": "부산의 날씨를 한 문장으로 말해 주세요."}]
     body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True}
-    head, _, rest = load.request_bytes(url, body).partition(b"\r\n")
+    head, _, rest = load.request_bytes(load.Target(url, ADMIN_KEY), body).partition(b"\r\n")
     named = b"" if priority is None else b"x-simsa-priority: %b\r\n" % priority.encode()
     return head + b"\r\n" + named + rest
 

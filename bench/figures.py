@@ -69,19 +69,20 @@ class Figure:
 
 async def added_latency(engine_url: str, gateway: Gateway, plan: Plan) -> Figure:
     """One client, whole answers: p50 through the gateway less p50 straight to the engine, in interleaved rounds."""
-    latencies: dict[str, list[float]] = {engine_url: [], gateway.url: []}
+    engine = load.Target(engine_url)
+    latencies: dict[load.Target, list[float]] = {engine: [], gateway.target: []}
     added_ms: list[float] = []
     errors: Counter[str] = Counter()
     for round_ in range(-1, plan.latency_rounds):
-        p50_ms: dict[str, float] = {}
-        for url in (engine_url, gateway.url) if round_ % 2 else (gateway.url, engine_url):
-            result = await load.whole_answers(url, MODEL, clients=1, count=plan.latency_requests)
+        p50_ms: dict[load.Target, float] = {}
+        for target in (engine, gateway.target) if round_ % 2 else (gateway.target, engine):
+            result = await load.whole_answers(target, MODEL, clients=1, count=plan.latency_requests)
             errors += result.errors
             if result.latencies_s and round_ >= 0:  # the round before the first warms up
-                p50_ms[url] = statistics.median(result.latencies_s) * 1e3
-                latencies[url] += result.latencies_s
+                p50_ms[target] = statistics.median(result.latencies_s) * 1e3
+                latencies[target] += result.latencies_s
         if len(p50_ms) == len(latencies):
-            added_ms.append(p50_ms[gateway.url] - p50_ms[engine_url])
+            added_ms.append(p50_ms[gateway.target] - p50_ms[engine])
     value, low, high = median_interval(added_ms) if added_ms else (None, None, None)
     return Figure(
         "added p50, one client",
@@ -92,9 +93,9 @@ async def added_latency(engine_url: str, gateway: Gateway, plan: Plan) -> Figure
         {
             "interval_95_ms": [low, high],
             "rounds": len(added_ms),
-            "direct_ms": _percentiles_ms(latencies[engine_url]),
-            "gateway_ms": _percentiles_ms(latencies[gateway.url]),
-            "n": len(latencies[gateway.url]),
+            "direct_ms": _percentiles_ms(latencies[engine]),
+            "gateway_ms": _percentiles_ms(latencies[gateway.target]),
+            "n": len(latencies[gateway.target]),
             "errors": dict(errors),
         },
     )
@@ -109,7 +110,7 @@ async def cpu_per_answer(gateway: Gateway, plan: Plan) -> Figure:
     calibration_us = calibration_s() * 1e6
     for round_ in range(-1, plan.cpu_rounds):
         before_s, loop_before_s = cpu_s(gateway.pid), main_thread_cpu_s(gateway.pid)
-        result = await load.whole_answers(gateway.url, MODEL, clients=CLIENTS, count=plan.cpu_requests)
+        result = await load.whole_answers(gateway.target, MODEL, clients=CLIENTS, count=plan.cpu_requests)
         used_s, loop_s = cpu_s(gateway.pid) - before_s, main_thread_cpu_s(gateway.pid) - loop_before_s
         errors += result.errors
         if round_ >= 0:
@@ -137,9 +138,11 @@ async def cpu_per_answer(gateway: Gateway, plan: Plan) -> Figure:
 async def cpu_per_event(engine_url: str, gateway: Gateway, plan: Plan) -> Figure:
     """A hundred streams of fifty events a second: the gateway's CPU time an event, and how late events come."""
     calibration_us = calibration_s() * 1e6
-    direct = await load.streams(engine_url, MODEL, count=100, rate_per_s=50.0, seconds=min(plan.stream_s, 4.0))
+    direct = await load.streams(
+        load.Target(engine_url), MODEL, count=100, rate_per_s=50.0, seconds=min(plan.stream_s, 4.0)
+    )
     before_s = cpu_s(gateway.pid)
-    result = await load.streams(gateway.url, MODEL, count=100, rate_per_s=50.0, seconds=plan.stream_s)
+    result = await load.streams(gateway.target, MODEL, count=100, rate_per_s=50.0, seconds=plan.stream_s)
     value = _per_event_us(cpu_s(gateway.pid) - before_s, result)
     return Figure(
         "CPU per stream event, 100 x 50/s",
@@ -158,7 +161,7 @@ async def cpu_per_event(engine_url: str, gateway: Gateway, plan: Plan) -> Figure
 async def many_streams(gateway: Gateway, plan: Plan) -> Figure:
     """Five hundred streams of ten events a second: how many did not end as they should."""
     before_s = cpu_s(gateway.pid)
-    result = await load.streams(gateway.url, MODEL, count=500, rate_per_s=10.0, seconds=plan.stream_s)
+    result = await load.streams(gateway.target, MODEL, count=500, rate_per_s=10.0, seconds=plan.stream_s)
     used_s = cpu_s(gateway.pid) - before_s
     failed = sum(result.errors.values())
     return Figure(
@@ -179,8 +182,8 @@ async def memory(gateway: Gateway, plan: Plan, progress: Callable[[int], None]) 
     started_s = perf_counter()
     while calls[-1] < plan.memory_calls:
         for asked in (
-            load.whole_answers(gateway.url, MODEL, clients=CLIENTS, count=plan.memory_step - streamed),
-            load.short_streams(gateway.url, MODEL, clients=CLIENTS, count=streamed),
+            load.whole_answers(gateway.target, MODEL, clients=CLIENTS, count=plan.memory_step - streamed),
+            load.short_streams(gateway.target, MODEL, clients=CLIENTS, count=streamed),
         ):
             errors += await _errors_of(asked)
         calls.append(calls[-1] + plan.memory_step)

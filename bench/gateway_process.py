@@ -6,7 +6,9 @@ Nothing of the person's environment reaches it but what Python itself needs: eve
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -24,6 +26,16 @@ ROOT = Path(__file__).parent.parent
 READY_LIMIT_S = 30.0
 PLACES = 1024
 """Calls at a time on a replica, unless told: room for all that a benchmark of the gateway's cost sends at once."""
+ADMIN_KEY = secrets.token_urlsafe()
+NEVER_REACHED: dict[str, object] = {
+    "requests_per_min": 10**9,
+    "tokens_per_min": 10**12,
+    "concurrent": 10**6,
+    "budgets": [
+        {"amount": "1000000000000", "unit": "tokens", "period": "day"},
+        {"amount": "1000000000", "unit": "KRW", "period": "month"},
+    ],
+}
 LOG_TAIL_LINES = 20
 LOG_LINE_MAX = 300
 
@@ -36,6 +48,8 @@ class GatewayFailed(Exception):
 class Gateway:
     pid: int
     url: str
+    target: load.Target
+    """The gateway for a caller with a key that has every limit, none of which is ever reached."""
 
 
 @asynccontextmanager
@@ -55,12 +69,13 @@ async def gateway(
             "SIMSA_PORT": str(port),
             "SIMSA_REGISTRY": str(registry),
             "SIMSA_DATA_DIR": str(Path(folder, "data")),
+            "SIMSA_ADMIN_KEY": ADMIN_KEY,
             **(settings or {}),
         }
         with child(["-m", "gateway", "serve"], cpu=cpu, cwd=ROOT, environment=environment, log=log) as process:
             url = f"http://127.0.0.1:{port}"
             await _until_ready(process, url, log)
-            yield Gateway(process.pid, url)
+            yield Gateway(process.pid, url, load.Target(url, await _key(url)))
 
 
 def _write_registry(folder: Path, model: str, engine_urls: Sequence[str], places: int) -> Path:
@@ -69,6 +84,20 @@ def _write_registry(folder: Path, model: str, engine_urls: Sequence[str], places
     replicas = "".join(f"      - {{url: {url}, max_in_flight: {places}}}\n" for url in engine_urls)
     registry.write_text(f"models:\n  - id: {model}\n    serving: {{kind: vllm}}\n    replicas:\n{replicas}")
     return registry
+
+
+async def _key(url: str) -> str:
+    """The secret of a new key with limits."""
+    admin = load.Target(url, ADMIN_KEY)
+    asked: tuple[tuple[str, dict[str, object]], ...] = (
+        ("/api/admin/orgs", {"id": "bench", "name": "bench"}),
+        ("/api/admin/keys", {"organisation": "bench", "name": "bench", "limits": NEVER_REACHED}),
+    )
+    for path, body in asked:
+        status, answer = await load.post(admin, path, body)
+        if status != 200:
+            raise GatewayFailed(f"POST {path} answered {status}: {answer.decode(errors='replace')[:LOG_LINE_MAX]}")
+    return str(json.loads(answer)["secret"])
 
 
 def free_port() -> int:

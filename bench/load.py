@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -41,19 +41,36 @@ class StreamResult:
     wall_s: float = 0.0
 
 
-def request_bytes(url: str, body: dict[str, object]) -> bytes:
-    """A chat request as it goes over the wire."""
+class Target(NamedTuple):
+    """Whom a load is for, and the key that it wants."""
+
+    url: str
+    key: str | None = None
+
+
+def request_bytes(target: Target, body: dict[str, object], *, path: str = PATH) -> bytes:
+    """A request as it goes over the wire."""
     payload = json.dumps(body, separators=(",", ":")).encode()
+    key = "" if target.key is None else f"authorization: Bearer {target.key}\r\n"
     head = (
-        f"POST {PATH} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
-        f"accept: */*\r\nuser-agent: simsa-bench\r\ncontent-length: {len(payload)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: {urlsplit(target.url).netloc}\r\ncontent-type: application/json\r\n"
+        f"accept: */*\r\nuser-agent: simsa-bench\r\n{key}content-length: {len(payload)}\r\n\r\n"
     )
     return head.encode() + payload
 
 
-def whole_request(url: str, model: str) -> bytes:
+async def post(target: Target, path: str, body: dict[str, object]) -> tuple[int, bytes]:
+    """One POST over a connection of its own: status and body."""
+    connection = await connect(target.url)
+    try:
+        return await connection.send(request_bytes(target, body, path=path)), b"".join(connection.body)
+    finally:
+        connection.close()
+
+
+def whole_request(target: Target, model: str) -> bytes:
     return request_bytes(
-        url,
+        target,
         {
             "model": model,
             "messages": [{"role": "user", "content": "Say one sentence about the weather in Busan."}],
@@ -63,9 +80,9 @@ def whole_request(url: str, model: str) -> bytes:
     )
 
 
-def stream_request(url: str, model: str, *, events: int, rate_per_s: float) -> bytes:
+def stream_request(target: Target, model: str, *, events: int, rate_per_s: float) -> bytes:
     return request_bytes(
-        url,
+        target,
         {
             "model": model,
             "messages": [{"role": "user", "content": "Say one sentence about the weather in Busan."}],
@@ -164,11 +181,11 @@ async def one_by_one(connection: Connection, request: bytes, count: int, result:
             result.errors[f"status {status}"] += 1
 
 
-async def whole_answers(url: str, model: str, *, clients: int, count: int) -> WholeResult:
+async def whole_answers(target: Target, model: str, *, clients: int, count: int) -> WholeResult:
     """`count` whole answers by `clients` connections that each ask again as soon as they are answered."""
     result = WholeResult()
-    request = whole_request(url, model)
-    connections = [await connect(url) for _ in range(clients)]
+    request = whole_request(target, model)
+    connections = [await connect(target.url) for _ in range(clients)]
     started_s = perf_counter()
     shares = [count // clients + (n < count % clients) for n in range(clients)]
     async with asyncio.TaskGroup() as tasks:
@@ -230,29 +247,29 @@ async def _one_stream(url: str, request: bytes, events: int, result: StreamResul
         result.errors["events missing"] += 1
 
 
-async def streams(url: str, model: str, *, count: int, rate_per_s: float, seconds: float) -> StreamResult:
+async def streams(target: Target, model: str, *, count: int, rate_per_s: float, seconds: float) -> StreamResult:
     """`count` streams at once, each of `rate_per_s` events a second for `seconds`."""
     result = StreamResult()
     events = max(1, round(rate_per_s * seconds))
-    request = stream_request(url, model, events=events, rate_per_s=rate_per_s)
+    request = stream_request(target, model, events=events, rate_per_s=rate_per_s)
     started_s = perf_counter()
     async with asyncio.TaskGroup() as tasks:
         for _ in range(count):
-            tasks.create_task(_one_stream(url, request, events, result))
+            tasks.create_task(_one_stream(target.url, request, events, result))
     result.wall_s = perf_counter() - started_s
     return result
 
 
-async def short_streams(url: str, model: str, *, clients: int, count: int) -> StreamResult:
+async def short_streams(target: Target, model: str, *, clients: int, count: int) -> StreamResult:
     """`count` streams of eight quick events by `clients` clients, each on a connection of its own."""
     result = StreamResult()
     events = 8
-    request = stream_request(url, model, events=events, rate_per_s=500.0)
+    request = stream_request(target, model, events=events, rate_per_s=500.0)
     started_s = perf_counter()
 
     async def ask(share: int) -> None:
         for _ in range(share):
-            await _one_stream(url, request, events, result)
+            await _one_stream(target.url, request, events, result)
 
     async with asyncio.TaskGroup() as tasks:
         for n in range(clients):

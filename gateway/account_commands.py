@@ -58,58 +58,84 @@ def revoke_org(
     _show(ended, f"organisation {ended['id']} is revoked, with all of its keys", json)
 
 
+RolesOption = Annotated[list[str] | None, typer.Option(help="integrator, reviewer, chair, operator, auditor, admin.")]
+ModelsOption = Annotated[list[str] | None, typer.Option(help="A model that it may call; all if none is given.")]
+RoutesOption = Annotated[list[str] | None, typer.Option(help="A route that it may use; all if none is given.")]
+LicencesOption = Annotated[
+    list[str] | None, typer.Option(help="A licence (or model) whose non-commercial terms are accepted.")
+]
+ExpiresOption = Annotated[str | None, typer.Option(help="Day (UTC) or moment from which it is not valid.")]
+RequestsOption = Annotated[int | None, typer.Option(help="Requests a minute.")]
+TokensOption = Annotated[int | None, typer.Option(help="Tokens a minute, prompts and answers.")]
+ConcurrentOption = Annotated[int | None, typer.Option(help="Calls at a time.")]
+BudgetsOption = Annotated[
+    list[str] | None, typer.Option(help="E.g. 1000000tokens/day or 50000KRW/month; may be given repeatedly.")
+]
+DefaultTokensOption = Annotated[
+    int | None, typer.Option(help="Tokens reserved for answers where a request names no limit; 1024 if not given.")
+]
+PriorityOption = Annotated[str | None, typer.Option(help="reviewer, interactive, batch or load_test.")]
+
+
 @key_app.command("create")
 def create_key(
     organisation: Annotated[str, typer.Argument(help="The organisation's id.")],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "default",
-    role: Annotated[
-        list[str] | None, typer.Option(help="integrator, reviewer, chair, operator, auditor, admin.")
-    ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model that it may call; all if none is given.")] = None,
-    route: Annotated[list[str] | None, typer.Option(help="A route that it may use; all if none is given.")] = None,
-    licence: Annotated[
-        list[str] | None, typer.Option(help="A licence (or model) whose non-commercial terms are accepted.")
-    ] = None,
-    expires: Annotated[str | None, typer.Option(help="Day (UTC) or moment from which it is not valid.")] = None,
-    requests_per_min: Annotated[int | None, typer.Option(help="Requests a minute.")] = None,
-    tokens_per_min: Annotated[int | None, typer.Option(help="Tokens a minute, prompts and answers.")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Calls at a time.")] = None,
-    budget: Annotated[
-        list[str] | None, typer.Option(help="E.g. 1000000tokens/day or 50000KRW/month; may be given repeatedly.")
-    ] = None,
-    default_max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens reserved for answers where a request names no limit; 1024 if not given.")
-    ] = None,
-    priority: Annotated[str | None, typer.Option(help="reviewer, interactive, batch or load_test.")] = None,
+    role: RolesOption = None,
+    model: ModelsOption = None,
+    route: RoutesOption = None,
+    licence: LicencesOption = None,
+    expires: ExpiresOption = None,
+    requests_per_min: RequestsOption = None,
+    tokens_per_min: TokensOption = None,
+    concurrent: ConcurrentOption = None,
+    budget: BudgetsOption = None,
+    default_max_tokens: DefaultTokensOption = None,
+    priority: PriorityOption = None,
     may_set_priority: Annotated[bool, typer.Option(help="Bodies may carry `priority` and `cache_salt`.")] = False,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a key and show it, once."""
-    limits = {
-        "requests_per_min": requests_per_min,
-        "tokens_per_min": tokens_per_min,
-        "concurrent": concurrent,
-        "default_max_tokens": default_max_tokens,
-        "budgets": [_budget(text) for text in budget or ()] or None,
-    }
-    request = {
-        "organisation": organisation,
-        "name": name,
-        "roles": role,
-        "models": model,
-        "routes": route,
-        "licences": licence,
-        "expires_at": _moment(expires) if expires is not None else None,
-        "limits": _given(limits),
-        "priority": priority,
-        "may_set_priority": may_set_priority or None,
-    }
-    made = _ask("POST", "/api/admin/keys", _given(request), url)
+    terms = _terms(role, model, route, licence, expires, priority, may_set_priority or None)
+    limits = _limits_asked(requests_per_min, tokens_per_min, concurrent, budget, default_max_tokens)
+    request = {"organisation": organisation, "name": name, **terms, "limits": limits}
+    made = _ask("POST", "/api/admin/keys", request, url)
     words = (
         f"{made['secret']}\n\nThis is {made['id']} of {made['organisation']}. It cannot be shown again: keep it now."
     )
     _show(made, words, json)
+
+
+@key_app.command("change")
+def change_key(
+    key: Annotated[str, typer.Argument(help="The key's id, as `simsa key list` shows it.")],
+    name: Annotated[str | None, typer.Option(help="What the key is for.")] = None,
+    role: RolesOption = None,
+    model: ModelsOption = None,
+    route: RoutesOption = None,
+    licence: LicencesOption = None,
+    expires: ExpiresOption = None,
+    requests_per_min: RequestsOption = None,
+    tokens_per_min: TokensOption = None,
+    concurrent: ConcurrentOption = None,
+    budget: BudgetsOption = None,
+    default_max_tokens: DefaultTokensOption = None,
+    priority: PriorityOption = None,
+    may_set_priority: Annotated[
+        bool | None, typer.Option(help="Whether bodies may carry `priority` and `cache_salt`.")
+    ] = None,
+    url: UrlOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Change what a key says; its secret and what it used stay. What is not named stays too; lists are replaced."""
+    request = _terms(role, model, route, licence, expires, priority, may_set_priority)
+    limits = _limits_asked(requests_per_min, tokens_per_min, concurrent, budget, default_max_tokens)
+    request |= _given({"name": name, "limits": limits or None})
+    if not request:
+        _refuse("name what is to change, e.g. --tokens-per-min 100000")
+    changed = _ask("PATCH", f"/api/admin/keys/{quote(key, safe='')}", request, url)
+    _show(changed, f"{changed['id']} of {changed['organisation']} is changed", json)
 
 
 @key_app.command("list")
@@ -144,6 +170,46 @@ def _ask(method: str, path: str, body: object | None, url: str | None) -> Any:
         return asyncio.run(ask_gateway(gateway, method, path, body))
     except SimsaError as error:
         _refuse(error.message)
+
+
+def _terms(
+    role: list[str] | None,
+    model: list[str] | None,
+    route: list[str] | None,
+    licence: list[str] | None,
+    expires: str | None,
+    priority: str | None,
+    may_set_priority: bool | None,
+) -> dict[str, Any]:
+    return _given(
+        {
+            "roles": role or None,
+            "models": model or None,
+            "routes": route or None,
+            "licences": licence or None,
+            "expires_at": _moment(expires) if expires is not None else None,
+            "priority": priority,
+            "may_set_priority": may_set_priority,
+        }
+    )
+
+
+def _limits_asked(
+    requests_per_min: int | None,
+    tokens_per_min: int | None,
+    concurrent: int | None,
+    budget: list[str] | None,
+    default_max_tokens: int | None,
+) -> dict[str, Any]:
+    return _given(
+        {
+            "requests_per_min": requests_per_min,
+            "tokens_per_min": tokens_per_min,
+            "concurrent": concurrent,
+            "default_max_tokens": default_max_tokens,
+            "budgets": [_budget(text) for text in budget or ()] or None,
+        }
+    )
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

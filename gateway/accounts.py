@@ -6,7 +6,7 @@ transaction, so that whoever holds keys in memory sees with one small read wheth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -120,6 +120,17 @@ class Accounts:
         )  # fmt: skip
         async with self._transaction() as connection:
             return [(row["digest"], _key(row)) for row in (await connection.execute(statement)).mappings()]
+
+    async def change_key(self, key_id: str, change: Callable[[Key], Key]) -> tuple[str, Key]:
+        """(digest, the key as `change` made it of what it was). Raises NotFound, and what `change` raises."""
+        async with self._transaction() as connection:
+            await _count_change(connection)
+            row = await _row(connection, api_keys, key_id, "key")
+            changed = change(_key(row))
+            values = {name: getattr(changed, name) for name in ("name", "expires_at")}
+            values["terms"] = msgspec.to_builtins(changed.terms, order="sorted")
+            await connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(values))
+            return row["digest"], changed
 
     async def revoke_key(self, key_id: str, at: datetime) -> Key:
         """The first revocation's moment is kept."""

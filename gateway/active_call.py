@@ -1,7 +1,7 @@
-"""One call from the door to the record: pick a replica, send, try another before the first byte, meter, record once.
+"""One call from the door to the record: what the engine says is metered and passed on, and recorded exactly once.
 
-Who the client is and how bytes reach it is not known here: `relay` writes them to a socket, `comparison` reads them
-itself. Both get the same record.
+How it gets to an engine is `approach`'s part. Who the client is and how bytes reach it is not known here: `relay`
+writes them to a socket, `comparison` reads them itself. Both get the same record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from gateway.admission import Place, Turn
+from gateway.admission import Place
+from gateway.approach import Approach
 from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.breaker import Outcome
 from gateway.domain.cost import call_cost
@@ -32,7 +33,7 @@ from gateway.domain.records import (
     Usage,
 )
 from gateway.endpoints import Endpoint
-from gateway.engine_answers import RETRY_AFTER_S, EngineFailure, message_in, read_failure
+from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import (
     InternalError,
     SimsaError,
@@ -40,9 +41,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
     UpstreamTruncated,
-    UpstreamUnreachable,
 )
-from gateway.http_reply import Arrival, Reply
 from gateway.request_body import RequestBody
 
 CLIENT_GONE = 499
@@ -50,8 +49,6 @@ CLIENT_GONE = 499
 _LINGER_S = 1.0
 _SLOW_READER_S = 0.5
 """How much later than the engine's own total limit a call ends whose client does not read."""
-_LONGEST_START = 256 * 1024
-_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LOW_62 = (1 << 62) - 1
 NO_USAGE = Usage()
 
@@ -74,14 +71,7 @@ class ActiveCall:
         self._endpoint = endpoint
         self._body = body
         self._context = context
-        self._turn = Turn(model.id, context.priority, context.organisation, context.session, context.home)
-        self._place: Place | None = None
-        """The last one that it was given, if any."""
-        self._reply: Reply | None = None
-        self._first_arrivals: list[Arrival] = []
-        self._whole_answer: Arrival = (b"", 0.0)
-        self._total_due = 0.0
-        self._total_words = ""
+        self._approach = Approach(dispatcher, model, endpoint, body, context, self._watch_for_slow_reader)
         self._is_recorded = False
         self._owner: asyncio.Task[object] | None = None
         self._slow_reader_timer: asyncio.TimerHandle | None = None
@@ -102,12 +92,6 @@ class ActiveCall:
             key=context.key,
             prompt_estimate=context.reservation.prompt_estimate if context.reservation is not None else None,
         )
-        self.attempts = 0
-        self._sent_s = 0.0
-        self._failed_attempts_s = 0.0
-        """Time that engines took which then did not answer: neither the gateway's nor the answering engine's."""
-        self.overhead_s = 0.0
-        self._was_held_back = False
         self.record: Call | None = None
         """The finished record, once there is one."""
 
@@ -149,7 +133,7 @@ class ActiveCall:
         told = self._abort_error if isinstance(error, asyncio.CancelledError) and not self._is_recorded else None
         if self._slow_reader_timer is not None:
             self._slow_reader_timer.cancel()
-        self._release()
+        self._approach.release()
         dispatcher.finished(self)
         dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
         if told is not None:
@@ -164,12 +148,23 @@ class ActiveCall:
 
     @property
     def replica_id(self) -> str | None:
-        return self._place.state.replica.id if self._place is not None else None
+        place = self._approach.place
+        return place.state.replica.id if place is not None else None
+
+    @property
+    def attempts(self) -> int:
+        """Replicas that were asked."""
+        return self._approach.attempts
 
     @property
     def queue_s(self) -> float:
         """Seconds it waited for a place on a replica."""
-        return self._turn.waited_s
+        return self._approach.queue_s
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds that the gateway itself took before it asked the engine."""
+        return self._approach.overhead_s
 
     @property
     def token_events(self) -> int:
@@ -179,7 +174,7 @@ class ActiveCall:
     @property
     def was_held_back(self) -> bool:
         """The engine had to wait for whoever reads, so the moments of its last tokens are the reader's."""
-        return self._was_held_back or (self._reply is not None and self._reply.was_held_back)
+        return self._approach.was_held_back
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -188,7 +183,8 @@ class ActiveCall:
 
     @property
     def provenance(self) -> Provenance:
-        return self._place.state.provenance if self._place is not None else Provenance.UNKNOWN
+        place = self._approach.place
+        return place.state.provenance if place is not None else Provenance.UNKNOWN
 
     def abort(self, error: SimsaError) -> None:
         """End the call from outside, with an error for its client; too late when its record is written."""
@@ -201,85 +197,35 @@ class ActiveCall:
         self.abort(UpstreamTimeout(words, code="client_too_slow"))
 
     async def connect(self) -> None:
-        """Reach an engine and wait for a whole answer, or for a stream's first event.
-
-        So what fails by then has a status of its own, and another replica is tried where that may help.
-
-        Raises NoReplica, UpstreamError, Unavailable or EngineRefused.
-        """
-        admission, turn = self._dispatcher.admission, self._turn
-        failure: EngineFailure | None = None
-        started = 0.0
-        while True:
-            waited_before_s = turn.waited_s
-            try:
-                place = admission.place_now(turn) or await admission.wait(turn)
-            except SimsaError as refusal:
-                raise (refusal if failure is None else failure.error) from None
-            if failure is None:
-                started = asyncio.get_running_loop().time()
-            else:  # the limits are the engines': waiting for one takes nothing from them
-                started += turn.waited_s - waited_before_s
-            self._place = place
-            failure = await self._attempt(place, started)
-            if failure is None:
-                return
-            turn.tried.append(place.state)
-            self._release(failure.outcome)
-            if not failure.is_retriable or self.attempts >= self._dispatcher.settings.max_attempts:
-                raise failure.error
-            self._failed_attempts_s += self._dispatcher.now() - self._sent_s
-
-    async def _attempt(self, place: Place, started: float) -> EngineFailure | None:
-        """Ask one replica; None when it answers. Raises UpstreamError for what no other replica would mend."""
-        self.attempts += 1
-        try:
-            reply = await self._send(place, started)
-            if reply.status == 200 and self._body.stream:
-                await self._await_stream(reply)
-                return None
-            answer, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
-        except (UpstreamUnreachable, UpstreamTruncated) as error:
-            self._dispatcher.fleet.mark_down(place.state, error.message)
-            return EngineFailure(error, is_retriable=True, outcome=Outcome.FAULT)
-        except UpstreamError:
-            # How long a whole answer is, and takes, is the request's doing as well.
-            place.judge(Outcome.FAULT if self._body.stream else Outcome.NEUTRAL)
-            raise
-        if reply.status == 200:
-            self._whole_answer = answer, ended_s
-            return None
-        failure = read_failure(reply.status, answer, reply.header(b"retry-after"))
-        if failure.pause_s is not None:
-            place.pause(failure.pause_s)
-        return failure
+        """Reach an engine; see `Approach.connect`."""
+        await self._approach.connect()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The bytes for the client as they come. A failure after the first byte arrives as a last error event."""
-        reply, meter, place = self._reply, self._meter, self._place
+        approach, meter = self._approach, self._meter
+        reply, place = approach.reply, approach.place
         assert reply is not None
         assert meter is not None
         assert place is not None
         is_trial = place.is_trial
-        came = self._first_arrivals
+        came = approach.first_arrivals
         timeouts = self._model.timeouts
         loop = asyncio.get_running_loop()
-        total_due = self._total_due
+        total_due = approach.total_due
         while True:
             if len(came) == 1:
                 forward = meter.feed(*came[0])
             else:
                 forward = b"".join([meter.feed(data, arrived_s) for data, arrived_s in came])
             if meter.is_done:
-                self._was_held_back = reply.was_held_back
-                reply.release_when_complete(_LINGER_S)
-                self._reply = None
+                approach.linger(_LINGER_S)
                 place.judge(Outcome.GOOD)
                 self._finish(CallStatus.OK, 200, None)
                 yield forward
                 return
             if meter.failure is not None:
-                yield forward + self._truncated(meter.failure.message, told=meter.failure.told)
+                cut = self._truncated(meter.failure.message, told=meter.failure.told)
+                yield place.state.hide_key(forward) + cut
                 return
             if forward:
                 yield forward
@@ -289,7 +235,7 @@ class ActiveCall:
                     is_trial = False
                 due = loop.time() + timeouts.idle_s
                 reply.expect(
-                    min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else self._total_words
+                    min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else approach.total_words
                 )
             try:
                 came = await reply.arrivals()
@@ -307,9 +253,9 @@ class ActiveCall:
 
     def whole(self) -> bytes:
         """The whole answer's body for the client, whose engine is done. Raises UpstreamError."""
-        body, ended_s = self._whole_answer
+        body, ended_s = self._approach.whole_answer
         answer = read_answer(self._endpoint.dialect, body, self._endpoint.decode)
-        self._release(Outcome.GOOD if answer.failure is None else Outcome.FAULT)
+        self._approach.release(Outcome.GOOD if answer.failure is None else Outcome.FAULT)
         if answer.failure is not None:
             raise UpstreamError(answer.failure)
         if answer.reply_id is not None:
@@ -318,64 +264,17 @@ class ActiveCall:
         self._finish(CallStatus.OK, 200, None, usage=answer.usage, timing=timing, finish_reason=answer.finish_reason)
         return self._renaming.at(("model",), body) if self._renaming is not None else body
 
-    # --- the way to an engine ---
-
-    async def _send(self, place: Place, started: float) -> Reply:
-        dispatcher, state = self._dispatcher, place.state
-        timeouts = self._model.timeouts
-        self._total_due = started + timeouts.total_s
-        self._total_words = f"no end within {timeouts.total_s} s"
-        due, words = self._total_due, self._total_words
-        if self._body.stream and timeouts.first_token_s < timeouts.total_s:
-            due, words = started + timeouts.first_token_s, f"no first token within {timeouts.first_token_s} s"
-        if self._body.stream:
-            self._watch_for_slow_reader(self._total_due + _SLOW_READER_S)
-        self._sent_s = dispatcher.now()
-        self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
-        head = state.post_head(self._endpoint.path, below_base=self._endpoint.is_below_base)
-        self._reply = reply = await dispatcher.upstream.open(
-            state.origin,
-            head=b"%bx-request-id: %b\r\n%b" % (head, self._context.request_id.encode(), self._context.headers),
-            body=self._body.for_engine(self._model.serving.served_model_name),
-            connect_s=timeouts.connect_s,
-            due=due,
-            due_what=words,
-        )
-        if reply.status == 200:  # else what it says of the replica must be known before the place is free
-            if reply.is_complete:
-                place.end()
-            else:
-                reply.when_over = place.end
-        return reply
-
-    def _watch_for_slow_reader(self, due: float) -> None:
+    def _watch_for_slow_reader(self, total_due: float) -> None:
         if self._slow_reader_timer is not None:
             self._slow_reader_timer.cancel()
-        self._slow_reader_timer = asyncio.get_running_loop().call_at(due, self._end_slow_reader)
-
-    async def _await_stream(self, reply: Reply) -> None:
-        """Wait for the stream to begin, unless its client is to get pings meanwhile."""
-        kind = reply.header(b"content-type") or b""
-        if not kind.startswith(b"text/event-stream"):
-            body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-            what = f"The engine answered a streaming request with {kind.decode('latin-1') or 'no content type'}"
-            raise UpstreamError(f"{what}: {message_in(body)}", recorded=what)
-        if self._dispatcher.settings.ping_interval_s:
-            return
-        came = await reply.arrivals()
-        while not _hold_event(came):
-            more = await reply.arrivals()
-            if not more:
-                raise UpstreamTruncated("The engine closed the stream before its first event.")
-            came = [*came, *more]
-        self._first_arrivals = came
+        self._slow_reader_timer = asyncio.get_running_loop().call_at(total_due + _SLOW_READER_S, self._end_slow_reader)
 
     # --- the record ---
 
     def _truncated(self, message: str, *, told: bool = False, code: str = "upstream_truncated") -> bytes:
         """Record a failure after the first byte; return the error event for the client unless it was `told`."""
         error = UpstreamTruncated(f"The answer was cut: {message}.", code=code)
-        self._release(Outcome.NEUTRAL if told else Outcome.FAULT)
+        self._approach.release(Outcome.NEUTRAL if told else Outcome.FAULT)
         self._finish(CallStatus.TRUNCATED, 200, error)
         return b"" if told else self.error_event(error)
 
@@ -404,8 +303,9 @@ class ActiveCall:
     ) -> None:
         assert not self._is_recorded
         self._is_recorded = True
-        if self._place is not None:
-            self._place.end()
+        place = self._approach.place
+        if place is not None:
+            place.end()
         if self._meter is not None:
             usage = self._meter.usage()
             finish_reason = self._meter.finish_reason
@@ -417,7 +317,7 @@ class ActiveCall:
             )
         elif timing is None:
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
-        verdict, gpu_id = self._verdict()
+        verdict, gpu_id = self._verdict(place)
         reservation = self._context.reservation
         charged = None
         if reservation is not None:
@@ -436,7 +336,7 @@ class ActiveCall:
             finish_reason=finish_reason,
             usage=usage,
             timing=timing,
-            cost=self._cost(usage),
+            cost=self._cost(place, usage),
             feasibility=verdict,
             feasibility_gpu=gpu_id,
             charged_tokens=charged,
@@ -445,34 +345,14 @@ class ActiveCall:
         self._dispatcher.recorder.closed(self.record)
         self._dispatcher.telemetry.observe_call(self.record)
 
-    def _cost(self, usage: Usage) -> Cost:
-        place = self._place
+    def _cost(self, place: Place | None, usage: Usage) -> Cost:
         if place is None:
             return Cost(None, None, "unknown", "no engine was reached")
         replica = place.state.replica
         gpu = self._dispatcher.registry().gpus.get(replica.gpu or "")
         return call_cost(self._model, replica, gpu, usage, place.share_s)
 
-    def _verdict(self) -> tuple[str | None, str | None]:
-        if self._place is None:
+    def _verdict(self, place: Place | None) -> tuple[str | None, str | None]:
+        if place is None:
             return None, None
-        return self._dispatcher.verdicts.verdict(self._model, self._place.state.replica.gpu)
-
-    def _release(self, outcome: Outcome = Outcome.NEUTRAL) -> None:
-        """Let go of the engine: the connection is reused when the answer was whole, else closed, which frees it.
-
-        `outcome` is what the call says of the replica, unless that was said before.
-        """
-        if self._reply is not None:
-            self._was_held_back = self._reply.was_held_back
-            self._reply.release()
-            self._reply = None
-        if self._place is not None:
-            self._place.judge(outcome)
-            self._place.end()
-
-
-def _hold_event(came: list[Arrival]) -> bool:
-    """Whether the bytes reach to the end of a first event (or are far more than one needs: the meter will say)."""
-    start = came[0][0] if len(came) == 1 else b"".join([data for data, _ in came])
-    return len(start) > _LONGEST_START or any(blank in start for blank in _BLANK_LINES)
+        return self._dispatcher.verdicts.verdict(self._model, place.state.replica.gpu)

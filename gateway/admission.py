@@ -20,7 +20,8 @@ from gateway.domain.records import Priority
 from gateway.domain.routing import pick_for_session, pick_replica
 from gateway.engine_answers import LONGEST_RETRY_AFTER_S, RETRY_AFTER_S
 from gateway.errors import ModelNotFound, NoReplica, SimsaError, Unavailable
-from gateway.fleet import Fleet, ReplicaState
+from gateway.fleet import Fleet
+from gateway.replica_state import ReplicaState
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 

@@ -28,7 +28,15 @@ from gateway.domain.accounts import EVERYTHING, Caller
 from gateway.domain.limits import WINDOW_S
 from gateway.domain.queueing import RANKS
 from gateway.domain.records import Priority
-from gateway.errors import Conflict, QuotaExhausted, RateLimited, SimsaError, Unavailable
+from gateway.errors import (
+    Conflict,
+    ModelNotFound,
+    PermissionDenied,
+    QuotaExhausted,
+    RateLimited,
+    SimsaError,
+    Unavailable,
+)
 from gateway.settings import Settings
 from gateway.store import RowRefused
 
@@ -41,6 +49,8 @@ LIMITED = RateLimited.code
 SPENT = QuotaExhausted.code
 """Code of a side over a budget of the key: the batch is cancelled, for nothing more can be asked."""
 _STORE_RETRY_S = 1.0
+_ANY_PROMPT = BatchPrompt("any", [{"role": "user", "content": "?"}])
+"""Stands for a batch's prompts where only its models and parameters matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,14 @@ class Batches:
         return batch, True
 
     async def resume(self, batch: Batch, caller: Caller) -> Batch:
-        """Take a cancelled batch up again, with the caller's key; any other is as it is."""
+        """Take a cancelled batch up again, with the caller's key; any other is as it is.
+
+        Raises what `Comparisons.check` raises where this caller cannot have it asked now.
+        """
+        if batch.status is not BatchStatus.CANCELLED:
+            return batch
+        schedule = Schedule(batch.schedule) if batch.schedule is not None else None
+        self._comparisons.check(_question(batch.models, _ANY_PROMPT, batch.params, schedule), caller)
         if await self.store.resume(batch.id, caller.key):
             self._stopped.discard(batch.id)
             self._wake.set()
@@ -244,6 +261,8 @@ class Batches:
         """What came of asking; None when the batch was cancelled meanwhile."""
         try:
             whole = await self._ask(turn, caller)
+        except (ModelNotFound, PermissionDenied) as error:  # so would be every other item: they can wait
+            return _End(stops=error.message)
         except SimsaError as error:
             return _End(error={"message": error.message, "type": error.kind, "code": error.code})
         except Exception as error:  # noqa: BLE001  one item's defect must not stop all batches, or repeat without end

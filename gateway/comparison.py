@@ -30,8 +30,8 @@ from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance
 from gateway.endpoints import CHAT_COMPLETIONS
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
-from gateway.fleet import ReplicaState
 from gateway.relay import find_model
+from gateway.replica_state import ReplicaState
 from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 from gateway.settings import Settings
@@ -316,7 +316,8 @@ class _Run:
             await self._owner.store.save_comparison(comparison)
         except (Unavailable, RowRefused) as error:
             self._owner.log.error("a comparison could not be stored", comparison_id=self._id, why=str(error))
-            return comparison_object(comparison, unstored_reason=str(error))
+            told = error.told if isinstance(error, SimsaError) else str(error)
+            return comparison_object(comparison, unstored_reason=told)
         return comparison_object(comparison)
 
 

@@ -58,7 +58,7 @@ _ANTHROPIC_KINDS = {
 def _anthropic_body(error: SimsaError) -> Json:
     usual = "invalid_request_error" if error.status < 500 else "api_error"
     kind = _ANTHROPIC_KINDS.get(error.status, usual)
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {"type": "error", "error": {"type": kind, "message": error.told}}
 
 
 def _anthropic_event(error: SimsaError, _sent: int) -> bytes:

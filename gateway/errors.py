@@ -15,7 +15,8 @@ Raise the most telling one where the problem is known; `relay` and `api` turn it
     ├── QuotaExhausted            429 insufficient_quota
     ├── InternalError             500 internal_error
     ├── NoReplica                 503 no_replica
-    ├── Unavailable               503 draining, recorder_unavailable, upstream_busy
+    ├── Unavailable               503 draining, recorder_unavailable, upstream_busy, queue_full
+    │   └── DatabaseUnavailable   503 database_unavailable
     └── UpstreamError             502 upstream_error
         ├── UpstreamAuth          502 upstream_auth
         ├── UpstreamTimeout       504 upstream_timeout
@@ -52,9 +53,14 @@ class SimsaError(Exception):
         if code is not None:
             self.code = code
 
+    @property
+    def told(self) -> str:
+        """The message for the caller."""
+        return self.message
+
     def envelope(self) -> dict[str, Any]:
         """The OpenAI error body."""
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.told, "type": self.kind, "param": self.param, "code": self.code}}
 
     def headers(self) -> list[tuple[str, str]]:
         return [("retry-after", str(self.retry_after_s))] if self.retry_after_s is not None else []
@@ -179,6 +185,19 @@ class Unavailable(SimsaError):
 
     status = 503
     code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database is away or does not answer. Where it is and what its driver says is the operator's to know."""
+
+    code = "database_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after_s=1)
+
+    @property
+    def told(self) -> str:
+        return "The database does not answer at the moment; the operator's log says why."
 
 
 class UpstreamError(SimsaError):

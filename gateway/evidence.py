@@ -12,7 +12,7 @@ from typing import Any
 from gateway.domain.feasibility import Estimate, Verdict, estimate
 from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import Model, Provenance, Registry
-from gateway.fleet import ReplicaState
+from gateway.replica_state import ReplicaState
 from gateway.settings import LOOPBACK, Settings
 
 THIS_MACHINE = "localhost"

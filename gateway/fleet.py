@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
 from gateway.background import keep_running
 from gateway.domain.breaker import CLOSED, Breaker
-from gateway.domain.cost import SharedTime
 from gateway.domain.queueing import place_limits
-from gateway.domain.records import Model, Provenance, Registry, Replica, ServingKind
-from gateway.domain.routing import Load
+from gateway.domain.records import Model, Provenance, Registry, Replica
 from gateway.engine_reports import listed_models, read_gauges
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.first_token import ask_for_a_token
 from gateway.provenance import read_provenance
+from gateway.replica_state import BEARER, ReplicaState
 from gateway.settings import Settings, secret_from_environment
 from gateway.telemetry import Telemetry
-from gateway.upstream import Headers, Origin, Upstream, parse_origin, request_head
+from gateway.upstream import Headers, Upstream, parse_origin
 
 REMOTE_INTERVAL_S = 60.0
 """Seconds between looks at a hosted API that is up, and the longest between looks at one that is not."""
@@ -34,68 +33,6 @@ MISSES = 3
 or prefills a long prompt is late, not dead. A refused connection or a wrong answer counts at once."""
 _LONGEST_QUOTE = 200
 """Characters of what an engine sent that a reason repeats."""
-
-
-@dataclass(slots=True, eq=False)
-class ReplicaState:
-    """What is known of one replica now. Only the fleet writes it, but for `shared_time` and `breaker`: `admission`."""
-
-    replica: Replica
-    model: Model
-    origin: Origin
-    auth: Headers
-    places: tuple[int, ...] = ()
-    """How many calls may be in flight for one more to be let in, by rank of its class; see `place_limits`."""
-    is_up: bool = False
-    reason: str = "not looked at yet"
-    """Why it is down, in words for an operator."""
-    misses: int = 0
-    """Looks in a row that it did not answer in time."""
-    doubted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set by a call that could not reach it: the next look is due at once."""
-    provenance: Provenance = Provenance.UNKNOWN
-    provenance_reason: str = "the engine was not asked yet"
-    owned_by: str | None = None
-    root: str | None = None
-    max_model_len: int | None = None
-    shared_time: SharedTime = field(default_factory=SharedTime)
-    breaker: Breaker = CLOSED
-    engine_gauges: dict[str, float] = field(default_factory=dict)
-    gauges_at_s: float | None = None
-    metrics_problem: str | None = None
-    """Why there are no gauges, where that is so."""
-    _heads: dict[tuple[bytes, bool], bytes] = field(default_factory=dict)
-
-    @property
-    def is_remote(self) -> bool:
-        """A hosted API: it has neither /health nor metrics of its engine, and is asked less often."""
-        return self.model.serving.kind is ServingKind.OPENAI_API
-
-    def post_head(self, path: bytes, *, below_base: bool = True) -> bytes:
-        """The head of a POST of JSON to `path`, made once; see `request_head`.
-
-        `path` stands below the replica's base path, or else directly below its URL.
-        """
-        head = self._heads.get((path, below_base))
-        if head is None:
-            headers = [(b"content-type", b"application/json"), *self.auth]
-            base = self.replica.base_path.encode() if below_base else b""
-            head = request_head(self.origin, b"POST", base + path, headers)
-            self._heads[path, below_base] = head
-        return head
-
-    def load(self, now: float) -> Load:
-        return Load(
-            in_flight=self.in_flight,
-            weight=self.replica.weight,
-            engine_waiting=self.engine_gauges.get("num_requests_waiting"),
-            metrics_age_s=now - self.gauges_at_s if self.gauges_at_s is not None else None,
-        )
-
-    @property
-    def in_flight(self) -> int:
-        """Calls of this gateway that it is serving."""
-        return self.shared_time.in_flight
 
 
 class Fleet:
@@ -269,6 +206,7 @@ class Fleet:
                 head=state.post_head(b"/completions"),
                 served_model_name=state.model.serving.served_model_name,
                 within_s=state.model.timeouts.first_token_s,
+                hide_key=state.hide_key,
             )
         except UpstreamError as error:
             if error.message != state.reason:
@@ -376,7 +314,7 @@ def _auth(replica: Replica) -> Headers | None:
     if replica.api_key_env is None:
         return ()
     key = secret_from_environment(replica.api_key_env)
-    return ((b"authorization", b"Bearer " + key.encode()),) if key else None
+    return ((b"authorization", BEARER + key.encode()),) if key else None
 
 
 def _text(value: object) -> str | None:

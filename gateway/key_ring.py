@@ -122,6 +122,14 @@ class KeyRing:
             self._entries |= _entries([(digest, key)])
         return key, secret
 
+    async def change_key(self, key_id: str, change: Callable[[Key], Key]) -> Key:
+        """What the key says is another thing when this returns; what was used stays. Raises what `change` raises."""
+        async with self._changing:
+            digest, changed = await self._accounts.change_key(key_id, change)
+            made = _entries([(digest, changed)])
+            self._entries |= {known: entry for known, entry in made.items() if known in self._entries}
+        return changed
+
     async def revoke_key(self, key_id: str) -> Key:
         """The key does not count when this returns."""
         async with self._changing:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.database import Database, first_line, open_database
 from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
-from gateway.errors import Unavailable
+from gateway.errors import DatabaseUnavailable
 from gateway.settings import DatabaseLimits
 from gateway.tables import (
     CALL_COLUMNS,
@@ -148,11 +148,10 @@ class Store:
         except (SQLAlchemyError, OSError) as error:
             raise self._unavailable(error) from error
 
-    def _unavailable(self, error: Exception) -> Unavailable:
+    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
         self._database.doubt()
         url = self._engine.url.set(drivername=self._engine.dialect.name)
-        message = f"database {url.render_as_string(hide_password=True)}: {first_line(error)}"
-        return Unavailable(message, code="database_unavailable", retry_after_s=1)
+        return DatabaseUnavailable(f"database {url.render_as_string(hide_password=True)}: {first_line(error)}")
 
     # --- calls ----------------------------------------------------------------------------------------------
 

@@ -33,7 +33,6 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from gateway.fleet import ReplicaState
 from gateway.http_reply import Reply
 from gateway.relay import (
     JSON,
@@ -46,6 +45,7 @@ from gateway.relay import (
     request_id_of,
     send_error,
 )
+from gateway.replica_state import ReplicaState
 from gateway.reply_homes import ReplyHomes, owner_of
 from gateway.telemetry import status_class
 from gateway.upstream import request_head
@@ -170,7 +170,8 @@ class _Retrieval:
         try:
             if reply.status != 200:
                 body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-                raise read_failure(reply.status, body, reply.header(b"retry-after")).error
+                words = self._wanted.state.hide_key(body)
+                raise read_failure(reply.status, words, reply.header(b"retry-after")).error
             if (reply.header(b"content-type") or b"").startswith(b"text/event-stream"):
                 await self._stream(reply, total_due)
             else:
@@ -206,6 +207,8 @@ class _Retrieval:
             if not came:
                 raise UpstreamTruncated("The answer was cut: the engine closed the stream before its end.")
             forward = b"".join([meter.feed(data, arrived_s) for data, arrived_s in came])
+            if meter.failure is not None:
+                forward = self._wanted.state.hide_key(forward)
             if meter.failure is not None and not meter.failure.told:
                 forward += _ERRORS.event(
                     UpstreamTruncated(f"The answer was cut: {meter.failure.message}."), meter.events

@@ -50,6 +50,8 @@ async def test_organisation_and_key_are_made_listed_used_and_revoked_by_command(
         assert "secret" not in listed
         assert listed["limits"]["budgets"][0]["spent"] == "20"
         assert await simsa(gateway, "key", "list", "other") == []
+        changed = await simsa(gateway, "key", "change", made["id"], "--concurrent", "9", "--may-set-priority")
+        assert (changed["limits"]["concurrent"], changed["may_set_priority"], changed["models"]) == (9, True, ["m"])
         assert (await simsa(gateway, "key", "revoke", made["id"]))["status"] == "revoked"
         assert (await ask(gateway, made["secret"])).status == 401
         assert (await simsa(gateway, "org", "revoke", "acme"))["revoked_at"] is not None
@@ -62,6 +64,8 @@ MISTAKES = [
     (["key", "create", "acme", "--budget", "lots"], ["--budget", "1000000tokens/day", "'lots'"]),
     (["key", "create", "acme", "--expires", "soon"], ["--expires", "2026-12-31", "'soon'"]),
     (["key", "create", "acme", "--expires", "2099-01-01T10:00"], ["--expires", "+09:00"]),
+    (["key", "change", "key-none"], ["name what is to change"]),
+    (["key", "change", "key-none", "--concurrent", "2"], ["no key 'key-none'"]),
     (["key", "revoke", "key-none"], ["no key 'key-none'", "simsa key list"]),
     (["key", "list", "--url", "http://127.0.0.1:9"], ["no gateway answers", "simsa serve"]),
 ]

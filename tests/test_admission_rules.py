@@ -18,8 +18,9 @@ from gateway.domain.breaker import CLOSED, Outcome
 from gateway.domain.queueing import RANKS
 from gateway.domain.records import Priority
 from gateway.errors import NoReplica, SimsaError, Unavailable
-from gateway.fleet import Fleet, ReplicaState
+from gateway.fleet import Fleet
 from gateway.registry import parse_registry
+from gateway.replica_state import ReplicaState
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream

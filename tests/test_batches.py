@@ -233,7 +233,7 @@ async def test_an_engine_that_stays_busy_fails_its_side_in_the_end_and_is_counte
         assert len(questions(it.b)) == 2
 
 
-async def test_a_model_that_goes_fails_what_is_left_with_the_reason(tmp_path: Path) -> None:
+async def test_batch_whose_model_goes_is_cancelled_with_the_reason_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         it.b.script(CHAT, Reply.hang())
         batch = await it.order(prompts=PROMPTS[:2])
@@ -243,11 +243,16 @@ async def test_a_model_that_goes_fails_what_is_left_with_the_reason(tmp_path: Pa
         await it.b.kill()
         over = await it.until_over(batch["id"])
         assert hanging.answered.is_set() is False
-        assert over["items"]["failed"] >= 1
-        _, second = (await it.get(f"{batch['id']}/statistics"))["models"]
-        assert second["answered"] == 0
-        assert "model_not_found" in second["failures"]
+        assert (over["status"], over["items"]["failed"]) == ("cancelled", 0)
+        assert "'b'" in over["reason"]
+        refused = await it.client.request("POST", f"{BATCHES}/{batch['id']}/resume")
+        assert (refused.status, refused.json()["error"]["code"]) == (404, "model_not_found")
         await it.b.start()
+        it.gateway.write_registry([entry("a", it.a.url), entry("b", it.b.url)])
+        await it.gateway.until_live("b")
+        it.b.script(CHAT, Reply.stream(chat_chunk("하나", finish_reason="stop"), DONE))
+        assert (await it.client.request("POST", f"{BATCHES}/{batch['id']}/resume")).status == 200
+        assert (await it.until_over(batch["id"]))["items"]["pending"] == 0
 
 
 @pytest.mark.parametrize(
@@ -451,6 +456,24 @@ async def test_organisations_take_turns_however_long_the_batch_of_one_is(tmp_pat
         await it.until_over(short["id"])
         assert (await it.get(long["id"]))["items"]["done"] <= 3
         await it.until_over(long["id"])
+
+
+async def test_narrower_key_of_the_organisation_cannot_resume_a_batch_nor_spoil_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one:
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        batch = await one.order(name="첫 묶음", schedule="sequential")
+        await it.a.received(CHAT)
+        assert (await one.client.request("DELETE", f"{BATCHES}/{batch['id']}")).json()["status"] == "cancelled"
+        gate.set()
+        _, secret = await it.gateway.services.keys.create_key("one", "좁은", Terms(models=frozenset({"a"})), None)
+        async with RawClient(it.gateway.url, key=secret) as client:
+            narrow = replace(it, client=client)
+            assert (await client.request("POST", f"{BATCHES}/{batch['id']}/resume")).status == 403
+            assert (await narrow.order(status=403, name="첫 묶음", schedule="sequential"))["error"]["param"] == "model"
+        assert (await one.get(batch["id"]))["items"]["failed"] == 0
+        await one.client.request("POST", f"{BATCHES}/{batch['id']}/resume")
+        assert (await one.until_over(batch["id"]))["items"]["done"] == 4
 
 
 async def test_key_that_may_not_compare_orders_no_batch(tmp_path: Path) -> None:

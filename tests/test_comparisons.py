@@ -683,7 +683,9 @@ async def test_a_database_that_is_away_costs_the_keeping_not_the_answer(
             assert [side["status"] for side in whole["sides"]] == ["ok", "ok"]
             assert whole["stored"] is False
             assert "database" in whole["stored_reason"]
+            assert str(tmp_path) not in whole["stored_reason"], "where it is is the operator's to know"
             answer = await it.client.request("GET", COMPARE)
+            assert "://" not in answer.body.decode()
             assert (answer.status, answer.json()["error"]["code"]) == (503, "database_unavailable")
             export = await it.client.request("GET", f"{COMPARE}/export")
             assert export.status == 503, "a status, not a file that is cut"

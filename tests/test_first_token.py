@@ -9,7 +9,7 @@ from clients import RawClient
 from engines import CLOSE, RESET, Reply, Request, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
 
-from gateway.fleet import ReplicaState
+from gateway.replica_state import ReplicaState
 
 CHAT, TOKEN = "/v1/chat/completions", "/v1/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from gateway.domain.records import Model, Provenance, Serving, ServingKind, Weights
 from gateway.domain.routing import Load, pick_replica
-from gateway.fleet import MISSES, ReplicaState
+from gateway.fleet import MISSES
 from gateway.provenance import read_provenance
 from gateway.registry import load_registry
+from gateway.replica_state import ReplicaState
 from gateway.upstream import parse_origin
 
 CHAT = "/v1/chat/completions"

@@ -294,6 +294,29 @@ async def test_roles_open_what_they_are_for(tmp_path: Path, role: str) -> None:
         } == ROLES[role]
 
 
+async def test_who_calls_no_model_by_name_sees_none_and_only_overseers_see_replicas(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        for role, listed, status, sees in (
+            ("reviewer", 0, 403, False),
+            ("auditor", 0, 200, True),
+            ("integrator", 2, 200, False),
+            ("operator", 2, 200, True),
+        ):
+            secret = await it.secret(roles=[role])
+            assert len((await it.get(secret, "/v1/models")).json()["data"]) == listed, role
+            answer = await it.get(secret, "/api/models")
+            assert answer.status == status, role
+            if status == 200:
+                assert all((model["replicas"] is not None) is sees for model in answer.json()["data"]), role
+
+
+async def test_key_without_the_route_of_comparisons_reads_none(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        secret = await it.secret(routes=["embeddings"])
+        for path in ("", "/export", "/some-id", "/batches", "/batches/some-id"):
+            assert (await it.get(secret, f"/api/comparisons{path}")).status == 403, path
+
+
 async def test_an_organisation_sees_its_own_comparisons_alone(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         await it.org("other")
@@ -330,6 +353,51 @@ async def test_key_with_terms_that_make_no_sense_is_not_made(tmp_path: Path, cha
         refused = await it.admin("POST", "keys", {"organisation": "acme", "name": "x", **change})
         assert (refused.status, refused.json()["error"]["param"]) == (400, param)
         assert (await it.admin("GET", "keys")).json()["data"] == []
+
+
+async def test_change_of_a_key_counts_from_the_next_call_on_and_keeps_what_it_does_not_name(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        limits = {
+            "requests_per_min": 1,
+            "concurrent": 5,
+            "budgets": [{"period": "day", "unit": "tokens", "amount": 9e9}],
+        }
+        made = await it.key(models=["a"], limits=limits)
+        assert [(await it.ask(made["secret"])).status for _ in range(2)] == [200, 429]
+        change = {"name": "넓힌 열쇠", "models": ["a", "b"], "limits": {"requests_per_min": 3}}
+        changed = (await it.admin("PATCH", f"keys/{made['id']}", change)).json()
+        assert (changed["name"], changed["models"]) == ("넓힌 열쇠", ["a", "b"])
+        assert (changed["limits"]["requests_per_min"], changed["limits"]["concurrent"]) == (3, 5)
+        assert changed["limits"]["budgets"][0]["spent"] != "0", "what was used stays"
+        assert (await it.ask(made["secret"], {**ASK, "model": "b"})).status == 200
+        change = {"models": None, "limits": {"requests_per_min": None, "budgets": []}}
+        changed = (await it.admin("PATCH", f"keys/{made['id']}", change)).json()
+        assert (changed["models"], changed["limits"]["requests_per_min"], changed["limits"]["budgets"]) == (
+            None,
+            None,
+            [],
+        )
+        (listed,) = (await it.admin("GET", "keys")).json()["data"]
+        assert {**listed, "in_flight": 0} == {**changed, "in_flight": 0}
+
+
+async def test_change_that_cannot_be_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        made, gone = await it.key(), await it.key()
+        await it.admin("POST", f"keys/{gone['id']}/revoke")
+        before = (await it.admin("GET", "keys")).json()
+        for path, change, status in (
+            (f"keys/{made['id']}", {"models": ["nobody"]}, 400),
+            (f"keys/{made['id']}", {"roles": None}, 400),
+            (f"keys/{made['id']}", {"organisation": "other"}, 400),
+            (f"keys/{made['id']}", {"expires_at": "2020-01-01T00:00:00Z"}, 400),
+            (f"keys/{gone['id']}", {"name": "again"}, 400),
+            ("keys/key-none", {"name": "again"}, 404),
+        ):
+            answer = await it.admin("PATCH", path, change)
+            assert answer.status == status, (change, answer.body)
+        assert (await it.admin("PATCH", f"keys/{made['id']}", {"name": "x"}, key=made["secret"])).status == 403
+        assert (await it.admin("GET", "keys")).json() == before
 
 
 async def test_organisations_are_named_once_and_must_exist(tmp_path: Path) -> None:

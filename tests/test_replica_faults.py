@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from clients import Answer, RawClient
 from engines import CLOSE, DONE, RESET, Reply, Request, ScriptedEngine, chat_answer, chat_chunk, error_event, usage_body
 from gateways import RunningGateway, entry, running_gateway
 
-from gateway.fleet import ReplicaState
+from gateway.replica_state import ReplicaState
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
@@ -250,6 +253,35 @@ async def test_engine_that_was_seen_down_is_used_at_once_when_it_is_back(tmp_pat
         await engine.start()
         await gateway.until_live("m")
         assert (await ask(gateway)).status == 200
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM], ids=["whole", "stream"])
+async def test_engine_that_takes_up_no_connection_is_given_up_in_time(tmp_path: Path, body: object) -> None:
+    model = entry("m", timeouts={"connect_s": 0.2, "first_token_s": 60.0, "total_s": 60.0})
+    async with ScriptedEngine() as engine:
+        model["replicas"] = [{"url": engine.url}]
+        async with running_gateway(tmp_path, [model], health_interval_s=60) as gateway:
+            await gateway.until_live("m")
+            await engine.kill()
+            with full_listener(int(engine.url.rpartition(":")[2])):
+                answer = await ask(gateway, body)
+                assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
+                assert "no connection to the engine within 0.2 s" in answer.json()["error"]["message"]
+            await engine.start()
+
+
+@contextmanager
+def full_listener(port: int) -> Iterator[None]:
+    """A listener whose queue is full: whoever connects gets neither yes nor no."""
+    with socket.socket() as listener, ExitStack() as waiting:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(0)
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        yield
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from gateway.api.schemas import Amount, Asked, Moment
-from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Limits, Period, Role, Terms
+from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Key, Limits, Period, Role, Terms
 from gateway.domain.records import Priority
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
+Roles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment; near the first and the last year its offset can lead out of the calendar."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a moment between the years 1 and 9999 of UTC") from None
+
+
+End = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class OrganisationRequest(Asked):
@@ -47,47 +68,79 @@ class LimitsIn(Asked):
         DEFAULT_MAX_TOKENS, description="Tokens of an answer that are reserved where a request names no limit."
     )
 
+    def limits(self) -> Limits:
+        return Limits(
+            requests_per_min=self.requests_per_min,
+            tokens_per_min=self.tokens_per_min,
+            concurrent=self.concurrent,
+            budgets=tuple(Budget(budget.period, budget.unit, budget.amount) for budget in self.budgets),
+            default_max_tokens=self.default_max_tokens,
+        )
+
 
 class KeyRequest(Asked):
     organisation: Id
     name: Name = Field(description="What it is for, in words.")
-    roles: list[Role] = Field([Role.INTEGRATOR], min_length=1, max_length=len(Role))
+    roles: Roles = Field([Role.INTEGRATOR])
     models: Names | None = Field(None, description="Ids of models that it may call; all if left out.")
     routes: Names | None = Field(None, description="Routes that it may use, e.g. chat_completions; all if left out.")
     licences: Names = Field(
         [], description="Licences (or models) whose non-commercial terms the organisation has accepted."
     )
-    expires_at: AwareDatetime | None = Field(None, description="Not valid from this moment on.")
+    expires_at: End | None = Field(None, description="Not valid from this moment on.")
     limits: LimitsIn = LimitsIn()
     priority: Priority = Priority.INTERACTIVE
     may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
 
-    @field_validator("expires_at")
-    @classmethod
-    def _is_a_moment_of_utc(cls, moment: datetime | None) -> datetime | None:
-        """Near the first and the last year an offset can lead out of the calendar."""
-        try:
-            return moment if moment is None else moment.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("expected a moment between the years 1 and 9999 of UTC") from None
-
     def terms(self) -> Terms:
-        limits = self.limits
         return Terms(
             roles=frozenset(self.roles),
             models=None if self.models is None else frozenset(self.models),
             routes=None if self.routes is None else frozenset(self.routes),
             licences=frozenset(self.licences),
-            limits=Limits(
-                requests_per_min=limits.requests_per_min,
-                tokens_per_min=limits.tokens_per_min,
-                concurrent=limits.concurrent,
-                budgets=tuple(Budget(budget.period, budget.unit, budget.amount) for budget in limits.budgets),
-                default_max_tokens=limits.default_max_tokens,
-            ),
+            limits=self.limits.limits(),
             priority=self.priority,
             may_set_priority=self.may_set_priority,
         )
+
+
+class KeyChange(Asked):
+    """What is left out stays as it is. `null` takes a scope, an end or a limit away, where one may be missing."""
+
+    name: Name | None = None
+    roles: Roles | None = None
+    models: Names | None = None
+    routes: Names | None = None
+    licences: Names | None = None
+    expires_at: End | None = None
+    limits: LimitsIn | None = Field(None, description="Limits that are left out stay as they are.")
+    priority: Priority | None = None
+    may_set_priority: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_what(self) -> KeyChange:
+        for name in self.model_fields_set - {"models", "routes", "expires_at"}:
+            if getattr(self, name) is None:
+                raise ValueError(f"'{name}' cannot be null: leave it out to keep it")
+        return self
+
+    def applied(self, key: Key) -> Key:
+        """The key with these changes."""
+        named = self.model_fields_set
+        terms: dict[str, Any] = {
+            name: getattr(self, name) for name in ("priority", "may_set_priority") if name in named
+        }
+        for name in ("roles", "models", "routes", "licences"):
+            if name in named:
+                values = getattr(self, name)
+                terms[name] = None if values is None else frozenset(values)
+        if self.limits is not None:
+            limits = self.limits.limits()
+            terms["limits"] = replace(
+                key.terms.limits, **{name: getattr(limits, name) for name in self.limits.model_fields_set}
+            )
+        own = {name: getattr(self, name) for name in ("name", "expires_at") if name in named}
+        return replace(key, **own, terms=replace(key.terms, **terms))
 
 
 class OrganisationOut(BaseModel):

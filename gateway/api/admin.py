@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from gateway.api.account_schemas import (
+    KeyChange,
     KeyList,
     KeyOut,
     KeyRequest,
@@ -25,7 +26,8 @@ from gateway.api.account_schemas import (
 )
 from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
-from gateway.api.refusals import json_body, refusals
+from gateway.api.refusals import refusals
+from gateway.api.schemas import body_of
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
 from gateway.domain.limits import Ledger
@@ -52,7 +54,7 @@ async def list_organisations(services: Gateway) -> dict[str, Any]:
     summary="Add an organisation",
     response_model=OrganisationOut,
     responses=refusals(413, 503),
-    openapi_extra=json_body(OrganisationRequest),
+    openapi_extra=body_of(OrganisationRequest),
     dependencies=[MAY_WRITE],
 )
 async def create_organisation(request: Request, services: Gateway) -> dict[str, Any]:
@@ -90,17 +92,36 @@ async def list_keys(
     summary="Make a key",
     response_model=NewKeyOut,
     responses=refusals(404, 413, 503),
-    openapi_extra=json_body(KeyRequest),
+    openapi_extra=body_of(KeyRequest),
     dependencies=[MAY_WRITE],
 )
 async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
     """The answer is the only place where the secret is ever shown."""
     asked = await read_json(request, services, KeyRequest)
     _refuse_unknown(asked, services)
-    if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
-        raise InvalidRequest(f"'expires_at' ({asked.expires_at}) is over already", param="expires_at")
     key, secret = await services.keys.create_key(asked.organisation, asked.name, asked.terms(), asked.expires_at)
     return {**_key(services, key), "secret": secret}
+
+
+@router.patch(
+    "/keys/{key_id}",
+    summary="Change what a key says",
+    response_model=KeyOut,
+    responses=refusals(404, 413, 503),
+    openapi_extra=body_of(KeyChange),
+    dependencies=[MAY_WRITE],
+)
+async def change_key(key_id: str, request: Request, services: Gateway) -> dict[str, Any]:
+    """The secret stays, and so does what was used. The change counts from the next call on."""
+    asked = await read_json(request, services, KeyChange)
+    _refuse_unknown(asked, services)
+
+    def change(key: Key) -> Key:
+        if key.revoked_at is not None:
+            raise InvalidRequest(f"'{key.id}' is revoked: make a new key.", param="key_id")
+        return asked.applied(key)
+
+    return _key(services, await services.keys.change_key(key_id, change))
 
 
 @router.post(
@@ -115,14 +136,16 @@ async def revoke_key(key_id: str, services: Gateway) -> dict[str, Any]:
     return _key(services, await services.keys.revoke_key(key_id))
 
 
-def _refuse_unknown(asked: KeyRequest, services: Services) -> None:
-    """A misspelt scope would shut out its owner, or let in more than was meant."""
+def _refuse_unknown(asked: KeyRequest | KeyChange, services: Services) -> None:
+    """A misspelt scope would shut out its owner, or let in more than was meant; so would an end that is over."""
+    if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
+        raise InvalidRequest(f"'expires_at' ({asked.expires_at}) is over already", param="expires_at")
     models = services.registry.current.models
     licences = {model.licence.id for model in models.values() if model.licence.id is not None}
     routes = {endpoint.name for endpoint in ENDPOINTS.values()} | {COMPARISONS}
     _known(asked.models or (), models, "models", "model")
     _known(asked.routes or (), routes, "routes", "route")
-    _known(asked.licences, licences | set(models), "licences", "licence")
+    _known(asked.licences or (), licences | set(models), "licences", "licence")
 
 
 def _known(names: Collection[str], known: Collection[str], param: str, what: str) -> None:

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from gateway.access import permit_model
+from gateway.access import permit_model, permit_roles
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
+from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.records import Model, Provenance
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
-from gateway.fleet import ReplicaState
 from gateway.relay import find_model
+from gateway.replica_state import ReplicaState
 
 router = APIRouter(dependencies=[RequireKey, DescribeKey])
 MAX_TOKENS = 100_000_000
@@ -24,11 +25,11 @@ MAX_REQUESTS = 1_000_000
 
 @router.get("/v1/models", tags=["openai"], summary="Models that answer now", responses=refusals())
 async def list_models(services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    """Those that the caller's key may call."""
+    """Those that the caller's key may call; whose role calls none by name, a reviewer's say, sees none."""
     entries = [
         _openai_entry(services, model, live)
         for model in services.registry.current.routable()
-        if caller.may_call(model) and (live := services.fleet.live(model.id))
+        if caller.calls_models and caller.may_call(model) and (live := services.fleet.live(model.id))
     ]
     return {"object": "list", "data": entries}
 
@@ -51,12 +52,15 @@ async def get_model(model_id: str, services: Gateway, caller: CheckedCaller) -> 
     summary="Every candidate of the registry, servable or not",
     responses=refusals(),
 )
-async def list_candidates(services: Gateway) -> dict[str, Any]:
+async def list_candidates(services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Replicas with their load and troubles are shown to operators, auditors and admins only."""
+    permit_roles(caller, CALLING | OVERSEEING)
     registry = services.registry.current
+    sees_replicas = caller.has_any(OVERSEEING)
     return {
         "as_of": registry.as_of,
         "registry_sha256": registry.sha256,
-        "data": [_candidate(services, model) for model in registry.models.values()],
+        "data": [_candidate(services, model, sees_replicas=sees_replicas) for model in registry.models.values()],
     }
 
 
@@ -120,7 +124,7 @@ def _openai_entry(services: Services, model: Model, live: list[ReplicaState]) ->
     }
 
 
-def _candidate(services: Services, model: Model) -> dict[str, Any]:
+def _candidate(services: Services, model: Model, *, sees_replicas: bool) -> dict[str, Any]:
     states = services.fleet.states_of(model.id)
     live = [state for state in states if state.is_up]
     return {
@@ -129,7 +133,7 @@ def _candidate(services: Services, model: Model) -> dict[str, Any]:
         "consortium": _consortium(services, model),
         "serving": model.serving.kind.value,
         "answers_now": bool(live),
-        "reason": None if live else why_silent(model, states),
+        "reason": None if live else why_silent(model, states if sees_replicas else []),
         "provenance": _provenance(live),
         "replicas": [
             {
@@ -144,7 +148,9 @@ def _candidate(services: Services, model: Model) -> dict[str, Any]:
                 "gpu": state.replica.gpu,
             }
             for state in states
-        ],
+        ]
+        if sees_replicas
+        else None,
         "licence": _licence(model),
         "capabilities": sorted(model.capabilities),
         "rates": _published_rates(model),

@@ -158,6 +158,11 @@ class Caller:
         models = self.terms.models
         return self.is_admin or ((models is None or model.id in models) and not self.lacks_licence(model))
 
+    @property
+    def calls_models(self) -> bool:
+        """Whether any model answers this caller by name."""
+        return self.has_any(CALLING)
+
 
 EVERYTHING = Caller(None, None, Terms(roles=frozenset(Role)), is_admin=True)
 """The operator: who has the admin key of the environment, or calls a gateway that asks for none."""
