@@ -58,6 +58,7 @@ def batch(**fields: Any) -> bytes:
     return written(**{"models": ["a", "b"], "prompts": [{"prompt": "p"}], "params": {"max_tokens": 2}, **fields})
 
 
+NO_BODIES = (b"", b"null", b"[]", b"{", b"NaN", b"\xff", b'"' * 3, b"[" * 100_000)
 REFUSED: dict[str, list[Sent]] = {
     "NUL in an address": [
         *gets(f"{COMPARE}/%00", f"{COMPARE}?before=%00", f"{COMPARE}/export?format=%00", f"{BATCHES}/%00"),
@@ -130,16 +131,7 @@ REFUSED: dict[str, list[Sent]] = {
         *posts(RESPONSES, written(model="a", input="x", previous_response_id="\ud800")),
     ],
     "bodies that are none": [
-        *(
-            (sent)
-            for path in (ORGS, KEYS, COMPARE, BATCHES, CHAT)
-            for sent in posts(path, b"", b"null", b"[]", b"\xff", b"{")
-        ),
-        *(
-            (sent)
-            for path in (ORGS, KEYS, COMPARE, BATCHES, CHAT)
-            for sent in posts(path, b"[" * 100_000, b'"' * 3, b"NaN")
-        ),
+        *(("POST", path, body) for path in (ORGS, KEYS, COMPARE, BATCHES, CHAT) for body in NO_BODIES),
         *posts(ORGS, b'{"id":"x","name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
         *posts(COMPARE, comparison(params={"chat_template_kwargs": {"chat_template": "{{ x }}"}})),
     ],
@@ -207,6 +199,25 @@ async def test_odd_but_right_requests_are_answered(tmp_path: Path, database: Scr
             assert answer.status in (200, 201), (sent[1][:80], sent[2][:200], answer.body[:200])
         for path in (COMPARE, f"{COMPARE}/export", f"{COMPARE}/export?format=csv", BATCHES, KEYS):
             assert (await ask(url, ("GET", path, b""))).status == 200, path
+
+
+async def test_a_change_of_a_key_is_held_to_what_a_new_one_is(tmp_path: Path, database: ScratchDatabase) -> None:
+    async with gate(tmp_path, database.url) as url:
+        path = f"{KEYS}/{(await ask(url, ('POST', KEYS, key()))).json()['id']}"
+        for body in (
+            written(expires_at="9999-12-31T23:59:59-23:59"),
+            written(name="a\0b"),
+            written(name="\ud800"),
+            written(models=["\0"]),
+            written(routes=[LONG]),
+            written(roles=["admin"] * 10_000),
+            b'{"limits":{"budgets":[{"period":"day","unit":"tokens","amount":"NaN"}]}}',
+            *NO_BODIES,
+        ):
+            assert (await ask(url, ("PATCH", path, body))).status == 400, body[:100]
+        assert (await ask(url, ("PATCH", f"{KEYS}/%00", b"{}"))).status == 400
+        assert (await ask(url, ("PATCH", f"{KEYS}/nobody", b"{}"))).status == 404
+        assert (await ask(url, ("PATCH", path, b"{}"))).status == 200
 
 
 @pytest.mark.parametrize("path", [KEYS, ORGS, COMPARE, BATCHES, CHAT])

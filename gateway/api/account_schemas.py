@@ -25,17 +25,18 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
+Roles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
 
 
-def _is_within_calendar(moment: datetime) -> datetime:
-    """Near the first and the last year an offset can lead out of the calendar."""
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment; near the first and the last year its offset can lead out of the calendar."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("expected a moment between the years 1 and 9999 of UTC") from None
 
 
-End = Annotated[AwareDatetime, AfterValidator(_is_within_calendar)]
+End = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class OrganisationRequest(Asked):
@@ -80,7 +81,7 @@ class LimitsIn(Asked):
 class KeyRequest(Asked):
     organisation: Id
     name: Name = Field(description="What it is for, in words.")
-    roles: list[Role] = Field([Role.INTEGRATOR], min_length=1, max_length=len(Role))
+    roles: Roles = Field([Role.INTEGRATOR])
     models: Names | None = Field(None, description="Ids of models that it may call; all if left out.")
     routes: Names | None = Field(None, description="Routes that it may use, e.g. chat_completions; all if left out.")
     licences: Names = Field(
@@ -107,7 +108,7 @@ class KeyChange(Asked):
     """What is left out stays as it is. `null` takes a scope, an end or a limit away, where one may be missing."""
 
     name: Name | None = None
-    roles: Annotated[list[Role], Field(min_length=1, max_length=len(Role))] | None = None
+    roles: Roles | None = None
     models: Names | None = None
     routes: Names | None = None
     licences: Names | None = None

@@ -26,7 +26,8 @@ from gateway.api.account_schemas import (
 )
 from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
-from gateway.api.refusals import json_body, refusals
+from gateway.api.refusals import refusals
+from gateway.api.schemas import body_of
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
 from gateway.domain.limits import Ledger
@@ -53,7 +54,7 @@ async def list_organisations(services: Gateway) -> dict[str, Any]:
     summary="Add an organisation",
     response_model=OrganisationOut,
     responses=refusals(413, 503),
-    openapi_extra=json_body(OrganisationRequest),
+    openapi_extra=body_of(OrganisationRequest),
     dependencies=[MAY_WRITE],
 )
 async def create_organisation(request: Request, services: Gateway) -> dict[str, Any]:
@@ -91,7 +92,7 @@ async def list_keys(
     summary="Make a key",
     response_model=NewKeyOut,
     responses=refusals(404, 413, 503),
-    openapi_extra=json_body(KeyRequest),
+    openapi_extra=body_of(KeyRequest),
     dependencies=[MAY_WRITE],
 )
 async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
@@ -107,7 +108,7 @@ async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
     summary="Change what a key says",
     response_model=KeyOut,
     responses=refusals(404, 413, 503),
-    openapi_extra=json_body(KeyChange),
+    openapi_extra=body_of(KeyChange),
     dependencies=[MAY_WRITE],
 )
 async def change_key(key_id: str, request: Request, services: Gateway) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, Statist
 from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.refusals import json_body, refusals
+from gateway.api.refusals import refusals
+from gateway.api.schemas import body_of
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
 from gateway.batch_store import Batch
 from gateway.comparison import ROUTE
@@ -39,7 +40,7 @@ _EXPORTS = {
         200: {"model": BatchOut, "description": "it exists, and goes on"},
         **refusals(404, 409, 413, 503),
     },
-    openapi_extra=json_body(BatchRequest),
+    openapi_extra=body_of(BatchRequest),
 )
 async def create_batch(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> Any:
     """Every prompt is one comparison, asked after the one before it; a restart goes on where it was.

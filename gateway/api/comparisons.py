@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.access import permit_roles, permit_route
 from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.refusals import json_body, refusals
-from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest
+from gateway.api.refusals import refusals
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, body_of
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
@@ -42,7 +42,7 @@ Events = AsyncGenerator[ComparisonEvent, None]
         200: {"content": {"text/event-stream": {}}},
         **refusals(404, 413, 503),
     },
-    openapi_extra=json_body(ComparisonRequest),
+    openapi_extra=body_of(ComparisonRequest),
 )
 async def create_comparison(
     request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority

@@ -1,4 +1,4 @@
-"""How OpenAPI tells the failures of our own routes, and the bodies that these read themselves.
+"""How OpenAPI tells the failures of our own routes.
 
 Which failures a route has stands at the route; what callers get in the end is decided in `errors` and `app`.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
-from gateway.api.schemas import ErrorAnswer, schema_without_references
+from gateway.api.schemas import ErrorAnswer
 
 _WORDS = {
     400: "a parameter or the body is not valid; nothing was done",
@@ -26,9 +24,3 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """A route's `responses` for these statuses; those that every route with a key has come of themselves."""
     every = sorted({400, 401, 403, *statuses})
     return {status: {"model": ErrorAnswer, "description": _WORDS[status]} for status in every}
-
-
-def json_body(shape: type[BaseModel]) -> dict[str, Any]:
-    """A route's `openapi_extra` for a body that `bodies.read_json` reads."""
-    content = {"application/json": {"schema": schema_without_references(shape)}}
-    return {"requestBody": {"required": True, "content": content}}

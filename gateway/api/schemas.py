@@ -109,6 +109,12 @@ class ComparisonRequest(Asked):
         return Question(models=tuple(self.models), messages=messages, params=params, schedule=self.schedule)
 
 
+def body_of(model: type[BaseModel]) -> JsonObject:
+    """What OpenAPI says of a body that the route reads itself, once it knows who sends it."""
+    content = {"application/json": {"schema": schema_without_references(model)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def schema_without_references(model: type[BaseModel]) -> JsonObject:
     """A model's JSON schema in one piece, for a body that the framework does not read itself."""
     schema = model.model_json_schema()
