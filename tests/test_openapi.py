@@ -35,7 +35,7 @@ from gateway.app import create_app
 from gateway.settings import Settings
 
 IS_DEEP = "SIMSA_TEST_OPENAPI_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("SIMSA_TEST_OPENAPI_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("SIMSA_TEST_OPENAPI_EXAMPLES", "2"))
 """Requests an operation, beyond those at the borders of its fields, each sent by three callers."""
 OPEN_PATHS = ("/health", "/ready", "/metrics")
 CHECKS = [
