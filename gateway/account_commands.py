@@ -104,6 +104,11 @@ def create_key(
     words = (
         f"{made['secret']}\n\nThis is {made['id']} of {made['organisation']}. It cannot be shown again: keep it now."
     )
+    if without := made["models_without_licence"]:
+        words += (
+            f"\n\nIt may not call {', '.join(without)}: their licences forbid commercial use. "
+            f"Where {made['organisation']} has accepted such terms: simsa key change {made['id']} --licence LICENCE"
+        )
     _show(made, words, json)
 
 

@@ -221,7 +221,9 @@ async def test_routes_outside_a_keys_scope_are_forbidden(tmp_path: Path) -> None
 @pytest.mark.parametrize(("grants", "status"), [([], 403), (["NC-1.2"], 200), (["b"], 200)])
 async def test_non_commercial_models_need_a_grant(tmp_path: Path, grants: list[str], status: int) -> None:
     async with door(tmp_path, b=NON_COMMERCIAL) as it:
-        key = await it.secret(licences=grants)
+        made = await it.key(licences=grants)
+        key = made["secret"]
+        assert made["models_without_licence"] == ([] if status == 200 else ["b"]), "whoever makes it is told"
         answer = await it.ask(key, {**ASK, "model": "b"})
         assert answer.status == status
         assert status == 200 or "NC-1.2" in answer.json()["error"]["message"]

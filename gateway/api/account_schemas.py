@@ -181,6 +181,9 @@ class KeyOut(BaseModel):
     models: list[str] | None
     routes: list[str] | None
     licences: list[str]
+    models_without_licence: list[str] = Field(
+        description="Models in its scope that it may not call: they forbid commercial use, and it has no grant."
+    )
     priority: Priority
     may_set_priority: bool
     limits: LimitsOut

@@ -29,7 +29,7 @@ from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require
 from gateway.api.refusals import refusals
 from gateway.api.schemas import body_of
 from gateway.comparison import ROUTE as COMPARISONS
-from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
+from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Caller, Key, Organisation, Period
 from gateway.domain.limits import Ledger
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
@@ -183,6 +183,7 @@ def _key(services: Services, key: Key) -> dict[str, Any]:
         "models": _sorted(terms.models),
         "routes": _sorted(terms.routes),
         "licences": sorted(terms.licences),
+        "models_without_licence": _without_licence(services, key),
         "priority": terms.priority,
         "may_set_priority": terms.may_set_priority,
         "limits": {
@@ -195,6 +196,13 @@ def _key(services: Services, key: Key) -> dict[str, Any]:
         "in_flight": limiter.in_flight(key.id),
         "calls_without_cost_this_month": ledgers[1].unpriced if ledgers is not None else 0,
     }
+
+
+def _without_licence(services: Services, key: Key) -> list[str]:
+    """Models with an engine that the key's scope names and its licences do not."""
+    caller, scope = Caller(key.id, key.organisation, key.terms), key.terms.models
+    models = services.registry.current.routable()
+    return sorted(m.id for m in models if (scope is None or m.id in scope) and caller.lacks_licence(m))
 
 
 def _budget(budget: Budget, ledgers: tuple[Ledger, Ledger] | None) -> dict[str, Any]:
