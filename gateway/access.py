@@ -82,10 +82,13 @@ def permit_model(caller: Caller, model: Model) -> None:
 
 
 def permit_fields(caller: Caller, fields: Container[str]) -> None:
-    """Raise PermissionDenied for a body whose fields steer what other callers get of an engine."""
+    """Raise PermissionDenied for a body whose fields steer what other callers get of an engine.
+
+    `request_id` does so because vLLM takes it as the id of a response that it keeps, another key's or not.
+    """
     if caller.may_set_priority:
         return
-    for name in ("priority", "cache_salt"):
+    for name in ("priority", "cache_salt", "request_id"):
         if name in fields:
             raise PermissionDenied(
                 f"This key may not set '{name}': leave it out, or ask the operator for a key that may.",

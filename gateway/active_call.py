@@ -105,8 +105,9 @@ class ActiveCall:
         )
 
     def _keep(self, reply_id: str) -> None:
-        if self._context.keep is not None and self.replica_id is not None:
-            self._context.keep(self.replica_id, reply_id)
+        place = self._approach.place
+        if self._context.keep is not None and place is not None:
+            self._context.keep(place.state.replica.address, reply_id)
 
     async def __aenter__(self) -> Self:
         dispatcher = self._dispatcher
@@ -207,7 +208,7 @@ class ActiveCall:
         assert reply is not None
         assert meter is not None
         assert place is not None
-        is_trial = place.is_trial
+        has_begun = False
         came = approach.first_arrivals
         timeouts = self._model.timeouts
         loop = asyncio.get_running_loop()
@@ -229,9 +230,9 @@ class ActiveCall:
             if forward:
                 yield forward
             if meter.token_events:
-                if is_trial:
+                if not has_begun:
                     place.began()
-                    is_trial = False
+                    has_begun = True
                 due = loop.time() + timeouts.idle_s
                 reply.expect(
                     min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else approach.total_words

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from gateway.admission import Admission
-from gateway.domain.records import Priority, Registry
+from gateway.domain.records import EngineAddress, Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
@@ -44,10 +44,10 @@ class CallContext(NamedTuple):
     """What it holds of its key's limits."""
     headers: bytes = b""
     """Header lines of the client that go on to the engine, each with its line end."""
-    home: str | None = None
-    """The only replica that can answer, because it keeps what the request refers to."""
-    keep: Callable[[str, str], object] | None = None
-    """Told the replica and the id of a reply that the engine may keep."""
+    home: EngineAddress | None = None
+    """The only engine that can answer, because it keeps what the request refers to."""
+    keep: Callable[[EngineAddress, str], object] | None = None
+    """Told the engine and the id of a reply that it may keep."""
 
 
 class Abortable(Protocol):

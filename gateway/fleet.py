@@ -7,16 +7,14 @@ have, is decided in `admission`; looks ask nobody: a full engine is busy, not de
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
 from gateway.background import keep_running
 from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.queueing import place_limits
-from gateway.domain.records import Model, Provenance, Registry, Replica
+from gateway.domain.records import EngineAddress, Provenance, Registry, Replica
 from gateway.engine_reports import listed_models, read_gauges
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.first_token import ask_for_a_token
@@ -46,7 +44,9 @@ class Fleet:
         self._telemetry = telemetry
         self._now = now
         self._states: dict[str, list[ReplicaState]] = {}
-        self._watchers: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._without_key: set[str] = set()
+        """Models none of whose APIs' keys are in the environment."""
+        self._watchers: dict[ReplicaState, asyncio.Task[None]] = {}
         self.on_news: Callable[[str], None] = _ignore
         """Called with a model's id after each look at one of its replicas, and when they are others than before."""
         self._log = structlog.get_logger("simsa.fleet")
@@ -66,34 +66,47 @@ class Fleet:
         return {s.replica.id: s.reason for states in self._states.values() for s in states if not s.is_up}
 
     def apply(self, registry: Registry) -> None:
-        """Watch this registry's replicas: unchanged ones keep their state, gone ones are dropped."""
-        before = {_identity(s.model, s.replica): s for states in self._states.values() for s in states}
+        """Watch this registry's replicas. An engine keeps its state, whatever else is now said of it or in which
+        place of the list; gone ones are dropped.
+        """
+        before = [state for states in self._states.values() for state in states]
+        shown = {state: state.replica.id for state in before}
+        kept = _by_engine(before)
         after: dict[str, list[ReplicaState]] = {}
+        self._without_key = set()
         most = self._settings.replica_max_in_flight
         for model in registry.routable():
             for replica in model.replicas:
                 auth = _auth(replica)
                 if auth is None:
+                    self._without_key.add(model.id)
                     continue
-                state = before.pop(_identity(model, replica), None)
-                if state is None:
-                    state = ReplicaState(replica, model, parse_origin(replica.url), auth)
-                state.model, state.replica = model, replica
-                state.places = place_limits(replica.max_in_flight or most, self._settings.place_shares)
+                same = kept.get((model.id, replica.address))
+                state = same.pop(0) if same else ReplicaState(replica, model, parse_origin(replica.url), auth)
+                places = place_limits(replica.max_in_flight or most, self._settings.place_shares)
+                state.take_over(model, replica, auth, places)
                 after.setdefault(model.id, []).append(state)
         self._states = after
-        for state in before.values():
+        for state in (state for same in kept.values() for state in same):
             self._drop(state)
+        self._show_renamed(shown)
         for states in after.values():
             for state in states:
                 self._ensure_watcher(state)
-        for model_id in {state.model.id for state in before.values()} | set(after):
+        for model_id in {state.model.id for state in before} | set(after):
             self.on_news(model_id)
+
+    def why_none(self, model_id: str) -> str:
+        """Why a model has no replica at all, in words."""
+        if model_id in self._without_key:
+            return "the key of its API is not in the environment"
+        return "the registry lists no engine for it any more"
 
     def mark_down(self, state: ReplicaState, reason: str) -> None:
         """A call could not reach it: no further calls until a look finds it up, and the next look comes at once."""
         if state.is_up:
             state.doubted.set()
+            state.is_in_doubt = self._now() >= state.hurried_s + self._settings.health_interval_s
         self._take_out(state, reason)
 
     async def stop(self) -> None:
@@ -104,17 +117,33 @@ class Fleet:
         await asyncio.gather(*watchers, return_exceptions=True)
 
     def _ensure_watcher(self, state: ReplicaState) -> None:
-        key = (state.model.id, state.replica.id)
-        if key not in self._watchers:
+        if state not in self._watchers:
             watch = keep_running("replica watch", lambda: self._watch(state), self._telemetry.count_background_failure)
-            self._watchers[key] = asyncio.create_task(watch, name=f"watch {state.replica.id}")
+            self._watchers[state] = asyncio.create_task(watch, name=f"watch {state.replica.id}")
 
     def _drop(self, state: ReplicaState) -> None:
-        watcher = self._watchers.pop((state.model.id, state.replica.id), None)
+        watcher = self._watchers.pop(state, None)
         if watcher is not None:
             watcher.cancel()
         self._upstream.forget(state.origin)
-        self._telemetry.forget_replica(state.model.id, state.replica.id)
+
+    def _show_renamed(self, shown: Mapping[ReplicaState, str]) -> None:
+        """Take away the series of ids that are now another's or nobody's, and show what is known under the new ones."""
+        renamed = [
+            state
+            for state, old_id in shown.items()
+            if state.replica.id != old_id or state not in self.states_of(state.model.id)
+        ]
+        for state in renamed:
+            self._telemetry.forget_replica(state.model.id, shown[state])
+        for state in renamed:
+            self._show(state)
+
+    def _show(self, state: ReplicaState) -> None:
+        if state in self.states_of(state.model.id):  # else its series are gone with it
+            model_id, replica_id = state.model.id, state.replica.id
+            self._telemetry.replica_up.labels(model_id, replica_id).set(state.is_up)
+            self._telemetry.replica_breaker.labels(model_id, replica_id).set(state.breaker.is_open)
 
     async def _watch(self, state: ReplicaState) -> None:
         """Look, pause, look again; a call's doubt ends the pause.
@@ -123,7 +152,7 @@ class Fleet:
         neither looked at without pause nor given calls all the time.
         """
         short = self._settings.health_interval_s
-        retry_s, hurried_s = short, -math.inf
+        retry_s = short
         while True:
             state.doubted.clear()
             await self._look(state)
@@ -135,14 +164,14 @@ class Fleet:
                 if state.is_remote:
                     retry_s = max(short, min(2 * retry_s, REMOTE_INTERVAL_S))
             if await _is_set_within(state.doubted, pause_s):
-                await asyncio.sleep(hurried_s + short - self._now())
-                hurried_s = self._now()
+                await asyncio.sleep(state.hurried_s + short - self._now())
+                state.hurried_s = self._now()
 
     async def _look(self, state: ReplicaState) -> None:
         """Look once and note what was found; it never raises, so that one odd reply does not end the watching."""
         try:
             await self._check(state)
-            if not state.is_up:
+            if not state.is_up and not state.is_proven:
                 await self._try_out(state)
             self._bring_in(state)
             if not state.is_remote:
@@ -155,14 +184,15 @@ class Fleet:
             self._telemetry.count_background_failure("look")
             self._log.exception("look failed", replica=state.replica.id)
             self._take_out(state, f"the look at the engine failed: {error}")
+        state.is_in_doubt = False
         if not state.is_up:  # the look itself found it so: when it comes back, it starts anew
+            state.is_proven = False
             self.set_breaker(state, CLOSED)
         self.on_news(state.model.id)
 
     def set_breaker(self, state: ReplicaState, breaker: Breaker) -> None:
         state.breaker = breaker
-        if state in self.states_of(state.model.id):  # else its series are gone with it
-            self._telemetry.replica_breaker.labels(state.model.id, state.replica.id).set(breaker.is_open)
+        self._show(state)
 
     async def _check(self, state: ReplicaState) -> None:
         """Raise UpstreamError unless the engine is healthy and serves our model; take over what it says of it."""
@@ -199,12 +229,14 @@ class Fleet:
         """Raise UpstreamError unless an engine that was not in use generates a token. A hosted API would bill."""
         if state.is_remote or not self._settings.probe_on_connect:
             return
+        state.is_in_doubt = False  # a token may take its time in the engine's queue: nobody is to wait for it
         try:
             await ask_for_a_token(
                 self._upstream,
                 state.origin,
                 head=state.post_head(b"/completions"),
                 served_model_name=state.model.serving.served_model_name,
+                connect_s=state.model.timeouts.connect_s,
                 within_s=state.model.timeouts.first_token_s,
             )
         except UpstreamError as error:
@@ -220,8 +252,7 @@ class Fleet:
         state.is_up = True
         state.reason = ""
         state.misses = 0
-        self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(1)
-        self.set_breaker(state, state.breaker)
+        self._show(state)
 
     def _miss(self, state: ReplicaState, reason: str) -> None:
         state.misses += 1
@@ -243,8 +274,7 @@ class Fleet:
             state.provenance_reason = f"it is down: {reason}"
         state.is_up = False
         state.reason = reason
-        if state in self.states_of(state.model.id):  # else its series are gone with it
-            self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(0)
+        self._show(state)
 
     async def _get(self, state: ReplicaState, path: bytes) -> tuple[int, bytes]:
         return await self._upstream.fetch(
@@ -294,9 +324,12 @@ def _ignore(_model_id: str) -> None:
     """Nobody wants to know."""
 
 
-def _identity(model: Model, replica: Replica) -> tuple[str, Replica]:
-    """What a replica keeps its state by: all but how many calls it may have, which may change under way."""
-    return model.id, replace(replica, max_in_flight=None)
+def _by_engine(states: Iterable[ReplicaState]) -> dict[tuple[str, EngineAddress], list[ReplicaState]]:
+    """The states by what makes a replica the same one; an engine may be listed more than once."""
+    found: dict[tuple[str, EngineAddress], list[ReplicaState]] = {}
+    for state in states:
+        found.setdefault((state.model.id, state.replica.address), []).append(state)
+    return found
 
 
 async def _is_set_within(event: asyncio.Event, within_s: float) -> bool:

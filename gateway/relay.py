@@ -139,7 +139,9 @@ class Relay:
         if endpoint.headers:
             context = context._replace(headers=_passed_headers(endpoint.headers, headers))
         if endpoint.keeps_replies:
-            context = self._homes.placed(context, body, model.id, owner_of(caller))
+            context = self._homes.placed(
+                context, body, model.id, owner_of(caller), self._dispatcher.fleet.states_of(model.id)
+            )
         return context
 
     async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:

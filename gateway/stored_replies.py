@@ -26,7 +26,6 @@ from gateway.errors import (
     InternalError,
     MethodNotAllowed,
     NoReplica,
-    NotFound,
     RouteNotFound,
     SimsaError,
     Unavailable,
@@ -46,13 +45,13 @@ from gateway.relay import (
     send_error,
 )
 from gateway.replica_state import ReplicaState
-from gateway.reply_homes import ReplyHomes, owner_of
+from gateway.reply_homes import ID, ReplyHomes, owner_of
 from gateway.telemetry import status_class
 from gateway.upstream import request_head
 
 PREFIX = "/v1/responses/"
 LABEL = "stored_responses"
-_PATH = re.compile(re.escape(PREFIX) + r"([A-Za-z0-9_.-]{1,200})(/cancel)?\Z")
+_PATH = re.compile(re.escape(PREFIX) + rf"({ID})(/cancel)?\Z")
 _PASSED_PARAMETERS = frozenset({"stream", "starting_after"})
 _ERRORS = RESPONSES_CREATE.errors
 
@@ -103,14 +102,7 @@ class StoredReplies:
         if self.is_draining:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
         home = self._homes.find(owner_of(caller), reply_id, param="response_id")
-        states = self._dispatcher.fleet.states_of(home.model_id)
-        state = next((state for state in states if state.replica.id == home.replica_id), None)
-        if state is None:
-            raise NotFound(
-                f"The engine that kept the response '{reply_id}' is no longer there.",
-                param="response_id",
-                code="response_not_found",
-            )
+        state = home.among(self._dispatcher.fleet.states_of(home.model_id), param="response_id")
         if not state.is_up:
             raise NoReplica(
                 f"The engine that keeps the response '{reply_id}' does not answer at the moment.",
