@@ -70,11 +70,15 @@ class Rig:
         return turn
 
     async def _get_place(self, turn: Turn) -> None:
+        place: Place | None = None
+        words = ""
         try:
             place = self.admission.place_now(turn) or await self.admission.wait(turn)
         except SimsaError as error:
             self.refused[error.code] += 1
-            assert error.code != "queue_full" or not self.free_for(turn), "refused beside a free place"
+            words = error.message
+        if place is None:
+            assert "already do" not in words or not self.free_for(turn), "nobody finds it full beside a free place"
             return
         assert turn not in self.places
         assert place.state not in turn.tried

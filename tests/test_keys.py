@@ -228,7 +228,7 @@ async def test_non_commercial_models_need_a_grant(tmp_path: Path, grants: list[s
         assert listed == (["a", "b"] if status == 200 else ["a"])
 
 
-@pytest.mark.parametrize("field", ["priority", "cache_salt"])
+@pytest.mark.parametrize("field", ["priority", "cache_salt", "request_id"])
 async def test_fields_that_steer_other_callers_engines_need_a_permission(tmp_path: Path, field: str) -> None:
     async with door(tmp_path) as it:
         plain, trusted = await it.secret(), await it.secret(may_set_priority=True)
