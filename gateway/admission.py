@@ -90,16 +90,19 @@ class Place:
         """The engine has given the call its first token."""
         self.state.is_proven = True
         if self._trial is not None:
-            self._admission.note_beginning(self.state, self._trial)
+            self._admission.set_breaker(self.state, self.state.breaker.began(self._trial, self._admission.rule))
 
     def judge(self, outcome: Outcome) -> None:
         """What the call says of the replica; what comes first counts."""
-        if not self._is_judged:
-            self._is_judged = True
-            if outcome is Outcome.GOOD:
-                self.state.is_proven = True
-            if outcome is Outcome.FAULT or self.state.breaker is not CLOSED:
-                self._admission.note_outcome(self.state, outcome, self._trial)
+        if self._is_judged:
+            return
+        self._is_judged = True
+        admission, state = self._admission, self.state
+        if outcome is Outcome.GOOD:
+            state.is_proven = True
+        if outcome is Outcome.FAULT or state.breaker is not CLOSED:
+            after = state.breaker.judged(outcome, self._trial, admission.now(), admission.rule)
+            admission.set_breaker(state, after)
 
     def pause(self, pause_s: float) -> None:
         """The engine asked to be left alone for so long."""
@@ -124,7 +127,7 @@ class Admission:
     def __init__(self, *, settings: Settings, fleet: Fleet, telemetry: Telemetry, now: Callable[[], float]) -> None:
         self.now = now
         self._settings = settings
-        self._rule = BreakerRule(settings.breaker_faults, settings.breaker_rest_s)
+        self.rule = BreakerRule(settings.breaker_faults, settings.breaker_rest_s)
         self._fleet = fleet
         self._telemetry = telemetry
         self._queues: dict[str, _Queue] = {}
@@ -143,7 +146,7 @@ class Admission:
         state = self._find(turn)
         if state is not None:
             return Place(self, state)
-        if not self._is_hopeful(turn):
+        if not self._hopes(turn):
             raise self._no_replica(turn)
         return None
 
@@ -193,19 +196,14 @@ class Admission:
         def has_room(priority: Priority) -> bool:
             return self._find(Turn(model_id, priority)) is not None
 
-        while (turn := queue.line.take_next(has_room, self._fits)) is not None:
+        while (turn := queue.line.take_next(has_room, lambda turn: self._find(turn) is not None)) is not None:
             state = self._find(turn)
             if state is not None and turn.granted is not None and not turn.granted.done():
                 turn.granted.set_result(Place(self, state))
         self._set_alarm(model_id, queue)
 
-    def note_beginning(self, state: ReplicaState, trial: float) -> None:
-        self._set_breaker(state, state.breaker.began(trial, self._rule))
-
-    def note_outcome(self, state: ReplicaState, outcome: Outcome, trial: float | None) -> None:
-        self._set_breaker(state, state.breaker.judged(outcome, trial, self.now(), self._rule))
-
-    def _set_breaker(self, state: ReplicaState, after: Breaker) -> None:
+    def set_breaker(self, state: ReplicaState, after: Breaker) -> None:
+        """Take over what a call says of its replica, and tell those who wait."""
         before = state.breaker
         if after is before:
             return
@@ -240,9 +238,6 @@ class Admission:
         draws = (random.random(), random.random())  # noqa: S311  load balancing, not secrecy
         return free[pick_replica([state.load(now) for state in free], draws)]
 
-    def _fits(self, turn: Turn) -> bool:
-        return self._find(turn) is not None
-
     def _hopes(self, turn: Turn) -> list[ReplicaState]:
         """Replicas that the call may get, now or later."""
         now = self.now()
@@ -254,9 +249,6 @@ class Admission:
             and state.breaker.admits(now) is not Admits.NOT
             and (turn.home is None or state.replica.address == turn.home)
         ]
-
-    def _is_hopeful(self, turn: Turn) -> bool:
-        return bool(self._hopes(turn))
 
     def _pause_ahead(self, turn: Turn, now: float) -> float:
         """Seconds until the first replica can be had as far as the engines themselves have said; 0 where none has."""
@@ -316,7 +308,7 @@ class Admission:
 
     def _refuse_late(self, turn: Turn) -> None:
         waited = f"No place was free within {self._settings.queue_wait_s:g} s (SIMSA_QUEUE_WAIT_S)"
-        _refuse(turn, self._queue_full(turn, waited) if self._is_hopeful(turn) else self._no_replica(turn))
+        _refuse(turn, self._queue_full(turn, waited) if self._hopes(turn) else self._no_replica(turn))
 
     def _take_news(self, model_id: str) -> None:
         """Replicas have come, gone or changed."""
@@ -327,10 +319,8 @@ class Admission:
     def _refuse_hopeless(self, model_id: str) -> None:
         """Nobody waits in vain. That one call could not reach a replica is only a doubt: a look decides."""
         queue = self._queues.get(model_id)
-        if queue is None:
-            return
-        for turns in queue.line.by_bound().values():
-            if not self._is_hopeful(turns[0]):
+        for turns in queue.line.by_bound().values() if queue is not None else ():
+            if not self._hopes(turns[0]):
                 for turn in turns:
                     _refuse(turn, self._no_replica(turn))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
@@ -50,11 +50,31 @@ class CallContext(NamedTuple):
     """Told the engine and the id of a reply that it may keep."""
 
 
-class Abortable(Protocol):
-    """A call in flight, as far as a shutdown is concerned."""
+class Abortable:
+    """Work of one task for a client, which can be ended from outside with an error that the client is told."""
+
+    def __init__(self) -> None:
+        self._owner: asyncio.Task[object] | None = None
+        self._abort_error: SimsaError | None = None
 
     def abort(self, error: SimsaError) -> None:
-        """End the call from outside, with an error for its client."""
+        """End it from outside; the first one who does so says why."""
+        if self._owner is not None and self._abort_error is None:
+            self._abort_error = error
+            self._owner.cancel()
+
+    def _begin(self) -> None:
+        """From now on the current task can be ended."""
+        self._owner = asyncio.current_task()
+
+    def _told(self, error: BaseException | None) -> SimsaError | None:
+        """What the client is to be told of `error`, where that is `abort`'s doing: the task then goes on.
+
+        None for any other, and where the client left in the same moment: nobody is there to be told.
+        """
+        if self._abort_error is None or self._owner is None or not isinstance(error, asyncio.CancelledError):
+            return None
+        return self._abort_error if self._owner.uncancel() == 0 else None
 
 
 class Dispatcher:

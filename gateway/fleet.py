@@ -15,10 +15,9 @@ from gateway.background import keep_running
 from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.queueing import place_limits
 from gateway.domain.records import EngineAddress, Provenance, Registry, Replica
-from gateway.engine_reports import listed_models, read_gauges
+from gateway.engine_look import EngineLook
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.first_token import ask_for_a_token
-from gateway.provenance import read_provenance
 from gateway.replica_state import ReplicaState
 from gateway.settings import Settings, secret_from_environment
 from gateway.telemetry import Telemetry
@@ -29,8 +28,6 @@ REMOTE_INTERVAL_S = 60.0
 MISSES = 3
 """Looks in a row that an engine which is up may leave unanswered in time before it counts as down: one that compiles
 or prefills a long prompt is late, not dead. A refused connection or a wrong answer counts at once."""
-_LONGEST_QUOTE = 200
-"""Characters of what an engine sent that a reason repeats."""
 
 
 class Fleet:
@@ -43,6 +40,7 @@ class Fleet:
         self._upstream = upstream
         self._telemetry = telemetry
         self._now = now
+        self._engine_look = EngineLook(upstream, settings.health_timeout_s, now)
         self._states: dict[str, list[ReplicaState]] = {}
         self._without_key: set[str] = set()
         """Models none of whose APIs' keys are in the environment."""
@@ -106,7 +104,8 @@ class Fleet:
         """A call could not reach it: no further calls until a look finds it up, and the next look comes at once."""
         if state.is_up:
             state.doubted.set()
-            state.is_in_doubt = self._now() >= state.hurried_s + self._settings.health_interval_s
+            due_s = state.hurried_s + self._settings.health_interval_s - self._now()
+            state.is_in_doubt = due_s < self._settings.queue_wait_s
         self._take_out(state, reason)
 
     async def stop(self) -> None:
@@ -170,60 +169,27 @@ class Fleet:
     async def _look(self, state: ReplicaState) -> None:
         """Look once and note what was found; it never raises, so that one odd reply does not end the watching."""
         try:
-            await self._check(state)
+            await self._engine_look.check(state)
             if not state.is_up and not state.is_proven:
                 await self._try_out(state)
             self._bring_in(state)
             if not state.is_remote:
-                await self._read_metrics(state)
+                await self._engine_look.read_metrics(state)
         except UpstreamTimeout as error:
             self._miss(state, error.message)
         except UpstreamError as error:
-            self._take_out(state, error.message)
+            self._find_down(state, error.message)
         except Exception as error:  # noqa: BLE001  the loop's owner
             self._telemetry.count_background_failure("look")
             self._log.exception("look failed", replica=state.replica.id)
-            self._take_out(state, f"the look at the engine failed: {error}")
-        state.is_in_doubt = False
-        if not state.is_up:  # the look itself found it so: when it comes back, it starts anew
-            state.is_proven = False
-            self.set_breaker(state, CLOSED)
+            self._find_down(state, f"the look at the engine failed: {error}")
+        if not state.doubted.is_set():  # else by a call that failed since: the next look decides
+            state.is_in_doubt = False
         self.on_news(state.model.id)
 
     def set_breaker(self, state: ReplicaState, breaker: Breaker) -> None:
         state.breaker = breaker
         self._show(state)
-
-    async def _check(self, state: ReplicaState) -> None:
-        """Raise UpstreamError unless the engine is healthy and serves our model; take over what it says of it."""
-        if not state.is_remote:
-            status, _ = await self._get(state, b"/health")
-            if status != 200:
-                raise UpstreamError(f"GET /health answered {status}")
-        adapter = state.model.serving.adapter
-        if adapter is not None and adapter.health_path is not None:
-            await self._get_ok(state, adapter.health_path)
-        if adapter is None or adapter.lists_models:
-            self._read_models(state, await self._get_ok(state, "/models"))
-        else:
-            await self._knock(state, adapter.health_path)
-
-    async def _get_ok(self, state: ReplicaState, path: str) -> bytes:
-        """What the engine answers below its base path. Raises UpstreamError unless that is 200."""
-        whole = state.replica.base_path + path
-        status, body = await self._get(state, whole.encode())
-        if status != 200:
-            raise UpstreamError(f"GET {whole} answered {status}")
-        return body
-
-    async def _knock(self, state: ReplicaState, health_path: str | None) -> None:
-        """Of an API without a list of models: without a health path either, it is well if it answers sensibly."""
-        if health_path is None:
-            status, _ = await self._get(state, state.replica.base_path.encode() or b"/")
-            if status >= 500 or status in (401, 403):
-                raise UpstreamError(f"GET {state.replica.base_path or '/'} answered {status}")
-        found = read_provenance(state.model, state.origin, None, None)
-        state.provenance, state.provenance_reason = found
 
     async def _try_out(self, state: ReplicaState) -> None:
         """Raise UpstreamError unless an engine that was not in use generates a token. A hosted API would bill."""
@@ -265,7 +231,13 @@ class Fleet:
                 misses=state.misses,
             )
         else:
-            self._take_out(state, f"{reason} ({state.misses} looks in a row)")
+            self._find_down(state, f"{reason} ({state.misses} looks in a row)")
+
+    def _find_down(self, state: ReplicaState, reason: str) -> None:
+        """A look found it so: when it comes back, it starts anew."""
+        self._take_out(state, reason)
+        state.is_proven = False
+        self.set_breaker(state, CLOSED)
 
     def _take_out(self, state: ReplicaState, reason: str) -> None:
         if state.is_up or state.reason != reason:
@@ -275,49 +247,6 @@ class Fleet:
         state.is_up = False
         state.reason = reason
         self._show(state)
-
-    async def _get(self, state: ReplicaState, path: bytes) -> tuple[int, bytes]:
-        return await self._upstream.fetch(
-            state.origin, path, headers=state.auth, timeout_s=self._settings.health_timeout_s
-        )
-
-    def _read_models(self, state: ReplicaState, body: bytes) -> None:
-        """Take over what the engine says it serves. Raises UpstreamError when our model is not among it."""
-        served = state.model.serving.served_model_name
-        listed = listed_models(body)
-        entry = listed.get(served)
-        if entry is None:
-            names = ", ".join(sorted(listed)[:5])[:_LONGEST_QUOTE] or "nothing"
-            raise UpstreamError(f"the engine serves {names}, not '{served}'")
-        state.owned_by = _text(entry.get("owned_by"))
-        state.root = _text(entry.get("root"))
-        length = entry.get("max_model_len")
-        state.max_model_len = length if isinstance(length, int) else None
-        found = read_provenance(state.model, state.origin, state.owned_by, state.root)
-        state.provenance, state.provenance_reason = found
-
-    async def _read_metrics(self, state: ReplicaState) -> None:
-        """Engine gauges help routing; an engine without them stays up and is routed by in-flight counts alone."""
-        problem: str | None = None
-        gauges: dict[str, float] = {}
-        try:
-            status, body = await self._get(state, b"/metrics")
-            if status != 200:
-                raise UpstreamError(f"GET /metrics answered {status}")
-            gauges = read_gauges(body)
-        except UpstreamError as error:
-            problem = error.message
-        except ValueError as error:
-            problem = f"GET /metrics: {error}"[:_LONGEST_QUOTE]
-        if (problem is None) is not (state.metrics_problem is None):
-            log = self._log.bind(model=state.model.id, replica=state.replica.id)
-            if problem is not None:
-                log.warning("engine metrics unreadable", reason=problem)
-            else:
-                log.info("engine metrics readable again")
-        state.metrics_problem = problem
-        state.engine_gauges = gauges
-        state.gauges_at_s = self._now() if gauges else None
 
 
 def _ignore(_model_id: str) -> None:
@@ -347,7 +276,3 @@ def _auth(replica: Replica) -> Headers | None:
         return ()
     key = secret_from_environment(replica.api_key_env)
     return ((b"authorization", b"Bearer " + key.encode()),) if key else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -38,7 +38,7 @@ class ReplicaState:
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by a call that could not reach it: the next look is due at once."""
     is_in_doubt: bool = False
-    """A look under way decides whether it is up, so calls may wait for that."""
+    """A look that is due at once, or soon, decides whether it is up: calls may wait for that."""
     hurried_s: float = -inf
     """When a look was last brought forward by a doubt."""
     provenance: Provenance = Provenance.UNKNOWN

@@ -290,7 +290,7 @@ def test_who_waits_for_one_replica_keeps_nobody_from_another() -> None:
 
 def test_calls_wait_for_the_look_that_a_doubt_brings_forward() -> None:
     async def story() -> None:
-        rig = Rig([2], health_interval_s=2.0)
+        rig = Rig([2], health_interval_s=2.0, queue_wait_s=1.0)
         await rig.start()
         (state,) = rig.states
         rig.fleet.mark_down(state, "a call could not reach it")
@@ -301,7 +301,7 @@ def test_calls_wait_for_the_look_that_a_doubt_brings_forward() -> None:
         rig.fleet.on_news("m")
         await rig.settle()
         assert waits in rig.places
-        rig.fleet.mark_down(state, "again, and no look is due yet")
+        rig.fleet.mark_down(state, "again, and no look is due in time")
         rig.call(Priority.INTERACTIVE)
         await rig.settle()
         assert rig.refused["no_replica"] == 1
@@ -368,7 +368,7 @@ def test_refusals_say_when_to_come_back() -> None:
         with pytest.raises(Unavailable) as full:
             await rig.admission.wait(Turn("m", Priority.REVIEWER))
         assert (full.value.code, full.value.retry_after_s) == ("queue_full", 120)
-        rig.states[0].breaker = CLOSED.judged(Outcome.FAULT, 0, 0.0, rig.admission._rule)
+        rig.states[0].breaker = CLOSED.judged(Outcome.FAULT, 0, 0.0, rig.admission.rule)
         rig.finish(running, Outcome.FAULT)
         await rig.settle()
         assert rig.refused["no_replica"] == 1, "who waited is told at once"

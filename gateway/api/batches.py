@@ -16,12 +16,12 @@ from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.schemas import ErrorAnswer, schema_without_references
+from gateway.asgi import ClientLeft
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
 from gateway.batch_store import Batch
 from gateway.comparison import ROUTE
 from gateway.domain.accounts import Caller
 from gateway.errors import NotFound, Unavailable
-from gateway.relay import ClientLeft
 
 router = APIRouter(prefix="/api/comparisons/batches", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 

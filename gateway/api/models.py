@@ -12,7 +12,7 @@ from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Se
 from gateway.domain.records import Model, Provenance
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
-from gateway.relay import find_model
+from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
 
 router = APIRouter(dependencies=[RequireKey, DescribeKey])
@@ -31,7 +31,7 @@ async def list_models(services: Gateway, caller: CheckedCaller) -> dict[str, Any
 
 @router.get("/v1/models/{model_id:path}", tags=["openai"], summary="One model that answers now")
 async def get_model(model_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    model = find_model(services.registry.current, model_id)
+    model = find_model(services.registry.current, services.fleet, caller, model_id)
     permit_model(caller, model)
     live = services.fleet.live(model.id)
     if not live:
