@@ -233,7 +233,7 @@ class Admission:
         if len(free) < 2:
             return free[0] if free else None
         if turn.session is not None:
-            return free[pick_for_session(turn.session, [(s.replica.id, s.replica.weight) for s in free])]
+            return free[pick_for_session(turn.session, [(s.replica.url, s.replica.weight) for s in free])]
         now = self.now()
         draws = (random.random(), random.random())  # noqa: S311  load balancing, not secrecy
         return free[pick_replica([state.load(now) for state in free], draws)]

@@ -133,6 +133,30 @@ async def test_an_engine_that_has_answered_calls_is_back_at_once_after_one_broke
         assert len(engine.requests_to(TOKEN)) == 1
 
 
+async def test_a_call_that_fails_while_a_look_is_under_way_is_for_the_next_look_to_judge(tmp_path: Path) -> None:
+    gate, is_held = asyncio.Event(), asyncio.Event()
+
+    def hold(_: Request) -> Reply:
+        is_held.set()
+        return Reply.text("").gated(gate)
+
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        assert await ask(gateway) == (200, None)
+        engine.script(TOKEN, Reply.hang())
+        engine.script("/metrics", hold)
+        await is_held.wait()  # the engine was found well, and the look is not at its end
+        engine.script(CHAT, Reply.raw(RESET), Reply.raw(RESET), engine.usual)
+        assert await ask(gateway) == (502, "upstream_unreachable")
+        engine.script(CHAT)
+        waiting = asyncio.create_task(ask(gateway))
+        depth = gateway.services.telemetry.queue_depth.at("m", "interactive")
+        await gateway.until(lambda: depth.value == 1)
+        gate.set()
+        assert await waiting == (200, None)
+        assert len(engine.requests_to(TOKEN)) == 1
+
+
 async def test_an_engine_that_was_seen_down_is_tried_out_again_whatever_it_answered_before(tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
         await gateway.until_live("m")
