@@ -129,6 +129,8 @@ class ActiveCall(Abortable):
         dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
         if told is not None:
             self._finish(CallStatus.ERROR, told.status, told)
+            if not self._resumes():
+                return False
             raise told from None
         if not self._is_recorded:
             self._finish_by_exception(error)

@@ -68,13 +68,12 @@ class Abortable:
         self._owner = asyncio.current_task()
 
     def _told(self, error: BaseException | None) -> SimsaError | None:
-        """What the client is to be told of `error`, where that is `abort`'s doing: the task then goes on.
+        """What `abort` gave to be told, where `error` is its doing."""
+        return self._abort_error if isinstance(error, asyncio.CancelledError) else None
 
-        None for any other, and where the client left in the same moment: nobody is there to be told.
-        """
-        if self._abort_error is None or self._owner is None or not isinstance(error, asyncio.CancelledError):
-            return None
-        return self._abort_error if self._owner.uncancel() == 0 else None
+    def _resumes(self) -> bool:
+        """Whether the task, once aborted, can go on and tell; not where its client left in the same moment."""
+        return self._owner is not None and self._owner.uncancel() == 0
 
 
 class Dispatcher:

@@ -137,7 +137,7 @@ class _Retrieval(Abortable):
             await self._fail(error)
         except asyncio.CancelledError as cancellation:
             told = self._told(cancellation)
-            if told is None:
+            if told is None or not self._resumes():
                 raise
             await self._fail(told)
         except Exception as error:
