@@ -92,7 +92,9 @@ def create_key(
     budget: BudgetsOption = None,
     default_max_tokens: DefaultTokensOption = None,
     priority: PriorityOption = None,
-    may_set_priority: Annotated[bool, typer.Option(help="Bodies may carry `priority` and `cache_salt`.")] = False,
+    may_set_priority: Annotated[
+        bool, typer.Option(help="Bodies may carry `priority`, `cache_salt`, `request_id`.")
+    ] = False,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -128,7 +130,7 @@ def change_key(
     default_max_tokens: DefaultTokensOption = None,
     priority: PriorityOption = None,
     may_set_priority: Annotated[
-        bool | None, typer.Option(help="Whether bodies may carry `priority` and `cache_salt`.")
+        bool | None, typer.Option(help="Whether bodies may carry `priority`, `cache_salt`, `request_id`.")
     ] = None,
     url: UrlOption = None,
     json: JsonFlag = False,

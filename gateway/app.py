@@ -27,13 +27,13 @@ from gateway.api import admin, batches, comparisons, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
+from gateway.asgi import ClientLeft, Message, Receive, Scope, Send, request_id_of
 from gateway.background import keep_running
 from gateway.batch_store import BatchStore
 from gateway.batches import Batches
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
-from gateway.downstream import Scope
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
 from gateway.evidence import estimate_on
@@ -43,7 +43,7 @@ from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
 from gateway.log import flush_log
 from gateway.recorder import Recorder
-from gateway.relay import ClientLeft, Message, Receive, Relay, Send, request_id_of
+from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.settings import Settings
 from gateway.store import Store
@@ -295,7 +295,7 @@ async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
         allow = _allowed_methods(request)
         return _response(MethodNotAllowed(f"{request.url.path} takes {allow}, not {request.method}.", allow=allow))
     if error.status_code == 404:
-        return _response(RouteNotFound(f"There is no {request.method} {request.url.path[:200]}. See /docs."))
+        return _response(_no_route(request.method, request.url.path))
     body = InvalidRequest(str(error.detail)).envelope()
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
@@ -305,6 +305,15 @@ def _allowed_methods(request: Request) -> str:
     routes = [*request.app.routes, *(route for router in _ROUTERS for route in router.routes)]
     same = [route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in same for method in route.methods or ()}))
+
+
+def _no_route(method: str, path: str) -> RouteNotFound:
+    """Says where the route is, where only the /v1 of the client's base URL is missing, or is too much."""
+    for other in (f"/v1{path}", path.removeprefix("/v1")):
+        is_ours = other in ENDPOINTS or other == "/v1/models" or other.startswith(("/v1/models/", STORED_REPLIES))
+        if is_ours and other != path:
+            return RouteNotFound(f"There is no {method} {path[:200]}. Did you mean {other[:200]}?")
+    return RouteNotFound(f"There is no {method} {path[:200]}. See /docs.")
 
 
 async def _answer_validation(_request: Request, error: Exception) -> JSONResponse:

@@ -9,16 +9,16 @@ take to send a request and to fetch its answer, and how many clients there may b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.asgi import Scope
 from gateway.errors import InvalidRequest, SimsaError, Unavailable
 from gateway.settings import Settings
 
-Scope = MutableMapping[str, Any]
 _EXTENSION = "simsa.departure"
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request that are neither body nor a whole head; the parser itself would gather them without end."""

@@ -397,7 +397,7 @@ async def replica_of(gateway: RunningGateway, session: str) -> str | None:
 async def test_session_stays_on_its_replica_while_it_is_there_and_has_room(tmp_path: Path) -> None:
     engines = [ScriptedEngine() for _ in range(3)]
     async with house(tmp_path, engines, 1, health_interval_s=60) as (gateway, _):
-        homes = {f"s{number}": await replica_of(gateway, f"s{number}") for number in range(12)}
+        homes = {f"s{number}": await replica_of(gateway, f"s{number}") for number in range(40)}
         assert set(homes.values()) == {"m/1", "m/2", "m/3"}, "sessions are shared out"
         assert {session: await replica_of(gateway, session) for session in homes} == homes
 

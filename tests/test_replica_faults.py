@@ -181,6 +181,26 @@ async def test_others_come_as_soon_as_a_trial_has_its_first_token(tmp_path: Path
             assert (await trial.rest()).endswith(DONE)
 
 
+async def test_trial_with_a_long_whole_answer_keeps_the_others_out_for_one_rest_only(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], breaker_faults=FAULTS, breaker_rest_s=0.05) as gateway,
+    ):
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.json({}, status=500))
+        await fail(gateway, engine)
+        engine.script(CHAT, Reply.json(HALF).gated(gate), engine.usual)
+        await rested(gateway)
+        long = asyncio.create_task(ask(gateway))
+        await engine.until(lambda: engine.running == 1)
+        assert (await ask(gateway)).status == 200, "another trial, whose answer lets everybody in"
+        assert not long.done()
+        assert not state_of(gateway).breaker.is_open
+        gate.set()
+        assert (await long).status == 200
+
+
 async def test_failed_trial_refuses_those_who_waited_for_it_and_the_rest_is_longer(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with (

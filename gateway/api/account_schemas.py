@@ -90,7 +90,9 @@ class KeyRequest(Asked):
     expires_at: End | None = Field(None, description="Not valid from this moment on.")
     limits: LimitsIn = LimitsIn()
     priority: Priority = Priority.INTERACTIVE
-    may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
+    may_set_priority: bool = Field(
+        False, description="Whether bodies may carry `priority`, `cache_salt` and `request_id`."
+    )
 
     def terms(self) -> Terms:
         return Terms(

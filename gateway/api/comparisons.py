@@ -20,13 +20,13 @@ from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, body_of
+from gateway.asgi import JSON
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
 from gateway.domain.accounts import CALLING, OVERSEEING, Caller
 from gateway.downstream import departure_of
 from gateway.errors import NotFound, Unavailable
-from gateway.relay import JSON
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])

@@ -14,7 +14,7 @@ from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.records import Model, Provenance
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
-from gateway.relay import find_model
+from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
 
 router = APIRouter(dependencies=[RequireKey, DescribeKey])
@@ -38,7 +38,7 @@ async def list_models(services: Gateway, caller: CheckedCaller) -> dict[str, Any
     "/v1/models/{model_id:path}", tags=["openai"], summary="One model that answers now", responses=refusals(404)
 )
 async def get_model(model_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    model = find_model(services.registry.current, model_id)
+    model = find_model(services.registry.current, services.fleet, caller, model_id)
     permit_model(caller, model)
     live = services.fleet.live(model.id)
     if not live:
