@@ -11,13 +11,10 @@ from collections.abc import AsyncIterable, Callable
 from datetime import UTC, datetime
 from math import ceil
 
-import msgspec
-
 from gateway.accounts import UsageRow
 from gateway.domain.accounts import TOKENS, Budget, Caller, Limits
 from gateway.domain.charges import (
     charged_tokens,
-    estimate_prompt_tokens,
     reserved_completion_tokens,
     reserved_cost,
 )
@@ -87,8 +84,8 @@ class Limiter:
         limits = caller.limits
         account = self._account(caller.key)
         account.limits = limits
-        prompt = estimate_prompt_tokens(body.raw) if endpoint.is_computed else 0
-        answers = body.choices * _prompts_in(body) if endpoint.generates else 0
+        prompt = body.prompt_estimate if endpoint.is_computed else 0
+        answers = body.choices * body.prompts if endpoint.generates else 0
         completion = reserved_completion_tokens(body.max_tokens, answers, limits.default_max_tokens)
         hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
         now_s = self._now()
@@ -137,16 +134,6 @@ class Limiter:
         if account is None:
             account = self._accounts[key] = Account(Limits(), self._wall())
         return account
-
-
-def _prompts_in(body: RequestBody) -> int:
-    """How many prompts a request of /v1/completions asks to continue: a list of texts, or of lists of token ids."""
-    prompt = body.members.get("prompt")
-    if prompt is None or bytes(memoryview(prompt)[:1]) != b"[":
-        return 1
-    prompts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
-    is_list_of_prompts = bool(prompts) and bytes(memoryview(prompts[0])[:1]) in (b'"', b"[")
-    return len(prompts) if is_list_of_prompts else 1
 
 
 def _limit_headers(account: Account, now_s: float) -> RawHeaders:

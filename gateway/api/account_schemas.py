@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_v
 
 from gateway.api.schemas import Amount, Asked, Moment
 from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Key, Limits, Period, Role, Terms
+from gateway.domain.charges import MOST_TOKENS
 from gateway.domain.records import Priority
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -43,8 +44,11 @@ class LimitsIn(Asked):
     tokens_per_min: Count | None = None
     concurrent: Count | None = Field(None, description="Calls at a time; each side of a comparison is one.")
     budgets: list[BudgetIn] = Field([], max_length=20)
-    default_max_tokens: Count = Field(
-        DEFAULT_MAX_TOKENS, description="Tokens of an answer that are reserved where a request names no limit."
+    default_max_tokens: int = Field(
+        DEFAULT_MAX_TOKENS,
+        ge=1,
+        le=MOST_TOKENS,
+        description="Tokens of an answer that are reserved where a request names no limit.",
     )
 
     def limits(self) -> Limits:
