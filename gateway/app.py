@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import structlog
@@ -195,10 +195,10 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await store.close()
 
 
-def _this_month() -> tuple[datetime, datetime]:
-    """From the beginning of the month until now, in UTC."""
-    now = datetime.now(UTC)
-    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0), now
+def _this_month() -> tuple[date, date]:
+    """The month's first day and today, in UTC."""
+    today = datetime.now(UTC).date()
+    return today.replace(day=1), today
 
 
 def _make_directory(settings: Settings) -> None:

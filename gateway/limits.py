@@ -9,20 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterable, Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from math import ceil
 
-from gateway.accounts import UsageRow
 from gateway.domain.accounts import TOKENS, Budget, Caller, Limits
 from gateway.domain.charges import (
     charged_tokens,
+    estimated_cost,
     reserved_completion_tokens,
     reserved_cost,
 )
 from gateway.domain.limits import Account, Amount, Hold, Ledger, Obstacle, Refusal, SlidingMinute, retry_after_s
-from gateway.domain.records import Call, CallStatus, Model, Usage
+from gateway.domain.records import Call, CallStatus, Cost, Model, Usage
 from gateway.endpoints import Endpoint
 from gateway.errors import QuotaExhausted, RateLimited, SimsaError
 from gateway.request_body import RequestBody
+from gateway.use_by_day import UsageRow
 
 RawHeaders = list[tuple[bytes, bytes]]
 _NAMES = (b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-")
@@ -33,23 +35,27 @@ _OF_TOKENS = (_NAMES[0] + b"tokens", _NAMES[1] + b"tokens", _NAMES[2] + b"tokens
 class Reservation:
     """What one call holds of its key's limits, until it is settled."""
 
-    __slots__ = ("account", "completion", "hold", "prompt_estimate")
+    __slots__ = ("account", "completion", "hold", "model", "prompt_estimate")
 
-    def __init__(self, account: Account, hold: Hold, prompt_estimate: int, completion: int) -> None:
+    def __init__(self, account: Account, hold: Hold, model: Model, prompt_estimate: int, completion: int) -> None:
         self.account = account
         self.hold = hold
+        self.model = model
         self.prompt_estimate = prompt_estimate
         self.completion = completion
 
-    def charge(self, status: CallStatus, usage: Usage, *, reached_engine: bool) -> int:
-        """The tokens that the call is charged with, now that it has ended."""
-        return charged_tokens(
+    def charge(
+        self, status: CallStatus, usage: Usage, cost: Cost, *, reached_engine: bool
+    ) -> tuple[int, Decimal | None]:
+        """(tokens, money where the cost is unknown) that the call is charged with, now that it has ended."""
+        charged = charged_tokens(
             status,
             usage,
             reached_engine=reached_engine,
             prompt_estimate=self.prompt_estimate,
             reserved_completion=self.completion,
         )
+        return sum(charged), estimated_cost(self.model, cost, charged)
 
 
 class Limiter:
@@ -70,9 +76,10 @@ class Limiter:
             account = self._account(row.key)
             for ledger in (account.day, account.month) if row.day == today else (account.month,):
                 ledger.spent_tokens += row.charged_tokens
-                if row.cost is not None and row.currency is not None:
-                    ledger.spend(row.currency, row.cost)
                 ledger.unpriced += row.calls_without_cost
+                for amount in (row.cost, row.estimated_cost):
+                    if amount is not None and row.currency is not None:
+                        ledger.spend(row.currency, amount)
 
     def reserve(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation | None:
         """Hold what the call may take. None for callers without a key, who have no limits.
@@ -92,7 +99,7 @@ class Limiter:
         refusal = account.hold(hold, now_s, self._wall())
         if refusal is not None:
             raise _refused(refusal, account, hold, now_s)
-        return Reservation(account, hold, prompt, completion)
+        return Reservation(account, hold, model, prompt, completion)
 
     def settle(self, reservation: Reservation | None, call: Call | None) -> None:
         """Replace what was held by what the call took. Exactly once counts; `call` None: nothing became of it."""
@@ -102,8 +109,9 @@ class Limiter:
         if call is None:
             reservation.account.settle(hold, 0, None, now_s=now_s)
             return
-        cost = call.cost
-        priced = (cost.currency, cost.amount) if cost.amount is not None and cost.currency is not None else None
+        currency = call.cost.currency
+        amount = call.cost.amount if call.cost.amount is not None else call.estimated_cost
+        priced = (currency, amount) if amount is not None and currency is not None else None
         tokens = call.charged_tokens or 0
         reservation.account.settle(hold, tokens, priced, now_s=now_s, is_unpriced=priced is None)
 

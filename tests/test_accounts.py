@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
 from databases import ScratchDatabase
 
-from gateway.accounts import Accounts, UsageRow
+from gateway.accounts import Accounts
 from gateway.domain.accounts import Budget, Key, Limits, Organisation, Period, Role, Terms
 from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Priority, Provenance, Timing, Usage
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.key_ring import KeyRing
 from gateway.limits import Limiter
 from gateway.store import Store
+from gateway.use_by_day import UsageRow
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ACME = Organisation("acme", "수요기관", NOON)
@@ -82,8 +83,10 @@ async def accounts(store: Store) -> Accounts:
     return accounts
 
 
-async def rows_of(accounts: Accounts, since: datetime, until: datetime) -> list[UsageRow]:
-    return [row async for row in accounts.usage(since, until)]
+async def rows_of(accounts: Accounts, days: int = 1) -> list[UsageRow]:
+    """Of so many days from the first of March on."""
+    first = NOON.date()
+    return [row async for row in accounts.usage(first, first + timedelta(days=days - 1))]
 
 
 async def test_organisation_and_key_come_back_fact_for_fact(accounts: Accounts) -> None:
@@ -129,7 +132,7 @@ async def test_use_is_summed_by_day_and_kind_of_cost_to_the_last_digit(store: St
     calls += [call(32, NOON, provenance=Provenance.SIMULATED)]
     calls += [call(33, NOON + timedelta(days=1), who=None)]
     await store.upsert_calls([*calls, calls[0].opened, replace(calls[0].opened, id="open")])
-    rows = await rows_of(accounts, NOON - timedelta(hours=12), NOON + timedelta(days=2))
+    rows = await rows_of(accounts, 2)
     facts = [(r.day.day, r.key, r.provenance, r.currency, r.calls, r.cost, r.calls_without_cost) for r in rows]
     assert sorted(facts, key=str) == sorted(
         [
@@ -146,14 +149,14 @@ async def test_use_is_summed_by_day_and_kind_of_cost_to_the_last_digit(store: St
     assert (first.charged_tokens, first.day) == (600, date(2026, 3, 1))
 
 
-async def test_days_of_use_are_days_of_utc_and_the_span_is_half_open(store: Store, accounts: Accounts) -> None:
+async def test_days_of_use_are_days_of_utc(store: Store, accounts: Accounts) -> None:
     midnight = datetime(2026, 3, 2, tzinfo=UTC)
     moments = [midnight - timedelta(microseconds=1), midnight, midnight + timedelta(days=1)]
-    await store.upsert_calls([call(number, moment) for number, moment in enumerate(moments)])
-    everything = await rows_of(accounts, NOON, midnight + timedelta(days=3))
-    assert [row.day.day for row in everything] == [1, 2, 3]
-    assert [row.day.day for row in await rows_of(accounts, midnight, moments[2])] == [2]
-    assert await rows_of(accounts, midnight, midnight) == []
+    seoul = timezone(timedelta(hours=9))
+    await store.upsert_calls([call(number, moment.astimezone(seoul)) for number, moment in enumerate(moments)])
+    assert [row.day.day for row in await rows_of(accounts, 5)] == [1, 2, 3]
+    assert [row.day.day for row in await rows_of(accounts, 1)] == [1]
+    assert await rows_of(accounts, 0) == []
 
 
 async def test_failures_and_estimates_are_counted(store: Store, accounts: Accounts) -> None:
@@ -167,7 +170,7 @@ async def test_failures_and_estimates_are_counted(store: Store, accounts: Accoun
         ]
     )
     await store.mark_interrupted(["call-0003"], NOON)
-    rows = await rows_of(accounts, NOON, NOON + timedelta(days=1))
+    rows = await rows_of(accounts)
     assert sum(row.failed_calls for row in rows) == 2
     assert sum(row.calls_charged_by_estimate for row in rows) == 2
     assert sum(row.charged_tokens for row in rows) == 103 + 100, "what a killed gateway left open is the estimate"
@@ -178,7 +181,7 @@ async def test_what_was_spent_is_restored_into_its_day_and_month(store: Store, a
     await store.upsert_calls(calls)
     wall = (NOON + timedelta(days=3, hours=1)).timestamp()
     limiter = Limiter(now=lambda: 0.0, wall=lambda: wall)
-    await limiter.restore(accounts.usage(NOON.replace(day=1, hour=0), NOON + timedelta(days=3, hours=1)))
+    await limiter.restore(accounts.usage(NOON.date(), NOON.date() + timedelta(days=3)))
     ledgers = limiter.ledgers("key-1")
     assert ledgers is not None
     assert [ledger.spent("tokens") for ledger in ledgers] == [20, 40]

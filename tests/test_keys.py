@@ -16,8 +16,8 @@ from engines import DONE, Reply, ScriptedEngine, chat_answer, chat_chunk, error_
 from gateways import RunningGateway, entry, running_gateway
 from openai import AsyncOpenAI
 
-from gateway.accounts import UsageRow
 from gateway.domain.records import Call, CallStatus
+from gateway.use_by_day import UsageRow
 
 ADMIN = "the-admin-of-this-gate"
 CHAT = "/v1/chat/completions"

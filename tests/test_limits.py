@@ -23,11 +23,13 @@ from gateway.domain.charges import (
     MOST_TOKENS,
     charged_tokens,
     estimate_prompt_tokens,
+    estimated_cost,
     reserved_completion_tokens,
     reserved_cost,
 )
+from gateway.domain.cost import api_cost
 from gateway.domain.limits import Account, Hold, Obstacle, Refusal, SlidingMinute, period_end_s, retry_after_s
-from gateway.domain.records import ApiPrice, CallStatus, Model, Serving, ServingKind, Usage
+from gateway.domain.records import ApiPrice, CallStatus, Cost, Model, Serving, ServingKind, Usage
 
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp()
 GAPS = st.floats(0, 200, allow_nan=False)
@@ -350,6 +352,33 @@ def test_money_is_reserved_where_tokens_have_a_price() -> None:
 def test_call_is_charged_what_was_counted_and_the_estimate_for_what_was_not(
     status: CallStatus, usage: Usage, reached: bool, charged: int
 ) -> None:
-    assert charged == charged_tokens(
-        status, usage, reached_engine=reached, prompt_estimate=100, reserved_completion=1024
+    assert charged == sum(
+        charged_tokens(status, usage, reached_engine=reached, prompt_estimate=100, reserved_completion=1024)
     )
+
+
+PRICE = ApiPrice("KRW", Decimal(1000), Decimal(2000))
+HOSTED = Model("m", Serving(ServingKind.OPENAI_API, "m"), price=PRICE)
+
+
+@given(st.integers(0, 10**6), st.one_of(st.none(), st.integers(0, 10**6)), st.one_of(st.none(), st.integers(0, 10**6)))
+def test_a_served_call_is_charged_in_money_once_by_its_cost_or_by_an_estimate(
+    estimate: int, prompt: int | None, completion: int | None
+) -> None:
+    usage = Usage(prompt, completion)
+    cost = api_cost(PRICE, usage)
+    charged = charged_tokens(
+        CallStatus.CANCELLED, usage, reached_engine=True, prompt_estimate=estimate, reserved_completion=7
+    )
+    estimated = estimated_cost(HOSTED, cost, charged)
+    assert (cost.amount is None) or (estimated is None)
+    if cost.amount is None and any(charged):
+        assert estimated == (charged[0] * 1000 + charged[1] * 2000) / Decimal(1_000_000)
+
+
+def test_nothing_is_estimated_where_there_is_no_price_or_no_charge() -> None:
+    unknown = Cost(None, "KRW", "unknown", "the number of prompt tokens is unknown")
+    assert estimated_cost(Model("m", Serving(ServingKind.VLLM, "m"), price=PRICE), unknown, (5, 5)) is None
+    assert estimated_cost(Model("m", Serving(ServingKind.OPENAI_API, "m")), unknown, (5, 5)) is None
+    assert estimated_cost(HOSTED, unknown, (0, 0)) is None
+    assert estimated_cost(HOSTED, Cost(None, None, "unknown", "no engine was reached"), (5, 5)) is None

@@ -9,7 +9,7 @@ import re
 from decimal import Decimal
 
 from gateway.domain.cost import api_cost
-from gateway.domain.records import CallStatus, Model, ServingKind, Usage
+from gateway.domain.records import CallStatus, Cost, Model, ServingKind, Usage
 
 BYTES_PER_TOKEN = 3
 """Of a request's body. A Korean letter is three bytes and about one token; English has some four bytes a token."""
@@ -77,8 +77,9 @@ def reserved_cost(model: Model, prompt_tokens: int, completion_tokens: int) -> t
 
 def charged_tokens(
     status: CallStatus, usage: Usage, *, reached_engine: bool, prompt_estimate: int, reserved_completion: int
-) -> int:
-    """What a call counts for: the counts that there are, and estimates for what an engine did but nobody counted.
+) -> tuple[int, int]:
+    """What a call counts for, (prompt, completion): the counts that there are, and estimates for what an engine did but
+    nobody counted.
 
     The prompt is charged at its estimate where an engine took it and did not say how long it was: the client left, or
     the answer broke off. A whole answer without any count is charged as reserved. A refusal or failure without an
@@ -90,4 +91,15 @@ def charged_tokens(
         prompt = prompt_estimate if was_served else 0
     if completion is None:
         completion = reserved_completion if was_served and status is CallStatus.OK else 0
-    return prompt + completion
+    return prompt, completion
+
+
+def estimated_cost(model: Model, cost: Cost, charged: tuple[int, int]) -> Decimal | None:
+    """What a call of unknown cost is taken for in budgets of money: what it is charged with in tokens, at their price.
+
+    None where the cost is known, where no price by the token is, and where nothing was charged.
+    """
+    if cost.amount is not None or not any(charged):
+        return None
+    priced = reserved_cost(model, *charged)
+    return priced[1] if priced is not None and priced[0] == cost.currency else None
