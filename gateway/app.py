@@ -33,7 +33,15 @@ from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.downstream import Scope
 from gateway.endpoints import ENDPOINTS
-from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
+from gateway.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RouteNotFound,
+    SimsaError,
+    StartRefused,
+    Unavailable,
+)
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
@@ -44,7 +52,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Message, Receive, Relay, Send, request_id_of
 from gateway.reply_homes import ReplyHomes
 from gateway.settings import Settings
-from gateway.store import Store
+from gateway.store import RowRefused, Store
 from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
@@ -140,7 +148,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     try:
         await recorder.start()
         await keys.load()
-        await limiter.restore(accounts.usage(*_this_month()))
+        await _restore(limiter, accounts)
         dispatcher = Dispatcher(
             settings=settings,
             upstream=upstream,
@@ -193,6 +201,18 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await recorder.stop()
         finally:
             await store.close()
+
+
+async def _restore(limiter: Limiter, accounts: Accounts) -> None:
+    """Give each key what it spent this month. A gateway that cannot know goes on, and says what that means."""
+    try:
+        await limiter.restore(accounts.usage(*_this_month()))
+    except (Unavailable, RowRefused) as error:
+        structlog.get_logger("simsa").error(
+            "what keys spent before this start is not known in full: their budgets have more left than they should "
+            "until the next start",
+            why=str(error),
+        )
 
 
 def _this_month() -> tuple[date, date]:

@@ -37,7 +37,9 @@ class Reservation:
 
     __slots__ = ("account", "completion", "hold", "model", "prompt_estimate")
 
-    def __init__(self, account: Account, hold: Hold, model: Model, prompt_estimate: int, completion: int) -> None:
+    def __init__(
+        self, account: Account, hold: Hold, model: Model, prompt_estimate: int = 0, completion: int = 0
+    ) -> None:
         self.account = account
         self.hold = hold
         self.model = model
@@ -86,20 +88,41 @@ class Limiter:
 
         Raises RateLimited where waiting helps, QuotaExhausted where a budget is used up.
         """
-        if caller.key is None:
+        account = self._account_of(caller)
+        if account is None:
             return None
-        limits = caller.limits
-        account = self._account(caller.key)
-        account.limits = limits
-        prompt = body.prompt_estimate if endpoint.is_computed else 0
-        answers = body.choices * body.prompts if endpoint.generates else 0
-        completion = reserved_completion_tokens(body.max_tokens, answers, limits.default_max_tokens)
-        hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
-        now_s = self._now()
-        refusal = account.hold(hold, now_s, self._wall())
+        reservation = _wanted(account, model, endpoint, body)
+        self._take(reservation)
+        return reservation
+
+    def reserve_free(self, caller: Caller, model: Model) -> Reservation | None:
+        """Hold a request that generates nothing: one of its minute, one at a time, no tokens. Else as `reserve`."""
+        account = self._account_of(caller)
+        if account is None:
+            return None
+        reservation = Reservation(account, Hold(0, None, is_free=True), model)
+        self._take(reservation)
+        return reservation
+
+    def check(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> None:
+        """Raise what `reserve` would raise now, and hold nothing."""
+        account = self._account_of(caller)
+        if account is None:
+            return
+        hold, now_s = _wanted(account, model, endpoint, body).hold, self._now()
+        refusal = account.refusal(hold, now_s, self._wall())
         if refusal is not None:
             raise _refused(refusal, account, hold, now_s)
-        return Reservation(account, hold, model, prompt, completion)
+
+    def count_request(self, caller: Caller) -> None:
+        """Count a request that is no call among those of its key's minute. Raises RateLimited where that is full."""
+        account = self._account_of(caller)
+        if account is None:
+            return
+        now_s = self._now()
+        refusal = account.count_request(now_s)
+        if refusal is not None:
+            raise _refused(refusal, account, Hold(0, None), now_s)
 
     def settle(self, reservation: Reservation | None, call: Call | None) -> None:
         """Replace what was held by what the call took. Exactly once counts; `call` None: nothing became of it."""
@@ -137,11 +160,36 @@ class Limiter:
         account = self._accounts.get(key)
         return account.in_flight if account is not None else 0
 
+    def _take(self, reservation: Reservation) -> None:
+        now_s = self._now()
+        refusal = reservation.account.hold(reservation.hold, now_s, self._wall())
+        if refusal is not None:
+            raise _refused(refusal, reservation.account, reservation.hold, now_s)
+
+    def _account_of(self, caller: Caller) -> Account | None:
+        """The caller's account, with the limits that its key has now. None without a key."""
+        if caller.key is None:
+            return None
+        account = self._account(caller.key)
+        account.limits = caller.limits
+        return account
+
     def _account(self, key: str) -> Account:
         account = self._accounts.get(key)
         if account is None:
             account = self._accounts[key] = Account(Limits(), self._wall())
         return account
+
+
+def _wanted(account: Account, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation:
+    """What a call may take at most; nothing is held yet."""
+    if not endpoint.is_computed:
+        return Reservation(account, Hold(0, None, is_free=True), model)
+    prompt = body.prompt_estimate
+    answers = body.choices * body.prompts if endpoint.generates else 0
+    completion = reserved_completion_tokens(body.max_tokens, answers, account.limits.default_max_tokens)
+    hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
+    return Reservation(account, hold, model, prompt, completion)
 
 
 def _limit_headers(account: Account, now_s: float) -> RawHeaders:
@@ -167,7 +215,7 @@ def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> Si
     """The refusal as the caller is told it."""
     limits, obstacle = account.limits, refusal.obstacle
     if obstacle is Obstacle.BUDGET:
-        return QuotaExhausted(_budget_words(refusal, hold))
+        return QuotaExhausted(_budget_words(refusal, hold), param="max_tokens" if refusal.left > 0 else None)
     words, param = "", None
     match obstacle:
         case Obstacle.REQUESTS:

@@ -76,6 +76,7 @@ class KeyRequest(Asked):
     limits: LimitsIn = LimitsIn()
     priority: Priority = Priority.INTERACTIVE
     may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
+    may_use_background: bool = Field(False, description="Whether `background: true` is allowed on /v1/responses.")
 
     def terms(self) -> Terms:
         return Terms(
@@ -86,6 +87,7 @@ class KeyRequest(Asked):
             limits=self.limits.limits(),
             priority=self.priority,
             may_set_priority=self.may_set_priority,
+            may_use_background=self.may_use_background,
         )
 
 
@@ -101,6 +103,7 @@ class KeyChange(Asked):
     limits: LimitsIn | None = Field(None, description="Limits that are left out stay as they are.")
     priority: Priority | None = None
     may_set_priority: bool | None = None
+    may_use_background: bool | None = None
 
     @model_validator(mode="after")
     def _says_what(self) -> KeyChange:
@@ -113,7 +116,9 @@ class KeyChange(Asked):
         """The key with these changes."""
         named = self.model_fields_set
         terms: dict[str, Any] = {
-            name: getattr(self, name) for name in ("priority", "may_set_priority") if name in named
+            name: getattr(self, name)
+            for name in ("priority", "may_set_priority", "may_use_background")
+            if name in named
         }
         for name in ("roles", "models", "routes", "licences"):
             if name in named:
@@ -168,6 +173,7 @@ class KeyOut(BaseModel):
     licences: list[str]
     priority: Priority
     may_set_priority: bool
+    may_use_background: bool
     limits: LimitsOut
     in_flight: int
     calls_without_cost_this_month: int = Field(description="Their cost is unknown and counts against no budget.")
