@@ -77,6 +77,7 @@ use_by_day = sa.Table(
 )
 _KEY = tuple(use_by_day.primary_key.columns)
 _SUMS = tuple(column for column in use_by_day.columns if not column.primary_key)
+_NAMES = tuple(column.name for column in (*_KEY, *_SUMS))
 _READ = tuple(
     calls.c[name]
     for name in (
@@ -97,6 +98,22 @@ _READ = tuple(
         "prompt_estimate",
     )
 )
+_IS_NAMED = {  # one parameter where there are arrays: some hundred cost more than the answer
+    "sqlite": calls.c.id.in_(sa.bindparam("ids", expanding=True)),
+    "postgresql": calls.c.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text))),
+}
+_ENDED = {kind: sa.select(*_READ).where(named, calls.c.status != OPEN) for kind, named in _IS_NAMED.items()}
+_STILL_OPEN = {kind: sa.select(*_READ).where(named, calls.c.status == OPEN) for kind, named in _IS_NAMED.items()}
+_AT_PLACES = sa.select(use_by_day).where(sa.tuple_(*_KEY).in_(sa.bindparam("places", expanding=True)))
+
+
+def _upsert(insert: sqlite.Insert | postgresql.Insert) -> sa.Insert:
+    replaced = {column.name: insert.excluded[column.name] for column in _SUMS}
+    upsert: sa.Insert = insert.on_conflict_do_update(index_elements=list(_KEY), set_=replaced)
+    return upsert
+
+
+_UPSERTS = {kind: _upsert(of.insert(use_by_day)) for kind, of in (("sqlite", sqlite), ("postgresql", postgresql))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,45 +154,41 @@ class Change:
     """How the sums change by what is written in one transaction."""
 
     def __init__(self) -> None:
-        self._sums: dict[Place, Sums] = {}
+        self._shares: dict[Place, list[Sums]] = {}
 
-    def add(self, row: Mapping[Any, Any], times: int = 1) -> None:
-        """Count a call that has ended; `times` -1: no longer count what it said before."""
-        place, share = place_of(row), share_of(row)
-        sums = self._sums.get(place)
+    def add(self, row: Mapping[Any, Any]) -> None:
+        """Count a call that has ended."""
+        self._shares.setdefault(place_of(row), []).append(share_of(row))
+
+    def take_back(self, row: Mapping[Any, Any]) -> None:
+        """No longer count what a call said before."""
         with localcontext(prec=_DIGITS):
-            self._sums[place] = (
-                [times * each for each in share]
-                if sums is None
-                else [old + times * each for old, each in zip(sums, share, strict=True)]
-            )
+            self._shares.setdefault(place_of(row), []).append([-each for each in share_of(row)])
 
     async def write(self, connection: AsyncConnection) -> None:
         """Take over into the table. One at a time: nobody else writes calls."""
-        changes = {place: sums for place, sums in self._sums.items() if any(sums)}
-        if not changes:
+        if not self._shares:
             return
-        found = await connection.execute(sa.select(use_by_day).where(sa.tuple_(*_KEY).in_(list(changes))))
+        for row in await connection.execute(_AT_PLACES, {"places": list(self._shares)}):
+            place, present = row[: len(_KEY)], row[len(_KEY) :]
+            self._shares[tuple(place)].append(list(present))
+        rows = []
         with localcontext(prec=_DIGITS):
-            for row in found:
-                place, present = tuple(row[: len(_KEY)]), row[len(_KEY) :]
-                changes[place] = [old + each for old, each in zip(present, changes[place], strict=True)]
-        names = [column.name for column in (*_KEY, *_SUMS)]
-        rows = [dict(zip(names, (*place, *sums), strict=True)) for place, sums in changes.items()]
-        await connection.execute(_upsert(connection.dialect), rows)
+            for place, shares in self._shares.items():
+                sums = [sum(column) for column in zip(*shares, strict=True)]
+                rows.append(dict(zip(_NAMES, (*place, *sums), strict=True)))
+        await connection.execute(_UPSERTS[connection.dialect.name], rows)
 
 
 async def forget_ended(connection: AsyncConnection, ids: Sequence[str], change: Change) -> None:
     """Take what those of `ids` that have ended already are counted with out of the sums: they are written anew."""
-    ended = sa.select(*_READ).where(calls.c.id.in_(ids), calls.c.status != OPEN)
-    for row in (await connection.execute(ended)).mappings():
-        change.add(row, -1)
+    for row in (await connection.execute(_ENDED[connection.dialect.name], {"ids": ids})).mappings():
+        change.take_back(row)
 
 
 async def add_interrupted(connection: AsyncConnection, ids: Sequence[str], change: Change) -> None:
     """Count those of `ids` that are still open as what they are about to become; see `interrupted_columns`."""
-    still_open = sa.select(*_READ).where(calls.c.id.in_(ids), calls.c.status == OPEN)
-    for row in (await connection.execute(still_open)).mappings():
+    for row in (await connection.execute(_STILL_OPEN[connection.dialect.name], {"ids": ids})).mappings():
         end = interrupted_columns(row["started_at"])
         change.add({**row, **end, "charged_tokens": row["prompt_estimate"]})
 
@@ -220,13 +233,6 @@ def share_of(row: Mapping[Any, Any]) -> Sums:
         cost or Decimal(0),
         estimate or Decimal(0),
     ]
-
-
-def _upsert(dialect: Dialect) -> sa.Insert:
-    insert = (sqlite if dialect.name == "sqlite" else postgresql).insert(use_by_day)
-    replaced = {column.name: insert.excluded[column.name] for column in _SUMS}
-    upsert: sa.Insert = insert.on_conflict_do_update(index_elements=list(_KEY), set_=replaced)
-    return upsert
 
 
 def _usage_row(row: Mapping[Any, Any]) -> UsageRow:
