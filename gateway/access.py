@@ -23,6 +23,7 @@ from gateway.key_ring import TOKEN_PREFIX
 
 ONE_ANSWER = "Missing or invalid API key: send it as 'Authorization: Bearer <key>'."
 _OUR_TOKENS = TOKEN_PREFIX.encode()
+_IN_THE_FOREGROUND = frozenset({b"false", b"null"})
 _LOOPBACK = rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?\Z"
 _LOCAL_HOST = re.compile(_LOOPBACK, re.IGNORECASE)
 _LOCAL_ORIGIN = re.compile(rb"https?://" + _LOOPBACK, re.IGNORECASE)
@@ -124,6 +125,22 @@ def _holds_template(variables: msgspec.Raw) -> bool:
 
 def _field_denied(name: str, words: str) -> PermissionDenied:
     return PermissionDenied(f"This key may not set '{name}': {words}.", param=name, code="parameter_not_allowed")
+
+
+def permit_background(caller: Caller, value: msgspec.Raw | None) -> None:
+    """Raise PermissionDenied for a response in the background, `value` being that field of its body.
+
+    The engine answers at once and goes on: no limit of the key, of its calls at a time or of the replica's holds what
+    it does then, and its tokens are never seen.
+    """
+    if value is None or caller.may_use_background or bytes(value) in _IN_THE_FOREGROUND:
+        return
+    raise PermissionDenied(
+        "This key may not have responses made in the background: leave 'background' out, or ask the operator for a key "
+        "that may.",
+        param="background",
+        code="parameter_not_allowed",
+    )
 
 
 def asked_priority(caller: Caller, header: bytes) -> Priority:

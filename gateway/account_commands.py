@@ -92,14 +92,13 @@ def create_key(
     budget: BudgetsOption = None,
     default_max_tokens: DefaultTokensOption = None,
     priority: PriorityOption = None,
-    may_set_priority: Annotated[
-        bool, typer.Option(help="Bodies may carry `priority`, `cache_salt`, `request_id`.")
-    ] = False,
+    may_set_priority: Annotated[bool, typer.Option(help="Bodies may carry `priority` and `cache_salt`.")] = False,
+    may_use_background: Annotated[bool, typer.Option(help="Responses may be made in the background.")] = False,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a key and show it, once."""
-    terms = _terms(role, model, route, licence, expires, priority, may_set_priority or None)
+    terms = _terms(role, model, route, licence, expires, priority, may_set_priority or None, may_use_background or None)
     limits = _limits_asked(requests_per_min, tokens_per_min, concurrent, budget, default_max_tokens)
     request = {"organisation": organisation, "name": name, **terms, "limits": limits}
     made = _ask("POST", "/api/admin/keys", request, url)
@@ -130,13 +129,16 @@ def change_key(
     default_max_tokens: DefaultTokensOption = None,
     priority: PriorityOption = None,
     may_set_priority: Annotated[
-        bool | None, typer.Option(help="Whether bodies may carry `priority`, `cache_salt`, `request_id`.")
+        bool | None, typer.Option(help="Whether bodies may carry `priority` and `cache_salt`.")
+    ] = None,
+    may_use_background: Annotated[
+        bool | None, typer.Option(help="Whether responses may be made in the background.")
     ] = None,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Change what a key says; its secret and what it used stay. What is not named stays too; lists are replaced."""
-    request = _terms(role, model, route, licence, expires, priority, may_set_priority)
+    request = _terms(role, model, route, licence, expires, priority, may_set_priority, may_use_background)
     limits = _limits_asked(requests_per_min, tokens_per_min, concurrent, budget, default_max_tokens)
     request |= _given({"name": name, "limits": limits or None})
     if not request:
@@ -187,6 +189,7 @@ def _terms(
     expires: str | None,
     priority: str | None,
     may_set_priority: bool | None,
+    may_use_background: bool | None,
 ) -> dict[str, Any]:
     return _given(
         {
@@ -197,6 +200,7 @@ def _terms(
             "expires_at": _moment(expires) if expires is not None else None,
             "priority": priority,
             "may_set_priority": may_set_priority,
+            "may_use_background": may_use_background,
         }
     )
 

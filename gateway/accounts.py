@@ -7,9 +7,7 @@ transaction, so that whoever holds keys in memory sees with one small read wheth
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, localcontext
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,44 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.accounts import Key, Organisation, Terms
-from gateway.domain.records import CallStatus
 from gateway.errors import InvalidRequest, NotFound
 from gateway.store import RowRefused, Store
-from gateway.tables import OPEN, account_changes, api_keys, calls, organisations
-
-USAGE_BY = ("organisation", "key", "model", "provenance", "cost_currency", "cost_basis")
-_SEPARATOR = " "
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """What one key used of one model on one day of UTC, by the day on which calls began.
-
-    One row a provenance, currency and basis of cost: figures that differ in these are not of one kind.
-    """
-
-    day: date
-    organisation: str | None
-    key: str | None
-    """None: the admin key, or a gateway that asked for none."""
-    model: str
-    provenance: str | None
-    calls: int
-    """Calls that have ended, however they did."""
-    failed_calls: int
-    prompt_tokens: int
-    """Of the calls that somebody counted; so are the other two."""
-    completion_tokens: int
-    cached_tokens: int
-    charged_tokens: int
-    """What counts against limits and budgets."""
-    calls_charged_by_estimate: int
-    """Calls with no count of their prompt that are charged for it all the same."""
-    cost: Decimal | None
-    """None where the basis is unknown."""
-    currency: str | None
-    cost_basis: str | None
-    calls_without_cost: int
+from gateway.tables import account_changes, api_keys, organisations
+from gateway.use_by_day import UsageRow, read_day
 
 
 class Accounts:
@@ -143,27 +107,20 @@ class Accounts:
 
     async def usage(
         self,
-        since: datetime,
-        until: datetime,
+        first: date,
+        last: date,
         *,
         organisation: str | None = None,
         key: str | None = None,
         model: str | None = None,
     ) -> AsyncIterator[UsageRow]:
-        """What was used by calls with `since` <= started_at < `until`, day after day; a transaction a day."""
-        conditions = [calls.c.status != OPEN]
-        for name, value in (("organisation", organisation), ("key", key), ("model", model)):
-            if value is not None:
-                conditions.append(calls.c[name] == value)
-        day = since.astimezone(UTC).date()
-        while (begins := _midnight(day)) < until:
-            next_day = day + timedelta(days=1)
-            span = (calls.c.started_at >= max(begins, since), calls.c.started_at < min(_midnight(next_day), until))
+        """What was used by calls that began on the days from `first` to `last` of UTC; a transaction a day."""
+        for number in range((last - first).days + 1):
+            day = first + timedelta(days=number)
             async with self._transaction() as connection:
-                rows = (await connection.execute(_usage_statement().where(*span, *conditions))).mappings().all()
+                rows = await read_day(connection, day, organisation=organisation, key=key, model=model)
             for row in rows:
-                yield _usage_row(day, row)
-            day = next_day
+                yield row
 
 
 async def _count_change(connection: AsyncConnection) -> None:
@@ -189,66 +146,3 @@ _COMMANDS = {"organisation": "org", "key": "key"}
 def _key(row: sa.RowMapping) -> Key:
     facts: dict[str, Any] = {name: row[name] for name in Key.__slots__ if name != "terms"}
     return Key(**facts, terms=msgspec.convert(row["terms"], Terms))
-
-
-def _usage_statement() -> sa.Select[Any]:
-    by = [calls.c[name] for name in USAGE_BY]
-    is_failed = calls.c.status.in_((CallStatus.ERROR, CallStatus.TRUNCATED, CallStatus.INTERRUPTED))
-    by_estimate = sa.and_(calls.c.prompt_tokens.is_(None), calls.c.charged_tokens > 0)
-    # Amounts come as texts and are added in Python: SQLite's SUM would go through binary floats.
-    amounts = sa.func.aggregate_strings(sa.cast(calls.c.cost_amount, sa.Text), _SEPARATOR)
-    return sa.select(
-        *by,
-        sa.func.count().label("calls"),
-        _count_where(is_failed).label("failed_calls"),
-        *(_sum(name).label(name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")),
-        _sum("charged_tokens").label("charged_tokens"),
-        _count_where(by_estimate).label("calls_charged_by_estimate"),
-        _count_where(calls.c.cost_amount.is_(None)).label("calls_without_cost"),
-        amounts.label("amounts"),
-    ).group_by(*by).order_by(*by)  # fmt: skip
-
-
-def _count_where(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-    return sa.func.count(sa.case((condition, 1)))
-
-
-def _sum(name: str) -> sa.ColumnElement[int]:
-    return sa.func.coalesce(sa.func.sum(calls.c[name]), 0)
-
-
-def _usage_row(day: date, row: sa.RowMapping) -> UsageRow:
-    amounts = row["amounts"]
-    counts = {
-        name: int(row[name])
-        for name in (
-            "calls",
-            "failed_calls",
-            "prompt_tokens",
-            "completion_tokens",
-            "cached_tokens",
-            "charged_tokens",
-            "calls_charged_by_estimate",
-            "calls_without_cost",
-        )
-    }
-    return UsageRow(
-        day=day,
-        organisation=row["organisation"],
-        key=row["key"],
-        model=row["model"],
-        provenance=row["provenance"],
-        cost=None if amounts is None else _exact_sum(amounts),
-        currency=row["cost_currency"],
-        cost_basis=row["cost_basis"],
-        **counts,
-    )
-
-
-def _exact_sum(amounts: str) -> Decimal:
-    with localcontext(prec=60):
-        return sum(map(Decimal, amounts.split(_SEPARATOR)), Decimal(0))
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

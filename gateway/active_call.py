@@ -307,10 +307,11 @@ class ActiveCall(Abortable):
         elif timing is None:
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
         verdict, gpu_id = self._verdict(place)
+        cost = self._cost(place, usage)
         reservation = self._context.reservation
-        charged = None
+        charged, estimated_cost = None, None
         if reservation is not None:
-            charged = reservation.charge(status, usage, reached_engine=self.attempts > 0)
+            charged, estimated_cost = reservation.charge(status, usage, cost, reached_engine=self.attempts > 0)
         self.record = Call(
             opened=self.opened,
             ended_at=datetime.now(UTC),
@@ -325,10 +326,11 @@ class ActiveCall(Abortable):
             finish_reason=finish_reason,
             usage=usage,
             timing=timing,
-            cost=self._cost(place, usage),
+            cost=cost,
             feasibility=verdict,
             feasibility_gpu=gpu_id,
             charged_tokens=charged,
+            estimated_cost=estimated_cost,
         )
         self._dispatcher.limiter.settle(reservation, self.record)
         self._dispatcher.recorder.closed(self.record)

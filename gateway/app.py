@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import structlog
@@ -35,7 +35,15 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.endpoints import ENDPOINTS
-from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
+from gateway.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RouteNotFound,
+    SimsaError,
+    StartRefused,
+    Unavailable,
+)
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
@@ -46,7 +54,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.settings import Settings
-from gateway.store import Store
+from gateway.store import RowRefused, Store
 from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
@@ -147,7 +155,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     try:
         await recorder.start()
         await keys.load()
-        await limiter.restore(accounts.usage(*_this_month()))
+        await _restore(limiter, accounts)
         dispatcher = Dispatcher(
             settings=settings,
             upstream=upstream,
@@ -202,10 +210,22 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await store.close()
 
 
-def _this_month() -> tuple[datetime, datetime]:
-    """From the beginning of the month until now, in UTC."""
-    now = datetime.now(UTC)
-    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0), now
+async def _restore(limiter: Limiter, accounts: Accounts) -> None:
+    """Give each key what it spent this month. A gateway that cannot know goes on, and says what that means."""
+    try:
+        await limiter.restore(accounts.usage(*_this_month()))
+    except (Unavailable, RowRefused) as error:
+        structlog.get_logger("simsa").error(
+            "what keys spent before this start is not known in full: their budgets have more left than they should "
+            "until the next start",
+            why=str(error),
+        )
+
+
+def _this_month() -> tuple[date, date]:
+    """The month's first day and today, in UTC."""
+    today = datetime.now(UTC).date()
+    return today.replace(day=1), today
 
 
 def _make_directory(settings: Settings) -> None:

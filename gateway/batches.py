@@ -51,6 +51,7 @@ SPENT = QuotaExhausted.code
 _STORE_RETRY_S = 1.0
 _ANY_PROMPT = BatchPrompt("any", [{"role": "user", "content": "?"}])
 """Stands for a batch's prompts where only its models and parameters matter."""
+_NEXT_MINUTE_S = WINDOW_S + 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,26 +262,33 @@ class Batches:
         """What came of asking; None when the batch was cancelled meanwhile."""
         try:
             whole = await self._ask(turn, caller)
-        except (ModelNotFound, PermissionDenied) as error:  # so would be every other item: they can wait
+        except RateLimited as error:
+            return _End(may_repeat=True, pause_s=_NEXT_MINUTE_S, error=_told(error))
+        except (
+            QuotaExhausted,
+            ModelNotFound,
+            PermissionDenied,
+        ) as error:  # so would be every other item: they can wait
             return _End(stops=error.message)
         except SimsaError as error:
-            return _End(error={"message": error.message, "type": error.kind, "code": error.code})
+            return _End(error=_told(error))
         except Exception as error:  # noqa: BLE001  one item's defect must not stop all batches, or repeat without end
             self._log.exception("an item failed", batch_id=turn.batch.id, number=turn.item.number, exc_info=error)
             told = {"message": "The gateway failed on this item.", "type": "server_error", "code": "internal_error"}
             return _End(may_repeat=True, error=told)
         if whole is None:
             return None
-        if not whole["stored"]:
-            told = {"message": whole["stored_reason"], "type": "server_error", "code": "not_stored"}
-            return _End(may_repeat=True, error=told)
         errors = [side["error"] for side in whole["sides"] if side["status"] != OK]
         failures = {error["code"] for error in errors}
         spent = next((error["message"] for error in errors if error["code"] == SPENT), None)
+        pause_s = _NEXT_MINUTE_S if LIMITED in failures else 0.0
+        if not whole["stored"]:
+            told = {"message": whole["stored_reason"], "type": "server_error", "code": "not_stored"}
+            return _End(may_repeat=True, error=told, pause_s=pause_s, stops=spent)
         return _End(
             comparison_id=whole["id"],
             may_repeat=LIMITED in failures or not failures.isdisjoint(PASSING),
-            pause_s=WINDOW_S + 1.0 if LIMITED in failures else 0.0,
+            pause_s=pause_s,
             stops=spent,
         )
 
@@ -311,6 +319,10 @@ class Batches:
                 if name == COMPARISON_FINISHED:
                     whole = data
         return whole
+
+
+def _told(error: SimsaError) -> dict[str, Any]:
+    return {"message": error.message, "type": error.kind, "code": error.code}
 
 
 def _question(

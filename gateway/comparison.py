@@ -28,7 +28,7 @@ from gateway.domain.accounts import Caller
 from gateway.domain.comparability import Finished, judge_timing, summarise
 from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance, Timing, Usage
 from gateway.endpoints import CHAT_COMPLETIONS
-from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
+from gateway.errors import QuotaExhausted, RateLimited, SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
 from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
@@ -95,10 +95,11 @@ class Comparisons:
         Nothing is asked before the first event is; closing the generator cancels every side. Raises at once, before
         any engine is asked: ModelNotFound for a model that does not exist or cannot be called, PermissionDenied for
         one that `caller` may not call, InvalidRequest for a parameter that one of them cannot honour. Each side counts
-        against the caller's limits; one over them fails alone. `priority`: the class of the sides where it is not the
-        caller's own.
+        against the caller's limits; one over them fails alone, but RateLimited or QuotaExhausted is raised where that
+        would be each of them. `priority`: the class of the sides where it is not the caller's own.
         """
         sides = self._sides(question, caller)
+        self._refuse_where_none_may_be_asked(sides, caller)
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
         return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority).events()
 
@@ -114,6 +115,18 @@ class Comparisons:
             permit_model(caller, model)
         media = self.settings.allow_remote_media
         return [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
+
+    def _refuse_where_none_may_be_asked(self, sides: Sequence[_Side], caller: Caller) -> None:
+        """Raise the first side's refusal when the caller's limits let none of them be asked now."""
+        refusals: list[SimsaError] = []
+        for side in sides:
+            try:
+                self.dispatcher.limiter.check(caller, side.model, CHAT_COMPLETIONS, side.body)
+            except (RateLimited, QuotaExhausted) as refusal:
+                refusals.append(refusal)
+            else:
+                return
+        raise refusals[0]
 
     def _schedule_for(self, models: Sequence[Model]) -> Schedule:
         hosts = [{hardware_of(state) for state in self.dispatcher.fleet.states_of(model.id)} for model in models]
@@ -257,8 +270,8 @@ class _Run:
             key=caller.key,
             reservation=reservation,
         )
-        side.call = call = ActiveCall(owner.dispatcher, side.model, CHAT_COMPLETIONS, side.body, context)
         try:
+            side.call = call = ActiveCall(owner.dispatcher, side.model, CHAT_COMPLETIONS, side.body, context)
             async with call:
                 await call.connect()
                 states = owner.dispatcher.fleet.states_of(side.model.id)
@@ -268,7 +281,7 @@ class _Run:
                         if delta := side.answer.feed(chunk):
                             await self._emit(side, SIDE_DELTA, delta)
         finally:
-            limiter.settle(reservation, call.record)
+            limiter.settle(reservation, side.call.record if side.call is not None else None)
             side.ended_s = owner.now()
 
     def _time_is_over(self) -> None:
@@ -299,6 +312,7 @@ class _Run:
     async def _keep(self) -> dict[str, Any]:
         """Store the comparison; the whole object, which says so or why it could not be kept."""
         finished = [side.finished() for side in self._sides]
+        is_refused = all(isinstance(side.error, RateLimited | QuotaExhausted) for side in self._sides)
         timing = judge_timing(finished)
         comparison = Comparison(
             id=self._id,
@@ -312,6 +326,8 @@ class _Run:
             summary=summarise(finished, timing),
             organisation=self._caller.organisation,
         )
+        if is_refused:  # what others of the key took in the meantime; a question that nobody was asked is not kept
+            return comparison_object(comparison, unstored_reason="no side could be asked within the key's limits")
         try:
             await self._owner.store.save_comparison(comparison)
         except (Unavailable, RowRefused) as error:

@@ -16,7 +16,7 @@ from gateway.domain.dialects.messages import MESSAGES
 from gateway.domain.dialects.responses import RESPONSES
 from gateway.error_shapes import ANTHROPIC, OPENAI, ErrorShape
 from gateway.error_shapes import RESPONSES as RESPONSES_ERRORS
-from gateway.request_body import CHAT_FIELDS, BodyFields
+from gateway.request_body import CHAT_FIELDS, COMPLETION_FIELDS, BodyFields
 
 
 class _Facts(msgspec.Struct):
@@ -67,7 +67,7 @@ class Endpoint:
 _ANTHROPIC_HEADERS = (b"anthropic-version", b"anthropic-beta")
 
 CHAT_COMPLETIONS = Endpoint("chat_completions", b"/chat/completions", CHAT, CHAT_FIELDS)
-TEXT_COMPLETIONS = Endpoint("completions", b"/completions", COMPLETIONS, CHAT_FIELDS)
+TEXT_COMPLETIONS = Endpoint("completions", b"/completions", COMPLETIONS, COMPLETION_FIELDS)
 RESPONSES_CREATE = Endpoint(
     "responses",
     b"/responses",

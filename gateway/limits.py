@@ -9,24 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterable, Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from math import ceil
 
-import msgspec
-
-from gateway.accounts import UsageRow
 from gateway.asgi import RawHeaders
 from gateway.domain.accounts import TOKENS, Budget, Caller, Limits
 from gateway.domain.charges import (
     charged_tokens,
-    estimate_prompt_tokens,
+    estimated_cost,
     reserved_completion_tokens,
     reserved_cost,
 )
 from gateway.domain.limits import Account, Amount, Hold, Ledger, Obstacle, Refusal, SlidingMinute, retry_after_s
-from gateway.domain.records import Call, CallStatus, Model, Usage
+from gateway.domain.records import Call, CallStatus, Cost, Model, Usage
 from gateway.endpoints import Endpoint
 from gateway.errors import QuotaExhausted, RateLimited, SimsaError
 from gateway.request_body import RequestBody
+from gateway.use_by_day import UsageRow
 
 _NAMES = (b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-")
 _OF_REQUESTS = (_NAMES[0] + b"requests", _NAMES[1] + b"requests", _NAMES[2] + b"requests")
@@ -36,23 +35,29 @@ _OF_TOKENS = (_NAMES[0] + b"tokens", _NAMES[1] + b"tokens", _NAMES[2] + b"tokens
 class Reservation:
     """What one call holds of its key's limits, until it is settled."""
 
-    __slots__ = ("account", "completion", "hold", "prompt_estimate")
+    __slots__ = ("account", "completion", "hold", "model", "prompt_estimate")
 
-    def __init__(self, account: Account, hold: Hold, prompt_estimate: int, completion: int) -> None:
+    def __init__(
+        self, account: Account, hold: Hold, model: Model, prompt_estimate: int = 0, completion: int = 0
+    ) -> None:
         self.account = account
         self.hold = hold
+        self.model = model
         self.prompt_estimate = prompt_estimate
         self.completion = completion
 
-    def charge(self, status: CallStatus, usage: Usage, *, reached_engine: bool) -> int:
-        """The tokens that the call is charged with, now that it has ended."""
-        return charged_tokens(
+    def charge(
+        self, status: CallStatus, usage: Usage, cost: Cost, *, reached_engine: bool
+    ) -> tuple[int, Decimal | None]:
+        """(tokens, money where the cost is unknown) that the call is charged with, now that it has ended."""
+        charged = charged_tokens(
             status,
             usage,
             reached_engine=reached_engine,
             prompt_estimate=self.prompt_estimate,
             reserved_completion=self.completion,
         )
+        return sum(charged), estimated_cost(self.model, cost, charged)
 
 
 class Limiter:
@@ -73,29 +78,51 @@ class Limiter:
             account = self._account(row.key)
             for ledger in (account.day, account.month) if row.day == today else (account.month,):
                 ledger.spent_tokens += row.charged_tokens
-                if row.cost is not None and row.currency is not None:
-                    ledger.spend(row.currency, row.cost)
                 ledger.unpriced += row.calls_without_cost
+                for amount in (row.cost, row.estimated_cost):
+                    if amount is not None and row.currency is not None:
+                        ledger.spend(row.currency, amount)
 
     def reserve(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation | None:
         """Hold what the call may take. None for callers without a key, who have no limits.
 
         Raises RateLimited where waiting helps, QuotaExhausted where a budget is used up.
         """
-        if caller.key is None:
+        account = self._account_of(caller)
+        if account is None:
             return None
-        limits = caller.limits
-        account = self._account(caller.key)
-        account.limits = limits
-        prompt = estimate_prompt_tokens(body.raw) if endpoint.is_computed else 0
-        answers = body.choices * _prompts_in(body) if endpoint.generates else 0
-        completion = reserved_completion_tokens(body.max_tokens, answers, limits.default_max_tokens)
-        hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
-        now_s = self._now()
-        refusal = account.hold(hold, now_s, self._wall())
+        reservation = _wanted(account, model, endpoint, body)
+        self._take(reservation)
+        return reservation
+
+    def reserve_free(self, caller: Caller, model: Model) -> Reservation | None:
+        """Hold a request that generates nothing: one of its minute, one at a time, no tokens. Else as `reserve`."""
+        account = self._account_of(caller)
+        if account is None:
+            return None
+        reservation = Reservation(account, Hold(0, None, is_free=True), model)
+        self._take(reservation)
+        return reservation
+
+    def check(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> None:
+        """Raise what `reserve` would raise now, and hold nothing."""
+        account = self._account_of(caller)
+        if account is None:
+            return
+        hold, now_s = _wanted(account, model, endpoint, body).hold, self._now()
+        refusal = account.refusal(hold, now_s, self._wall())
         if refusal is not None:
             raise _refused(refusal, account, hold, now_s)
-        return Reservation(account, hold, prompt, completion)
+
+    def count_request(self, caller: Caller) -> None:
+        """Count a request that is no call among those of its key's minute. Raises RateLimited where that is full."""
+        account = self._account_of(caller)
+        if account is None:
+            return
+        now_s = self._now()
+        refusal = account.count_request(now_s)
+        if refusal is not None:
+            raise _refused(refusal, account, Hold(0, None), now_s)
 
     def settle(self, reservation: Reservation | None, call: Call | None) -> None:
         """Replace what was held by what the call took. Exactly once counts; `call` None: nothing became of it."""
@@ -105,8 +132,9 @@ class Limiter:
         if call is None:
             reservation.account.settle(hold, 0, None, now_s=now_s)
             return
-        cost = call.cost
-        priced = (cost.currency, cost.amount) if cost.amount is not None and cost.currency is not None else None
+        currency = call.cost.currency
+        amount = call.cost.amount if call.cost.amount is not None else call.estimated_cost
+        priced = (currency, amount) if amount is not None and currency is not None else None
         tokens = call.charged_tokens or 0
         reservation.account.settle(hold, tokens, priced, now_s=now_s, is_unpriced=priced is None)
 
@@ -132,6 +160,20 @@ class Limiter:
         account = self._accounts.get(key)
         return account.in_flight if account is not None else 0
 
+    def _take(self, reservation: Reservation) -> None:
+        now_s = self._now()
+        refusal = reservation.account.hold(reservation.hold, now_s, self._wall())
+        if refusal is not None:
+            raise _refused(refusal, reservation.account, reservation.hold, now_s)
+
+    def _account_of(self, caller: Caller) -> Account | None:
+        """The caller's account, with the limits that its key has now. None without a key."""
+        if caller.key is None:
+            return None
+        account = self._account(caller.key)
+        account.limits = caller.limits
+        return account
+
     def _account(self, key: str) -> Account:
         account = self._accounts.get(key)
         if account is None:
@@ -139,14 +181,15 @@ class Limiter:
         return account
 
 
-def _prompts_in(body: RequestBody) -> int:
-    """How many prompts a request of /v1/completions asks to continue: a list of texts, or of lists of token ids."""
-    prompt = body.members.get("prompt")
-    if prompt is None or bytes(memoryview(prompt)[:1]) != b"[":
-        return 1
-    prompts = msgspec.json.decode(prompt, type=list[msgspec.Raw])
-    is_list_of_prompts = bool(prompts) and bytes(memoryview(prompts[0])[:1]) in (b'"', b"[")
-    return len(prompts) if is_list_of_prompts else 1
+def _wanted(account: Account, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation:
+    """What a call may take at most; nothing is held yet."""
+    if not endpoint.is_computed:
+        return Reservation(account, Hold(0, None, is_free=True), model)
+    prompt = body.prompt_estimate
+    answers = body.choices * body.prompts if endpoint.generates else 0
+    completion = reserved_completion_tokens(body.max_tokens, answers, account.limits.default_max_tokens)
+    hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
+    return Reservation(account, hold, model, prompt, completion)
 
 
 def _limit_headers(account: Account, now_s: float) -> RawHeaders:
@@ -172,7 +215,7 @@ def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> Si
     """The refusal as the caller is told it."""
     limits, obstacle = account.limits, refusal.obstacle
     if obstacle is Obstacle.BUDGET:
-        return QuotaExhausted(_budget_words(refusal, hold))
+        return QuotaExhausted(_budget_words(refusal, hold), param="max_tokens" if refusal.left > 0 else None)
     words, param = "", None
     match obstacle:
         case Obstacle.REQUESTS:

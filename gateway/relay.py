@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from gateway.access import Access, asked_priority, permit_fields, permit_model, permit_route
+from gateway.access import Access, asked_priority, permit_background, permit_fields, permit_model, permit_route
 from gateway.active_call import ActiveCall
 from gateway.asgi import (
     JSON,
@@ -80,13 +80,14 @@ class Relay:
             self._log.error("request failed", request_id=request_id, exc_info=error)
             await send_error(send, InternalError(), request_id, endpoint.errors)
             return
-        limit_headers = partial(self._dispatcher.limiter.headers, reservation)
-        answer = _Answer(send, request_id, model.id, endpoint.errors, limit_headers)
-        call = ActiveCall(self._dispatcher, model, endpoint, body, context._replace(reservation=reservation))
+        call: ActiveCall | None = None
         try:
+            limit_headers = partial(self._dispatcher.limiter.headers, reservation)
+            answer = _Answer(send, request_id, model.id, endpoint.errors, limit_headers)
+            call = ActiveCall(self._dispatcher, model, endpoint, body, context._replace(reservation=reservation))
             await departure_of(scope).ends(self._serve(call, body, answer))
         finally:
-            self._dispatcher.limiter.settle(reservation, call.record)
+            self._dispatcher.limiter.settle(reservation, call.record if call is not None else None)
 
     async def _admit(
         self, endpoint: Endpoint, scope: Scope, receive: Receive
@@ -110,6 +111,8 @@ class Relay:
         model = find_model(self._dispatcher.registry(), self._dispatcher.fleet, caller, body.model)
         permit_model(caller, model)
         permit_fields(caller, body.members)
+        if endpoint.keeps_replies:
+            permit_background(caller, body.members.get("background"))
         return caller, accepted_s, model, adapt(body, model)
 
     def _placed(

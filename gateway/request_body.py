@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.domain.charges import MOST_CHOICES, MOST_PROMPTS, MOST_TOKENS, estimate_prompt_tokens
 from gateway.errors import InvalidRequest
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
+_VALUES = msgspec.json.Decoder(list[msgspec.Raw])
 _KEY = re.compile(rb'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
 _END = re.compile(rb"\s*\}\s*\Z")
+_LIST_OF_PROMPTS = re.compile(rb'\[\s*["\[]')
 MAX_FIELDS = 1000
 """Top-level members of a body; far more than any dialect has."""
 _MEDIA_SIGNS = (b'url"', b"\\u00", b'audio"')
@@ -40,8 +43,10 @@ class BodyFields:
     """Usage comes in a stream only when `stream_options` ask for it."""
     has_choices: bool = False
     """`n` is how many answers are wanted."""
+    has_prompts: bool = False
+    """`prompt` may be a list, of which each is answered."""
     max_tokens: tuple[str, ...] = ()
-    """The limit on the answer's tokens, the first one given counts."""
+    """The limit on the answer's tokens; engines differ in which one counts, so the greatest is reserved."""
     media: tuple[str, ...] = ()
     """Members that may name media to fetch, in parts."""
     media_depth: int = 1
@@ -56,6 +61,7 @@ CHAT_FIELDS = BodyFields(
     media=("messages",),
     media_depth=2,
 )
+COMPLETION_FIELDS = replace(CHAT_FIELDS, has_prompts=True)
 
 
 class Adaptation(NamedTuple):
@@ -80,8 +86,12 @@ class RequestBody(NamedTuple):
     model: str
     stream: bool
     choices: int
-    """How many answers the client asked for (`n`)."""
+    """How many answers the client asked for (`n`), to each of its prompts."""
+    prompts: int
+    prompt_estimate: int
+    """Tokens of the prompts, by the size of the body."""
     max_tokens: int | None
+    """Of each answer, where the client says."""
     wants_usage: bool
     """The client itself asked for the usage event, or it comes unasked."""
     members: dict[str, msgspec.Raw]
@@ -132,7 +142,8 @@ class RequestBody(NamedTuple):
 def read_request(raw: bytes, fields: BodyFields = CHAT_FIELDS, *, allow_remote_media: bool = False) -> RequestBody:
     """Parse a body. Raises InvalidRequest that names the field and what would be right.
 
-    Unless `allow_remote_media`, media must come as data: URLs.
+    Unless `allow_remote_media`, media must come as data: URLs. All that takes time in proportion to the body happens
+    here, so that a large one can be read off the event loop.
     """
     members = _members(raw)
     if not _is_compact(raw, members):
@@ -150,7 +161,9 @@ def read_request(raw: bytes, fields: BodyFields = CHAT_FIELDS, *, allow_remote_m
         model=model,
         stream=fields.streams and bool(_typed(members, "stream", bool, "true or false")),
         choices=_choices(members) if fields.has_choices else 1,
-        max_tokens=_first_limit(members, fields.max_tokens),
+        prompts=_prompts(members) if fields.has_prompts else 1,
+        prompt_estimate=estimate_prompt_tokens(raw),
+        max_tokens=_greatest_limit(members, fields.max_tokens),
         wants_usage=bool(options.get("include_usage")) or not fields.has_stream_options,
         members=members,
         stream_options=options,
@@ -159,17 +172,38 @@ def read_request(raw: bytes, fields: BodyFields = CHAT_FIELDS, *, allow_remote_m
 
 def _choices(members: dict[str, msgspec.Raw]) -> int:
     choices: int | None = _typed(members, "n", int, "a whole number")
-    if choices is not None and choices < 1:
-        raise InvalidRequest(f"'n' must be at least 1, got {choices}", param="n")
-    return choices or 1
+    if choices is None:
+        return 1
+    if not 1 <= choices <= MOST_CHOICES:
+        raise InvalidRequest(f"'n' must be from 1 to {MOST_CHOICES:,}, got {_shown(choices)}", param="n")
+    return choices
 
 
-def _first_limit(members: dict[str, msgspec.Raw], names: tuple[str, ...]) -> int | None:
+def _prompts(members: dict[str, msgspec.Raw]) -> int:
+    """How many prompts are to be continued: a list of texts, or of lists of token ids. A list of ids is one."""
+    prompt = members.get("prompt")
+    if prompt is None or bytes(memoryview(prompt)[:1]) != b"[" or _LIST_OF_PROMPTS.match(prompt) is None:
+        return 1
+    prompts = len(_VALUES.decode(prompt))
+    if prompts > MOST_PROMPTS:
+        raise InvalidRequest(
+            f"'prompt' has {prompts:,} prompts; at most {MOST_PROMPTS:,} go into one request: send several.",
+            param="prompt",
+        )
+    return prompts
+
+
+def _greatest_limit(members: dict[str, msgspec.Raw], names: tuple[str, ...]) -> int | None:
+    """None where none is given. What is below 1 is the engine's to complain of."""
+    greatest: int | None = None
     for name in names:
         limit: int | None = _typed(members, name, int, "a whole number")
-        if limit is not None:
-            return limit
-    return None
+        if limit is None:
+            continue
+        if limit > MOST_TOKENS:
+            raise InvalidRequest(f"'{name}' must be at most {MOST_TOKENS:,}, got {_shown(limit)}", param=name)
+        greatest = limit if greatest is None else max(greatest, limit)
+    return greatest
 
 
 def _stream_options(members: dict[str, msgspec.Raw]) -> dict[str, Any]:

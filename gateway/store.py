@@ -38,6 +38,7 @@ from gateway.tables import (
     interrupted_columns,
     opened_row,
 )
+from gateway.use_by_day import Change, add_interrupted, forget_ended
 
 ROWS_AT_ONCE = 100
 """Rows handed over before the event loop gets its turn: about a millisecond of converting."""
@@ -156,17 +157,24 @@ class Store:
     # --- calls ----------------------------------------------------------------------------------------------
 
     async def upsert_calls(self, records: Sequence[Call | CallOpened]) -> None:
-        """Write calls in one transaction, any number of times, in any order: the same rows result.
+        """Write calls in one transaction, any number of times, in any order: the same rows result, and the same sums.
 
         CallOpened makes an open row and never touches one that exists; Call replaces whatever is there.
         """
         opened = [record for record in records if type(record) is CallOpened]
-        ended = [record for record in records if type(record) is Call]
+        ended = list({record.opened.id: record for record in records if type(record) is Call}.values())
+        change = Change()
         async with self._transaction() as connection:
+            for some in slices(ended, IDS_AT_ONCE):
+                await forget_ended(connection, [record.opened.id for record in some], change)
             for starts in slices(opened, ROWS_AT_ONCE):
                 await self._insert_opened.execute(connection, [opened_row(record) for record in starts])
             for ends in slices(ended, ROWS_AT_ONCE):
-                await self._upsert_call.execute(connection, [call_row(record) for record in ends])
+                rows = [call_row(record) for record in ends]
+                for row in rows:
+                    change.add(row)
+                await self._upsert_call.execute(connection, rows)
+            await change.write(connection)
 
     async def list_open_ids(self) -> list[str]:
         """Ids of calls that have not ended. Before the first call of a new process: those its predecessor left."""
@@ -177,11 +185,14 @@ class Store:
     async def mark_interrupted(self, ids: Sequence[str], ended_at: datetime) -> int:
         """Turn open calls among `ids` into interrupted ones; finished calls stay as they are. How many turned."""
         turned = 0
+        change = Change()
         async with self._transaction() as connection:
             for some in slices(ids, IDS_AT_ONCE):
+                await add_interrupted(connection, some, change)
                 statement = sa.update(calls).where(calls.c.id.in_(some), calls.c.status == OPEN)
                 result = await connection.execute(statement.values(interrupted_columns(ended_at)))
                 turned += result.rowcount
+            await change.write(connection)
         return turned
 
     async def get_call(self, call_id: str) -> Call | CallOpened | None:

@@ -1,7 +1,7 @@
 """Replies that an engine keeps, asked for again or cancelled: /v1/responses/{id} and /v1/responses/{id}/cancel.
 
 The one engine that can answer is asked, and its answer passed on, whole or as a stream. Nothing is generated for it, so
-it is counted but is no call: it has no record and no price.
+it is no call: it has no record and no price. It is a request of its key all the same, in the minute and at a time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from gateway.asgi import (
     send_error,
 )
 from gateway.dispatch import Abortable, Dispatcher
+from gateway.domain.accounts import Caller
 from gateway.domain.dialects.responses import RESPONSES
 from gateway.domain.meter import Meter
 from gateway.domain.model_name import renaming
@@ -45,6 +46,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.http_reply import Reply
+from gateway.limits import Reservation
 from gateway.replica_state import ReplicaState
 from gateway.reply_homes import ID, ReplyHomes, owner_of
 from gateway.telemetry import status_class
@@ -60,6 +62,7 @@ _ERRORS = RESPONSES_CREATE.errors
 class _Wanted(NamedTuple):
     """A request that was understood, and who can answer it."""
 
+    caller: Caller
     method: bytes
     path: bytes
     """Below the replica's base path."""
@@ -81,14 +84,18 @@ class StoredReplies:
         try:
             wanted = self._admit(scope)
             await read_body(scope, receive, self._dispatcher.settings.max_body_bytes)
+            reservation = self._dispatcher.limiter.reserve_free(wanted.caller, wanted.model)
         except ClientLeft:
             return
         except SimsaError as error:
             self._dispatcher.telemetry.observe_refusal(LABEL, error.status, error.code, request_id)
             await send_error(send, error, request_id)
             return
-        retrieval = _Retrieval(self._dispatcher, wanted, request_id, send)
-        await departure_of(scope).ends(retrieval.run())
+        try:
+            retrieval = _Retrieval(self._dispatcher, wanted, request_id, send, reservation)
+            await departure_of(scope).ends(retrieval.run())
+        finally:
+            self._dispatcher.limiter.settle(reservation, None)
 
     def _admit(self, scope: Scope) -> _Wanted:
         caller = self._access.check(scope["headers"])
@@ -113,14 +120,17 @@ class StoredReplies:
         given = parse_qsl(scope["query_string"].decode("latin-1"))
         query = urlencode([(name, value) for name, value in given if name in _PASSED_PARAMETERS])
         path = f"/responses/{reply_id}{cancel}" + (f"?{query}" if query else "")
-        return _Wanted(allowed.encode(), path.encode(), state.model, state)
+        return _Wanted(caller, allowed.encode(), path.encode(), state.model, state)
 
 
 class _Retrieval(Abortable):
     """One request for a kept reply, from the engine to the client."""
 
-    def __init__(self, dispatcher: Dispatcher, wanted: _Wanted, request_id: str, send: Send) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, wanted: _Wanted, request_id: str, send: Send, reservation: Reservation | None
+    ) -> None:
         super().__init__()
+        self._reservation = reservation
         self._dispatcher = dispatcher
         self._wanted = wanted
         self._request_id = request_id
@@ -168,7 +178,7 @@ class _Retrieval(Abortable):
             reply.release()
 
     async def _open(self, total_due: float) -> Reply:
-        method, path, model, state = self._wanted
+        _, method, path, model, state = self._wanted
         headers = [*state.auth, (b"x-request-id", self._request_id.encode())]
         return await self._dispatcher.upstream.open(
             state.origin,
@@ -227,6 +237,7 @@ class _Retrieval(Abortable):
             (b"x-simsa-model", self._wanted.model.id.encode()),
             (b"x-simsa-replica", state.replica.id.encode()),
             (b"x-simsa-provenance", state.provenance.value.encode()),
+            *self._dispatcher.limiter.headers(self._reservation),
         ]
 
     def _count(self, status: int) -> None:

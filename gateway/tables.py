@@ -130,6 +130,7 @@ calls = sa.Table(
     sa.Column("key", sa.Text),
     sa.Column("prompt_estimate", sa.BigInteger),
     sa.Column("charged_tokens", sa.BigInteger),
+    sa.Column("estimated_cost", Money),
     sa.Index("ix_calls_organisation_started_at", "organisation", "started_at"),
 )
 
@@ -299,6 +300,7 @@ def call_row(call: Call) -> dict[str, Any]:
         feasibility=call.feasibility,
         feasibility_gpu=call.feasibility_gpu,
         charged_tokens=call.charged_tokens,
+        estimated_cost=call.estimated_cost,
     )
     return row
 
@@ -355,6 +357,7 @@ def call_from_row(row: Mapping[str, Any]) -> Call | CallOpened:
         feasibility=row["feasibility"],
         feasibility_gpu=row["feasibility_gpu"],
         charged_tokens=row["charged_tokens"],
+        estimated_cost=row["estimated_cost"],
     )
 
 

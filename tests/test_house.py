@@ -55,6 +55,7 @@ HOUSE = [
     "gateway.sqlite",
     "gateway.postgresql",
     "gateway.database",
+    "gateway.use_by_day",
     "gateway.store",
     "gateway.accounts",
     "gateway.batch_store",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,36 @@ from typing import Any
 import openai
 import pytest
 from clients import Answer, RawClient
+from dialect_shapes import response_body
 from engines import DONE, Reply, ScriptedEngine, chat_answer, chat_chunk, error_body, usage_body
 from gateways import RunningGateway, entry, running_gateway
 from openai import AsyncOpenAI
 
 from gateway.access import OPERATORS_FIELDS
-from gateway.accounts import UsageRow
+from gateway.domain.charges import MOST_CHOICES, MOST_PROMPTS, MOST_TOKENS
 from gateway.domain.records import Call, CallStatus
+from gateway.use_by_day import UsageRow
 
 ADMIN = "the-admin-of-this-gate"
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
 MESSAGES: Any = [{"role": "user", "content": "안녕하세요"}]
 ASK = {"model": "a", "messages": MESSAGES, "max_tokens": 8}
 NON_COMMERCIAL = {"licence": {"id": "NC-1.2", "commercial": False, "source": "test", "confidence": "high"}}
+
+
+HOSTED = {
+    "serving": {"kind": "openai_api"},
+    "price": {
+        "currency": "KRW",
+        "input_per_mtok": 1000000,
+        "output_per_mtok": 2000000,
+        "date": "2026-06-01",
+        "source": "test",
+        "confidence": "high",
+    },
+}
+"""Of an API whose prompt tokens cost 1 won each, and whose answers' 2."""
 
 
 class Door:
@@ -272,6 +290,22 @@ async def test_template_does_not_come_in_among_its_variables(tmp_path: Path, var
         assert (await it.ask(ADMIN, body)).status == 200
 
 
+@pytest.mark.parametrize("value", [True, 1, "true", "on", [True]])
+async def test_responses_in_the_background_need_a_permission(tmp_path: Path, value: object) -> None:
+    async with door(tmp_path) as it:
+        plain, trusted = await it.secret(), await it.secret(may_use_background=True)
+        it.engine.script(RESPONSES, Reply.json(response_body("")))
+        ask = {"model": "a", "input": "안녕하세요", "background": value}
+        refused = await it.ask(plain, ask, path=RESPONSES)
+        assert error_of(refused) == (403, "permission_error", "parameter_not_allowed")
+        assert refused.json()["error"]["param"] == "background"
+        assert not it.engine.requests_to(RESPONSES)
+        for key, body in ((trusted, ask), (ADMIN, ask), (plain, {**ask, "background": False})):
+            assert (await it.ask(key, body, path=RESPONSES)).status == 200
+        assert (await it.ask(plain, {**ask, "background": None}, path=RESPONSES)).status == 200
+        assert (await it.ask(plain, {**ASK, "background": value})).status == 200, "elsewhere it is the engine's own"
+
+
 ROLES = {
     "integrator": {"ask": 200, "comparisons": 200, "usage": 200, "others": 403, "keys": 403, "make": 403},
     "reviewer": {"ask": 403, "comparisons": 403, "usage": 200, "others": 403, "keys": 403, "make": 403},
@@ -508,10 +542,7 @@ async def test_budget_in_tokens_ends_calls_until_the_next_day_whatever_they_cost
 
 
 async def test_budget_in_money_counts_what_calls_cost(tmp_path: Path) -> None:
-    price = {"currency": "KRW", "input_per_mtok": 1000000, "output_per_mtok": 2000000}
-    sourced = {"date": "2026-06-01", "source": "test", "confidence": "high"}
-    hosted = {"serving": {"kind": "openai_api"}, "price": {**price, **sourced}}
-    async with door(tmp_path, b=hosted) as it:
+    async with door(tmp_path, b=HOSTED) as it:
         budgets = [{"period": "month", "unit": "KRW", "amount": "100"}]
         made = await it.key(limits={"budgets": budgets})
         ask_b = {**ASK, "model": "b", "max_tokens": 8}
@@ -521,6 +552,107 @@ async def test_budget_in_money_counts_what_calls_cost(tmp_path: Path) -> None:
         assert (await it.ask(made["secret"], {**ask_b, "model": "a", "max_tokens": 3000})).status == 200
         (listed,) = (await it.admin("GET", "keys")).json()["data"]
         assert listed["limits"]["budgets"] == [{**budgets[0], "spent": "28", "reserved": "0"}]
+
+
+async def leave_after(it: Door, secret: str, events: int, body: dict[str, Any]) -> Answer:
+    """Ask for a stream and be gone after so many events."""
+    async with RawClient(it.gateway.url, key=secret) as client:
+        head = await client.start("POST", CHAT, body={**body, "stream": True})
+        if head.status == 200:
+            for _ in range(events):
+                await client.next_event()
+        return head
+
+
+async def test_streams_that_are_cancelled_use_up_a_budget_in_money_and_a_restart_knows_it(tmp_path: Path) -> None:
+    budgets = [{"period": "month", "unit": "KRW", "amount": "200"}]
+    async with door(tmp_path, b=HOSTED) as it:
+        made = await it.key(limits={"budgets": budgets})
+        it.engine.script(CHAT, Reply.stream(*(chat_chunk(f"{n}") for n in range(30)), asyncio.Event()))
+        answered = 0
+        while (await leave_after(it, made["secret"], 30, {**ASK, "model": "b", "max_tokens": 30})).status == 200:
+            answered += 1
+            assert answered < 4, "60 of answers alone, of 200"
+            await it.gateway.calls(answered)
+        calls = await it.gateway.calls(answered)
+        assert {call.cost.amount for call in calls} == {None}, "an estimate is not the cost"
+        assert all(call.estimated_cost == (call.opened.prompt_estimate or 0) + 60 for call in calls)
+        spent = sum(call.estimated_cost or 0 for call in calls)
+        (listed,) = (await it.admin("GET", "keys")).json()["data"]
+        assert listed["limits"]["budgets"] == [{**budgets[0], "spent": f"{spent:.0f}", "reserved": "0"}]
+        assert listed["calls_without_cost_this_month"] == 0
+        (row,) = (await it.get(made["secret"], "/api/usage")).json()["data"]
+        assert (row["cost"], row["estimated_cost"], row["currency"]) == (None, str(spent), "KRW")
+        assert (row["cost_basis"], row["calls_without_cost"]) == ("unknown", 0)
+    async with (
+        ScriptedEngine(models=["a"]) as engine,
+        running_gateway(tmp_path, [entry("a", engine.url)], admin_key=ADMIN) as gateway,
+    ):
+        (again,) = (await Door(gateway, engine, ADMIN).admin("GET", "keys")).json()["data"]
+        assert again["limits"] == listed["limits"]
+
+
+async def test_call_that_no_engine_answered_costs_no_money(tmp_path: Path) -> None:
+    async with door(tmp_path, b=HOSTED) as it:
+        made = await it.key(limits={"budgets": [{"period": "day", "unit": "KRW", "amount": "200"}]})
+        it.engine.script(CHAT, Reply.json({}, status=500))
+        assert (await it.ask(made["secret"], {**ASK, "model": "b"})).status == 502
+        call = await it.gateway.call()
+        assert (call.charged_tokens, call.cost.amount, call.estimated_cost) == (0, None, None)
+        (listed,) = (await it.admin("GET", "keys")).json()["data"]
+        assert listed["limits"]["budgets"][0]["spent"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"max_tokens": MOST_TOKENS, "n": MOST_CHOICES}),
+        ("/v1/completions", {"messages": None, "prompt": ["x"] * MOST_PROMPTS, "max_tokens": MOST_TOKENS, "n": 1024}),
+        (CHAT, {"max_tokens": -(2**70)}),
+    ],
+)
+async def test_no_request_that_is_accepted_makes_a_record_that_the_database_refuses(
+    tmp_path: Path, path: str, fields: dict[str, Any]
+) -> None:
+    async with door(tmp_path) as it:
+        uncounted = {name: value for name, value in chat_answer("x", usage=usage_body(1, 1)).items() if name != "usage"}
+        it.engine.script(path, Reply.json(uncounted))
+        secret = await it.secret()
+        for _ in range(3):
+            assert (await it.ask(secret, {**ASK, **fields}, path=path)).status == 200
+        await it.gateway.calls(3)
+        assert it.gateway.services.recorder.stats().lost == 0
+        (row,) = (await it.get(secret, "/api/usage")).json()["data"]
+        assert row["calls"] == 3
+        limits = (fields["max_tokens"], 0)
+        assert row["charged_tokens"] >= 3 * max(limits) * fields.get("n", 1)
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n"])
+async def test_absurd_numbers_are_refused_and_nothing_is_asked_or_held(tmp_path: Path, field: str) -> None:
+    async with door(tmp_path) as it:
+        made = await it.key(limits={"budgets": [{"period": "day", "unit": "tokens", "amount": "1e9"}]})
+        refused = await it.ask(made["secret"], {**ASK, field: 2**62})
+        assert (refused.status, refused.json()["error"]["param"]) == (400, field)
+        assert not it.engine.requests_to(CHAT)
+        (listed,) = (await it.admin("GET", "keys")).json()["data"]
+        assert (listed["limits"]["budgets"][0]["reserved"], listed["in_flight"]) == ("0", 0)
+
+
+async def test_a_start_goes_on_and_says_so_where_it_cannot_read_what_was_spent(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        secret = await it.secret()
+        assert (await it.ask(secret)).status == 200
+        await it.gateway.calls(1)
+    with closing(sqlite3.connect(tmp_path / "data" / "simsa.db")) as database:
+        database.execute("UPDATE use_by_day SET charged_tokens = 'many'")
+        database.commit()
+    async with (
+        ScriptedEngine(models=["a"]) as engine,
+        running_gateway(tmp_path, [entry("a", engine.url)], admin_key=ADMIN) as gateway,
+    ):
+        await gateway.until_live("a")
+        assert (await Door(gateway, engine, ADMIN).ask(secret)).status == 200
 
 
 async def test_what_was_spent_is_known_again_after_a_restart(tmp_path: Path) -> None:
@@ -589,6 +721,56 @@ async def test_cancelled_call_is_charged_at_the_estimate_and_says_so(tmp_path: P
         (row,) = (await it.get(secret, "/api/usage")).json()["data"]
         assert (row["prompt_tokens"], row["completion_tokens"], row["calls_charged_by_estimate"]) == (0, 2, 1)
         assert row["charged_tokens"] == call.charged_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_comparison_of_which_no_side_may_be_asked_is_refused_and_not_kept(tmp_path: Path, stream: bool) -> None:
+    async with door(tmp_path) as it:
+        key = await it.secret(limits={"requests_per_min": 1})
+        poor = await it.secret(limits={"budgets": [{"period": "day", "unit": "tokens", "amount": "1"}]})
+        question = {"models": ["a", "b"], "prompt": "x" * 10_000, "params": {"max_tokens": 2}, "stream": stream}
+        assert (await it.ask(key)).status == 200
+        asked = len(it.engine.requests_to(CHAT))
+        refused = await it.ask(key, question, path="/api/comparisons")
+        assert error_of(refused) == (429, "rate_limit_error", "rate_limit_exceeded")
+        assert 1 <= int(refused.header("retry-after") or "") <= 61
+        spent = await it.ask(poor, question, path="/api/comparisons")
+        assert error_of(spent) == (429, "insufficient_quota", "insufficient_quota")
+        assert len(it.engine.requests_to(CHAT)) == asked
+        assert await it.gateway.services.store.list_comparisons() == []
+
+
+async def test_order_of_a_batch_is_one_request_of_its_key_and_needs_no_place_of_its_own(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        key = await it.secret(limits={"requests_per_min": 1})
+        order = {"models": ["a", "b"], "prompts": [{"prompt": "?"}]}
+        assert (await it.ask(key, order, path="/api/comparisons/batches")).status == 201
+        refused = await it.ask(key, order, path="/api/comparisons/batches")
+        assert error_of(refused) == (429, "rate_limit_error", "rate_limit_exceeded")
+        busy, gate = await it.secret(limits={"concurrent": 1}), asyncio.Event()
+        it.engine.script(CHAT, Reply.json(chat_answer("하나", usage=usage_body(3, 1))).gated(gate))
+        async with RawClient(it.gateway.url, key=busy) as client:
+            await client.send("POST", CHAT, body=ASK)
+            await it.gateway.until(lambda: it.gateway.services.dispatcher.in_flight)
+            assert (await it.ask(busy, order, path="/api/comparisons/batches")).status == 201
+            gate.set()
+            assert (await client.head()).status == 200
+
+
+async def test_budget_that_is_too_small_for_a_request_names_the_field_that_would_mend_it(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        key = await it.secret(limits={"budgets": [{"period": "day", "unit": "tokens", "amount": "70"}]})
+        large = await it.ask(key, {**ASK, "max_tokens": 100})
+        assert error_of(large) == (429, "insufficient_quota", "insufficient_quota")
+        assert large.json()["error"]["param"] == "max_tokens"
+        it.engine.script(CHAT, Reply.json(chat_answer("x", usage=usage_body(60, 10))))
+        assert (await it.ask(key)).status == 200
+        spent = await it.ask(key)
+        assert error_of(spent) == (429, "insufficient_quota", "insufficient_quota")
+        assert spent.json()["error"]["param"] is None
+        it.engine.script("/tokenize", Reply.json({"count": 1, "max_model_len": 9, "tokens": [1]}))
+        counted = await it.ask(key, {"model": "a", "prompt": "x"}, path="/tokenize")
+        assert counted.status == 200, "what takes no tokens needs no budget"
 
 
 async def test_side_of_a_comparison_that_is_over_the_limit_fails_alone(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,14 +15,21 @@ from hypothesis import strategies as st
 
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period
 from gateway.domain.charges import (
+    BYTES_PER_TOKEN,
+    MEDIA_BYTES_PER_TOKEN,
     MEDIA_TOKENS,
+    MOST_CHOICES,
+    MOST_PROMPTS,
+    MOST_TOKENS,
     charged_tokens,
     estimate_prompt_tokens,
+    estimated_cost,
     reserved_completion_tokens,
     reserved_cost,
 )
+from gateway.domain.cost import api_cost
 from gateway.domain.limits import Account, Hold, Obstacle, Refusal, SlidingMinute, period_end_s, retry_after_s
-from gateway.domain.records import ApiPrice, CallStatus, Model, Serving, ServingKind, Usage
+from gateway.domain.records import ApiPrice, CallStatus, Cost, Model, Serving, ServingKind, Usage
 
 NOON = datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp()
 GAPS = st.floats(0, 200, allow_nan=False)
@@ -226,22 +235,96 @@ def test_retry_after_is_what_clients_heed(wait_s: float) -> None:
 # --- what a call is held and charged with -------------------------------------------------------------------
 
 
-def test_prompt_is_estimated_from_its_bytes_and_media_do_not_count_by_theirs() -> None:
+def part(letters: str, *, name: str = "url", kind: str = "image/png") -> str:
+    """A content part with media, as clients write it."""
+    return json.dumps({"type": "image_url", "image_url": {name: f"data:{kind};base64,{letters}"}})
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        part("A" * 300_000),
+        part("A" * 300_000).replace('": "', '":"'),
+        part("/9j/" * 75_000).replace("/", "\\/"),
+        part("AAAA," * 60_000, kind="video/jpeg"),
+        part("A" * 300_000, name="file_data"),
+        part("A" * 300_000, name="image_url"),
+    ],
+)
+def test_prompt_is_estimated_from_its_bytes_and_media_do_not_count_by_theirs(picture: str) -> None:
     assert estimate_prompt_tokens("안녕하세요".encode()) == 5
-    picture = b'{"image_url": "data:image/png;base64,' + b"A" * 3_000_000 + b'"}'
-    assert estimate_prompt_tokens(picture) < MEDIA_TOKENS + 50
-    assert estimate_prompt_tokens(b";base64,") == MEDIA_TOKENS
+    assert MEDIA_TOKENS <= estimate_prompt_tokens(picture.encode()) < MEDIA_TOKENS + 50
+    large = part("A" * 3_000_000).encode()
+    assert estimate_prompt_tokens(large) == pytest.approx(3_000_000 / MEDIA_BYTES_PER_TOKEN, abs=50)
 
 
-@given(st.binary(max_size=300))
-def test_estimate_of_any_bytes_is_a_count(body: bytes) -> None:
-    assert 0 <= estimate_prompt_tokens(body) <= len(body) // 3 + 1 + MEDIA_TOKENS * body.count(b";base64,")
+WORDS = "hello world " * 10_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"content": "x;base64," + WORDS}),
+        json.dumps({"content": "data:x;base64," + "A" * len(WORDS)}),
+        json.dumps({"text": "data:x;base64," + "A" * len(WORDS)}),
+        json.dumps({"content": '"url":"data:x;base64,' + "A" * len(WORDS)}),
+        json.dumps({"url": "data:x;base64," + WORDS}),
+        json.dumps({"url": "data:x;base64,AAAA", "content": WORDS}),
+        json.dumps({"url": "data:x;base64," + "안녕" * 20_000}, ensure_ascii=False),
+        ";base64," * 15_000,
+    ],
+)
+def test_text_is_no_cheaper_for_standing_behind_the_sign_of_media(body: str) -> None:
+    assert estimate_prompt_tokens(body.encode()) >= len(body.encode()) // BYTES_PER_TOKEN
+
+
+PIECES = st.sampled_from([";base64,", '"', "data:", '"url":', '"data:x', "A" * 50, " ", "가", "\\", "x;base64,AA"])
+
+
+@given(st.lists(PIECES, max_size=60).map("".join))
+def test_estimate_is_between_the_floor_and_the_bytes_of_a_request(body: str) -> None:
+    raw = body.encode()
+    signs = raw.count(b";base64,")
+    estimate = estimate_prompt_tokens(raw)
+    assert len(raw) // MEDIA_BYTES_PER_TOKEN <= estimate <= len(raw) // BYTES_PER_TOKEN + 1 + MEDIA_TOKENS * signs
+
+
+@given(st.text("abc ,.가나", max_size=200), st.integers(0, 5))
+def test_media_add_their_own_estimate_to_that_of_the_text(text: str, pictures: int) -> None:
+    plain = json.dumps({"content": text})
+    body = plain + part("QUJD") * pictures
+    frames = len(part("")) * pictures
+    expected = (len(plain) + frames) / BYTES_PER_TOKEN + MEDIA_TOKENS * pictures
+    assert estimate_prompt_tokens(body.encode()) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b";base64," * 500_000,
+        b'"url":"data:x;base64,A",' * 200_000,
+        b'"url":"data:x;base64,' + b"A" * 4_000_000,
+        b'"url"' + b" " * 4_000_000 + b';base64,"',
+    ],
+)
+def test_no_body_makes_the_estimate_slow(body: bytes) -> None:
+    began_s = time.process_time()
+    estimate_prompt_tokens(body)
+    assert time.process_time() - began_s < 0.25
 
 
 def test_answers_are_reserved_by_the_request_or_by_the_keys_default() -> None:
     assert reserved_completion_tokens(None, 1, 1024) == 1024
     assert reserved_completion_tokens(16, 3, 1024) == 48
     assert reserved_completion_tokens(-5, 1, 1024) == 0
+
+
+@given(st.one_of(st.none(), st.integers(max_value=MOST_TOKENS)), st.integers(1, 2**53))
+def test_the_greatest_reservation_and_sums_of_many_fit_into_what_databases_keep(
+    max_tokens: int | None, default: int
+) -> None:
+    most = reserved_completion_tokens(max_tokens, MOST_CHOICES * MOST_PROMPTS, default)
+    assert 0 <= most * 10_000 < 2**63
 
 
 def test_money_is_reserved_where_tokens_have_a_price() -> None:
@@ -269,6 +352,33 @@ def test_money_is_reserved_where_tokens_have_a_price() -> None:
 def test_call_is_charged_what_was_counted_and_the_estimate_for_what_was_not(
     status: CallStatus, usage: Usage, reached: bool, charged: int
 ) -> None:
-    assert charged == charged_tokens(
-        status, usage, reached_engine=reached, prompt_estimate=100, reserved_completion=1024
+    assert charged == sum(
+        charged_tokens(status, usage, reached_engine=reached, prompt_estimate=100, reserved_completion=1024)
     )
+
+
+PRICE = ApiPrice("KRW", Decimal(1000), Decimal(2000))
+HOSTED = Model("m", Serving(ServingKind.OPENAI_API, "m"), price=PRICE)
+
+
+@given(st.integers(0, 10**6), st.one_of(st.none(), st.integers(0, 10**6)), st.one_of(st.none(), st.integers(0, 10**6)))
+def test_a_served_call_is_charged_in_money_once_by_its_cost_or_by_an_estimate(
+    estimate: int, prompt: int | None, completion: int | None
+) -> None:
+    usage = Usage(prompt, completion)
+    cost = api_cost(PRICE, usage)
+    charged = charged_tokens(
+        CallStatus.CANCELLED, usage, reached_engine=True, prompt_estimate=estimate, reserved_completion=7
+    )
+    estimated = estimated_cost(HOSTED, cost, charged)
+    assert (cost.amount is None) or (estimated is None)
+    if cost.amount is None and any(charged):
+        assert estimated == (charged[0] * 1000 + charged[1] * 2000) / Decimal(1_000_000)
+
+
+def test_nothing_is_estimated_where_there_is_no_price_or_no_charge() -> None:
+    unknown = Cost(None, "KRW", "unknown", "the number of prompt tokens is unknown")
+    assert estimated_cost(Model("m", Serving(ServingKind.VLLM, "m"), price=PRICE), unknown, (5, 5)) is None
+    assert estimated_cost(Model("m", Serving(ServingKind.OPENAI_API, "m")), unknown, (5, 5)) is None
+    assert estimated_cost(HOSTED, unknown, (0, 0)) is None
+    assert estimated_cost(HOSTED, Cost(None, None, "unknown", "no engine was reached"), (5, 5)) is None

@@ -13,6 +13,7 @@ from gateways import entry, running_gateway
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.charges import MOST_CHOICES, MOST_PROMPTS, MOST_TOKENS
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
 from gateway.request_body import read_request
@@ -285,13 +286,13 @@ def test_what_no_engine_fetches_passes(path: str, fields: dict[str, Any]) -> Non
     [
         ("/v1/chat/completions", {"max_completion_tokens": 7, "max_tokens": 9}),
         ("/v1/completions", {"max_tokens": 7}),
-        ("/v1/responses", {"max_output_tokens": 7, "max_tokens": 9}),
+        ("/v1/responses", {"max_output_tokens": 7}),
         ("/v1/messages", {"max_tokens": 7}),
     ],
 )
 def test_every_dialect_limits_its_answers_in_its_own_way(path: str, limit: dict[str, int]) -> None:
     body = read_request(json.dumps({"model": "m", **limit}).encode(), ENDPOINTS[path].fields)
-    assert body.max_tokens == 7
+    assert body.max_tokens == max(limit.values())
 
 
 @pytest.mark.parametrize("path", [path for path in ENDPOINTS if not path.endswith("completions")])
@@ -302,3 +303,45 @@ def test_fields_of_the_chat_mean_nothing_elsewhere(path: str) -> None:
     streamed = read_request(b'{"model":"m","stream":true}', ENDPOINTS[path].fields)
     assert streamed.stream is (path in ("/v1/responses", "/v1/messages"))
     assert b"stream_options" not in streamed.for_engine("k")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/v1/chat/completions", "max_tokens", MOST_TOKENS + 1),
+        ("/v1/chat/completions", "max_completion_tokens", 2**62),
+        ("/v1/chat/completions", "max_completion_tokens", 2**200),
+        ("/v1/completions", "max_tokens", 2**63),
+        ("/v1/responses", "max_output_tokens", 2**62),
+        ("/v1/messages", "max_tokens", 2**62),
+        ("/v1/chat/completions", "n", MOST_CHOICES + 1),
+        ("/v1/completions", "n", 2**63),
+        ("/v1/chat/completions", "n", 0),
+        ("/v1/completions", "prompt", ["x"] * (MOST_PROMPTS + 1)),
+    ],
+)
+def test_what_no_model_could_answer_is_refused_by_the_name_of_the_field(path: str, field: str, value: object) -> None:
+    with pytest.raises(InvalidRequest, match=f"'{field}'") as caught:
+        read_request(json.dumps({"model": "m", field: value}).encode(), ENDPOINTS[path].fields)
+    assert caught.value.param == field
+
+
+@pytest.mark.parametrize("value", [-(2**200), -1, 0, 1, MOST_TOKENS])
+def test_limits_below_one_are_the_engines_own_to_complain_of(value: int) -> None:
+    assert read_request(json.dumps({"model": "m", "max_tokens": value}).encode()).max_tokens == value
+
+
+def test_of_two_limits_the_greater_counts_whichever_the_engine_heeds() -> None:
+    asked = {"model": "m", "max_completion_tokens": 0, "max_tokens": 100_000}
+    assert read_request(json.dumps(asked).encode()).max_tokens == 100_000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("[1,2", 1), (["가", "나"], 2), ([" ", "["], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2), ([], 1), (None, 1), ({}, 1)],
+)
+def test_prompts_are_counted_where_they_are_several(prompt: object, prompts: int) -> None:
+    for indent in (None, 1):
+        raw = json.dumps({"model": "m", "prompt": prompt}, indent=indent).encode()
+        assert read_request(raw, ENDPOINTS["/v1/completions"].fields).prompts == prompts
+        assert read_request(raw, ENDPOINTS["/v1/chat/completions"].fields).prompts == 1

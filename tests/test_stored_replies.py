@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import Answer, RawClient
-from dialect_shapes import response_body, response_delta, response_opening, response_stream
+from dialect_shapes import response_body, response_delta, response_opening, response_stream, response_usage
 from engines import CLOSE, Reply, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
 
-from gateway.domain.accounts import Terms
+from gateway.domain.accounts import TOKENS, Budget, Limits, Period, Terms
 from gateway.domain.records import EngineAddress
 from gateway.errors import NotFound
 from gateway.reply_homes import Home, ReplyHomes
@@ -383,3 +384,46 @@ def test_what_nobody_could_ask_for_is_not_remembered(reply_id: str) -> None:
     longest = "a" * 200
     homes.keep("one", longest, Home("m", ONE))
     assert homes.find("one", longest, param="p") == Home("m", ONE)
+
+
+async def test_asking_for_kept_responses_counts_in_the_keys_minute_and_not_in_its_tokens_or_budgets(
+    tmp_path: Path,
+) -> None:
+    budget = Budget(Period.DAY, TOKENS, Decimal(1100))
+    async with two_replicas(tmp_path) as (gateway, engines):
+        limits = Limits(requests_per_min=4, tokens_per_min=2000, budgets=(budget,))
+        key = await gateway.key_of("acme", Terms(limits=limits))
+        for engine, name in zip(engines, ("resp_one", "resp_other"), strict=True):
+            spent = response_body("a", reply_id=name, usage=response_usage(1000, 100))
+            engine.script(RESPONSES, Reply.json(spent))
+            for path in (f"{RESPONSES}/{name}", f"{RESPONSES}/{name}/cancel"):
+                engine.script(path, Reply.json(response_body("a", reply_id=name)))
+        name = (await ask(gateway, {**ASK, "max_output_tokens": 10}, key=key)).json()["id"]
+        assert (await ask(gateway, ASK, key=key)).status == 429, "the budget is used up"
+        path = f"{RESPONSES}/{name}"
+        first = await get(gateway, path, key=key)
+        assert (first.status, first.header("x-ratelimit-remaining-requests")) == (200, "2")
+        assert (await get(gateway, f"{path}/cancel", method="POST", key=key)).status == 200
+        assert (await get(gateway, path, key=key)).header("x-ratelimit-remaining-tokens") == "900"
+        refused = await get(gateway, path, key=key)
+        assert (refused.status, error_of(refused)["code"]) == (429, "rate_limit_exceeded")
+        assert 1 <= int(refused.header("retry-after") or "") <= 61
+
+
+async def test_kept_responses_count_among_the_keys_calls_at_a_time_while_they_are_sent(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path) as (gateway, engines):
+        key = await gateway.key_of("acme", Terms(limits=Limits(concurrent=1)))
+        name = (await ask(gateway, ASK, key=key)).json()["id"]
+        gate = asyncio.Event()
+        events = response_stream(["a"], reply_id=name)
+        for engine in engines:
+            engine.script(f"{RESPONSES}/{name}", Reply.stream(*events[:2], gate, *events[2:]))
+        async with RawClient(gateway.url, key=key) as client:
+            assert (await client.start("GET", f"{RESPONSES}/{name}?stream=true")).status == 200
+            await client.next_event()
+            refused = await get(gateway, f"{RESPONSES}/{name}", key=key)
+            assert (refused.status, refused.header("retry-after")) == (429, "1")
+            gate.set()
+            await client.rest()
+        (made,) = await gateway.services.accounts.list_keys("acme")
+        await gateway.until(lambda: gateway.services.dispatcher.limiter.in_flight(made.id) == 0)

@@ -19,6 +19,7 @@ from pydantic import (
 
 from gateway.api.schemas import Amount, Asked, Moment
 from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Key, Limits, Period, Role, Terms
+from gateway.domain.charges import MOST_TOKENS
 from gateway.domain.records import Priority
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -64,8 +65,11 @@ class LimitsIn(Asked):
     tokens_per_min: Count | None = None
     concurrent: Count | None = Field(None, description="Calls at a time; each side of a comparison is one.")
     budgets: list[BudgetIn] = Field([], max_length=20)
-    default_max_tokens: Count = Field(
-        DEFAULT_MAX_TOKENS, description="Tokens of an answer that are reserved where a request names no limit."
+    default_max_tokens: int = Field(
+        DEFAULT_MAX_TOKENS,
+        ge=1,
+        le=MOST_TOKENS,
+        description="Tokens of an answer that are reserved where a request names no limit.",
     )
 
     def limits(self) -> Limits:
@@ -90,9 +94,8 @@ class KeyRequest(Asked):
     expires_at: End | None = Field(None, description="Not valid from this moment on.")
     limits: LimitsIn = LimitsIn()
     priority: Priority = Priority.INTERACTIVE
-    may_set_priority: bool = Field(
-        False, description="Whether bodies may carry `priority`, `cache_salt` and `request_id`."
-    )
+    may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
+    may_use_background: bool = Field(False, description="Whether `background: true` is allowed on /v1/responses.")
 
     def terms(self) -> Terms:
         return Terms(
@@ -103,6 +106,7 @@ class KeyRequest(Asked):
             limits=self.limits.limits(),
             priority=self.priority,
             may_set_priority=self.may_set_priority,
+            may_use_background=self.may_use_background,
         )
 
 
@@ -118,6 +122,7 @@ class KeyChange(Asked):
     limits: LimitsIn | None = Field(None, description="Limits that are left out stay as they are.")
     priority: Priority | None = None
     may_set_priority: bool | None = None
+    may_use_background: bool | None = None
 
     @model_validator(mode="after")
     def _says_what(self) -> KeyChange:
@@ -130,7 +135,9 @@ class KeyChange(Asked):
         """The key with these changes."""
         named = self.model_fields_set
         terms: dict[str, Any] = {
-            name: getattr(self, name) for name in ("priority", "may_set_priority") if name in named
+            name: getattr(self, name)
+            for name in ("priority", "may_set_priority", "may_use_background")
+            if name in named
         }
         for name in ("roles", "models", "routes", "licences"):
             if name in named:
@@ -188,6 +195,7 @@ class KeyOut(BaseModel):
     )
     priority: Priority
     may_set_priority: bool
+    may_use_background: bool
     limits: LimitsOut
     in_flight: int
     calls_without_cost_this_month: int = Field(description="Their cost is unknown and counts against no budget.")

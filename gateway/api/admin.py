@@ -186,6 +186,7 @@ def _key(services: Services, key: Key) -> dict[str, Any]:
         "models_without_licence": _without_licence(services, key),
         "priority": terms.priority,
         "may_set_priority": terms.may_set_priority,
+        "may_use_background": terms.may_use_background,
         "limits": {
             "requests_per_min": terms.limits.requests_per_min,
             "tokens_per_min": terms.limits.tokens_per_min,

@@ -23,6 +23,7 @@ from gateway.api.schemas import (
 from gateway.batch_store import BatchPrompt, BatchStatus
 from gateway.batches import Order
 from gateway.comparison import Schedule
+from gateway.domain.charges import MOST_TOKENS
 from gateway.domain.records import Provenance
 from gateway.prompts import CORE_SET, load_prompts
 
@@ -38,7 +39,7 @@ class BatchPromptIn(Asked):
     id: Name | None = Field(None, description="Unique in the batch; its place, from 1, where it is left out.")
     messages: list[ChatMessage] | None = Field(None, min_length=1)
     prompt: Text | None = Field(None, description="Short for one message of the user.")
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = Field(
         None, description="Longest answer to this prompt; `params.max_tokens` where it is left out."
     )
 

@@ -47,13 +47,15 @@ async def create_batch(request: Request, response: Response, services: Gateway, 
 
     The same `name` with the same content is the same batch: it is answered with 200 and, where it was cancelled, taken
     up again. What cannot be asked at all (an unknown model, a parameter that one of them refuses) fails the whole.
-    What is asked counts as calls of this key, in the class of batches: over a limit of its minute the batch waits, over
-    a budget, or when the key ends, it is cancelled with the reason, and may be resumed.
+    The order counts as one request of this key. What is asked counts as its calls, in the class of batches: over a
+    limit of its minute the batch waits, over a budget, or when the key ends, it is cancelled with the reason, and may
+    be resumed.
     """
     permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     asked = await read_json(request, services, BatchRequest)
+    services.dispatcher.limiter.count_request(caller)
     batch, is_new = await services.batches.create(asked.order(), caller)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)

@@ -51,7 +51,8 @@ async def create_comparison(
 
     The answer is 200 also where sides failed: see `status` and `error` of each. A model that does not exist or that
     nothing can serve, or that the key may not call, fails the whole request before anything is asked. Each side counts
-    as a call of the key: one that is over its limits fails alone. With `stream: true` the events are
+    as a call of the key: one that is over its limits fails alone; where none could be asked the answer is 429. With
+    `stream: true` the events are
     `side.started`, `side.delta`, `side.finished` (each with `side`, the position in `models`) and
     `comparison.finished` with the whole object. Leaving ends all sides.
     """

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gateway.comparison import Question, Schedule
+from gateway.domain.charges import MOST_TOKENS
 from gateway.domain.feasibility import Verdict
 from gateway.domain.records import Confidence, Provenance
 
@@ -42,7 +43,7 @@ class ComparisonParams(Asked):
 
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_tokens: int = Field(512, ge=1, le=10_000_000, description="Longest answer in tokens.")
+    max_tokens: int = Field(512, ge=1, le=MOST_TOKENS, description="Longest answer in tokens.")
     min_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Shortest answer in tokens (vLLM).")
     ignore_eos: bool | None = Field(
         None, description="Go on to `max_tokens` whatever the model says, so that speeds are of equal lengths (vLLM)."

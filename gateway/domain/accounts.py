@@ -84,7 +84,9 @@ class Terms:
     limits: Limits = Limits()
     priority: Priority = Priority.INTERACTIVE
     may_set_priority: bool = False
-    """Whether a body may carry the engine's own `priority`, `cache_salt` and `request_id`."""
+    """Whether a body may carry the engine's own `priority` and `cache_salt`."""
+    may_use_background: bool = False
+    """Whether responses may be made in the background, where their tokens are not seen and nothing limits how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,10 @@ class Caller:
     @property
     def may_set_priority(self) -> bool:
         return self.is_admin or self.terms.may_set_priority
+
+    @property
+    def may_use_background(self) -> bool:
+        return self.is_admin or self.terms.may_use_background
 
     @property
     def own_only(self) -> str | None:

@@ -137,9 +137,11 @@ class Refusal:
 class Hold:
     """What one call holds of its key's limits until it is settled."""
 
-    __slots__ = ("cost", "day_ends_s", "is_open", "month_ends_s", "slot", "tokens")
+    __slots__ = ("cost", "day_ends_s", "is_free", "is_open", "month_ends_s", "slot", "tokens")
 
-    def __init__(self, tokens: int, cost: tuple[str, Decimal] | None) -> None:
+    def __init__(self, tokens: int, cost: tuple[str, Decimal] | None, *, is_free: bool = False) -> None:
+        """`is_free`: it takes nothing of a budget whatever becomes of it, so none that is used up stands in its way."""
+        self.is_free = is_free
         self.tokens = tokens
         self.cost = cost
         """(currency, amount), where a price is known beforehand."""
@@ -162,12 +164,8 @@ class Account:
         self.month = Ledger(Period.MONTH, wall_s)
 
     def hold(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
-        """Hold everything for one call, or nothing: then why, the limit that takes longest to give way last."""
-        self.requests.advance(now_s)
-        self.tokens.advance(now_s)
-        self.day.roll(wall_s)
-        self.month.roll(wall_s)
-        refusal = self._refusal(hold, now_s, wall_s)
+        """Hold everything for one call, or nothing: then why; see `refusal`."""
+        refusal = self.refusal(hold, now_s, wall_s)
         if refusal is not None:
             return refusal
         self.in_flight += 1
@@ -179,6 +177,26 @@ class Account:
             if hold.cost is not None:
                 ledger.hold(*hold.cost)
         return None
+
+    def refusal(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
+        """Why the call cannot be held now, None where it can.
+
+        Where several limits stand in its way the first of these is named: budgets in the key's order, tokens of the
+        minute, requests of the minute, calls at a time.
+        """
+        self.requests.advance(now_s)
+        self.tokens.advance(now_s)
+        self.day.roll(wall_s)
+        self.month.roll(wall_s)
+        return self._refusal(hold, now_s, wall_s)
+
+    def count_request(self, now_s: float) -> Refusal | None:
+        """Count a request that is no call: it takes no tokens and is over at once. Else why not."""
+        self.requests.advance(now_s)
+        refusal = self._too_many_requests(now_s)
+        if refusal is None:
+            self.requests.add(1)
+        return refusal
 
     def settle(
         self, hold: Hold, tokens: int, cost: tuple[str, Decimal] | None, *, now_s: float, is_unpriced: bool = False
@@ -203,7 +221,7 @@ class Account:
 
     def _refusal(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
         limits = self.limits
-        for budget in limits.budgets:
+        for budget in limits.budgets if not hold.is_free else ():
             refusal = self._over_budget(budget, hold, wall_s)
             if refusal is not None:
                 return refusal
@@ -212,12 +230,18 @@ class Account:
             if hold.tokens > most:
                 return Refusal(Obstacle.TOO_LARGE, 0.0)
             return Refusal(Obstacle.TOKENS, self.tokens.wait_s(self.tokens.total + hold.tokens - most, now_s))
-        most = limits.requests_per_min
-        if most is not None and self.requests.total >= most:
-            return Refusal(Obstacle.REQUESTS, self.requests.wait_s(self.requests.total + 1 - most, now_s))
+        too_many = self._too_many_requests(now_s)
+        if too_many is not None:
+            return too_many
         if limits.concurrent is not None and self.in_flight >= limits.concurrent:
             return Refusal(Obstacle.CONCURRENT, 1.0)
         return None
+
+    def _too_many_requests(self, now_s: float) -> Refusal | None:
+        most = self.limits.requests_per_min
+        if most is None or self.requests.total < most:
+            return None
+        return Refusal(Obstacle.REQUESTS, self.requests.wait_s(self.requests.total + 1 - most, now_s))
 
     def _over_budget(self, budget: Budget, hold: Hold, wall_s: float) -> Refusal | None:
         ledger = self.day if budget.period is Period.DAY else self.month

@@ -478,3 +478,5 @@ class Call:
     feasibility_gpu: str | None = None
     charged_tokens: int | None = None
     """What the key's token limits and budgets are charged with; None for calls without a key."""
+    estimated_cost: Decimal | None = None
+    """What the key's budgets in money are charged with where the cost is unknown, in the cost's currency."""

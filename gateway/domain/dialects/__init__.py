@@ -14,6 +14,8 @@ from gateway.domain.records import Usage
 
 GIVEN_UP = ("abort", "error")
 """Finish reasons of an answer that the engine did not finish."""
+_MOST = 1 << 53
+"""Above it JSON's numbers are not exact, and sums of them would leave what databases keep."""
 NOTABLE, REASONING, OUTPUT = 1, 2, 4
 """What `Dialect.look` sees in an event, as bits: something to be parsed, reasoning that is not empty, output (text or
 a tool call) that is not empty."""
@@ -125,7 +127,8 @@ def json_object(data: bytes, decode: Callable[[bytes], object] = json.loads) -> 
 
 
 def count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """A count that some reply can have; what is beyond it is as unknown as what is no number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
 
 
 def text(value: object) -> str | None:
