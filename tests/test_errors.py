@@ -47,7 +47,7 @@ async def ask(
         (b'{"messages": []}', "model", "'model' is missing"),
         (b'{"model": 7}', "model", "'model' must be a string, got 7"),
         (b'{"model": "m", "stream": "yes"}', "stream", "true or false"),
-        (b'{"model": "m", "n": 0}', "n", "at least 1"),
+        (b'{"model": "m", "n": 0}', "n", "from 1 to 1,024"),
         (b'{"model": "m", "n": true}', "n", "whole number"),
         (b'{"model": "m", "max_tokens": 1.5}', "max_tokens", "whole number"),
         (b'{"model": "m", "stream_options": []}', "stream_options", "an object"),
