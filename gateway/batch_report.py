@@ -15,14 +15,8 @@ import msgspec
 from gateway.batch_store import Batch, BatchItem, BatchStore, Progress
 from gateway.comparison_export import csv_head, csv_rows
 from gateway.comparison_object import OK, comparison_object
-from gateway.domain.paired import (
-    BatchStatistics,
-    Figure,
-    ModelStatistics,
-    Observation,
-    PairedFigure,
-    batch_statistics,
-)
+from gateway.domain.observations import Observation
+from gateway.domain.paired import BatchStatistics, Figure, ModelStatistics, PairedFigure, batch_statistics
 from gateway.domain.records import Cost, Provenance, Timing, Usage
 from gateway.domain.stats import Interval
 from gateway.spreadsheet import BOM, Cell, table_rows

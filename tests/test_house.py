@@ -32,6 +32,7 @@ HOUSE = [
     "gateway.domain.charges",
     "gateway.domain.limits",
     "gateway.domain.comparability",
+    "gateway.domain.observations",
     "gateway.domain.paired",
     "gateway.domain.memory",
     "gateway.domain.feasibility",
