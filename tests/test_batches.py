@@ -435,10 +435,10 @@ async def test_batch_over_its_keys_minute_waits_for_the_next_one(tmp_path: Path)
         it.gateway.services.dispatcher.limiter._now = lambda: moments[0]
         batches = it.gateway.services.batches
         batch = await one.order(prompts=PROMPTS[:2])
-        await it.gateway.until(lambda: batch["id"] in batches._not_before)
+        await it.gateway.until(lambda: batches.waiting_for(batch["id"]))
         assert (await one.get(batch["id"]))["items"] == {"total": 2, "done": 1, "failed": 0, "pending": 1}
         moments[0] += 61
-        batches._not_before.clear()
+        batches._pauses.clear()
         batches._wake.set()
         assert (await one.until_over(batch["id"]))["items"]["done"] == 2
         kept = await it.gateway.services.store.list_comparisons()

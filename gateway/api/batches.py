@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,11 +9,12 @@ from fastapi.responses import StreamingResponse
 
 from gateway.access import permit_route
 from gateway.active_call import CLIENT_GONE
+from gateway.api.answers import FILE, NOT_FOUND, REFUSALS, TOO_LARGE, refused, send_file
 from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, StatisticsOut
 from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
-from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ErrorAnswer, schema_without_references
+from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.schemas import schema_without_references
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
 from gateway.batch_store import Batch
 from gateway.comparison import ROUTE
@@ -25,18 +24,7 @@ from gateway.relay import ClientLeft
 
 router = APIRouter(prefix="/api/comparisons/batches", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
-    401: {"model": ErrorAnswer, "description": "missing or invalid key"},
-    403: {"model": ErrorAnswer, "description": "the key does not reach so far"},
-    503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
-    "default": {"model": ErrorAnswer, "description": "any other failure"},
-}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
-_CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorAnswer, "description": "the name means another batch"}
-}
-_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
+_CONFLICT = {409: refused("the name means another batch")}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -56,19 +44,23 @@ _EXPORTS = {
     status_code=201,
     response_model=BatchOut,
     responses={200: {"model": BatchOut, "description": "it exists, and goes on"}}
-    | _REFUSALS
-    | _NOT_FOUND
+    | REFUSALS
+    | NOT_FOUND
     | _CONFLICT
-    | _TOO_LARGE,
+    | TOO_LARGE,
     openapi_extra=_BODY,
 )
-async def create_batch(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> Any:
+async def create_batch(
+    request: Request, response: Response, services: Gateway, caller: CheckedCaller, priority: AskedPriority
+) -> Any:
     """Every prompt is one comparison, asked after the one before it; a restart goes on where it was.
 
-    The same `name` with the same content is the same batch: it is answered with 200 and, where it was cancelled, taken
-    up again. What cannot be asked at all (an unknown model, a parameter that one of them refuses) fails the whole.
-    What is asked counts as calls of this key, in the class of batches: over a limit of its minute the batch waits, over
-    a budget, or when the key ends, it is cancelled with the reason, and may be resumed.
+    The same `name` with the same content is the same batch: it is answered with 200 and, where it is over, resumed.
+    What cannot be asked at all (an unknown model, a parameter that one of them refuses) fails the whole. What is asked
+    counts as calls of this key, in the class of batches or a lower one that `x-simsa-priority` names. Nothing is asked
+    of any model while one of them is away or the key's minute does not take all sides: `waiting_for` says so. Over a
+    budget, with limits that could never take a comparison, or when the key ends, the batch is cancelled with the
+    reason, and may be resumed.
     """
     permit_route(caller, ROUTE)
     if services.is_draining:
@@ -77,12 +69,12 @@ async def create_batch(request: Request, response: Response, services: Gateway, 
         asked = await read_json(request, services, BatchRequest)
     except ClientLeft:
         return Response(status_code=CLIENT_GONE)
-    batch, is_new = await services.batches.create(asked.order(), caller)
+    batch, is_new = await services.batches.create(asked.order(), caller, priority)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)
 
 
-@router.get("", summary="Batches, newest first", response_model=BatchList, responses=_REFUSALS)
+@router.get("", summary="Batches, newest first", response_model=BatchList, responses=REFUSALS)
 async def list_batches(
     services: Gateway,
     caller: CheckedCaller,
@@ -94,7 +86,7 @@ async def list_batches(
     return {"data": [await _shown(services, batch) for batch in found]}
 
 
-@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
+@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=REFUSALS | NOT_FOUND)
 async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     return await _shown(services, await _found(services, batch_id, caller))
 
@@ -103,7 +95,7 @@ async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> 
     "/{batch_id}/statistics",
     summary="What a batch says: figures per model, differences per pair",
     response_model=StatisticsOut,
-    responses=_REFUSALS | _NOT_FOUND,
+    responses=REFUSALS | NOT_FOUND,
 )
 async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Of what is done by now. Every n counts prompts; repeats of one prompt enter by their median.
@@ -111,7 +103,7 @@ async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller
     Timings enter only from comparisons whose timings are comparable; what is left out is counted by its reason.
     """
     batch = await _found(services, batch_id, caller)
-    statistics = await read_statistics(batch, services.batches.store, services.store)
+    statistics = await read_statistics(batch, services.store)
     return {"batch": await _shown(services, batch), **statistics}
 
 
@@ -119,9 +111,7 @@ async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller
     "/{batch_id}/export",
     summary="A batch as a file",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"}}
-    | _REFUSALS
-    | _NOT_FOUND,
+    responses=FILE | REFUSALS | NOT_FOUND,
 )
 async def export_batch(
     batch_id: str,
@@ -135,31 +125,28 @@ async def export_batch(
     batch = await _found(services, batch_id, caller)
     write, kind, suffix = _EXPORTS[format]
     pieces = write(batch, services.batches.store, services.store)
-    first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
-    headers = {
-        "content-disposition": f'attachment; filename="batch-{batch.id}.{suffix}"',
-        "x-accel-buffering": "no",
-    }
-    return StreamingResponse(_joined(first, pieces), media_type=kind, headers=headers)
+    return await send_file(pieces, name=f"batch-{batch.id}.{suffix}", kind=kind)
 
 
 @router.post(
     "/{batch_id}/resume",
-    summary="Take a cancelled batch up again",
+    summary="Take a batch that is over up again",
     response_model=BatchOut,
-    responses=_REFUSALS | _NOT_FOUND,
+    responses=REFUSALS | NOT_FOUND,
 )
 async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    """It goes on with the rights and limits of this key; after a restart of the gateway batches go on by themselves.
+    """What is pending is asked, and once more what failed by something that passes: an engine away or busy, a limit.
 
-    One that runs or is done is answered as it is.
+    It goes on with the rights and limits of this key; where the operator resumes an organisation's, with those of the
+    batch's own while that is in force. One that runs, or has nothing to go on with, is answered as it is. After a
+    restart of the gateway batches go on by themselves.
     """
     permit_route(caller, ROUTE)
     batch = await _found(services, batch_id, caller)
     return await _shown(services, await services.batches.resume(batch, caller))
 
 
-@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=_REFUSALS | _NOT_FOUND)
+@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=REFUSALS | NOT_FOUND)
 async def cancel_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Nothing more is asked; the comparison under way ends. What is stored stays, and can be read and exported."""
     permit_route(caller, ROUTE)
@@ -177,11 +164,5 @@ async def _found(services: Services, batch_id: str, caller: Caller) -> Batch:
 
 
 async def _shown(services: Services, batch: Batch) -> dict[str, Any]:
-    return batch_object(batch, await services.batches.store.progress(batch.id))
-
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
+    progress = await services.batches.store.progress(batch.id)
+    return batch_object(batch, progress, services.batches.waiting_for(batch.id))

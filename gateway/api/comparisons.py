@@ -6,7 +6,7 @@ computes for a reader who is gone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -17,9 +17,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access import permit_roles, permit_route
 from gateway.active_call import CLIENT_GONE
+from gateway.api.answers import FILE, NOT_FOUND, REFUSALS, TOO_LARGE, send_file
 from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, ErrorAnswer, schema_without_references
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, schema_without_references
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
@@ -32,15 +33,6 @@ from gateway.store import Comparison
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
 Events = AsyncGenerator[ComparisonEvent, None]
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "the request is not valid; nothing was asked"},
-    401: {"model": ErrorAnswer, "description": "missing or invalid key"},
-    403: {"model": ErrorAnswer, "description": "the key does not reach so far"},
-    503: {"model": ErrorAnswer, "description": "shutting down, or the database is away"},
-    "default": {"model": ErrorAnswer, "description": "any other failure"},
-}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "there is no such thing"}}
-_TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": ErrorAnswer, "description": "the body is too large"}}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -55,9 +47,9 @@ _BODY = {
     response_model=ComparisonOut,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **_REFUSALS,
-        **_NOT_FOUND,
-        **_TOO_LARGE,
+        **REFUSALS,
+        **NOT_FOUND,
+        **TOO_LARGE,
     },
     openapi_extra=_BODY,
 )
@@ -87,7 +79,7 @@ async def create_comparison(
     "",
     summary="Stored comparisons, newest first",
     response_model=ComparisonPage,
-    responses={**_REFUSALS, **_NOT_FOUND},
+    responses={**REFUSALS, **NOT_FOUND},
 )
 async def list_comparisons(
     services: Gateway,
@@ -111,10 +103,7 @@ async def list_comparisons(
     "/export",
     summary="Every stored comparison as a file",
     response_class=StreamingResponse,
-    responses={
-        200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"},
-        **_REFUSALS,
-    },
+    responses={**FILE, **REFUSALS},
 )
 async def export_comparisons(
     services: Gateway,
@@ -125,21 +114,17 @@ async def export_comparisons(
 ) -> StreamingResponse:
     permit_reading(caller)
     if format == "csv":
-        pieces, kind = _export(services, caller, csv_rows), "text/csv; charset=utf-8"
-        head = csv_head()
+        pieces, kind = _export(services, caller, csv_rows, csv_head()), "text/csv; charset=utf-8"
     else:
         pieces, kind = _export(services, caller, json_line), "application/x-ndjson; charset=utf-8"
-        head = b""
-    first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
-    headers = {"content-disposition": f'attachment; filename="comparisons.{format}"', "x-accel-buffering": "no"}
-    return StreamingResponse(_joined(head + first, pieces), media_type=kind, headers=headers)
+    return await send_file(pieces, name=f"comparisons.{format}", kind=kind)
 
 
 @router.get(
     "/{comparison_id}",
     summary="One stored comparison",
     response_model=ComparisonOut,
-    responses={**_REFUSALS, **_NOT_FOUND},
+    responses={**REFUSALS, **NOT_FOUND},
 )
 async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     permit_reading(caller)
@@ -206,15 +191,12 @@ async def _write_whole(events: Events, send: Send) -> None:
 
 
 async def _export(
-    services: Services, caller: Caller, write: Callable[[dict[str, Any]], bytes]
+    services: Services, caller: Caller, write: Callable[[dict[str, Any]], bytes], head: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
+    """The head comes with the first comparison, so that nothing is sent before the database has answered."""
     comparison: Comparison
     async for comparison in services.store.iter_comparisons(organisation=caller.own_only):
-        yield write(comparison_object(comparison))
-
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
+        yield head + write(comparison_object(comparison))
+        head = b""
+    if head:
+        yield head
