@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -69,7 +70,7 @@ async def create_batch(
         asked = await read_json(request, services, BatchRequest)
     except ClientLeft:
         return Response(status_code=CLIENT_GONE)
-    batch, is_new = await services.batches.create(asked.order(), caller, priority)
+    batch, is_new = await services.batches.create(await asyncio.to_thread(asked.order), caller, priority)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)
 
