@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from clients import RawClient
-from databases import ScratchSqlite
+from databases import ScratchDatabase, ScratchSqlite
 from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
 from processes_under_test import gateway_process
@@ -331,9 +331,9 @@ async def test_nothing_is_asked_while_an_engine_is_away_and_nothing_counts_again
 
 @pytest.mark.parametrize("by_name", [False, True])
 async def test_what_failed_by_something_that_passes_is_asked_once_more_when_the_batch_is_resumed(
-    tmp_path: Path, by_name: bool
+    tmp_path: Path, database: ScratchDatabase, by_name: bool
 ) -> None:
-    async with bench(tmp_path, batch_attempts=1) as it:
+    async with bench(tmp_path, batch_attempts=1, database_url=database.url) as it:
         busy = Reply.json({"error": {"message": "slow down"}}, status=429)
         wrong = Reply.json({"error": {"message": "no"}}, status=400)
         it.b.script(CHAT, busy, wrong, it.b.usual)
