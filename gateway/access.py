@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 
+import msgspec
 from pydantic import SecretStr
 
 from gateway.domain.accounts import EVERYTHING, Caller, Role
@@ -25,6 +26,21 @@ _OUR_TOKENS = TOKEN_PREFIX.encode()
 _LOOPBACK = rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?\Z"
 _LOCAL_HOST = re.compile(_LOOPBACK, re.IGNORECASE)
 _LOCAL_ORIGIN = re.compile(rb"https?://" + _LOOPBACK, re.IGNORECASE)
+_TEMPLATE = "chat_template"
+_TEMPLATE_VARIABLES = "chat_template_kwargs"
+OPERATORS_FIELDS = frozenset(
+    {
+        "kv_transfer_params",  # hosts and ports that the engine connects to, paths that it writes to
+        "ec_transfer_params",  # the same for encoded media
+        "vllm_xargs",  # whatever the engine's extensions take, the two above included
+        "request_id",  # connectors read addresses out of it and name files by it
+        "prompt_embeds",  # a serialised tensor, which the engine loads
+        "mm_processor_kwargs",  # arguments of the code that reads media
+        "media_io_kwargs",
+        _TEMPLATE,  # a program that the engine runs
+    }
+)
+"""Fields of vLLM 0.32 by which a body makes the engine open connections, use files, or run what the client wrote."""
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -81,17 +97,33 @@ def permit_model(caller: Caller, model: Model) -> None:
     )
 
 
-def permit_fields(caller: Caller, fields: Container[str]) -> None:
-    """Raise PermissionDenied for a body whose fields steer what other callers get of an engine."""
-    if caller.may_set_priority:
+def permit_fields(caller: Caller, fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raise PermissionDenied for a body whose fields steer an engine itself, or what other callers get of it."""
+    if caller.is_admin:
         return
-    for name in ("priority", "cache_salt"):
-        if name in fields:
-            raise PermissionDenied(
-                f"This key may not set '{name}': leave it out, or ask the operator for a key that may.",
-                param=name,
-                code="parameter_not_allowed",
-            )
+    if not OPERATORS_FIELDS.isdisjoint(fields):
+        raise _field_denied(next(name for name in fields if name in OPERATORS_FIELDS), "only the operator may")
+    if _TEMPLATE_VARIABLES in fields and _holds_template(fields[_TEMPLATE_VARIABLES]):
+        raise _field_denied(f"{_TEMPLATE_VARIABLES}.{_TEMPLATE}", "only the operator may")
+    if not caller.may_set_priority:
+        for name in ("priority", "cache_salt"):
+            if name in fields:
+                raise _field_denied(name, "leave it out, or ask the operator for a key that may")
+
+
+def _holds_template(variables: msgspec.Raw) -> bool:
+    """Whether the variables of the chat template name another template; what cannot be read, engines do not read."""
+    raw = bytes(variables)
+    if b"chat_template" not in raw and b"\\" not in raw:
+        return False
+    try:
+        return _TEMPLATE in msgspec.json.decode(variables, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return True
+
+
+def _field_denied(name: str, words: str) -> PermissionDenied:
+    return PermissionDenied(f"This key may not set '{name}': {words}.", param=name, code="parameter_not_allowed")
 
 
 def asked_priority(caller: Caller, header: bytes) -> Priority:

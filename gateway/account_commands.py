@@ -92,7 +92,9 @@ def create_key(
     budget: BudgetsOption = None,
     default_max_tokens: DefaultTokensOption = None,
     priority: PriorityOption = None,
-    may_set_priority: Annotated[bool, typer.Option(help="Bodies may carry `priority` and `cache_salt`.")] = False,
+    may_set_priority: Annotated[
+        bool, typer.Option(help="Bodies may carry `priority`, `cache_salt`, `request_id`.")
+    ] = False,
     url: UrlOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -104,6 +106,11 @@ def create_key(
     words = (
         f"{made['secret']}\n\nThis is {made['id']} of {made['organisation']}. It cannot be shown again: keep it now."
     )
+    if without := made["models_without_licence"]:
+        words += (
+            f"\n\nIt may not call {', '.join(without)}: their licences forbid commercial use. "
+            f"Where {made['organisation']} has accepted such terms: simsa key change {made['id']} --licence LICENCE"
+        )
     _show(made, words, json)
 
 
@@ -123,7 +130,7 @@ def change_key(
     default_max_tokens: DefaultTokensOption = None,
     priority: PriorityOption = None,
     may_set_priority: Annotated[
-        bool | None, typer.Option(help="Whether bodies may carry `priority` and `cache_salt`.")
+        bool | None, typer.Option(help="Whether bodies may carry `priority`, `cache_salt`, `request_id`.")
     ] = None,
     url: UrlOption = None,
     json: JsonFlag = False,

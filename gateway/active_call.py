@@ -16,22 +16,13 @@ from typing import Self
 
 from gateway.admission import Place
 from gateway.approach import Approach
-from gateway.dispatch import CallContext, Dispatcher
+from gateway.dispatch import Abortable, CallContext, Dispatcher
 from gateway.domain.breaker import Outcome
 from gateway.domain.cost import call_cost
 from gateway.domain.dialects import read_answer
 from gateway.domain.meter import Meter
 from gateway.domain.model_name import renaming
-from gateway.domain.records import (
-    Call,
-    CallOpened,
-    CallStatus,
-    Cost,
-    Model,
-    Provenance,
-    Timing,
-    Usage,
-)
+from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Model, Provenance, Timing, Usage
 from gateway.endpoints import Endpoint
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import (
@@ -60,12 +51,13 @@ def new_call_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-class ActiveCall:
+class ActiveCall(Abortable):
     """One call in flight. Order: `connect`, then `stream` or `whole`."""
 
     def __init__(
         self, dispatcher: Dispatcher, model: Model, endpoint: Endpoint, body: RequestBody, context: CallContext
     ) -> None:
+        super().__init__()
         self._dispatcher = dispatcher
         self._model = model
         self._endpoint = endpoint
@@ -73,9 +65,7 @@ class ActiveCall:
         self._context = context
         self._approach = Approach(dispatcher, model, endpoint, body, context, self._watch_for_slow_reader)
         self._is_recorded = False
-        self._owner: asyncio.Task[object] | None = None
         self._slow_reader_timer: asyncio.TimerHandle | None = None
-        self._abort_error: SimsaError | None = None
         self._renaming = renaming(model.serving.served_model_name, model.id)
         self._meter = self._new_meter() if body.stream else None
         self.opened = CallOpened(
@@ -105,8 +95,9 @@ class ActiveCall:
         )
 
     def _keep(self, reply_id: str) -> None:
-        if self._context.keep is not None and self.replica_id is not None:
-            self._context.keep(self.replica_id, reply_id)
+        place = self._approach.place
+        if self._context.keep is not None and place is not None:
+            self._context.keep(place.state.replica.address, reply_id)
 
     async def __aenter__(self) -> Self:
         dispatcher = self._dispatcher
@@ -123,23 +114,22 @@ class ActiveCall:
         dispatcher.recorder.opened(self.opened)
         dispatcher.telemetry.series_of(self._model.id).inflight.value += 1
         dispatcher.in_flight.add(self)
-        self._owner = asyncio.current_task()
+        self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         dispatcher = self._dispatcher
-        told = self._abort_error if isinstance(error, asyncio.CancelledError) and not self._is_recorded else None
+        told = None if self._is_recorded else self._told(error)
         if self._slow_reader_timer is not None:
             self._slow_reader_timer.cancel()
         self._approach.release()
         dispatcher.finished(self)
         dispatcher.telemetry.series_of(self._model.id).inflight.value -= 1
         if told is not None:
-            assert self._owner is not None
             self._finish(CallStatus.ERROR, told.status, told)
-            if self._owner.uncancel() > 0:  # the client left in the same moment: nobody is there to be told
+            if not self._resumes():
                 return False
             raise told from None
         if not self._is_recorded:
@@ -188,9 +178,8 @@ class ActiveCall:
 
     def abort(self, error: SimsaError) -> None:
         """End the call from outside, with an error for its client; too late when its record is written."""
-        if self._owner is not None and self._abort_error is None and not self._is_recorded:
-            self._abort_error = error
-            self._owner.cancel()
+        if not self._is_recorded:
+            super().abort(error)
 
     def _end_slow_reader(self) -> None:
         words = f"The answer was not read within {self._model.timeouts.total_s} s."
@@ -207,7 +196,7 @@ class ActiveCall:
         assert reply is not None
         assert meter is not None
         assert place is not None
-        is_trial = place.is_trial
+        has_begun = False
         came = approach.first_arrivals
         timeouts = self._model.timeouts
         loop = asyncio.get_running_loop()
@@ -224,14 +213,15 @@ class ActiveCall:
                 yield forward
                 return
             if meter.failure is not None:
-                yield forward + self._truncated(meter.failure.message, told=meter.failure.told)
+                cut = self._truncated(meter.failure.message, told=meter.failure.told)
+                yield place.state.hide_key(forward) + cut
                 return
             if forward:
                 yield forward
             if meter.token_events:
-                if is_trial:
+                if not has_begun:
                     place.began()
-                    is_trial = False
+                    has_begun = True
                 due = loop.time() + timeouts.idle_s
                 reply.expect(
                     min(due, total_due), f"idle for {timeouts.idle_s} s" if due < total_due else approach.total_words

@@ -15,15 +15,18 @@ from math import ceil, inf
 import structlog
 
 from gateway.domain.breaker import CLOSED, Admits, Breaker, BreakerRule, Outcome
-from gateway.domain.queueing import RANKS, LineFull, WaitingLine
-from gateway.domain.records import Priority
+from gateway.domain.dialects.responses import PREVIOUS
+from gateway.domain.queueing import RANKS, Bound, LineFull, WaitingLine
+from gateway.domain.records import EngineAddress, Priority
 from gateway.domain.routing import pick_for_session, pick_replica
 from gateway.engine_answers import LONGEST_RETRY_AFTER_S, RETRY_AFTER_S
-from gateway.errors import ModelNotFound, NoReplica, SimsaError, Unavailable
+from gateway.errors import ModelNotFound, NoReplica, ResponseNotFound, SimsaError, Unavailable
 from gateway.fleet import Fleet
 from gateway.replica_state import ReplicaState
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
+
+HOME_GONE = "The engine that kept the response is no longer there, and no other has it."
 
 
 class Turn:
@@ -37,7 +40,7 @@ class Turn:
         priority: Priority = Priority.INTERACTIVE,
         organisation: str | None = None,
         session: str | None = None,
-        home: str | None = None,
+        home: EngineAddress | None = None,
     ) -> None:
         self.model_id = model_id
         self.priority = priority
@@ -45,13 +48,18 @@ class Turn:
         self.organisation = organisation or ""
         self.session = session
         self.home = home
-        """The only replica that can answer it; None: all can."""
+        """The only engine that can answer it, because it keeps what the call continues; None: all can."""
         self.tried: list[ReplicaState] = []
         """Replicas that failed it: it gets none of them again."""
         self.waited_s = 0.0
         """Seconds in line so far, all its waits together."""
         self.granted: asyncio.Future[Place] | None = None
         """While it waits: where its place or its refusal will be."""
+
+    @property
+    def bound(self) -> Bound:
+        """Which replicas can be of use to it, for `WaitingLine`; None: all."""
+        return (self.home, frozenset(self.tried)) if self.home is not None or self.tried else None
 
 
 class Place:
@@ -66,15 +74,10 @@ class Place:
         self._admission = admission
         self._is_over = self._is_judged = False
         self._mark = state.shared_time.enter(admission.now())
-        self._trial = 0
+        self._trial: float | None = None
         if state.breaker is not CLOSED:
             self._trial = state.breaker.trial
-            state.breaker = state.breaker.taken()
-
-    @property
-    def is_trial(self) -> bool:
-        """Whether it decides if a replica that failed is used again."""
-        return self._trial > 0
+            state.breaker = state.breaker.taken(admission.now())
 
     def end(self) -> None:
         """The engine is done with the call: the place is free for another."""
@@ -84,15 +87,22 @@ class Place:
             self._admission.serve(self.state.model.id)
 
     def began(self) -> None:
-        """The engine has begun to answer; of interest only for a trial."""
-        self._admission.note_beginning(self.state, self._trial)
+        """The engine has given the call its first token."""
+        self.state.is_proven = True
+        if self._trial is not None:
+            self._admission.set_breaker(self.state, self.state.breaker.began(self._trial, self._admission.rule))
 
     def judge(self, outcome: Outcome) -> None:
         """What the call says of the replica; what comes first counts."""
-        if not self._is_judged:
-            self._is_judged = True
-            if outcome is Outcome.FAULT or self.state.breaker is not CLOSED:
-                self._admission.note_outcome(self.state, outcome, self._trial)
+        if self._is_judged:
+            return
+        self._is_judged = True
+        admission, state = self._admission, self.state
+        if outcome is Outcome.GOOD:
+            state.is_proven = True
+        if outcome is Outcome.FAULT or state.breaker is not CLOSED:
+            after = state.breaker.judged(outcome, self._trial, admission.now(), admission.rule)
+            admission.set_breaker(state, after)
 
     def pause(self, pause_s: float) -> None:
         """The engine asked to be left alone for so long."""
@@ -117,7 +127,7 @@ class Admission:
     def __init__(self, *, settings: Settings, fleet: Fleet, telemetry: Telemetry, now: Callable[[], float]) -> None:
         self.now = now
         self._settings = settings
-        self._rule = BreakerRule(settings.breaker_faults, settings.breaker_rest_s)
+        self.rule = BreakerRule(settings.breaker_faults, settings.breaker_rest_s)
         self._fleet = fleet
         self._telemetry = telemetry
         self._queues: dict[str, _Queue] = {}
@@ -132,19 +142,18 @@ class Admission:
 
         Raises NoReplica where waiting would be in vain, ModelNotFound where the model has no replica at all.
         """
-        queue = self._queues.get(turn.model_id)
-        if queue is None or not queue.line.is_before(turn.priority):
-            state = self._find(turn)
-            if state is not None:
-                return Place(self, state)
-        if not self._is_hopeful(turn):
+        self.serve(turn.model_id)  # what has become free without a word is theirs who wait
+        state = self._find(turn)
+        if state is not None:
+            return Place(self, state)
+        if not self._hopes(turn):
             raise self._no_replica(turn)
         return None
 
     def check_hope(self, model_id: str) -> None:
-        """Raise what a call would meet that nobody can answer now: NoReplica, or Unavailable for a pause asked for."""
+        """Raise what a call would meet now: NoReplica where no replica is known to be up, Unavailable for a pause."""
         turn = Turn(model_id, Priority.BATCH)
-        if not self._is_hopeful(turn):
+        if not any(state.is_up for state in self._hopes(turn)):
             raise self._no_replica(turn)
         if (pause_s := self._pause_ahead(turn, self.now())) > 0:
             raise _wants_a_pause(model_id, pause_s)
@@ -191,19 +200,14 @@ class Admission:
         def has_room(priority: Priority) -> bool:
             return self._find(Turn(model_id, priority)) is not None
 
-        while (turn := queue.line.take_next(has_room, self._fits)) is not None:
+        while (turn := queue.line.take_next(has_room, lambda turn: self._find(turn) is not None)) is not None:
             state = self._find(turn)
             if state is not None and turn.granted is not None and not turn.granted.done():
                 turn.granted.set_result(Place(self, state))
         self._set_alarm(model_id, queue)
 
-    def note_beginning(self, state: ReplicaState, trial: int) -> None:
-        self._set_breaker(state, state.breaker.began(trial, self._rule))
-
-    def note_outcome(self, state: ReplicaState, outcome: Outcome, trial: int) -> None:
-        self._set_breaker(state, state.breaker.judged(outcome, trial, self.now(), self._rule))
-
-    def _set_breaker(self, state: ReplicaState, after: Breaker) -> None:
+    def set_breaker(self, state: ReplicaState, after: Breaker) -> None:
+        """Take over what a call says of its replica, and tell those who wait."""
         before = state.breaker
         if after is before:
             return
@@ -228,18 +232,15 @@ class Admission:
             and state.shared_time.in_flight < state.places[rank]
             and (state.breaker is CLOSED or state.breaker.admits(self.now()) is Admits.NOW)
             and state not in tried
-            and (home is None or state.replica.id == home)
+            and (home is None or state.replica.address == home)
         ]
         if len(free) < 2:
             return free[0] if free else None
         if turn.session is not None:
-            return free[pick_for_session(turn.session, [(s.replica.id, s.replica.weight) for s in free])]
+            return free[pick_for_session(turn.session, [(s.replica.url, s.replica.weight) for s in free])]
         now = self.now()
         draws = (random.random(), random.random())  # noqa: S311  load balancing, not secrecy
         return free[pick_replica([state.load(now) for state in free], draws)]
-
-    def _fits(self, turn: Turn) -> bool:
-        return self._find(turn) is not None
 
     def _hopes(self, turn: Turn) -> list[ReplicaState]:
         """Replicas that the call may get, now or later."""
@@ -247,14 +248,11 @@ class Admission:
         return [
             state
             for state in self._fleet.states_of(turn.model_id)
-            if state.is_up
+            if (state.is_up or state.is_in_doubt)
             and state not in turn.tried
             and state.breaker.admits(now) is not Admits.NOT
-            and (turn.home is None or state.replica.id == turn.home)
+            and (turn.home is None or state.replica.address == turn.home)
         ]
-
-    def _is_hopeful(self, turn: Turn) -> bool:
-        return bool(self._hopes(turn))
 
     def _pause_ahead(self, turn: Turn, now: float) -> float:
         """Seconds until the first replica can be had as far as the engines themselves have said; 0 where none has."""
@@ -263,18 +261,22 @@ class Admission:
     def _no_replica(self, turn: Turn) -> SimsaError:
         states = self._fleet.states_of(turn.model_id)
         if not states:
-            return ModelNotFound(
-                f"The model '{turn.model_id}' cannot be called: the key of its API is not in the environment.",
-                param="model",
-            )
+            why = self._fleet.why_none(turn.model_id)
+            return ModelNotFound(f"The model '{turn.model_id}' cannot be called: {why}.", param="model")
+        what, param = f"No live replica serves '{turn.model_id}' at the moment", "model"
+        if turn.home is not None:
+            states = [state for state in states if state.replica.address == turn.home]
+            if not states:
+                return ResponseNotFound(HOME_GONE, param=PREVIOUS)
+            what, param = "The engine that keeps the response to continue cannot be asked at the moment", PREVIOUS
         now = self.now()
         left_alone_s = min((s.breaker.until_s - now for s in states if s.is_up and s.breaker.is_open), default=0.0)
         if not turn.tried:
             reasons = "; ".join(f"{s.replica.id}: {s.reason or 'left alone after faults'}" for s in states)
             self._log.warning("no replica", model=turn.model_id, reasons=reasons)
         return NoReplica(
-            f"No live replica serves '{turn.model_id}' at the moment; GET /api/models says why.",
-            param="model",
+            f"{what}; GET /api/models says why.",
+            param=param,
             retry_after_s=min(LONGEST_RETRY_AFTER_S, max(RETRY_AFTER_S, ceil(left_alone_s))),
         )
 
@@ -285,7 +287,9 @@ class Admission:
         if queue is None:
             queue = self._queues[turn.model_id] = _Queue(self._settings.queue_max_waiting)
         try:
-            displaced = queue.line.join(turn, turn.priority, turn.organisation, has_had_turn=bool(turn.tried))
+            displaced = queue.line.join(
+                turn, turn.priority, turn.organisation, bound=turn.bound, has_had_turn=bool(turn.tried)
+            )
         except LineFull:
             raise self._queue_full(turn, "As many calls as may wait already do") from None
         if displaced is not None:
@@ -293,7 +297,7 @@ class Admission:
         return queue
 
     def _leave(self, queue: _Queue, turn: Turn) -> None:
-        queue.line.leave(turn, turn.priority, turn.organisation)
+        queue.line.leave(turn)
         if not queue.line and self._queues.get(turn.model_id) is queue:
             del self._queues[turn.model_id]
             if queue.alarm is not None:
@@ -308,7 +312,7 @@ class Admission:
 
     def _refuse_late(self, turn: Turn) -> None:
         waited = f"No place was free within {self._settings.queue_wait_s:g} s (SIMSA_QUEUE_WAIT_S)"
-        _refuse(turn, self._queue_full(turn, waited) if self._is_hopeful(turn) else self._no_replica(turn))
+        _refuse(turn, self._queue_full(turn, waited) if self._hopes(turn) else self._no_replica(turn))
 
     def _take_news(self, model_id: str) -> None:
         """Replicas have come, gone or changed."""
@@ -319,9 +323,10 @@ class Admission:
     def _refuse_hopeless(self, model_id: str) -> None:
         """Nobody waits in vain. That one call could not reach a replica is only a doubt: a look decides."""
         queue = self._queues.get(model_id)
-        if queue is not None:
-            for turn in [turn for turn in queue.line if not self._is_hopeful(turn)]:
-                _refuse(turn, self._no_replica(turn))
+        for turns in queue.line.by_bound().values() if queue is not None else ():
+            if not self._hopes(turns[0]):
+                for turn in turns:
+                    _refuse(turn, self._no_replica(turn))
 
     def _set_alarm(self, model_id: str, queue: _Queue) -> None:
         """Serve again at the moment at which the next replica may be used that must not be now."""
@@ -329,7 +334,8 @@ class Admission:
             queue.alarm.cancel()
             queue.alarm = None
         now = self.now()
-        moments = [s.breaker.until_s for s in self._fleet.states_of(model_id) if s.is_up and s.breaker.until_s > now]
+        moments = [s.breaker.admits_from_s for s in self._fleet.states_of(model_id) if s.is_up]
+        moments = [moment for moment in moments if moment > now]
         if queue.line and (soonest := min(moments, default=inf)) < inf:
             loop = asyncio.get_running_loop()
             queue.alarm = loop.call_later(soonest - now, self.serve, model_id)

@@ -13,25 +13,27 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from gateway import __version__
 from gateway.access import Access
 from gateway.accounts import Accounts
+from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
 from gateway.api import admin, batches, comparisons, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
+from gateway.asgi import ClientLeft, Message, Receive, Scope, Send, request_id_of
 from gateway.background import keep_running
 from gateway.batch_store import BatchStore
 from gateway.batches import Batches
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
-from gateway.downstream import Scope
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InternalError, InvalidRequest, MethodNotAllowed, RouteNotFound, SimsaError, StartRefused
 from gateway.evidence import estimate_on
@@ -41,7 +43,7 @@ from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
 from gateway.log import flush_log
 from gateway.recorder import Recorder
-from gateway.relay import Message, Receive, Relay, Send, request_id_of
+from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.settings import Settings
 from gateway.store import Store
@@ -51,6 +53,7 @@ from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
 
 TICK_S = 0.25
+_ROUTERS = (ops.router, models.router, batches.router, comparisons.router, usage.router, admin.router)
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
 
 
@@ -78,6 +81,10 @@ class GatewayApp:
                 await self._serve_api(scope, receive, send)
         else:
             await self._api(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """The description of every route, as /openapi.json has it."""
+        return self._api.openapi()
 
     def begin_draining(self) -> None:
         """Take no new calls; those in flight go on."""
@@ -243,22 +250,34 @@ def _build_api(app: GatewayApp) -> FastAPI:
         summary="Inference gateway that turns claims about candidate language models into evidence",
         lifespan=app.lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
-    for router in (ops.router, models.router, batches.router, comparisons.router, usage.router, admin.router):
+    for router in _ROUTERS:
         api.include_router(router)
     api.add_exception_handler(SimsaError, _answer_ours)
     api.add_exception_handler(HTTPException, _answer_framework)
     api.add_exception_handler(RequestValidationError, _answer_validation)
+    api.add_exception_handler(ClientLeft, _answer_nobody)
     api.add_exception_handler(Exception, _answer_unexpected)
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
             document = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
-            api.openapi_schema = describe_relay(document)
+            api.openapi_schema = describe_relay(_without_422(document))
         return api.openapi_schema
 
     api.openapi = openapi  # type: ignore[method-assign]
     return api
+
+
+def _without_422(document: dict[str, Any]) -> dict[str, Any]:
+    """The framework's document without the answer that it gives itself to bad parameters: ours is 400."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    return document
 
 
 def _response(error: SimsaError) -> JSONResponse:
@@ -273,12 +292,28 @@ async def _answer_ours(_request: Request, error: Exception) -> JSONResponse:
 async def _answer_framework(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
+        allow = _allowed_methods(request)
         return _response(MethodNotAllowed(f"{request.url.path} takes {allow}, not {request.method}.", allow=allow))
     if error.status_code == 404:
-        return _response(RouteNotFound(f"There is no {request.method} {request.url.path[:200]}. See /docs."))
+        return _response(_no_route(request.method, request.url.path))
     body = InvalidRequest(str(error.detail)).envelope()
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Of all routes with this path: the framework itself names those of the first one alone."""
+    routes = [*request.app.routes, *(route for router in _ROUTERS for route in router.routes)]
+    same = [route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in same for method in route.methods or ()}))
+
+
+def _no_route(method: str, path: str) -> RouteNotFound:
+    """Says where the route is, where only the /v1 of the client's base URL is missing, or is too much."""
+    for other in (f"/v1{path}", path.removeprefix("/v1")):
+        is_ours = other in ENDPOINTS or other == "/v1/models" or other.startswith(("/v1/models/", STORED_REPLIES))
+        if is_ours and other != path:
+            return RouteNotFound(f"There is no {method} {path[:200]}. Did you mean {other[:200]}?")
+    return RouteNotFound(f"There is no {method} {path[:200]}. See /docs.")
 
 
 async def _answer_validation(_request: Request, error: Exception) -> JSONResponse:
@@ -300,6 +335,10 @@ async def _answer_validation(_request: Request, error: Exception) -> JSONRespons
 def _place_of(field: str) -> str:
     """Where a misplaced field of a comparison belongs."""
     return f" here; it belongs into 'params': params.{field}" if field in ComparisonParams.model_fields else ""
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

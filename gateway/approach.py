@@ -129,7 +129,7 @@ class Approach:
         try:
             reply = await self._send(place, started)
             if reply.status == 200 and self._body.stream:
-                await self._await_stream(reply)
+                await self._await_stream(reply, place)
                 return None
             answer, ended_s = await reply.read_all_timed(self._dispatcher.settings.max_answer_bytes)
         except (UpstreamUnreachable, UpstreamTruncated) as error:
@@ -142,7 +142,7 @@ class Approach:
         if reply.status == 200:
             self.whole_answer = answer, ended_s
             return None
-        failure = read_failure(reply.status, answer, reply.header(b"retry-after"))
+        failure = read_failure(reply.status, place.state.hide_key(answer), reply.header(b"retry-after"))
         if failure.pause_s is not None:
             place.pause(failure.pause_s)
         return failure
@@ -174,13 +174,13 @@ class Approach:
                 reply.when_over = place.end
         return reply
 
-    async def _await_stream(self, reply: Reply) -> None:
+    async def _await_stream(self, reply: Reply, place: Place) -> None:
         """Wait for the stream to begin, unless its client is to get pings meanwhile."""
         kind = reply.header(b"content-type") or b""
         if not kind.startswith(b"text/event-stream"):
             body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
             what = f"The engine answered a streaming request with {kind.decode('latin-1') or 'no content type'}"
-            raise UpstreamError(f"{what}: {message_in(body)}", recorded=what)
+            raise UpstreamError(f"{what}: {message_in(place.state.hide_key(body))}", recorded=what)
         if self._dispatcher.settings.ping_interval_s:
             return
         came = await reply.arrivals()

@@ -83,7 +83,7 @@ async def read_asked_again(store: Store, batch_id: str, *, after: str = "", limi
 
 def _sides(comparison_ids: list[str]) -> sa.Select[Any]:
     sides = comparison_sides.c
-    error, facts = (sa.type_coerce(column, sa.Text) for column in (sides.error, sides.facts))
+    error, facts = (sa.cast(column, sa.Text) for column in (sides.error, sides.facts))
     return (
         sa.select(sides.comparison_id, sides.model, sides.status, sides.finish_reason, error, facts)
         .where(sides.comparison_id.in_(comparison_ids))

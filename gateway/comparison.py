@@ -30,7 +30,7 @@ from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance
 from gateway.endpoints import CHAT_COMPLETIONS
 from gateway.errors import SimsaError, Unavailable, UpstreamTimeout
 from gateway.evidence import common_provenance, hardware_of, side_feasibility
-from gateway.relay import find_model
+from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
 from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
@@ -135,7 +135,7 @@ class Comparisons:
     def _sides(self, question: Question, caller: Caller) -> list[_Side]:
         permit_route(caller, ROUTE)
         registry = self.dispatcher.registry()
-        models = [find_model(registry, model_id) for model_id in question.models]
+        models = [find_model(registry, self.dispatcher.fleet, caller, model_id) for model_id in question.models]
         for model in models:
             permit_model(caller, model)
         media = self.settings.allow_remote_media

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
 from gateway.admission import Admission
-from gateway.domain.records import Priority, Registry
+from gateway.domain.records import EngineAddress, Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
@@ -44,17 +44,36 @@ class CallContext(NamedTuple):
     """What it holds of its key's limits."""
     headers: bytes = b""
     """Header lines of the client that go on to the engine, each with its line end."""
-    home: str | None = None
-    """The only replica that can answer, because it keeps what the request refers to."""
-    keep: Callable[[str, str], object] | None = None
-    """Told the replica and the id of a reply that the engine may keep."""
+    home: EngineAddress | None = None
+    """The only engine that can answer, because it keeps what the request refers to."""
+    keep: Callable[[EngineAddress, str], object] | None = None
+    """Told the engine and the id of a reply that it may keep."""
 
 
-class Abortable(Protocol):
-    """A call in flight, as far as a shutdown is concerned."""
+class Abortable:
+    """Work of one task for a client, which can be ended from outside with an error that the client is told."""
+
+    def __init__(self) -> None:
+        self._owner: asyncio.Task[object] | None = None
+        self._abort_error: SimsaError | None = None
 
     def abort(self, error: SimsaError) -> None:
-        """End the call from outside, with an error for its client."""
+        """End it from outside; the first one who does so says why."""
+        if self._owner is not None and self._abort_error is None:
+            self._abort_error = error
+            self._owner.cancel()
+
+    def _begin(self) -> None:
+        """From now on the current task can be ended."""
+        self._owner = asyncio.current_task()
+
+    def _told(self, error: BaseException | None) -> SimsaError | None:
+        """What `abort` gave to be told, where `error` is its doing."""
+        return self._abort_error if isinstance(error, asyncio.CancelledError) else None
+
+    def _resumes(self) -> bool:
+        """Whether the task, once aborted, can go on and tell; not where its client left in the same moment."""
+        return self._owner is not None and self._owner.uncancel() == 0
 
 
 class Dispatcher:

@@ -9,20 +9,22 @@ take to send a request and to fetch its answer, and how many clients there may b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.asgi import Scope
 from gateway.errors import InvalidRequest, SimsaError, Unavailable
 from gateway.settings import Settings
 
-Scope = MutableMapping[str, Any]
 _EXTENSION = "simsa.departure"
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request that are neither body nor a whole head; the parser itself would gather them without end."""
 MAX_PIPELINED = 16
+LATE_HEAD_S = 1.0
+"""How long a head may take before its connection goes first where there are too many: most come in one piece."""
 SURPLUS_WAIT_S = 1.0
 """How long a connection over the limit may stay silent: an answer before its request could be lost in a reset."""
 
@@ -157,7 +159,7 @@ class ClientProtocol(HttpToolsProtocol):
         patience_s = self.settings.client_read_timeout_s
         self._joining = _JoiningTransport(cast("asyncio.Transport", transport), self.loop, patience_s)
         super().connection_made(cast("asyncio.Transport", self._joining))
-        self._is_surplus = len(self.connections) > self.settings.max_connections and not self._close_an_idle_one()
+        self._is_surplus = len(self.connections) > self.settings.max_connections and not self._make_room()
         if self._is_surplus:
             self.connections.discard(self)
         self._expect(SURPLUS_WAIT_S if self._is_surplus else self.settings.client_head_timeout_s)
@@ -222,6 +224,11 @@ class ClientProtocol(HttpToolsProtocol):
         self._departure.announce()
 
     @property
+    def _owes_a_head(self) -> bool:
+        """Whether all that is due on this connection is the head of a request, begun or not."""
+        return self._owed != "body" and not self.pipeline and not self._is_answering
+
+    @property
     def _is_answering(self) -> bool:
         """Whether an answer is due to a request whose head has come."""
         return self.cycle is not None and not self.cycle.response_complete
@@ -257,20 +264,32 @@ class ClientProtocol(HttpToolsProtocol):
             self._set_alarm(self._due)
         elif self.pipeline or (self._owed != "body" and self._is_answering):
             self._expect(self.settings.client_head_timeout_s)  # an earlier answer is still under way
-        elif self._owed is None:  # no request was begun
-            self.transport.close()
         else:
-            name = f"SIMSA_CLIENT_{self._owed.upper()}_TIMEOUT_S"
-            error = InvalidRequest(f"The request's {self._owed} took too long ({name}).", code="request_timeout")
-            self._end_with(_refusal(b"408 Request Timeout", error))
+            self._end_as_late()
 
-    def _close_an_idle_one(self) -> bool:
-        """Make room by closing the connection that has been idle for longest; False when every one is at work."""
+    def _end_as_late(self) -> None:
+        if self._owed is None:  # no request was begun
+            self.transport.close()
+            return
+        name = f"SIMSA_CLIENT_{self._owed.upper()}_TIMEOUT_S"
+        error = InvalidRequest(f"The request's {self._owed} took too long ({name}).", code="request_timeout")
+        self._end_with(_refusal(b"408 Request Timeout", error))
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest, else the one whose head is latest.
+
+        False when every one is at work.
+        """
         others = cast("set[ClientProtocol]", self.connections)
         idle = [(one.timeout_keep_alive_task.when(), one) for one in others if one.timeout_keep_alive_task is not None]
-        if not idle:
+        if idle:
+            min(idle, key=lambda since_and_one: since_and_one[0])[1].transport.close()
+            return True
+        late_by = self.loop.time() + self.settings.client_head_timeout_s - LATE_HEAD_S
+        late = [(one._due, one) for one in others if one._due is not None and one._due < late_by and one._owes_a_head]
+        if not late:
             return False
-        min(idle, key=lambda since_and_one: since_and_one[0])[1].transport.close()
+        min(late, key=lambda due_and_one: due_and_one[0])[1]._end_as_late()
         return True
 
 

@@ -5,6 +5,8 @@ Raise the most telling one where the problem is known; `relay` and `api` turn it
     SimsaError
     ├── InvalidRequest            400 invalid_request_error
     │   ├── RequestTooLarge       413 request_too_large
+    │   ├── NotFound              404 not_found
+    │   │   └── ResponseNotFound  404 response_not_found
     │   ├── Conflict              409 conflict
     │   └── ModelNotFound         404 model_not_found
     ├── RouteNotFound             404 / 405
@@ -112,6 +114,12 @@ class NotFound(InvalidRequest):
 
     status = 404
     code = "not_found"
+
+
+class ResponseNotFound(NotFound):
+    """No engine in use keeps the response, or none that this caller may know of."""
+
+    code = "response_not_found"
 
 
 class Conflict(InvalidRequest):

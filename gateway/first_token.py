@@ -7,6 +7,7 @@ answer, is the fleet's. The token is no call: nobody asked for it, so nothing is
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,12 +20,20 @@ _OVERLOADED = 503
 
 
 async def ask_for_a_token(
-    upstream: Upstream, origin: Origin, *, head: bytes, served_model_name: str, within_s: float
+    upstream: Upstream,
+    origin: Origin,
+    *,
+    head: bytes,
+    served_model_name: str,
+    connect_s: float,
+    within_s: float,
+    hide_key: Callable[[bytes], bytes],
 ) -> None:
-    """POST a completion of one token, with `head` of `upstream.request_head`.
+    """POST a completion of one token, with `head` of `upstream.request_head`; `hide_key` takes it out of error words.
 
-    Raises UpstreamError when the engine fails at it, and UpstreamTimeout after `within_s` seconds. A refusal proves
-    that it is alive as well as a token does: 4xx from one that does not complete text, 503 from one that is full.
+    Raises UpstreamError when the engine fails at it or takes no connection within `connect_s` seconds, UpstreamTimeout
+    after `within_s` seconds in all. A refusal proves that it is alive as well as a token does: 4xx from one that does
+    not complete text, 503 from one that is full.
     """
     body = msgspec.json.encode(
         {"model": served_model_name, "prompt": "1", "max_tokens": 1, "temperature": 0, "user": "simsa-first-token"}
@@ -33,7 +42,7 @@ async def ask_for_a_token(
         origin,
         head=head,
         body=body,
-        connect_s=within_s,
+        connect_s=connect_s,
         due=asyncio.get_running_loop().time() + within_s,
         due_what=f"no first token within {within_s:g} s",
     )
@@ -42,4 +51,5 @@ async def ask_for_a_token(
     finally:
         reply.release()
     if status >= 500 and status != _OVERLOADED:
-        raise UpstreamError(f"it is healthy, but answered {status} when asked for one token: {message_in(answer)}")
+        words = message_in(hide_key(answer))
+        raise UpstreamError(f"it is healthy, but answered {status} when asked for one token: {words}")

@@ -7,21 +7,18 @@ have, is decided in `admission`; looks ask nobody: a full engine is busy, not de
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
 from gateway.background import keep_running
 from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.queueing import place_limits
-from gateway.domain.records import Model, Provenance, Registry, Replica
-from gateway.engine_reports import listed_models, read_gauges
+from gateway.domain.records import EngineAddress, Provenance, Registry, Replica
+from gateway.engine_look import EngineLook
 from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.first_token import ask_for_a_token
-from gateway.provenance import read_provenance
-from gateway.replica_state import ReplicaState
+from gateway.replica_state import BEARER, ReplicaState
 from gateway.settings import Settings, secret_from_environment
 from gateway.telemetry import Telemetry
 from gateway.upstream import Headers, Upstream, parse_origin
@@ -31,8 +28,6 @@ REMOTE_INTERVAL_S = 60.0
 MISSES = 3
 """Looks in a row that an engine which is up may leave unanswered in time before it counts as down: one that compiles
 or prefills a long prompt is late, not dead. A refused connection or a wrong answer counts at once."""
-_LONGEST_QUOTE = 200
-"""Characters of what an engine sent that a reason repeats."""
 
 
 class Fleet:
@@ -45,8 +40,11 @@ class Fleet:
         self._upstream = upstream
         self._telemetry = telemetry
         self._now = now
+        self._engine_look = EngineLook(upstream, settings.health_timeout_s, now)
         self._states: dict[str, list[ReplicaState]] = {}
-        self._watchers: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._without_key: set[str] = set()
+        """Models none of whose APIs' keys are in the environment."""
+        self._watchers: dict[ReplicaState, asyncio.Task[None]] = {}
         self.on_news: Callable[[str], None] = _ignore
         """Called with a model's id after each look at one of its replicas, and when they are others than before."""
         self._log = structlog.get_logger("simsa.fleet")
@@ -66,34 +64,48 @@ class Fleet:
         return {s.replica.id: s.reason for states in self._states.values() for s in states if not s.is_up}
 
     def apply(self, registry: Registry) -> None:
-        """Watch this registry's replicas: unchanged ones keep their state, gone ones are dropped."""
-        before = {_identity(s.model, s.replica): s for states in self._states.values() for s in states}
+        """Watch this registry's replicas. An engine keeps its state, whatever else is now said of it or in which
+        place of the list; gone ones are dropped.
+        """
+        before = [state for states in self._states.values() for state in states]
+        shown = {state: state.replica.id for state in before}
+        kept = _by_engine(before)
         after: dict[str, list[ReplicaState]] = {}
+        self._without_key = set()
         most = self._settings.replica_max_in_flight
         for model in registry.routable():
             for replica in model.replicas:
                 auth = _auth(replica)
                 if auth is None:
+                    self._without_key.add(model.id)
                     continue
-                state = before.pop(_identity(model, replica), None)
-                if state is None:
-                    state = ReplicaState(replica, model, parse_origin(replica.url), auth)
-                state.model, state.replica = model, replica
-                state.places = place_limits(replica.max_in_flight or most, self._settings.place_shares)
+                same = kept.get((model.id, replica.address))
+                state = same.pop(0) if same else ReplicaState(replica, model, parse_origin(replica.url), auth)
+                places = place_limits(replica.max_in_flight or most, self._settings.place_shares)
+                state.take_over(model, replica, auth, places)
                 after.setdefault(model.id, []).append(state)
         self._states = after
-        for state in before.values():
+        for state in (state for same in kept.values() for state in same):
             self._drop(state)
+        self._show_renamed(shown)
         for states in after.values():
             for state in states:
                 self._ensure_watcher(state)
-        for model_id in {state.model.id for state in before.values()} | set(after):
+        for model_id in {state.model.id for state in before} | set(after):
             self.on_news(model_id)
+
+    def why_none(self, model_id: str) -> str:
+        """Why a model has no replica at all, in words."""
+        if model_id in self._without_key:
+            return "the key of its API is not in the environment"
+        return "the registry lists no engine for it any more"
 
     def mark_down(self, state: ReplicaState, reason: str) -> None:
         """A call could not reach it: no further calls until a look finds it up, and the next look comes at once."""
         if state.is_up:
             state.doubted.set()
+            due_s = state.hurried_s + self._settings.health_interval_s - self._now()
+            state.is_in_doubt = due_s < self._settings.queue_wait_s
         self._take_out(state, reason)
 
     async def stop(self) -> None:
@@ -104,17 +116,33 @@ class Fleet:
         await asyncio.gather(*watchers, return_exceptions=True)
 
     def _ensure_watcher(self, state: ReplicaState) -> None:
-        key = (state.model.id, state.replica.id)
-        if key not in self._watchers:
+        if state not in self._watchers:
             watch = keep_running("replica watch", lambda: self._watch(state), self._telemetry.count_background_failure)
-            self._watchers[key] = asyncio.create_task(watch, name=f"watch {state.replica.id}")
+            self._watchers[state] = asyncio.create_task(watch, name=f"watch {state.replica.id}")
 
     def _drop(self, state: ReplicaState) -> None:
-        watcher = self._watchers.pop((state.model.id, state.replica.id), None)
+        watcher = self._watchers.pop(state, None)
         if watcher is not None:
             watcher.cancel()
         self._upstream.forget(state.origin)
-        self._telemetry.forget_replica(state.model.id, state.replica.id)
+
+    def _show_renamed(self, shown: Mapping[ReplicaState, str]) -> None:
+        """Take away the series of ids that are now another's or nobody's, and show what is known under the new ones."""
+        renamed = [
+            state
+            for state, old_id in shown.items()
+            if state.replica.id != old_id or state not in self.states_of(state.model.id)
+        ]
+        for state in renamed:
+            self._telemetry.forget_replica(state.model.id, shown[state])
+        for state in renamed:
+            self._show(state)
+
+    def _show(self, state: ReplicaState) -> None:
+        if state in self.states_of(state.model.id):  # else its series are gone with it
+            model_id, replica_id = state.model.id, state.replica.id
+            self._telemetry.replica_up.labels(model_id, replica_id).set(state.is_up)
+            self._telemetry.replica_breaker.labels(model_id, replica_id).set(state.breaker.is_open)
 
     async def _watch(self, state: ReplicaState) -> None:
         """Look, pause, look again; a call's doubt ends the pause.
@@ -123,7 +151,7 @@ class Fleet:
         neither looked at without pause nor given calls all the time.
         """
         short = self._settings.health_interval_s
-        retry_s, hurried_s = short, -math.inf
+        retry_s = short
         while True:
             state.doubted.clear()
             await self._look(state)
@@ -135,77 +163,48 @@ class Fleet:
                 if state.is_remote:
                     retry_s = max(short, min(2 * retry_s, REMOTE_INTERVAL_S))
             if await _is_set_within(state.doubted, pause_s):
-                await asyncio.sleep(hurried_s + short - self._now())
-                hurried_s = self._now()
+                await asyncio.sleep(state.hurried_s + short - self._now())
+                state.hurried_s = self._now()
 
     async def _look(self, state: ReplicaState) -> None:
         """Look once and note what was found; it never raises, so that one odd reply does not end the watching."""
         try:
-            await self._check(state)
-            if not state.is_up:
+            await self._engine_look.check(state)
+            if not state.is_up and not state.is_proven:
                 await self._try_out(state)
             self._bring_in(state)
             if not state.is_remote:
-                await self._read_metrics(state)
+                await self._engine_look.read_metrics(state)
         except UpstreamTimeout as error:
             self._miss(state, error.message)
         except UpstreamError as error:
-            self._take_out(state, error.message)
+            self._find_down(state, error.message)
         except Exception as error:  # noqa: BLE001  the loop's owner
             self._telemetry.count_background_failure("look")
             self._log.exception("look failed", replica=state.replica.id)
-            self._take_out(state, f"the look at the engine failed: {error}")
-        if not state.is_up:  # the look itself found it so: when it comes back, it starts anew
-            self.set_breaker(state, CLOSED)
+            self._find_down(state, f"the look at the engine failed: {error}")
+        if not state.doubted.is_set():  # else by a call that failed since: the next look decides
+            state.is_in_doubt = False
         self.on_news(state.model.id)
 
     def set_breaker(self, state: ReplicaState, breaker: Breaker) -> None:
         state.breaker = breaker
-        if state in self.states_of(state.model.id):  # else its series are gone with it
-            self._telemetry.replica_breaker.labels(state.model.id, state.replica.id).set(breaker.is_open)
-
-    async def _check(self, state: ReplicaState) -> None:
-        """Raise UpstreamError unless the engine is healthy and serves our model; take over what it says of it."""
-        if not state.is_remote:
-            status, _ = await self._get(state, b"/health")
-            if status != 200:
-                raise UpstreamError(f"GET /health answered {status}")
-        adapter = state.model.serving.adapter
-        if adapter is not None and adapter.health_path is not None:
-            await self._get_ok(state, adapter.health_path)
-        if adapter is None or adapter.lists_models:
-            self._read_models(state, await self._get_ok(state, "/models"))
-        else:
-            await self._knock(state, adapter.health_path)
-
-    async def _get_ok(self, state: ReplicaState, path: str) -> bytes:
-        """What the engine answers below its base path. Raises UpstreamError unless that is 200."""
-        whole = state.replica.base_path + path
-        status, body = await self._get(state, whole.encode())
-        if status != 200:
-            raise UpstreamError(f"GET {whole} answered {status}")
-        return body
-
-    async def _knock(self, state: ReplicaState, health_path: str | None) -> None:
-        """Of an API without a list of models: without a health path either, it is well if it answers sensibly."""
-        if health_path is None:
-            status, _ = await self._get(state, state.replica.base_path.encode() or b"/")
-            if status >= 500 or status in (401, 403):
-                raise UpstreamError(f"GET {state.replica.base_path or '/'} answered {status}")
-        found = read_provenance(state.model, state.origin, None, None)
-        state.provenance, state.provenance_reason = found
+        self._show(state)
 
     async def _try_out(self, state: ReplicaState) -> None:
         """Raise UpstreamError unless an engine that was not in use generates a token. A hosted API would bill."""
         if state.is_remote or not self._settings.probe_on_connect:
             return
+        state.is_in_doubt = False  # a token may take its time in the engine's queue: nobody is to wait for it
         try:
             await ask_for_a_token(
                 self._upstream,
                 state.origin,
                 head=state.post_head(b"/completions"),
                 served_model_name=state.model.serving.served_model_name,
+                connect_s=state.model.timeouts.connect_s,
                 within_s=state.model.timeouts.first_token_s,
+                hide_key=state.hide_key,
             )
         except UpstreamError as error:
             if error.message != state.reason:
@@ -220,8 +219,7 @@ class Fleet:
         state.is_up = True
         state.reason = ""
         state.misses = 0
-        self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(1)
-        self.set_breaker(state, state.breaker)
+        self._show(state)
 
     def _miss(self, state: ReplicaState, reason: str) -> None:
         state.misses += 1
@@ -234,7 +232,13 @@ class Fleet:
                 misses=state.misses,
             )
         else:
-            self._take_out(state, f"{reason} ({state.misses} looks in a row)")
+            self._find_down(state, f"{reason} ({state.misses} looks in a row)")
+
+    def _find_down(self, state: ReplicaState, reason: str) -> None:
+        """A look found it so: when it comes back, it starts anew."""
+        self._take_out(state, reason)
+        state.is_proven = False
+        self.set_breaker(state, CLOSED)
 
     def _take_out(self, state: ReplicaState, reason: str) -> None:
         if state.is_up or state.reason != reason:
@@ -243,60 +247,19 @@ class Fleet:
             state.provenance_reason = f"it is down: {reason}"
         state.is_up = False
         state.reason = reason
-        if state in self.states_of(state.model.id):  # else its series are gone with it
-            self._telemetry.replica_up.labels(state.model.id, state.replica.id).set(0)
-
-    async def _get(self, state: ReplicaState, path: bytes) -> tuple[int, bytes]:
-        return await self._upstream.fetch(
-            state.origin, path, headers=state.auth, timeout_s=self._settings.health_timeout_s
-        )
-
-    def _read_models(self, state: ReplicaState, body: bytes) -> None:
-        """Take over what the engine says it serves. Raises UpstreamError when our model is not among it."""
-        served = state.model.serving.served_model_name
-        listed = listed_models(body)
-        entry = listed.get(served)
-        if entry is None:
-            names = ", ".join(sorted(listed)[:5])[:_LONGEST_QUOTE] or "nothing"
-            raise UpstreamError(f"the engine serves {names}, not '{served}'")
-        state.owned_by = _text(entry.get("owned_by"))
-        state.root = _text(entry.get("root"))
-        length = entry.get("max_model_len")
-        state.max_model_len = length if isinstance(length, int) else None
-        found = read_provenance(state.model, state.origin, state.owned_by, state.root)
-        state.provenance, state.provenance_reason = found
-
-    async def _read_metrics(self, state: ReplicaState) -> None:
-        """Engine gauges help routing; an engine without them stays up and is routed by in-flight counts alone."""
-        problem: str | None = None
-        gauges: dict[str, float] = {}
-        try:
-            status, body = await self._get(state, b"/metrics")
-            if status != 200:
-                raise UpstreamError(f"GET /metrics answered {status}")
-            gauges = read_gauges(body)
-        except UpstreamError as error:
-            problem = error.message
-        except ValueError as error:
-            problem = f"GET /metrics: {error}"[:_LONGEST_QUOTE]
-        if (problem is None) is not (state.metrics_problem is None):
-            log = self._log.bind(model=state.model.id, replica=state.replica.id)
-            if problem is not None:
-                log.warning("engine metrics unreadable", reason=problem)
-            else:
-                log.info("engine metrics readable again")
-        state.metrics_problem = problem
-        state.engine_gauges = gauges
-        state.gauges_at_s = self._now() if gauges else None
+        self._show(state)
 
 
 def _ignore(_model_id: str) -> None:
     """Nobody wants to know."""
 
 
-def _identity(model: Model, replica: Replica) -> tuple[str, Replica]:
-    """What a replica keeps its state by: all but how many calls it may have, which may change under way."""
-    return model.id, replace(replica, max_in_flight=None)
+def _by_engine(states: Iterable[ReplicaState]) -> dict[tuple[str, EngineAddress], list[ReplicaState]]:
+    """The states by what makes a replica the same one; an engine may be listed more than once."""
+    found: dict[tuple[str, EngineAddress], list[ReplicaState]] = {}
+    for state in states:
+        found.setdefault((state.model.id, state.replica.address), []).append(state)
+    return found
 
 
 async def _is_set_within(event: asyncio.Event, within_s: float) -> bool:
@@ -313,8 +276,4 @@ def _auth(replica: Replica) -> Headers | None:
     if replica.api_key_env is None:
         return ()
     key = secret_from_environment(replica.api_key_env)
-    return ((b"authorization", b"Bearer " + key.encode()),) if key else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return ((b"authorization", BEARER + key.encode()),) if key else None

@@ -15,6 +15,7 @@ from math import ceil
 import msgspec
 
 from gateway.accounts import UsageRow
+from gateway.asgi import RawHeaders
 from gateway.domain.accounts import TOKENS, Budget, Caller, Limits
 from gateway.domain.charges import (
     charged_tokens,
@@ -28,7 +29,6 @@ from gateway.endpoints import Endpoint
 from gateway.errors import QuotaExhausted, RateLimited, SimsaError
 from gateway.request_body import RequestBody
 
-RawHeaders = list[tuple[bytes, bytes]]
 _NAMES = (b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-")
 _OF_REQUESTS = (_NAMES[0] + b"requests", _NAMES[1] + b"requests", _NAMES[2] + b"requests")
 _OF_TOKENS = (_NAMES[0] + b"tokens", _NAMES[1] + b"tokens", _NAMES[2] + b"tokens")

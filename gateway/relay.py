@@ -7,58 +7,50 @@ database, log line, model validation or full JSON parse happens per token here.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
 
 from gateway.access import Access, asked_priority, permit_fields, permit_model, permit_route
 from gateway.active_call import ActiveCall
+from gateway.asgi import (
+    JSON,
+    STREAM_HEADERS,
+    ClientLeft,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    encoded,
+    read_body,
+    request_id_of,
+    send_error,
+)
 from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.accounts import Caller
-from gateway.domain.records import Model, Registry
-from gateway.downstream import Scope, departure_of
+from gateway.domain.records import Model
+from gateway.downstream import departure_of
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused
-from gateway.error_shapes import OPENAI, ErrorShape
+from gateway.error_shapes import ErrorShape
 from gateway.errors import (
     InternalError,
-    InvalidRequest,
     MethodNotAllowed,
-    ModelNotFound,
-    RequestTooLarge,
     SimsaError,
     Unavailable,
 )
+from gateway.model_lookup import find_model
 from gateway.reply_homes import ReplyHomes, owner_of
 from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-RawHeaders = list[tuple[bytes, bytes]]
-
 PING = b": ping\n\n"
-JSON = (b"content-type", b"application/json")
-STREAM_HEADERS: RawHeaders = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 _PASSED_VALUE = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,255}\Z")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-
-
-class ClientLeft(Exception):
-    """The client closed its connection; nobody is left to answer."""
 
 
 class Relay:
@@ -115,7 +107,7 @@ class Relay:
             )
         else:
             body = read_request(raw, endpoint.fields, allow_remote_media=settings.allow_remote_media)
-        model = find_model(self._dispatcher.registry(), body.model)
+        model = find_model(self._dispatcher.registry(), self._dispatcher.fleet, caller, body.model)
         permit_model(caller, model)
         permit_fields(caller, body.members)
         return caller, accepted_s, model, adapt(body, model)
@@ -139,7 +131,9 @@ class Relay:
         if endpoint.headers:
             context = context._replace(headers=_passed_headers(endpoint.headers, headers))
         if endpoint.keeps_replies:
-            context = self._homes.placed(context, body, model.id, owner_of(caller))
+            context = self._homes.placed(
+                context, body, model.id, owner_of(caller), self._dispatcher.fleet.states_of(model.id)
+            )
         return context
 
     async def _serve(self, call: ActiveCall, body: RequestBody, answer: _Answer) -> None:
@@ -205,7 +199,7 @@ class _Answer:
             body = error.written_in(self._errors)
         else:
             body = msgspec.json.encode(self._errors.body(error))
-        headers = [JSON, (b"content-length", b"%d" % len(body)), *_encoded(error.headers()), *self._facts(call)]
+        headers = [JSON, (b"content-length", b"%d" % len(body)), *encoded(error.headers()), *self._facts(call)]
         await self._respond(error.status, headers, body)
 
     async def _respond(self, status: int, headers: RawHeaders, body: bytes) -> None:
@@ -250,66 +244,6 @@ async def with_pings(chunks: AsyncGenerator[bytes, None], interval_s: float) -> 
             await asyncio.gather(upcoming, return_exceptions=True)
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body. Raises RequestTooLarge, or ClientLeft when it never came whole."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def find_model(registry: Registry, model_id: str) -> Model:
-    """The model to call. Raises ModelNotFound with the reason, or with near names."""
-    model = registry.models.get(model_id)
-    if model is None:
-        lowered = {name.lower(): name for name in registry.models}
-        near = [lowered[name] for name in get_close_matches(model_id.lower()[:128], lowered, n=3)]
-        hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else " See GET /v1/models."
-        raise ModelNotFound(f"There is no model '{model_id[:128]}'.{hint}", param="model")
-    if not model.is_servable:
-        reason = model.serving.reason or "nothing serves it"
-        raise ModelNotFound(f"The model '{model_id}' cannot be called: {reason}", param="model")
-    if not model.replicas:
-        raise ModelNotFound(f"The model '{model_id}' is listed, but no engine is configured for it.", param="model")
-    return model
-
-
-def request_id_of(headers: RawHeaders) -> str:
-    """The client's own id when it is safe to repeat, else a new one."""
-    given = next((value for name, value in headers if name == b"x-request-id"), None)
-    if given is not None and _REQUEST_ID.match(given):
-        return given.decode()
-    return f"{random.getrandbits(128):032x}"
-
-
-async def send_error(send: Send, error: SimsaError, request_id: str, shape: ErrorShape = OPENAI) -> None:
-    body = msgspec.json.encode(shape.body(error))
-    headers = [
-        JSON,
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode()),
-        *_encoded(error.headers()),
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _too_large(limit: int) -> InvalidRequest:
-    return RequestTooLarge(f"The request body is larger than {limit} bytes (SIMSA_MAX_BODY_BYTES).")
-
-
 def _context(request_id: str, accepted_s: float, headers: RawHeaders, caller: Caller) -> CallContext:
     """Whose the call is and where it belongs. Raises InvalidRequest or PermissionDenied for what its headers ask."""
     retry: int | None = None
@@ -338,10 +272,6 @@ def _passed_headers(names: tuple[bytes, ...], headers: RawHeaders) -> bytes:
     return b"".join(
         b"%b: %b\r\n" % (name, value) for name, value in headers if name in names and _PASSED_VALUE.match(value)
     )
-
-
-def _encoded(headers: list[tuple[str, str]]) -> RawHeaders:
-    return [(name.encode(), value.encode()) for name, value in headers]
 
 
 def _plain(amount: Decimal) -> str:

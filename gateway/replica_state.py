@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 
 from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.cost import SharedTime
@@ -14,10 +15,14 @@ from gateway.domain.records import Model, Provenance, Replica, ServingKind
 from gateway.domain.routing import Load
 from gateway.upstream import Headers, Origin, request_head
 
+BEARER = b"Bearer "
+
 
 @dataclass(slots=True, eq=False)
 class ReplicaState:
-    """What is known of one replica now. Only the fleet writes it, but for `shared_time` and `breaker`: `admission`."""
+    """What is known of one replica now. Only the fleet writes it, but for what calls find out (`admission`):
+    `shared_time`, `breaker` and `is_proven`.
+    """
 
     replica: Replica
     model: Model
@@ -30,8 +35,14 @@ class ReplicaState:
     """Why it is down, in words for an operator."""
     misses: int = 0
     """Looks in a row that it did not answer in time."""
+    is_proven: bool = False
+    """It has answered a call since it came up: it need not be tried out again because one other failed."""
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by a call that could not reach it: the next look is due at once."""
+    is_in_doubt: bool = False
+    """A look that is due at once, or soon, decides whether it is up: calls may wait for that."""
+    hurried_s: float = -inf
+    """When a look was last brought forward by a doubt."""
     provenance: Provenance = Provenance.UNKNOWN
     provenance_reason: str = "the engine was not asked yet"
     owned_by: str | None = None
@@ -44,6 +55,12 @@ class ReplicaState:
     metrics_problem: str | None = None
     """Why there are no gauges, where that is so."""
     _heads: dict[tuple[bytes, bool], bytes] = field(default_factory=dict)
+
+    def take_over(self, model: Model, replica: Replica, auth: Headers, places: tuple[int, ...]) -> None:
+        """What the registry says by now of the same engine; what was found out about it stays."""
+        if auth != self.auth:
+            self._heads.clear()
+        self.model, self.replica, self.auth, self.places = model, replica, auth, places
 
     @property
     def is_remote(self) -> bool:
@@ -62,6 +79,12 @@ class ReplicaState:
             head = request_head(self.origin, b"POST", base + path, headers)
             self._heads[path, below_base] = head
         return head
+
+    def hide_key(self, words: bytes) -> bytes:
+        """What the engine said of a failure, without the key that opens it: some quote what they were sent."""
+        for _, value in self.auth:
+            words = words.replace(value.removeprefix(BEARER), b"[key]")
+        return words
 
     def load(self, now: float) -> Load:
         return Load(

@@ -6,22 +6,37 @@ for anybody else it does not exist. What was forgotten is not found either; noth
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from gateway.admission import HOME_GONE
 from gateway.dispatch import CallContext
 from gateway.domain.accounts import Caller
-from gateway.errors import NotFound
+from gateway.domain.dialects.responses import PREVIOUS
+from gateway.domain.records import EngineAddress
+from gateway.errors import ResponseNotFound
+from gateway.replica_state import ReplicaState
 from gateway.request_body import RequestBody
 
-PREVIOUS = "previous_response_id"
+ID = r"[A-Za-z0-9_.-]{1,200}"
+"""What an id may be to be asked for by its path; a reply with another is not remembered."""
+_IS_ID = re.compile(ID + r"\Z").match
 
 
 class Home(NamedTuple):
     """Where a reply is kept."""
 
     model_id: str
-    replica_id: str
+    engine: EngineAddress
+
+    def among(self, states: Sequence[ReplicaState], *, param: str) -> ReplicaState:
+        """The replica that keeps it, of its model's. Raises ResponseNotFound when that is gone from the registry."""
+        for state in states:
+            if state.replica.address == self.engine:
+                return state
+        raise ResponseNotFound(HOME_GONE, param=param)
 
 
 class ReplyHomes:
@@ -33,8 +48,8 @@ class ReplyHomes:
         self._owners: dict[str, str] = {}
 
     def keep(self, owner: str, reply_id: str, home: Home) -> None:
-        """Remember a reply. An id that is another caller's stays theirs: clients may choose ids."""
-        if self._owners.setdefault(reply_id, owner) != owner:
+        """Remember a reply. An id that is another caller's stays theirs: some clients may choose ids."""
+        if not _IS_ID(reply_id) or self._owners.setdefault(reply_id, owner) != owner:
             return
         homes = self._homes.setdefault(owner, OrderedDict())
         homes[reply_id] = home
@@ -44,38 +59,39 @@ class ReplyHomes:
             del self._owners[forgotten]
 
     def find(self, owner: str, reply_id: str, *, param: str) -> Home:
-        """Raises NotFound, with the same words whether the reply is another's, forgotten or never was."""
+        """Raises ResponseNotFound, with the same words whether the reply is another's, forgotten or never was."""
         home = self._homes[owner].get(reply_id) if owner in self._homes else None
         if home is None:
-            raise NotFound(
+            raise ResponseNotFound(
                 f"No response '{reply_id[:128]}' of this key is known: the engine that made one keeps it, and the "
                 f"gateway remembers which that was for the newest {self._limit} of a key, until it is restarted.",
                 param=param,
-                code="response_not_found",
             )
         return home
 
-    def placed(self, context: CallContext, body: RequestBody, model_id: str, owner: str) -> CallContext:
-        """The context of a call whose reply may be kept, bound to the replica that keeps what it continues.
+    def placed(
+        self, context: CallContext, body: RequestBody, model_id: str, owner: str, states: Sequence[ReplicaState]
+    ) -> CallContext:
+        """The context of a call whose reply may be kept, bound to the engine that keeps what it continues.
 
-        Raises InvalidRequest for an id that is none, NotFound for one that is not there.
+        `states`: the model's replicas. Raises InvalidRequest for an id that is none, ResponseNotFound for one that is
+        not there, or whose engine is not.
         """
-        home: str | None = None
+        home: EngineAddress | None = None
         previous = body.value(PREVIOUS, str, "a string")
         if previous is not None:
             kept = self.find(owner, previous, param=PREVIOUS)
             if kept.model_id != model_id:
-                raise NotFound(
+                raise ResponseNotFound(
                     f"The response '{previous}' was made by '{kept.model_id}', and only that model can continue it.",
                     param=PREVIOUS,
-                    code="response_not_found",
                 )
-            home = kept.replica_id
+            home = kept.among(states, param=PREVIOUS).replica.address
         if body.value("store", bool, "true or false") is False:
             return context._replace(home=home)
         return context._replace(
             home=home,
-            keep=lambda replica_id, reply_id: self.keep(owner, reply_id, Home(model_id, replica_id)),
+            keep=lambda engine, reply_id: self.keep(owner, reply_id, Home(model_id, engine)),
         )
 
 

@@ -127,7 +127,10 @@ class Settings(BaseSettings):
         0.5, gt=0, le=1, description="Share of a replica's places that calls of class load_test may fill."
     )
     queue_max_waiting: int = Field(
-        1000, gt=0, description="Most calls that wait for a model at a time; further ones get 503."
+        1000,
+        gt=0,
+        description="Most calls that wait for a model at a time, and most of those that only some of its replicas can "
+        "answer; further ones get 503.",
     )
     queue_wait_s: float = Field(
         30.0, gt=0, description="Seconds a call may wait for a place on a replica; then it gets 503."

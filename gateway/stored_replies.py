@@ -14,19 +14,30 @@ from urllib.parse import parse_qsl, urlencode
 import structlog
 
 from gateway.access import Access, permit_route
-from gateway.dispatch import Dispatcher
+from gateway.asgi import (
+    JSON,
+    STREAM_HEADERS,
+    ClientLeft,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    request_id_of,
+    send_error,
+)
+from gateway.dispatch import Abortable, Dispatcher
 from gateway.domain.dialects.responses import RESPONSES
 from gateway.domain.meter import Meter
 from gateway.domain.model_name import renaming
 from gateway.domain.records import Model
-from gateway.downstream import Scope, departure_of
+from gateway.downstream import departure_of
 from gateway.endpoints import RESPONSES_CREATE
 from gateway.engine_answers import RETRY_AFTER_S, EngineRefused, read_failure
 from gateway.errors import (
     InternalError,
     MethodNotAllowed,
     NoReplica,
-    NotFound,
     RouteNotFound,
     SimsaError,
     Unavailable,
@@ -34,25 +45,14 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.http_reply import Reply
-from gateway.relay import (
-    JSON,
-    STREAM_HEADERS,
-    ClientLeft,
-    RawHeaders,
-    Receive,
-    Send,
-    read_body,
-    request_id_of,
-    send_error,
-)
 from gateway.replica_state import ReplicaState
-from gateway.reply_homes import ReplyHomes, owner_of
+from gateway.reply_homes import ID, ReplyHomes, owner_of
 from gateway.telemetry import status_class
 from gateway.upstream import request_head
 
 PREFIX = "/v1/responses/"
 LABEL = "stored_responses"
-_PATH = re.compile(re.escape(PREFIX) + r"([A-Za-z0-9_.-]{1,200})(/cancel)?\Z")
+_PATH = re.compile(re.escape(PREFIX) + rf"({ID})(/cancel)?\Z")
 _PASSED_PARAMETERS = frozenset({"stream", "starting_after"})
 _ERRORS = RESPONSES_CREATE.errors
 
@@ -91,6 +91,7 @@ class StoredReplies:
         await departure_of(scope).ends(retrieval.run())
 
     def _admit(self, scope: Scope) -> _Wanted:
+        caller = self._access.check(scope["headers"])
         found = _PATH.match(scope["path"])
         if found is None:
             raise RouteNotFound(f"There is no {scope['method']} {scope['path'][:200]}. See /docs.")
@@ -98,19 +99,11 @@ class StoredReplies:
         allowed = "POST" if cancel else "GET"
         if scope["method"] != allowed:
             raise MethodNotAllowed(f"{scope['path']} takes {allowed}, not {scope['method']}.", allow=allowed)
-        caller = self._access.check(scope["headers"])
         permit_route(caller, RESPONSES_CREATE.name)
         if self.is_draining:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
         home = self._homes.find(owner_of(caller), reply_id, param="response_id")
-        states = self._dispatcher.fleet.states_of(home.model_id)
-        state = next((state for state in states if state.replica.id == home.replica_id), None)
-        if state is None:
-            raise NotFound(
-                f"The engine that kept the response '{reply_id}' is no longer there.",
-                param="response_id",
-                code="response_not_found",
-            )
+        state = home.among(self._dispatcher.fleet.states_of(home.model_id), param="response_id")
         if not state.is_up:
             raise NoReplica(
                 f"The engine that keeps the response '{reply_id}' does not answer at the moment.",
@@ -123,41 +116,35 @@ class StoredReplies:
         return _Wanted(allowed.encode(), path.encode(), state.model, state)
 
 
-class _Retrieval:
+class _Retrieval(Abortable):
     """One request for a kept reply, from the engine to the client."""
 
     def __init__(self, dispatcher: Dispatcher, wanted: _Wanted, request_id: str, send: Send) -> None:
+        super().__init__()
         self._dispatcher = dispatcher
         self._wanted = wanted
         self._request_id = request_id
         self._send = send
         self._renaming = renaming(wanted.model.serving.served_model_name, wanted.model.id)
         self._meter: Meter | None = None
-        self._owner: asyncio.Task[object] | None = None
-        self._abort_error: SimsaError | None = None
-
-    def abort(self, error: SimsaError) -> None:
-        if self._owner is not None and self._abort_error is None:
-            self._abort_error = error
-            self._owner.cancel()
 
     async def run(self) -> None:
-        self._owner = asyncio.current_task()
+        self._begin()
         self._dispatcher.in_flight.add(self)
         try:
             await self._pass_on()
         except SimsaError as error:
             await self._fail(error)
-        except asyncio.CancelledError:
-            if self._abort_error is None or self._owner is None or self._owner.uncancel():
+        except asyncio.CancelledError as cancellation:
+            told = self._told(cancellation)
+            if told is None or not self._resumes():
                 raise
-            await self._fail(self._abort_error)
+            await self._fail(told)
         except Exception as error:
             log = structlog.get_logger("simsa.stored_replies")
             log.error("request failed", request_id=self._request_id, exc_info=error)
             await self._fail(InternalError())
         finally:
-            self._owner = None
             self._dispatcher.finished(self)
 
     async def _pass_on(self) -> None:
@@ -170,7 +157,8 @@ class _Retrieval:
         try:
             if reply.status != 200:
                 body = await reply.read_all(self._dispatcher.settings.max_answer_bytes)
-                raise read_failure(reply.status, body, reply.header(b"retry-after")).error
+                words = self._wanted.state.hide_key(body)
+                raise read_failure(reply.status, words, reply.header(b"retry-after")).error
             if (reply.header(b"content-type") or b"").startswith(b"text/event-stream"):
                 await self._stream(reply, total_due)
             else:
@@ -206,6 +194,8 @@ class _Retrieval:
             if not came:
                 raise UpstreamTruncated("The answer was cut: the engine closed the stream before its end.")
             forward = b"".join([meter.feed(data, arrived_s) for data, arrived_s in came])
+            if meter.failure is not None:
+                forward = self._wanted.state.hide_key(forward)
             if meter.failure is not None and not meter.failure.told:
                 forward += _ERRORS.event(
                     UpstreamTruncated(f"The answer was cut: {meter.failure.message}."), meter.events

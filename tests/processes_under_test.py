@@ -63,6 +63,10 @@ class GatewayProcess:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """The structured lines so far; raises where a line is none."""
         return [json.loads(line) for line in self.lines]

@@ -54,8 +54,8 @@ class Callers:
         self.clients: dict[str, RawClient] = {}
         self._stack = AsyncExitStack()
 
-    async def send(self, name: str, priority: str | None = None, **fields: Any) -> None:
-        client = await self._stack.enter_async_context(RawClient(self._gateway.url))
+    async def send(self, name: str, priority: str | None = None, *, key: str | None = None, **fields: Any) -> None:
+        client = await self._stack.enter_async_context(RawClient(self._gateway.url, key=key))
         self.clients[name] = client
         headers = [("x-simsa-priority", priority)] if priority else []
         await client.send("POST", CHAT, body={**ASK, "user": name, **fields}, headers=headers)
@@ -169,6 +169,44 @@ async def test_failed_call_keeps_its_turn(tmp_path: Path) -> None:
             good.answer(name)
             assert (await callers.answer(name)).status == 200
         await bad.start()
+
+
+async def test_organisations_take_turns_at_a_full_replica_however_many_calls_one_of_them_sends(tmp_path: Path) -> None:
+    engine = GatedEngine()
+    async with house(tmp_path, [engine], 1, admin_key="admin") as (gateway, callers):
+        large, small = [await gateway.key_of(name) for name in ("large", "small")]
+        await callers.send("running", key=large)
+        await engine.holding("running")
+        for number in range(1, 6):
+            await callers.wait_in_line(f"large {number}", key=large)
+        for number in range(1, 3):
+            await callers.wait_in_line(f"small {number}", key=small)
+        expected = ["running", "large 1", "small 1", "large 2", "small 2", "large 3", "large 4", "large 5"]
+        for name in expected:
+            await engine.holding(name)
+            engine.answer(name)
+            assert (await callers.answer(name)).status == 200
+        assert engine.names == expected
+        assert waiting(gateway) == 0
+
+
+async def test_organisation_that_fills_the_queue_makes_room_for_another_ones_calls(tmp_path: Path) -> None:
+    engine = GatedEngine()
+    async with house(tmp_path, [engine], 1, admin_key="admin", queue_max_waiting=3) as (gateway, callers):
+        large, small = [await gateway.key_of(name) for name in ("large", "small")]
+        await callers.send("running", key=large)
+        await engine.holding("running")
+        for number in range(1, 4):
+            await callers.wait_in_line(f"large {number}", key=large)
+        await callers.send("large 4", key=large)
+        assert (await callers.answer("large 4")).json()["error"]["code"] == "queue_full"
+        await callers.send("small", key=small)
+        displaced = await callers.answer("large 3")
+        assert (displaced.status, displaced.json()["error"]["code"]) == (503, "queue_full")
+        for name in ("running", "large 1", "small", "large 2"):
+            await engine.holding(name)
+            engine.answer(name)
+            assert (await callers.answer(name)).status == 200
 
 
 # --- waiting ------------------------------------------------------------------------------------------------
@@ -359,7 +397,7 @@ async def replica_of(gateway: RunningGateway, session: str) -> str | None:
 async def test_session_stays_on_its_replica_while_it_is_there_and_has_room(tmp_path: Path) -> None:
     engines = [ScriptedEngine() for _ in range(3)]
     async with house(tmp_path, engines, 1, health_interval_s=60) as (gateway, _):
-        homes = {f"s{number}": await replica_of(gateway, f"s{number}") for number in range(12)}
+        homes = {f"s{number}": await replica_of(gateway, f"s{number}") for number in range(40)}
         assert set(homes.values()) == {"m/1", "m/2", "m/3"}, "sessions are shared out"
         assert {session: await replica_of(gateway, session) for session in homes} == homes
 

@@ -37,6 +37,7 @@ class Rig:
         self.fleet = Fleet(settings=chosen, upstream=upstream, telemetry=self.telemetry, now=lambda: self.clock)
         self.admission = Admission(settings=chosen, fleet=self.fleet, telemetry=self.telemetry, now=lambda: self.clock)
         self.caps = caps
+        self.limit = chosen.queue_max_waiting
         self.calls: dict[asyncio.Task[None], Turn] = {}
         self.places: dict[Turn, Place] = {}
         self.served: list[Turn] = []
@@ -60,16 +61,24 @@ class Rig:
     def waiting(self) -> list[Turn]:
         return [turn for task, turn in self.calls.items() if not task.done() and turn not in self.places]
 
-    def call(self, priority: Priority, organisation: str = "", session: str | None = None) -> Turn:
-        turn = Turn("m", priority, organisation, session)
+    def call(
+        self, priority: Priority, organisation: str = "", session: str | None = None, home: int | None = None
+    ) -> Turn:
+        """`home`: the number of the only replica that can answer it."""
+        turn = Turn("m", priority, organisation, session, None if home is None else self.states[home].replica.address)
         self.calls[asyncio.create_task(self._get_place(turn))] = turn
         return turn
 
     async def _get_place(self, turn: Turn) -> None:
+        place: Place | None = None
+        words = ""
         try:
             place = self.admission.place_now(turn) or await self.admission.wait(turn)
         except SimsaError as error:
             self.refused[error.code] += 1
+            words = error.message
+        if place is None:
+            assert "already do" not in words or not self.free_for(turn), "nobody finds it full beside a free place"
             return
         assert turn not in self.places
         assert place.state not in turn.tried
@@ -103,18 +112,23 @@ class Rig:
         for state, cap in zip(self.states, self.caps, strict=True):
             assert state.in_flight == taken[state.replica.id] <= cap
         for turn in self.waiting:
-            free = [
-                state
-                for state in self.states
-                if state.is_up
-                and state.in_flight < state.places[RANKS[turn.priority]]
-                and state.breaker is CLOSED
-                and state not in turn.tried
-            ]
-            assert not free, "nobody waits beside a free place"
+            assert not self.free_for(turn), "nobody waits beside a free place"
+        assert all(count <= self.limit for count in Counter(turn.bound for turn in self.waiting).values())
         for priority in Priority:
             depth = self.telemetry.queue_depth.at("m", priority.value).value
             assert depth == sum(turn.priority is priority for turn in self.waiting)
+
+    def free_for(self, turn: Turn) -> list[ReplicaState]:
+        """Replicas that have a place for the call, and that nothing speaks against."""
+        return [
+            state
+            for state in self.states
+            if state.is_up
+            and state.in_flight < state.places[RANKS[turn.priority]]
+            and state.breaker is CLOSED
+            and state not in turn.tried
+            and turn.home in (None, state.replica.address)
+        ]
 
     async def end_all(self) -> None:
         for turn in list(self.places):
@@ -157,7 +171,8 @@ def test_caps_hold_nobody_waits_in_vain_and_every_gauge_ends_at_zero(
             state = rig.states[number % len(caps)]
             running = list(rig.places)
             if what == "call":
-                rig.call(priority, organisation, session=organisation if number % 2 else None)
+                home = number % len(caps) if number % 3 == 0 else None
+                rig.call(priority, organisation, session=organisation if number % 2 else None, home=home)
             elif what == "leave" and rig.waiting:
                 rig.leave(rig.waiting[number % len(rig.waiting)])
             elif what in ("down", "up"):
@@ -246,6 +261,80 @@ def test_place_that_is_granted_in_the_moment_its_client_leaves_goes_to_the_next(
     run(story())
 
 
+def test_who_waits_for_one_replica_keeps_nobody_from_another() -> None:
+    async def story() -> None:
+        rig = Rig([1, 1], queue_max_waiting=2)
+        await rig.start()
+        running = rig.call(Priority.INTERACTIVE, "a", home=0)
+        await rig.settle()
+        for _ in range(4):
+            rig.call(Priority.REVIEWER, "a", home=0)
+        await rig.settle()
+        assert (len(rig.waiting), rig.refused["queue_full"]) == (2, 2), "they have places of their own to wait in"
+        stranger = rig.call(Priority.LOAD_TEST, "b")
+        await rig.settle()
+        assert stranger in rig.places
+        later = [rig.call(Priority.LOAD_TEST, "b") for _ in range(2)]
+        await rig.settle()
+        assert (len(rig.waiting), rig.refused["queue_full"]) == (4, 2), "and take no other's place in the queue"
+        rig.finish(stranger, Outcome.GOOD)
+        await rig.settle()
+        assert later[0] in rig.places
+        rig.finish(running, Outcome.GOOD)
+        await rig.settle()
+        assert rig.served[-1].priority is Priority.REVIEWER
+        await rig.end_all()
+
+    run(story())
+
+
+def test_calls_wait_for_the_look_that_a_doubt_brings_forward() -> None:
+    async def story() -> None:
+        rig = Rig([2], health_interval_s=2.0, queue_wait_s=1.0)
+        await rig.start()
+        (state,) = rig.states
+        rig.fleet.mark_down(state, "a call could not reach it")
+        waits = rig.call(Priority.INTERACTIVE)
+        await rig.settle()
+        assert rig.waiting == [waits]
+        state.is_up, state.is_in_doubt, state.hurried_s = True, False, rig.clock
+        rig.fleet.on_news("m")
+        await rig.settle()
+        assert waits in rig.places
+        rig.fleet.mark_down(state, "again, and no look is due in time")
+        rig.call(Priority.INTERACTIVE)
+        await rig.settle()
+        assert rig.refused["no_replica"] == 1
+        await rig.end_all()
+
+    run(story())
+
+
+def test_trial_that_takes_long_lets_another_in_after_a_rest() -> None:
+    async def story() -> None:
+        rig = Rig([4], breaker_faults=1, breaker_rest_s=0.02)
+        await rig.start()
+        failing = rig.call(Priority.INTERACTIVE)
+        await rig.settle()
+        rig.finish(failing, Outcome.FAULT)
+        rig.clock += 0.02
+        long = rig.call(Priority.INTERACTIVE)
+        await rig.settle()
+        waits = rig.call(Priority.INTERACTIVE)
+        await rig.settle()
+        assert rig.waiting == [waits]
+        rig.clock += 0.02  # the alarm of the queue rings at that moment
+        async with asyncio.timeout(5):
+            while waits not in rig.places:
+                await asyncio.sleep(0.001)
+        rig.finish(waits, Outcome.GOOD)
+        assert rig.states[0].breaker is CLOSED
+        rig.finish(long, Outcome.GOOD)
+        await rig.end_all()
+
+    run(story())
+
+
 def test_wait_over_all_attempts_is_told_and_limited() -> None:
     async def story() -> None:
         rig = Rig([1, 1], queue_wait_s=10.0)
@@ -279,7 +368,7 @@ def test_refusals_say_when_to_come_back() -> None:
         with pytest.raises(Unavailable) as full:
             await rig.admission.wait(Turn("m", Priority.REVIEWER))
         assert (full.value.code, full.value.retry_after_s) == ("queue_full", 120)
-        rig.states[0].breaker = CLOSED.judged(Outcome.FAULT, 0, 0.0, rig.admission._rule)
+        rig.states[0].breaker = CLOSED.judged(Outcome.FAULT, 0, 0.0, rig.admission.rule)
         rig.finish(running, Outcome.FAULT)
         await rig.settle()
         assert rig.refused["no_replica"] == 1, "who waited is told at once"

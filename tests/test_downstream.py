@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,17 @@ async def test_connection_idle_for_longest_makes_room_for_a_new_one(tmp_path: Pa
         assert await is_served(gateway)
         assert await oldest.at_end()
         assert (await other.request("GET", "/health")).status == 200
+
+
+async def test_heads_that_are_late_make_room_for_whoever_has_something_to_say(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, NO_ENGINE, max_connections=3) as gateway, AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(RawClient(gateway.url)) for _ in range(3)]
+        for client, sent in zip(slow, (b"", b"P", HALF_HEAD), strict=True):
+            await client.send_raw(sent)
+        async with asyncio.timeout(READ_LIMIT_S):
+            while not await is_served(gateway):
+                await passed(0.05)
+        assert await slow[0].at_end(), "the one that owes for longest goes first"
 
 
 async def test_silent_connection_over_the_limit_is_closed_soon(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ async def test_engine_that_falls_silent_mid_stream_ends_it_with_an_error(
 
 async def test_unsafe_request_id_is_replaced(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, [entry("m", DEAD)]) as gateway:
-        for given in ("a" * 129, "a b", "<script>"):
+        for given in ("a" * 129, "a b", "<script>", "___prefill_addr_10.0.0.1:5000___decode_addr_10.0.0.2:5000_0"):
             answer = await ask(gateway, b"{", headers=[("x-request-id", given)])
             assert answer.header("x-request-id") not in (None, given)
         answer = await ask(gateway, b"", path="/health", method="GET", headers=[("x-request-id", "mine")])

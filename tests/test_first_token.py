@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from clients import RawClient
-from engines import CLOSE, RESET, Reply, Request, ScriptedEngine, error_body
+from engines import CLOSE, RESET, Reply, Request, ScriptedEngine, chat_chunk, error_body
 from gateways import RunningGateway, entry, running_gateway
 
+from gateway.errors import UpstreamUnreachable
+from gateway.first_token import ask_for_a_token
 from gateway.replica_state import ReplicaState
+from gateway.upstream import Upstream, parse_origin, request_head
 
 CHAT, TOKEN = "/v1/chat/completions", "/v1/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
@@ -100,6 +107,88 @@ async def test_an_engine_that_dies_of_its_first_call_takes_no_second_call(tmp_pa
         await engine.received(TOKEN, 4)
         assert await ask(gateway) == (503, "no_replica")
         assert len(engine.requests_to(CHAT)) == sent
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_engine_that_has_answered_calls_is_back_at_once_after_one_broken_connection(
+    tmp_path: Path, streamed: bool
+) -> None:
+    """A token asked for in between would wait in the busy engine's queue, and every call with it."""
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        never = asyncio.Event()
+        engine.script(TOKEN, Reply.hang())
+        begun = Reply.stream(chat_chunk("a"), never) if streamed else engine.usual
+        engine.script(CHAT, begun, Reply.raw(RESET), Reply.raw(RESET), engine.usual)
+        async with RawClient(gateway.url) as client:
+            await client.start("POST", CHAT, body={**ASK, "stream": streamed})
+            await (client.next_event() if streamed else client.rest())
+            looks = len(engine.requests_to("/health"))
+            assert await ask(gateway) == (502, "upstream_unreachable")
+            answers = [await ask(gateway)]
+            if answers == [(502, "upstream_unreachable")]:  # the first time over a kept connection, then a new one
+                answers = [await ask(gateway)]
+            assert answers == [(200, None)], "it waits for the look, and that finds it well"
+            assert len(engine.requests_to("/health")) > looks
+        assert len(engine.requests_to(TOKEN)) == 1
+
+
+async def test_a_call_that_fails_while_a_look_is_under_way_is_for_the_next_look_to_judge(tmp_path: Path) -> None:
+    gate, is_held = asyncio.Event(), asyncio.Event()
+
+    def hold(_: Request) -> Reply:
+        is_held.set()
+        return Reply.text("").gated(gate)
+
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        assert await ask(gateway) == (200, None)
+        engine.script(TOKEN, Reply.hang())
+        engine.script("/metrics", hold)
+        await is_held.wait()  # the engine was found well, and the look is not at its end
+        engine.script(CHAT, Reply.raw(RESET), Reply.raw(RESET), engine.usual)
+        assert await ask(gateway) == (502, "upstream_unreachable")
+        engine.script(CHAT)
+        waiting = asyncio.create_task(ask(gateway))
+        depth = gateway.services.telemetry.queue_depth.at("m", "interactive")
+        await gateway.until(lambda: depth.value == 1)
+        gate.set()
+        assert await waiting == (200, None)
+        assert len(engine.requests_to(TOKEN)) == 1
+
+
+async def test_an_engine_that_was_seen_down_is_tried_out_again_whatever_it_answered_before(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        assert await ask(gateway) == (200, None)
+        engine.script("/health", Reply.text("restarting", status=503))
+        await gateway.until(lambda: not state_of(gateway).is_up)
+        engine.script(TOKEN, Reply.json(DEAD, status=500))
+        engine.script("/health")
+        await engine.received(TOKEN, 3)
+        assert await ask(gateway) == (503, "no_replica")
+
+
+async def test_the_models_own_limit_holds_for_the_connection_of_the_first_token(tmp_path: Path) -> None:
+    """A listener that takes no connection: its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as filling:
+        host, port = listener.getsockname()
+        for _ in range(3):
+            filler = filling.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((host, port))
+        origin = parse_origin(f"http://{host}:{port}")
+        upstream = Upstream(idle_connections=0, now=time.perf_counter)
+        with pytest.raises(UpstreamUnreachable, match=r"no connection to the engine within 0\.1 s"):
+            await ask_for_a_token(
+                upstream,
+                origin,
+                head=request_head(origin, b"POST", b"/v1/completions", ()),
+                served_model_name="m",
+                connect_s=0.1,
+                within_s=60,
+                hide_key=bytes,
+            )
 
 
 async def test_a_replica_that_gives_tokens_serves_while_its_neighbour_does_not(tmp_path: Path) -> None:

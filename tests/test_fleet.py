@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gateways import RunningGateway, entry, running_gateway
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.admission import Turn
 from gateway.domain.records import Model, Provenance, Serving, ServingKind, Weights
 from gateway.domain.routing import Load, pick_replica
 from gateway.fleet import MISSES
@@ -373,12 +375,94 @@ async def test_registry_change_is_taken_over_and_a_bad_one_is_refused(tmp_path: 
         assert b'replica="m/' not in gateway.services.telemetry.render(), "a gone replica takes its series with it"
 
 
+def up_gauges(gateway: RunningGateway) -> dict[str, float]:
+    """`simsa_replica_up` by replica."""
+    lines = gateway.services.telemetry.render().decode().splitlines()
+    shown = [line for line in lines if line.startswith("simsa_replica_up{")]
+    return {line.split('replica="')[1].split('"')[0]: float(line.rpartition(" ")[2]) for line in shown}
+
+
+@pytest.mark.parametrize("change", ["weight", "gpus", "host", "id", "max_in_flight"])
+async def test_what_is_said_of_a_replica_changes_without_a_moment_in_which_it_is_not_used(
+    tmp_path: Path, change: str
+) -> None:
+    value = {"weight": 2, "gpus": 2, "host": "node-1", "id": "renamed", "max_in_flight": 7}[change]
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], health_interval_s=60) as gateway,
+    ):
+        await gateway.until_live("m")
+        state = state_of(gateway)
+        engine.script(CHAT, Reply.hang(), engine.usual)
+        async with RawClient(gateway.url) as client:
+            await client.send("POST", CHAT, body=ASK)
+            await engine.until(lambda: engine.running == 1)
+            gateway.write_registry([{**entry("m"), "replicas": [{"url": engine.url, change: value}]}])
+            await gateway.until(lambda: getattr(state.replica, change) == value)
+            assert state_of(gateway) is state
+            assert (state.is_up, state.in_flight) == (True, 1)
+            assert await ask(gateway) == 200
+        await gateway.until(lambda: state.in_flight == 0)
+        assert up_gauges(gateway) == {state.replica.id: 1.0}
+        assert len(engine.requests_to(MODELS)) == 1, "it was not looked at for that"
+
+
+async def test_replica_goes_on_when_another_before_it_is_taken_from_the_list(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as one,
+        ScriptedEngine() as other,
+        running_gateway(tmp_path, [entry("m", one.url, other.url)], health_interval_s=60) as gateway,
+    ):
+        await gateway.until_live("m", replicas=2)
+        gone, kept = gateway.services.fleet.states_of("m")
+        gone_place = gateway.services.dispatcher.admission.place_now(Turn("m", home=gone.replica.address))
+        assert gone_place is not None
+        gateway.services.fleet.mark_down(gone, "down when it went")
+        gateway.write_registry([entry("m", other.url)])
+        await gateway.until(lambda: len(gateway.services.fleet.states_of("m")) == 1)
+        assert state_of(gateway) is kept
+        assert (kept.is_up, kept.replica.id) == (True, "m/1")
+        gone_place.end()
+        gateway.services.fleet.mark_down(gone, "its last call")
+        assert up_gauges(gateway) == {"m/1": 1.0}, "the id is the other's now"
+        assert await ask(gateway) == 200
+
+
+async def test_engine_listed_twice_has_two_states_through_every_change(tmp_path: Path) -> None:
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url, engine.url)]) as gateway,
+    ):
+        await gateway.until_live("m", replicas=2)
+        before = gateway.services.fleet.states_of("m")
+        gateway.write_registry([entry("m", engine.url, engine.url), entry("n", "http://127.0.0.1:9")])
+        await gateway.until(lambda: gateway.services.fleet.states_of("n"))
+        assert gateway.services.fleet.states_of("m") == before
+        gateway.write_registry([entry("m", engine.url)])
+        await gateway.until(lambda: len(gateway.services.fleet.states_of("m")) == 1)
+        assert gateway.services.fleet.states_of("m") == before[:1]
+        assert up_gauges(gateway) == {"m/1": 1.0}
+
+
+async def test_model_whose_engines_left_the_registry_is_said_to_have_none(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        gateway.services.fleet.apply(replace(gateway.services.registry.current, models={}))
+        async with RawClient(gateway.url) as client:
+            answer = await client.request("POST", CHAT, body=ASK)
+        assert answer.status == 404
+        assert "the registry lists no engine for it any more" in answer.json()["error"]["message"]
+
+
 async def test_remote_api_without_its_key_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedEngine(models=["api"], owned_by="vendor") as vendor:
         remote = hosted("api", vendor.url, api_key_env="VENDOR_KEY")
         async with running_gateway(tmp_path / "without", [remote]) as gateway:
             assert (await get(gateway, "/v1/models"))[1]["data"] == []
             assert "not in the environment" in (await get(gateway, "/api/models"))[1]["data"][0]["reason"]
+            async with RawClient(gateway.url) as client:
+                answer = await client.request("POST", CHAT, body={**ASK, "model": "api"})
+            assert "the key of its API is not in the environment" in answer.json()["error"]["message"]
         monkeypatch.setenv("VENDOR_KEY", "sk-vendor")
         async with running_gateway(tmp_path / "with", [remote]) as gateway:
             await gateway.until_live("api")

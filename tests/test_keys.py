@@ -16,6 +16,7 @@ from engines import DONE, Reply, ScriptedEngine, chat_answer, chat_chunk, error_
 from gateways import RunningGateway, entry, running_gateway
 from openai import AsyncOpenAI
 
+from gateway.access import OPERATORS_FIELDS
 from gateway.accounts import UsageRow
 from gateway.domain.records import Call, CallStatus
 
@@ -220,7 +221,9 @@ async def test_routes_outside_a_keys_scope_are_forbidden(tmp_path: Path) -> None
 @pytest.mark.parametrize(("grants", "status"), [([], 403), (["NC-1.2"], 200), (["b"], 200)])
 async def test_non_commercial_models_need_a_grant(tmp_path: Path, grants: list[str], status: int) -> None:
     async with door(tmp_path, b=NON_COMMERCIAL) as it:
-        key = await it.secret(licences=grants)
+        made = await it.key(licences=grants)
+        key = made["secret"]
+        assert made["models_without_licence"] == ([] if status == 200 else ["b"]), "whoever makes it is told"
         answer = await it.ask(key, {**ASK, "model": "b"})
         assert answer.status == status
         assert status == 200 or "NC-1.2" in answer.json()["error"]["message"]
@@ -237,6 +240,36 @@ async def test_fields_that_steer_other_callers_engines_need_a_permission(tmp_pat
         assert refused.json()["error"]["param"] == field
         assert (await it.ask(trusted, {**ASK, field: 1})).status == 200
         assert (await it.ask(ADMIN, {**ASK, field: 1})).status == 200
+
+
+@pytest.mark.parametrize("field", sorted(OPERATORS_FIELDS))
+async def test_fields_that_steer_the_engine_itself_are_the_operators(tmp_path: Path, field: str) -> None:
+    async with door(tmp_path) as it:
+        for key in (await it.secret(), await it.secret(may_set_priority=True, roles=["admin", "operator"])):
+            for path in (CHAT, "/v1/completions", "/v1/responses", "/v1/embeddings", "/tokenize"):
+                refused = await it.ask(key, {**ASK, "input": "", "prompt": "", field: {}}, path=path)
+                assert error_of(refused) == (403, "permission_error", "parameter_not_allowed")
+                assert refused.json()["error"]["param"] == field
+        assert not it.engine.requests_to(CHAT)
+        assert (await it.ask(ADMIN, {**ASK, field: {}})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "status"),
+    [
+        (b'{"enable_thinking":false}', 200),
+        (b'{"word":"chat_template"}', 200),
+        (b'{"chat_template":"{{ x }}"}', 403),
+        (b'{"chat_templat\\u0065":"{{ x }}"}', 403),
+        (b'"chat_template"', 403),
+        (b"null", 200),
+    ],
+)
+async def test_template_does_not_come_in_among_its_variables(tmp_path: Path, variables: bytes, status: int) -> None:
+    async with door(tmp_path) as it:
+        body = b'{"model":"a","messages":[],"chat_template_kwargs":%b}' % variables
+        assert (await it.ask(await it.secret(), body)).status == status
+        assert (await it.ask(ADMIN, body)).status == 200
 
 
 ROLES = {

@@ -74,7 +74,8 @@ def quick(**changes: object) -> Settings:
     return Settings(**{**knobs, **changes})  # type: ignore[arg-type]
 
 
-IMPATIENT = DatabaseLimits(statement_s=0.5)
+IMPATIENT = DatabaseLimits(statement_s=2)
+"""Half of it would be too short for an ordinary statement on a busy machine."""
 
 
 @asynccontextmanager

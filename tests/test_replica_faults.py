@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +181,26 @@ async def test_others_come_as_soon_as_a_trial_has_its_first_token(tmp_path: Path
             assert (await trial.rest()).endswith(DONE)
 
 
+async def test_trial_with_a_long_whole_answer_keeps_the_others_out_for_one_rest_only(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("m", engine.url)], breaker_faults=FAULTS, breaker_rest_s=0.05) as gateway,
+    ):
+        await gateway.until_live("m")
+        engine.script(CHAT, Reply.json({}, status=500))
+        await fail(gateway, engine)
+        engine.script(CHAT, Reply.json(HALF).gated(gate), engine.usual)
+        await rested(gateway)
+        long = asyncio.create_task(ask(gateway))
+        await engine.until(lambda: engine.running == 1)
+        assert (await ask(gateway)).status == 200, "another trial, whose answer lets everybody in"
+        assert not long.done()
+        assert not state_of(gateway).breaker.is_open
+        gate.set()
+        assert (await long).status == 200
+
+
 async def test_failed_trial_refuses_those_who_waited_for_it_and_the_rest_is_longer(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with (
@@ -250,6 +273,35 @@ async def test_engine_that_was_seen_down_is_used_at_once_when_it_is_back(tmp_pat
         await engine.start()
         await gateway.until_live("m")
         assert (await ask(gateway)).status == 200
+
+
+@pytest.mark.parametrize("body", [ASK, STREAM], ids=["whole", "stream"])
+async def test_engine_that_takes_up_no_connection_is_given_up_in_time(tmp_path: Path, body: object) -> None:
+    model = entry("m", timeouts={"connect_s": 0.2, "first_token_s": 60.0, "total_s": 60.0})
+    async with ScriptedEngine() as engine:
+        model["replicas"] = [{"url": engine.url}]
+        async with running_gateway(tmp_path, [model], health_interval_s=60) as gateway:
+            await gateway.until_live("m")
+            await engine.kill()
+            with full_listener(int(engine.url.rpartition(":")[2])):
+                answer = await ask(gateway, body)
+                assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
+                assert "no connection to the engine within 0.2 s" in answer.json()["error"]["message"]
+            await engine.start()
+
+
+@contextmanager
+def full_listener(port: int) -> Iterator[None]:
+    """A listener whose queue is full: whoever connects gets neither yes nor no."""
+    with socket.socket() as listener, ExitStack() as waiting:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(0)
+        for _ in range(3):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        yield
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -77,6 +77,29 @@ def test_openapi_describes_every_route() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize(
+    ("path", "other"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/models", "/v1/models"),
+        ("/models/m", "/v1/models/m"),
+        ("/responses/resp_1", "/v1/responses/resp_1"),
+        ("/v1/v1/embeddings", "/v1/embeddings"),
+        ("/v1/tokenize", "/tokenize"),
+        ("/v1/nothing", None),
+        ("/modelsaid", None),
+    ],
+)
+async def test_a_path_without_the_v1_of_the_base_url_is_told_the_right_one(
+    tmp_path: Path, path: str, other: str | None
+) -> None:
+    async with running_gateway(tmp_path, [entry("m", DEAD)]) as gateway:
+        answer = await post(gateway, path, {"model": "m"})
+        error = answer.json()["error"]
+        assert (answer.status, error["code"]) == (404, "route_not_found")
+        assert error["message"].endswith(f"Did you mean {other}?" if other else "See /docs.")
+
+
 # --- whole answers ------------------------------------------------------------------------------------------
 
 

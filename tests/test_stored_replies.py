@@ -15,6 +15,7 @@ from engines import CLOSE, Reply, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
 
 from gateway.domain.accounts import Terms
+from gateway.domain.records import EngineAddress
 from gateway.errors import NotFound
 from gateway.reply_homes import Home, ReplyHomes
 
@@ -127,6 +128,36 @@ async def test_what_continues_a_response_waits_for_its_engine_and_keeps_nobody_f
         assert (await waiting).status == 200, "its engine is free when the client of the other call has left"
 
 
+async def test_who_waits_for_one_engine_keeps_nobody_from_an_idle_one_even_in_a_full_queue(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path, replica_max_in_flight=1, queue_max_waiting=1) as (gateway, (one, _)):
+        await made(gateway, "resp_one")
+        one.script(RESPONSES, Reply.stream(*response_opening(reply_id="resp_s"), asyncio.Event()))
+        async with RawClient(gateway.url) as holding:
+            await holding.start("POST", RESPONSES, body=continued("resp_one", stream=True))
+            await holding.next_event()
+            waiting = asyncio.create_task(ask(gateway, continued("resp_one")))
+            depth = gateway.services.telemetry.queue_depth
+            await gateway.until(lambda: depth.at("m", "interactive").value == 1)
+            assert error_of(await ask(gateway, continued("resp_one")))["code"] == "queue_full"
+            assert (await ask(gateway, ASK)).json()["id"] == "resp_other"
+            assert not waiting.done()
+            one.script(RESPONSES, Reply.json(response_body("b")))
+        assert (await waiting).status == 200
+
+
+async def test_a_key_cannot_name_a_response_and_so_not_overwrite_anothers(tmp_path: Path) -> None:
+    """vLLM takes `request_id` as the id under which it keeps the response."""
+    async with two_replicas(tmp_path) as (gateway, engines):
+        await made(gateway, "resp_one", key=await gateway.key_of("acme"))
+        asked = [len(engine.requests_to(RESPONSES)) for engine in engines]
+        answer = await ask(gateway, {**ASK, "request_id": "resp_one"}, key=await gateway.key_of("other"))
+        assert (answer.status, error_of(answer)["code"]) == (403, "parameter_not_allowed")
+        assert [len(engine.requests_to(RESPONSES)) for engine in engines] == asked, "no engine hears of it"
+        trusted = await gateway.key_of("trusted", Terms(may_set_priority=True))
+        assert (await ask(gateway, {**ASK, "request_id": "resp_mine"}, key=trusted)).status == 403
+        assert (await ask(gateway, {**ASK, "request_id": "resp_mine"})).status == 200, "the operator may"
+
+
 async def test_only_the_model_that_made_a_response_can_continue_it(tmp_path: Path) -> None:
     async with two_replicas(tmp_path) as (gateway, _):
         await made(gateway, "resp_one")
@@ -159,11 +190,39 @@ async def test_no_other_engine_answers_for_the_one_that_is_gone(tmp_path: Path) 
         await gateway.until(lambda: len(gateway.services.fleet.live("m")) == 1)
         answer = await ask(gateway, continued("resp_one"))
         assert (answer.status, error_of(answer)["code"]) == (503, "no_replica")
+        assert "engine that keeps the response" in error_of(answer)["message"], "the other one is well"
+        assert error_of(answer)["param"] == "previous_response_id"
         answer = await get(gateway, "/v1/responses/resp_one")
         assert (answer.status, error_of(answer)["code"]) == (503, "no_replica")
-        gateway.write_registry([entry("m", engines[1].url)])
+
+
+async def test_a_response_stays_with_its_engine_when_the_list_of_replicas_changes(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path) as (gateway, engines):
+        await made(gateway, "resp_one", "resp_other")
+        engines[1].script("/v1/responses/resp_other", Reply.json(response_body("a", reply_id="resp_other")))
+        gateway.write_registry([entry("m", engines[1].url), entry("k", engines[0].url)])
         await gateway.until(lambda: len(gateway.services.fleet.states_of("m")) == 1)
-        assert (await get(gateway, "/v1/responses/resp_one")).status in (404, 503)
+        assert (await ask(gateway, continued("resp_other"))).json()["id"] == "resp_other"
+        kept = await get(gateway, "/v1/responses/resp_other")
+        assert (kept.status, kept.header("x-simsa-replica")) == (200, "m/1")
+        for answer in (await ask(gateway, continued("resp_one")), await get(gateway, "/v1/responses/resp_one")):
+            assert (answer.status, error_of(answer)["code"]) == (404, "response_not_found")
+            assert "no longer there" in error_of(answer)["message"]
+
+
+async def test_who_waits_for_an_engine_is_told_when_that_leaves_the_registry(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path, replica_max_in_flight=1) as (gateway, (one, other)):
+        await made(gateway, "resp_one")
+        one.script(RESPONSES, Reply.stream(*response_opening(reply_id="resp_s"), asyncio.Event()))
+        async with RawClient(gateway.url) as holding:
+            await holding.start("POST", RESPONSES, body=continued("resp_one", stream=True))
+            await holding.next_event()
+            waiting = asyncio.create_task(ask(gateway, continued("resp_one")))
+            depth = gateway.services.telemetry.queue_depth
+            await gateway.until(lambda: depth.at("m", "interactive").value == 1)
+            gateway.write_registry([entry("m", other.url)])
+            answer = await waiting
+            assert (answer.status, error_of(answer)["code"]) == (404, "response_not_found")
 
 
 # --- asked for again ----------------------------------------------------------------------------------------
@@ -290,23 +349,37 @@ async def test_a_kept_response_needs_the_key(tmp_path: Path) -> None:
 # --- the memory ---------------------------------------------------------------------------------------------
 
 
+ONE, OTHER = (EngineAddress(f"http://127.0.0.1:{port}", "/v1", None) for port in (1, 2))
+
+
 def test_an_id_stays_with_the_first_who_has_it() -> None:
     homes = ReplyHomes(limit=2)
-    homes.keep("one", "a", Home("m", "m/1"))
-    homes.keep("other", "a", Home("m", "m/2"))
-    assert homes.find("one", "a", param="p") == Home("m", "m/1")
+    homes.keep("one", "a", Home("m", ONE))
+    homes.keep("other", "a", Home("m", OTHER))
+    assert homes.find("one", "a", param="p") == Home("m", ONE)
     with pytest.raises(NotFound):
         homes.find("other", "a", param="p")
 
 
 def test_each_caller_has_its_own_bound() -> None:
     homes = ReplyHomes(limit=2)
-    homes.keep("one", "a", Home("m", "m/1"))
+    homes.keep("one", "a", Home("m", ONE))
     for name in ("b", "c", "d"):
-        homes.keep("other", name, Home("m", "m/1"))
+        homes.keep("other", name, Home("m", ONE))
     assert homes.find("one", "a", param="p")
     assert homes.find("other", "c", param="p")
     with pytest.raises(NotFound):
         homes.find("other", "b", param="p")
-    homes.keep("one", "b", Home("m", "m/1"))
+    homes.keep("one", "b", Home("m", ONE))
     assert homes.find("one", "b", param="p"), "what was forgotten may be anybody's"
+
+
+@pytest.mark.parametrize("reply_id", ["", "a" * 201, "resp/one", "resp one", "안녕", "resp_one\n"])
+def test_what_nobody_could_ask_for_is_not_remembered(reply_id: str) -> None:
+    homes = ReplyHomes(limit=2)
+    homes.keep("one", reply_id, Home("m", ONE))
+    with pytest.raises(NotFound):
+        homes.find("one", reply_id, param="p")
+    longest = "a" * 200
+    homes.keep("one", longest, Home("m", ONE))
+    assert homes.find("one", longest, param="p") == Home("m", ONE)

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from gateway.api.schemas import Amount, Asked, Moment
 from gateway.domain.accounts import DEFAULT_MAX_TOKENS, Budget, Key, Limits, Period, Role, Terms
 from gateway.domain.records import Priority
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Names = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
+Roles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment; near the first and the last year its offset can lead out of the calendar."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a moment between the years 1 and 9999 of UTC") from None
+
+
+End = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class OrganisationRequest(Asked):
@@ -58,20 +79,20 @@ class LimitsIn(Asked):
 
 
 class KeyRequest(Asked):
-    organisation: str
+    organisation: Id
     name: Name = Field(description="What it is for, in words.")
-    roles: list[Role] = Field([Role.INTEGRATOR], min_length=1)
+    roles: Roles = Field([Role.INTEGRATOR])
     models: Names | None = Field(None, description="Ids of models that it may call; all if left out.")
-    routes: list[str] | None = Field(
-        None, description="Routes that it may use, e.g. chat_completions; all if left out."
-    )
+    routes: Names | None = Field(None, description="Routes that it may use, e.g. chat_completions; all if left out.")
     licences: Names = Field(
         [], description="Licences (or models) whose non-commercial terms the organisation has accepted."
     )
-    expires_at: AwareDatetime | None = Field(None, description="Not valid from this moment on.")
+    expires_at: End | None = Field(None, description="Not valid from this moment on.")
     limits: LimitsIn = LimitsIn()
     priority: Priority = Priority.INTERACTIVE
-    may_set_priority: bool = Field(False, description="Whether bodies may carry `priority` and `cache_salt`.")
+    may_set_priority: bool = Field(
+        False, description="Whether bodies may carry `priority`, `cache_salt` and `request_id`."
+    )
 
     def terms(self) -> Terms:
         return Terms(
@@ -89,11 +110,11 @@ class KeyChange(Asked):
     """What is left out stays as it is. `null` takes a scope, an end or a limit away, where one may be missing."""
 
     name: Name | None = None
-    roles: Annotated[list[Role], Field(min_length=1)] | None = None
+    roles: Roles | None = None
     models: Names | None = None
-    routes: list[str] | None = None
+    routes: Names | None = None
     licences: Names | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: End | None = None
     limits: LimitsIn | None = Field(None, description="Limits that are left out stay as they are.")
     priority: Priority | None = None
     may_set_priority: bool | None = None
@@ -162,6 +183,9 @@ class KeyOut(BaseModel):
     models: list[str] | None
     routes: list[str] | None
     licences: list[str]
+    models_without_licence: list[str] = Field(
+        description="Models in its scope that it may not call: they forbid commercial use, and it has no grant."
+    )
     priority: Priority
     may_set_priority: bool
     limits: LimitsOut

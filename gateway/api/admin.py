@@ -12,7 +12,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from gateway.api.account_schemas import (
     KeyChange,
@@ -24,37 +24,41 @@ from gateway.api.account_schemas import (
     OrganisationOut,
     OrganisationRequest,
 )
+from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
-from gateway.api.schemas import ErrorAnswer
+from gateway.api.refusals import refusals
+from gateway.api.schemas import body_of
 from gateway.comparison import ROUTE as COMPARISONS
-from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Key, Organisation, Period
+from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Caller, Key, Organisation, Period
 from gateway.domain.limits import Ledger
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": words}
-    for status, words in {
-        400: "the request is not valid; nothing was changed",
-        401: "missing or invalid key",
-        403: "the key has not the role",
-        404: "there is no such organisation or key",
-        503: "the database is away",
-    }.items()
-}
-router = APIRouter(
-    prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey], responses=_ERRORS
-)
+router = APIRouter(prefix="/api/admin", tags=["organisations and keys"], dependencies=[RequireKey, DescribeKey])
 MAY_READ, MAY_WRITE = require_roles(INSPECTING), require_roles(ADMINISTERING)
 
 
-@router.get("/orgs", summary="Organisations", response_model=OrganisationList, dependencies=[MAY_READ])
+@router.get(
+    "/orgs",
+    summary="Organisations",
+    response_model=OrganisationList,
+    responses=refusals(503),
+    dependencies=[MAY_READ],
+)
 async def list_organisations(services: Gateway) -> dict[str, Any]:
     return {"data": [_organisation(found) for found in await services.accounts.list_organisations()]}
 
 
-@router.post("/orgs", summary="Add an organisation", response_model=OrganisationOut, dependencies=[MAY_WRITE])
-async def create_organisation(asked: OrganisationRequest, services: Gateway) -> dict[str, Any]:
+@router.post(
+    "/orgs",
+    summary="Add an organisation",
+    response_model=OrganisationOut,
+    responses=refusals(413, 503),
+    openapi_extra=body_of(OrganisationRequest),
+    dependencies=[MAY_WRITE],
+)
+async def create_organisation(request: Request, services: Gateway) -> dict[str, Any]:
+    asked = await read_json(request, services, OrganisationRequest)
     return _organisation(await services.keys.create_organisation(asked.id, asked.name))
 
 
@@ -62,6 +66,7 @@ async def create_organisation(asked: OrganisationRequest, services: Gateway) -> 
     "/orgs/{organisation_id}/revoke",
     summary="End an organisation's access",
     response_model=OrganisationOut,
+    responses=refusals(404, 503),
     dependencies=[MAY_WRITE],
 )
 async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[str, Any]:
@@ -69,24 +74,46 @@ async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[s
     return _organisation(await services.keys.revoke_organisation(organisation_id))
 
 
-@router.get("/keys", summary="Keys, without their secrets", response_model=KeyList, dependencies=[MAY_READ])
+@router.get(
+    "/keys",
+    summary="Keys, without their secrets",
+    response_model=KeyList,
+    responses=refusals(503),
+    dependencies=[MAY_READ],
+)
 async def list_keys(
     services: Gateway, organisation: Annotated[str | None, Query(description="Only this one's.")] = None
 ) -> dict[str, Any]:
     return {"data": [_key(services, key) for key in await services.accounts.list_keys(organisation)]}
 
 
-@router.post("/keys", summary="Make a key", response_model=NewKeyOut, dependencies=[MAY_WRITE])
-async def create_key(asked: KeyRequest, services: Gateway) -> dict[str, Any]:
+@router.post(
+    "/keys",
+    summary="Make a key",
+    response_model=NewKeyOut,
+    responses=refusals(404, 413, 503),
+    openapi_extra=body_of(KeyRequest),
+    dependencies=[MAY_WRITE],
+)
+async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
     """The answer is the only place where the secret is ever shown."""
+    asked = await read_json(request, services, KeyRequest)
     _refuse_unknown(asked, services)
     key, secret = await services.keys.create_key(asked.organisation, asked.name, asked.terms(), asked.expires_at)
     return {**_key(services, key), "secret": secret}
 
 
-@router.patch("/keys/{key_id}", summary="Change what a key says", response_model=KeyOut, dependencies=[MAY_WRITE])
-async def change_key(key_id: str, asked: KeyChange, services: Gateway) -> dict[str, Any]:
+@router.patch(
+    "/keys/{key_id}",
+    summary="Change what a key says",
+    response_model=KeyOut,
+    responses=refusals(404, 413, 503),
+    openapi_extra=body_of(KeyChange),
+    dependencies=[MAY_WRITE],
+)
+async def change_key(key_id: str, request: Request, services: Gateway) -> dict[str, Any]:
     """The secret stays, and so does what was used. The change counts from the next call on."""
+    asked = await read_json(request, services, KeyChange)
     _refuse_unknown(asked, services)
 
     def change(key: Key) -> Key:
@@ -97,7 +124,13 @@ async def change_key(key_id: str, asked: KeyChange, services: Gateway) -> dict[s
     return _key(services, await services.keys.change_key(key_id, change))
 
 
-@router.post("/keys/{key_id}/revoke", summary="Revoke a key", response_model=KeyOut, dependencies=[MAY_WRITE])
+@router.post(
+    "/keys/{key_id}/revoke",
+    summary="Revoke a key",
+    response_model=KeyOut,
+    responses=refusals(404, 503),
+    dependencies=[MAY_WRITE],
+)
 async def revoke_key(key_id: str, services: Gateway) -> dict[str, Any]:
     """It does not count from now on; calls in flight end as they would."""
     return _key(services, await services.keys.revoke_key(key_id))
@@ -150,6 +183,7 @@ def _key(services: Services, key: Key) -> dict[str, Any]:
         "models": _sorted(terms.models),
         "routes": _sorted(terms.routes),
         "licences": sorted(terms.licences),
+        "models_without_licence": _without_licence(services, key),
         "priority": terms.priority,
         "may_set_priority": terms.may_set_priority,
         "limits": {
@@ -162,6 +196,13 @@ def _key(services: Services, key: Key) -> dict[str, Any]:
         "in_flight": limiter.in_flight(key.id),
         "calls_without_cost_this_month": ledgers[1].unpriced if ledgers is not None else 0,
     }
+
+
+def _without_licence(services: Services, key: Key) -> list[str]:
+    """Models with an engine that the key's scope names and its licences do not."""
+    caller, scope = Caller(key.id, key.organisation, key.terms), key.terms.models
+    models = services.registry.current.routable()
+    return sorted(m.id for m in models if (scope is None or m.id in scope) and caller.lacks_licence(m))
 
 
 def _budget(budget: Budget, ledgers: tuple[Ledger, Ledger] | None) -> dict[str, Any]:

@@ -9,29 +9,21 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from gateway.access import permit_route
-from gateway.active_call import CLIENT_GONE
-from gateway.api.answers import FILE, NOT_FOUND, REFUSALS, TOO_LARGE, refused, send_file
 from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, StatisticsOut
 from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import schema_without_references
+from gateway.api.files import FILE, send_file
+from gateway.api.refusals import refusals
+from gateway.api.schemas import body_of
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
 from gateway.batch_store import Batch
 from gateway.comparison import ROUTE
 from gateway.domain.accounts import Caller
 from gateway.errors import NotFound, Unavailable
-from gateway.relay import ClientLeft
 
 router = APIRouter(prefix="/api/comparisons/batches", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
-_CONFLICT = {409: refused("the name means another batch")}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": schema_without_references(BatchRequest)}},
-    }
-}
 _EXPORTS = {
     "jsonl": (export_lines, "application/x-ndjson; charset=utf-8", "jsonl"),
     "csv": (export_csv, "text/csv; charset=utf-8", "csv"),
@@ -44,12 +36,11 @@ _EXPORTS = {
     summary="Ask a set of prompts of several models, in the background",
     status_code=201,
     response_model=BatchOut,
-    responses={200: {"model": BatchOut, "description": "it exists, and goes on"}}
-    | REFUSALS
-    | NOT_FOUND
-    | _CONFLICT
-    | TOO_LARGE,
-    openapi_extra=_BODY,
+    responses={
+        200: {"model": BatchOut, "description": "it exists, and goes on"},
+        **refusals(404, 409, 413, 503),
+    },
+    openapi_extra=body_of(BatchRequest),
 )
 async def create_batch(
     request: Request, response: Response, services: Gateway, caller: CheckedCaller, priority: AskedPriority
@@ -66,16 +57,13 @@ async def create_batch(
     permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
-    try:
-        asked = await read_json(request, services, BatchRequest)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+    asked = await read_json(request, services, BatchRequest)
     batch, is_new = await services.batches.create(await asyncio.to_thread(asked.order), caller, priority)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)
 
 
-@router.get("", summary="Batches, newest first", response_model=BatchList, responses=REFUSALS)
+@router.get("", summary="Batches, newest first", response_model=BatchList, responses=refusals(503))
 async def list_batches(
     services: Gateway,
     caller: CheckedCaller,
@@ -87,7 +75,7 @@ async def list_batches(
     return {"data": [await _shown(services, batch) for batch in found]}
 
 
-@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=REFUSALS | NOT_FOUND)
+@router.get("/{batch_id}", summary="How far a batch is", response_model=BatchOut, responses=refusals(404, 503))
 async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     return await _shown(services, await _found(services, batch_id, caller))
 
@@ -96,7 +84,7 @@ async def get_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> 
     "/{batch_id}/statistics",
     summary="What a batch says: figures per model, differences per pair",
     response_model=StatisticsOut,
-    responses=REFUSALS | NOT_FOUND,
+    responses=refusals(404, 503),
 )
 async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Of what is done by now. Every n counts prompts; repeats of one prompt enter by their median.
@@ -112,7 +100,7 @@ async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller
     "/{batch_id}/export",
     summary="A batch as a file",
     response_class=StreamingResponse,
-    responses=FILE | REFUSALS | NOT_FOUND,
+    responses={**FILE, **refusals(404, 503)},
 )
 async def export_batch(
     batch_id: str,
@@ -133,7 +121,7 @@ async def export_batch(
     "/{batch_id}/resume",
     summary="Take a batch that is over up again",
     response_model=BatchOut,
-    responses=REFUSALS | NOT_FOUND,
+    responses=refusals(404, 503),
 )
 async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """What is pending is asked, and once more what failed by something that passes: an engine away or busy, a limit.
@@ -147,7 +135,7 @@ async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) 
     return await _shown(services, await services.batches.resume(batch, caller))
 
 
-@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=REFUSALS | NOT_FOUND)
+@router.delete("/{batch_id}", summary="Cancel a batch", response_model=BatchOut, responses=refusals(404, 503))
 async def cancel_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Nothing more is asked; the comparison under way ends. What is stored stays, and can be read and exported."""
     permit_route(caller, ROUTE)

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from gateway.api.deps import Services
+from gateway.asgi import read_body
 from gateway.errors import InvalidRequest
-from gateway.relay import read_body
 
 MAX_DEPTH = 64
 """Levels of a request body; far more than tools and schemas need, far less than stops a JSON writer."""

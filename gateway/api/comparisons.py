@@ -16,29 +16,23 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.access import permit_roles, permit_route
-from gateway.active_call import CLIENT_GONE
-from gateway.api.answers import FILE, NOT_FOUND, REFUSALS, TOO_LARGE, send_file
 from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
-from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, schema_without_references
+from gateway.api.files import FILE, send_file
+from gateway.api.refusals import refusals
+from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, body_of
+from gateway.asgi import JSON
 from gateway.comparison import COMPARISON_FINISHED, ROUTE, ComparisonEvent
 from gateway.comparison_export import csv_head, csv_rows, json_line
 from gateway.comparison_object import comparison_object
 from gateway.domain.accounts import CALLING, OVERSEEING, Caller
 from gateway.downstream import departure_of
 from gateway.errors import NotFound, Unavailable
-from gateway.relay import JSON, ClientLeft
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
 
 Events = AsyncGenerator[ComparisonEvent, None]
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": schema_without_references(ComparisonRequest)}},
-    }
-}
 
 
 @router.post(
@@ -46,12 +40,10 @@ _BODY = {
     summary="Ask several models the same question",
     response_model=ComparisonOut,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **REFUSALS,
-        **NOT_FOUND,
-        **TOO_LARGE,
+        200: {"content": {"text/event-stream": {}}},
+        **refusals(404, 413, 503),
     },
-    openapi_extra=_BODY,
+    openapi_extra=body_of(ComparisonRequest),
 )
 async def create_comparison(
     request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority
@@ -67,10 +59,7 @@ async def create_comparison(
     permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
-    try:
-        asked = await read_json(request, services, ComparisonRequest)
-    except ClientLeft:
-        return Response(status_code=CLIENT_GONE)
+    asked = await read_json(request, services, ComparisonRequest)
     events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority)
     return _Answer(events, _write_stream if asked.stream else _write_whole)
 
@@ -79,7 +68,7 @@ async def create_comparison(
     "",
     summary="Stored comparisons, newest first",
     response_model=ComparisonPage,
-    responses={**REFUSALS, **NOT_FOUND},
+    responses=refusals(404, 503),
 )
 async def list_comparisons(
     services: Gateway,
@@ -103,7 +92,7 @@ async def list_comparisons(
     "/export",
     summary="Every stored comparison as a file",
     response_class=StreamingResponse,
-    responses={**FILE, **REFUSALS},
+    responses={**FILE, **refusals(503)},
 )
 async def export_comparisons(
     services: Gateway,
@@ -124,7 +113,7 @@ async def export_comparisons(
     "/{comparison_id}",
     summary="One stored comparison",
     response_model=ComparisonOut,
-    responses={**REFUSALS, **NOT_FOUND},
+    responses=refusals(404, 503),
 )
 async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     permit_reading(caller)

@@ -16,6 +16,7 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.accounts import Caller, Role
 from gateway.domain.records import Priority
+from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
@@ -54,7 +55,11 @@ Gateway = Annotated[Services, Depends(_services)]
 
 
 def _caller(request: Request, services: Gateway) -> Caller:
-    return services.access.check(request.scope["headers"])
+    """Whose key it is. No database looks for a NUL; refused here, it is an error of the caller on every route."""
+    caller = services.access.check(request.scope["headers"])
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise InvalidRequest("The address holds a NUL character (%00), which nothing here has in its name.")
+    return caller
 
 
 DescribeKey = Depends(HTTPBearer(scheme_name="key", auto_error=False, description="An organisation's key."))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from gateway.access import permit_model, permit_roles
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.refusals import refusals
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.records import Model, Provenance
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
-from gateway.relay import find_model
+from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
 
 router = APIRouter(dependencies=[RequireKey, DescribeKey])
+MAX_TOKENS = 100_000_000
+MAX_REQUESTS = 1_000_000
+"""Far beyond every engine; beyond them arithmetic would leave the range of floats."""
 
 
-@router.get("/v1/models", tags=["openai"], summary="Models that answer now")
+@router.get("/v1/models", tags=["openai"], summary="Models that answer now", responses=refusals())
 async def list_models(services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Those that the caller's key may call; whose role calls none by name, a reviewer's say, sees none."""
     entries = [
@@ -30,9 +34,11 @@ async def list_models(services: Gateway, caller: CheckedCaller) -> dict[str, Any
     return {"object": "list", "data": entries}
 
 
-@router.get("/v1/models/{model_id:path}", tags=["openai"], summary="One model that answers now")
+@router.get(
+    "/v1/models/{model_id:path}", tags=["openai"], summary="One model that answers now", responses=refusals(404)
+)
 async def get_model(model_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    model = find_model(services.registry.current, model_id)
+    model = find_model(services.registry.current, services.fleet, caller, model_id)
     permit_model(caller, model)
     live = services.fleet.live(model.id)
     if not live:
@@ -40,7 +46,12 @@ async def get_model(model_id: str, services: Gateway, caller: CheckedCaller) -> 
     return _openai_entry(services, model, live)
 
 
-@router.get("/api/models", tags=["models"], summary="Every candidate of the registry, servable or not")
+@router.get(
+    "/api/models",
+    tags=["models"],
+    summary="Every candidate of the registry, servable or not",
+    responses=refusals(),
+)
 async def list_candidates(services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Replicas with their load and troubles are shown to operators, auditors and admins only."""
     permit_roles(caller, CALLING | OVERSEEING)
@@ -53,23 +64,30 @@ async def list_candidates(services: Gateway, caller: CheckedCaller) -> dict[str,
     }
 
 
-@router.get("/api/feasibility", tags=["feasibility"], summary="Predicted: does a model fit one GPU")
+@router.get(
+    "/api/feasibility",
+    tags=["feasibility"],
+    summary="Predicted: does a model fit one GPU",
+    responses=refusals(404),
+)
 async def feasibility(
     services: Gateway,
-    model: str | None = None,
-    gpu: str | None = None,
-    context: int | None = None,
-    concurrency: int = 1,
+    model: Annotated[str | None, Query(description="Only this one; every candidate where it is left out.")] = None,
+    gpu: Annotated[str | None, Query(description="Id of the registry; SIMSA_FEASIBILITY_GPU where left out.")] = None,
+    context: Annotated[
+        int | None,
+        Query(ge=1, le=MAX_TOKENS, description="Tokens of a request; SIMSA_FEASIBILITY_CONTEXT where left out."),
+    ] = None,
+    concurrency: Annotated[int, Query(ge=1, le=MAX_REQUESTS, description="Requests at a time.")] = 1,
 ) -> dict[str, Any]:
     """Registry facts in, verdict and reasons out; a prediction, nothing measured. Without `model`: every candidate."""
     registry = services.registry.current
     gpu_id = gpu or services.settings.feasibility_gpu
     if gpu_id not in registry.gpus:
-        raise InvalidRequest(f"There is no GPU '{gpu_id}': known are {', '.join(sorted(registry.gpus))}", param="gpu")
+        known = ", ".join(sorted(registry.gpus))
+        raise InvalidRequest(f"There is no GPU '{gpu_id[:128]}': known are {known}", param="gpu")
     if model is not None and model not in registry.models:
-        raise NotFound(f"There is no model '{model}'. See GET /api/models.", param="model")
-    if concurrency < 1 or (context is not None and context < 1):
-        raise InvalidRequest("context and concurrency must be at least 1", param="concurrency")
+        raise NotFound(f"There is no model '{model[:128]}'. See GET /api/models.", param="model")
     models = [registry.models[model]] if model is not None else list(registry.models.values())
     rows = []
     for candidate in models:

@@ -60,7 +60,7 @@ class _Operation(NamedTuple):
     """How a stream tells its failure; None where nothing is streamed."""
     limit: str | None = None
     """The field that limits the answer's tokens."""
-    error: str = "Error"
+    error: str = "RelayError"
     note: str = ""
 
 
@@ -113,7 +113,7 @@ _KEPT_OPERATIONS = {
 
 def describe_relay(schema: dict[str, Any]) -> dict[str, Any]:
     """Add the relay's operations to an OpenAPI document; returns it."""
-    schema.setdefault("components", {}).setdefault("schemas", {})["Error"] = _error_schema()
+    schema.setdefault("components", {}).setdefault("schemas", {})["RelayError"] = _error_schema()
     schema["components"].setdefault("securitySchemes", {})["key"] = {"type": "http", "scheme": "bearer"}
     schema["components"]["schemas"]["MessagesError"] = _messages_error_schema()
     for path, operation in _OPERATIONS.items():
@@ -166,14 +166,14 @@ def _kept_operation(operation_id: str, summary: str) -> dict[str, Any]:
         ),
         "security": [{"key": []}],
         "parameters": [{"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}],
-        "responses": {"200": _answer(_FACTS, streamed=True), **_errors("Error")},
+        "responses": {"200": _answer(_FACTS, streamed=True), **_errors("RelayError")},
     }
 
 
 def _answer(headers: tuple[str, ...], *, streamed: bool) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object"}}}
     if streamed:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}
     return {
         "description": "The engine's answer",
         "headers": {name: {"schema": {"type": "string"}} for name in headers},
@@ -194,10 +194,12 @@ def _messages_error_schema() -> dict[str, Any]:
 
 
 def _error_schema() -> dict[str, Any]:
+    """The gateway's envelope; engines may give a number as the code, and have fields of their own."""
     nullable = {"type": ["string", "null"]}
+    code = {"type": ["string", "integer", "null"]}
     error = {
         "type": "object",
         "required": ["message", "type", "param", "code"],
-        "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": nullable, "code": nullable},
+        "properties": {"message": {"type": "string"}, "type": {"type": "string"}, "param": nullable, "code": code},
     }
     return {"type": "object", "required": ["error"], "properties": {"error": error}}

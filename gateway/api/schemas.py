@@ -59,6 +59,13 @@ class ComparisonParams(Asked):
     )
     reasoning_effort: Text | None = None
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _keep_the_template(cls, variables: JsonObject | None) -> JsonObject | None:
+        if variables is not None and "chat_template" in variables:
+            raise ValueError("the template is the engine's own: 'chat_template' cannot be set")
+        return variables
+
 
 def distinct_models(models: Sequence[str]) -> Sequence[str]:
     """The same; raises ValueError where one stands there twice."""
@@ -100,6 +107,12 @@ class ComparisonRequest(Asked):
             messages = [message.model_dump(mode="json", exclude_unset=True) for message in self.messages or ()]
         params = self.params.model_dump(mode="json", exclude_none=True)
         return Question(models=tuple(self.models), messages=messages, params=params, schedule=self.schedule)
+
+
+def body_of(model: type[BaseModel]) -> JsonObject:
+    """What OpenAPI says of a body that the route reads itself, once it knows who sends it."""
+    content = {"application/json": {"schema": schema_without_references(model)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def schema_without_references(model: type[BaseModel]) -> JsonObject:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from gateway.accounts import UsageRow
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey
-from gateway.api.schemas import Amount, ErrorAnswer
+from gateway.api.refusals import refusals
+from gateway.api.schemas import Amount
 from gateway.domain.accounts import Caller
 from gateway.errors import InvalidRequest, PermissionDenied
 from gateway.spreadsheet import BOM, table_rows
@@ -57,15 +58,7 @@ class UsageOut(BaseModel):
     response_model=UsageOut,
     responses={
         200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-        **{
-            status: {"model": ErrorAnswer, "description": words}
-            for status, words in {
-                400: "a wrong parameter",
-                401: "missing or invalid key",
-                403: "another organisation's use",
-                503: "the database is away",
-            }.items()
-        },
+        **refusals(503),
     },
 )
 async def get_usage(

@@ -84,7 +84,7 @@ class Terms:
     limits: Limits = Limits()
     priority: Priority = Priority.INTERACTIVE
     may_set_priority: bool = False
-    """Whether a body may carry the engine's own `priority` and `cache_salt`."""
+    """Whether a body may carry the engine's own `priority`, `cache_salt` and `request_id`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,55 +46,70 @@ class Breaker:
     """In a row."""
     is_open: bool = False
     trips: int = 0
-    """How often it has opened since the last good call; also the number of the trial that may close it."""
+    """How often it has opened since the last good call."""
     until_s: float = float("-inf")
     """No call before that moment: it has opened, or the engine asked for a pause."""
-    is_on_trial: bool = False
-    """A call is under way that decides whether it closes."""
+    opened_s: float = float("-inf")
+    """When it opened last."""
+    rest_s: float = 0.0
+    """How long it rested then before its first trial, and rests between two."""
+    trials: int = 0
+    """Calls under way that decide whether it closes."""
+    tried_s: float = float("-inf")
+    """When the last of them was given the replica."""
 
     def admits(self, now: float) -> Admits:
         if now < self.until_s:
             return Admits.NOT if self.is_open else Admits.LATER
-        return Admits.LATER if self.is_on_trial else Admits.NOW
+        return Admits.NOW if now >= self.admits_from_s else Admits.LATER
 
     @property
-    def trial(self) -> int:
-        """The number to hand to `judged` for a call that is given the replica now; 0 where that is no trial."""
-        return self.trips if self.is_open else 0
+    def admits_from_s(self) -> float:
+        """The moment from which it may be given a call, if nothing is heard of it before.
 
-    def taken(self) -> Breaker:
-        """A call was given the replica: while open, that is the trial."""
-        return replace(self, is_on_trial=True) if self.is_open else self
+        A trial keeps the others out for one rest, then there is another: a long answer whose end alone would tell
+        keeps nobody out for good, and an engine that swallows its calls gets no more of them than one a rest.
+        """
+        return max(self.until_s, self.tried_s + self.rest_s) if self.trials else self.until_s
 
-    def began(self, trial: int, rule: BreakerRule) -> Breaker:
-        """The engine has begun to answer the trial: others may come, but one fault more opens it again."""
+    @property
+    def trial(self) -> float | None:
+        """What to hand to `judged` for a call that is given the replica now: of which opening it is a trial, if any."""
+        return self.opened_s if self.is_open else None
+
+    def taken(self, now: float) -> Breaker:
+        """A call was given the replica: while open, that is a trial."""
+        return replace(self, trials=self.trials + 1, tried_s=now) if self.is_open else self
+
+    def began(self, trial: float, rule: BreakerRule) -> Breaker:
+        """The engine has begun to answer a trial: others may come, but one fault more opens it again."""
         if not self._is_decided_by(trial):
             return self
-        return replace(self, is_open=False, is_on_trial=False, faults=rule.faults - 1)
+        return replace(self, is_open=False, trials=0, faults=rule.faults - 1)
 
-    def judged(self, outcome: Outcome, trial: int, now: float, rule: BreakerRule) -> Breaker:
-        """A call is over. While open only the trial counts: the others' news are old."""
+    def judged(self, outcome: Outcome, trial: float | None, now: float, rule: BreakerRule) -> Breaker:
+        """A call is over. While open only its trials count: the others' news are old."""
         if self.is_open and not self._is_decided_by(trial):
             return self
         match outcome:
             case Outcome.GOOD:
                 return replace(CLOSED, until_s=self.until_s) if now < self.until_s else CLOSED
             case Outcome.NEUTRAL:
-                return replace(self, is_on_trial=False) if self.is_open else self
+                return replace(self, trials=self.trials - 1) if self.is_open else self
             case Outcome.FAULT:
                 faults = self.faults + 1
                 if not self.is_open and faults < rule.faults:
                     return replace(self, faults=faults)
                 rest_s = min(rule.longest_rest_s, rule.rest_s * 2 ** min(self.trips, 32))
                 until_s = max(self.until_s, now + rest_s)
-                return Breaker(faults, is_open=True, trips=self.trips + 1, until_s=until_s)
+                return Breaker(faults, True, self.trips + 1, until_s, opened_s=now, rest_s=rest_s)
 
     def paused(self, until_s: float) -> Breaker:
         """The engine asked to be left alone until then."""
         return replace(self, until_s=max(self.until_s, until_s))
 
-    def _is_decided_by(self, trial: int) -> bool:
-        return self.is_on_trial and trial == self.trips
+    def _is_decided_by(self, trial: float | None) -> bool:
+        return self.is_open and trial == self.opened_s
 
 
 CLOSED = Breaker()

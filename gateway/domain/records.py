@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Provenance(StrEnum):
@@ -184,12 +185,20 @@ class Timeouts:
     total_s: float = 1800.0
 
 
+class EngineAddress(NamedTuple):
+    """Where an engine is asked, and with which key."""
+
+    url: str
+    base_path: str
+    api_key_env: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One engine address that serves a model: `url` + `base_path` + "/chat/completions"; `url` ends without a slash."""
 
     id: str
-    """Unique in the registry: "<model id>/<n>" unless named."""
+    """Unique in the registry: "<model id>/<n>" unless named, so another replica's after a change of the list."""
     model_id: str
     url: str
     weight: float = 1.0
@@ -203,6 +212,11 @@ class Replica:
     """What stands between `url` and `/chat/completions`."""
     max_in_flight: int | None = None
     """Most calls at a time; None = the gateway's setting."""
+
+    @property
+    def address(self) -> EngineAddress:
+        """What makes it the same engine, whatever else the registry says of it and wherever it says so."""
+        return EngineAddress(self.url, self.base_path, self.api_key_env)
 
 
 class ServingKind(StrEnum):

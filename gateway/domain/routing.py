@@ -59,14 +59,14 @@ def _draw(loads: Sequence[Load], draw: float, *, without: int | None) -> int:
 
 
 def pick_for_session(session: str, replicas: Sequence[tuple[str, float]]) -> int:
-    """Index of the (id, weight) that a session belongs to: weighted rendezvous hashing (Thaler, Ravishankar 1998).
+    """Index of the (name, weight) that a session belongs to: weighted rendezvous hashing (Thaler, Ravishankar 1998).
 
     When a replica goes, only its own sessions move; when it comes back, they return. Raises ValueError for none.
     """
     return max(range(len(replicas)), key=lambda index: _session_score(session, *replicas[index]))
 
 
-def _session_score(session: str, replica_id: str, weight: float) -> float:
-    digest = blake2b(f"{session}\0{replica_id}".encode(), digest_size=8).digest()
+def _session_score(session: str, name: str, weight: float) -> float:
+    digest = blake2b(f"{session}\0{name}".encode(), digest_size=8).digest()
     draw = ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # in (0, 1), both ends excluded
     return -weight / log(draw)

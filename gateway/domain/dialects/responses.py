@@ -13,6 +13,8 @@ from gateway.domain.dialects import NOTABLE, OUTPUT, REASONING, Notice, WholeAns
 from gateway.domain.engine_errors import error_kind
 from gateway.domain.records import Usage
 
+PREVIOUS = "previous_response_id"
+"""The field of a request that names the response to continue."""
 _OUTPUT_DELTAS = (
     "response.output_text.delta",
     "response.refusal.delta",
