@@ -150,6 +150,14 @@ class Admission:
             raise self._no_replica(turn)
         return None
 
+    def check_hope(self, model_id: str) -> None:
+        """Raise what a call would meet now: NoReplica where no replica is known to be up, Unavailable for a pause."""
+        turn = Turn(model_id, Priority.BATCH)
+        if not any(state.is_up for state in self._hopes(turn)):
+            raise self._no_replica(turn)
+        if (pause_s := self._pause_ahead(turn, self.now())) > 0:
+            raise _wants_a_pause(model_id, pause_s)
+
     async def wait(self, turn: Turn) -> Place:
         """A place, in turn. A call that had one before (`tried`) stands before all others of its class.
 
@@ -160,11 +168,7 @@ class Admission:
         left_s = self._settings.queue_wait_s - turn.waited_s
         pause_s = self._pause_ahead(turn, began_s)
         if pause_s > left_s:
-            raise Unavailable(
-                f"Every engine of '{turn.model_id}' asked for a pause of {ceil(pause_s)} s or more.",
-                code="upstream_busy",
-                retry_after_s=min(LONGEST_RETRY_AFTER_S, ceil(pause_s)),
-            )
+            raise _wants_a_pause(turn.model_id, pause_s)
         loop = asyncio.get_running_loop()
         granted: asyncio.Future[Place] = loop.create_future()
         turn.granted = granted
@@ -348,3 +352,11 @@ def _give_back(granted: asyncio.Future[Place]) -> None:
         place = granted.result()
         place.judge(Outcome.NEUTRAL)
         place.end()
+
+
+def _wants_a_pause(model_id: str, pause_s: float) -> Unavailable:
+    return Unavailable(
+        f"Every engine of '{model_id}' asked for a pause of {ceil(pause_s)} s or more.",
+        code="upstream_busy",
+        retry_after_s=min(LONGEST_RETRY_AFTER_S, ceil(pause_s)),
+    )

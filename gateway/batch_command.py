@@ -80,8 +80,9 @@ async def _follow(gateway: GatewayDoor, batch: Mapping[str, Any], *, is_drawn: b
     last_seen = loop.time()
     with _drawn(batch, is_drawn=is_drawn) as (progress, task):
         while True:
-            items = batch["items"]
-            progress.update(task, completed=items["done"] + items["failed"])
+            items, waits = batch["items"], batch["waiting_for"]
+            words = f"{batch['name']}, waits: {waits}" if waits else batch["name"]
+            progress.update(task, completed=items["done"] + items["failed"], description=printable(words))
             if batch["status"] != "running":
                 return
             await asyncio.sleep(LOOK_S)
@@ -101,7 +102,13 @@ def _drawn(batch: Mapping[str, Any], *, is_drawn: bool) -> Iterator[tuple[Progre
 
 
 async def _write(gateway: GatewayDoor, batch_id: str, out: Path) -> None:
+    """The whole file under its name, or what was there before."""
     kind = "csv" if out.suffix == ".csv" else "jsonl"
-    with out.open("wb") as file:
-        async for piece in download(gateway, f"{PATH}/{batch_id}/export?format={kind}"):
-            file.write(piece)
+    beside = out.with_name(f".{out.name}.part")
+    try:
+        with beside.open("wb") as file:
+            async for piece in download(gateway, f"{PATH}/{batch_id}/export?format={kind}"):
+                file.write(piece)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,39 +1,38 @@
 """A batch as callers see it: how far it is, what it says by the statistics of `domain.paired`, and its export.
 
-Stored comparisons in, plain objects and bytes out. What is not known is null with its reason, as everywhere.
+Stored comparisons in, plain objects and bytes out. What is not known is null with its reason, as everywhere. All that
+takes longer than a page of rows is done off the event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from gateway.batch_store import Batch, BatchItem, BatchStore, Progress
-from gateway.comparison_export import csv_head, csv_rows
+from gateway.batch_outcomes import Settled, StoredSide, read_asked_again, read_settled
+from gateway.batch_store import Batch, BatchStore, Progress
+from gateway.comparison_export import csv_head, csv_row, csv_rows
 from gateway.comparison_object import OK, comparison_object
-from gateway.domain.paired import (
-    BatchStatistics,
-    Figure,
-    ModelStatistics,
-    Observation,
-    PairedFigure,
-    batch_statistics,
-)
+from gateway.domain.observations import BatchAnswers, Observation
+from gateway.domain.paired import BatchStatistics, Figure, ModelStatistics, PairedFigure, summed_up
 from gateway.domain.records import Cost, Provenance, Timing, Usage
 from gateway.domain.stats import Interval
 from gateway.spreadsheet import BOM, Cell, table_rows
-from gateway.store import Comparison, Side, Store
+from gateway.store import Comparison, Store
 
-PAGE = 100
+PAGE = 50
+"""Comparisons read at once without their texts: some two milliseconds of the event loop."""
+TEXTS_PAGE = 20
+GONE = {"message": "Its comparison is not stored any more.", "type": "server_error", "code": "comparison_gone"}
 _DETAIL = re.compile(r" \([^()]*\)")
 """What stands in brackets differs from comparison to comparison: left out, so that reasons can be counted."""
 
 
-def batch_object(batch: Batch, progress: Progress) -> dict[str, Any]:
+def batch_object(batch: Batch, progress: Progress, waiting_for: str | None = None) -> dict[str, Any]:
     return {
         "id": batch.id,
         "name": batch.name,
@@ -41,6 +40,8 @@ def batch_object(batch: Batch, progress: Progress) -> dict[str, Any]:
         "ended_at": batch.ended_at.isoformat() if batch.ended_at is not None else None,
         "status": batch.status.value,
         "reason": batch.reason,
+        "waiting_for": waiting_for,
+        "priority": batch.priority.value,
         "organisation": batch.organisation or None,
         "models": list(batch.models),
         "params": batch.params,
@@ -56,100 +57,121 @@ def batch_object(batch: Batch, progress: Progress) -> dict[str, Any]:
     }
 
 
-async def read_statistics(batch: Batch, items: BatchStore, store: Store) -> dict[str, Any]:
+async def read_statistics(batch: Batch, store: Store) -> dict[str, Any]:
     """The statistics of what is done by now."""
-    seen: list[Observation] = []
-    async for item, comparison in _settled(batch, items, store):
-        seen += _observations(batch, item, comparison)
-    return statistics_object(batch_statistics(batch.models, seen))
+    answers = BatchAnswers(batch.models)
+    async for page in _pages(batch, store, PAGE):
+        await asyncio.to_thread(_add, answers, batch, page)
+    return await _summed_up(batch, store, answers)
 
 
 async def export_lines(batch: Batch, items: BatchStore, store: Store) -> AsyncGenerator[bytes, None]:
     """JSON lines: the batch, each item with its comparison, the statistics. `type` says which."""
-    head = batch_object(batch, await items.progress(batch.id))
-    yield _line({"type": "batch", **head})
-    seen: list[Observation] = []
-    async for item, comparison in _settled(batch, items, store):
-        seen += _observations(batch, item, comparison)
-        yield _line(
-            {
-                "type": "item",
-                "prompt_id": item.prompt_id,
-                "repeat": item.repeat,
-                "status": item.status.value,
-                "attempts": item.attempts,
-                "error": item.error,
-                "comparison": comparison_object(comparison) if comparison is not None else None,
-            }
-        )
-    yield _line({"type": "statistics", **statistics_object(batch_statistics(batch.models, seen))})
+    head = _line({"type": "batch", **batch_object(batch, await items.progress(batch.id))})
+    answers = BatchAnswers(batch.models)
+    async for page in _pages(batch, store, TEXTS_PAGE):
+        await asyncio.to_thread(_add, answers, batch, page)
+        yield head + await asyncio.to_thread(_item_lines, page, await _comparisons(page, store))
+        head = b""
+    yield head + _line({"type": "statistics", **await _summed_up(batch, store, answers)})
 
 
-async def export_csv(batch: Batch, items: BatchStore, store: Store) -> AsyncGenerator[bytes, None]:
-    """One row a side; the statistics are a table of their own."""
-    yield csv_head("batch", "prompt_id", "repeat")
-    async for item, comparison in _settled(batch, items, store):
-        if comparison is not None:
-            yield csv_rows(comparison_object(comparison), batch.name, item.prompt_id, item.repeat)
+async def export_csv(batch: Batch, _items: BatchStore, store: Store) -> AsyncGenerator[bytes, None]:
+    """One row a side, with the error of its item where no comparison could be made; the statistics are a table apart.
+
+    The head comes with the first page, so that nothing is sent before the database has answered.
+    """
+    head = csv_head("batch", "prompt_id", "repeat")
+    async for page in _pages(batch, store, TEXTS_PAGE):
+        yield head + await asyncio.to_thread(_item_rows, batch, page, await _comparisons(page, store))
+        head = b""
+    if head:
+        yield head
 
 
-async def export_statistics_csv(batch: Batch, items: BatchStore, store: Store) -> AsyncGenerator[bytes, None]:
+async def export_statistics_csv(batch: Batch, _items: BatchStore, store: Store) -> AsyncGenerator[bytes, None]:
     """One row a model and metric, then one a pair and metric."""
-    statistics = await read_statistics(batch, items, store)
-    yield BOM + table_rows([_STATISTICS_COLUMNS])
-    yield table_rows(_statistics_rows(statistics))
+    statistics = await read_statistics(batch, store)
+    yield BOM + table_rows([_STATISTICS_COLUMNS]) + table_rows(_statistics_rows(statistics))
 
 
 # --- stored comparisons as observations ---------------------------------------------------------------------
 
 
-async def _settled(batch: Batch, items: BatchStore, store: Store) -> AsyncIterator[tuple[BatchItem, Comparison | None]]:
-    """Every item that is over, in order, with its comparison where there is one; a page at a time in memory."""
+class _Facts(msgspec.Struct):
+    """What the figures need of a side's facts."""
+
+    usage: Usage
+    timing: Timing
+    cost: Cost
+    provenance: Provenance
+
+
+class _Error(msgspec.Struct):
+    code: str | None = None
+
+
+_FACTS, _ERROR = msgspec.json.Decoder(_Facts), msgspec.json.Decoder(_Error | None)
+
+
+async def _pages(batch: Batch, store: Store, size: int) -> AsyncGenerator[list[Settled], None]:
+    """Every item that is over, in order."""
     after = -1
-    while page := await items.items(batch.id, after=after, limit=PAGE):
-        ids = [item.comparison_id for item in page if item.comparison_id is not None]
-        found = await store.get_comparisons(ids)
-        for item in page:
-            if item.status.value != "pending":
-                yield item, found.get(item.comparison_id or "")
-        after = page[-1].number
+    while page := await read_settled(store, batch.id, after=after, limit=size):
+        yield page
+        after = page[-1].item.number
 
 
-def _observations(batch: Batch, item: BatchItem, comparison: Comparison | None) -> Iterator[Observation]:
-    if comparison is None:
-        code = item.error["code"] if item.error else "comparison_gone"
+async def _summed_up(batch: Batch, store: Store, answers: BatchAnswers) -> dict[str, Any]:
+    """What the answers say, with the costs of what was asked again."""
+    after = ""
+    while sides := await read_asked_again(store, batch.id, after=after, limit=PAGE):
+        await asyncio.to_thread(_add_asked_again, answers, sides)
+        after = sides[-1].comparison_id
+    return statistics_object(await asyncio.to_thread(summed_up, answers))
+
+
+def _add(answers: BatchAnswers, batch: Batch, page: Sequence[Settled]) -> None:
+    for settled in page:
+        for seen in _observations(batch, settled):
+            answers.add(seen)
+
+
+def _add_asked_again(answers: BatchAnswers, sides: Sequence[StoredSide]) -> None:
+    for side in sides:
+        answers.add_asked_again(side.model, _FACTS.decode(side.facts).cost, is_answered=side.status == OK)
+
+
+def _observations(batch: Batch, settled: Settled) -> Iterator[Observation]:
+    item = settled.item
+    if not settled.sides:
+        code = (item.error or GONE)["code"]
+        unmade = Cost(None, None, "unknown", "no comparison was made")
         for model in batch.models:
             yield Observation(
-                item.prompt_id,
-                item.repeat,
-                model,
-                failure=code or "error",
-                provenance=Provenance.UNKNOWN,
-                usage=Usage(),
-                timing=Timing(),
-                cost=Cost(None, None, "unknown", "no comparison was made"),
+                item.prompt_id, item.repeat, model, code or "error", Provenance.UNKNOWN, Usage(), Timing(), unmade
             )
         return
-    incomparable = None if comparison.timing_comparable else _without_details(comparison.timing_reason)
-    for side in comparison.sides:
-        yield _observation(item, side, incomparable)
+    incomparable = None if settled.timing_comparable else _without_details(settled.timing_reason)
+    for side in settled.sides:
+        facts = _FACTS.decode(side.facts)
+        yield Observation(
+            prompt=item.prompt_id,
+            repeat=item.repeat,
+            model=side.model,
+            failure=None if side.status == OK else _code(side),
+            provenance=facts.provenance,
+            usage=facts.usage,
+            timing=facts.timing,
+            cost=facts.cost,
+            finish_reason=side.finish_reason,
+            incomparable=incomparable,
+        )
 
 
-def _observation(item: BatchItem, side: Side, incomparable: str | None) -> Observation:
-    usage, timing, cost = side.facts["usage"], side.facts["timing"], side.facts["cost"]
-    amount = Decimal(cost["amount"]) if cost["amount"] is not None else None
-    return Observation(
-        prompt=item.prompt_id,
-        repeat=item.repeat,
-        model=side.model,
-        failure=None if side.status == OK else str((side.error or {}).get("code") or side.status),
-        provenance=Provenance(side.facts["provenance"]),
-        usage=Usage(**usage),
-        timing=Timing(**timing),
-        cost=Cost(amount, cost["currency"], cost["basis"], cost["reason"]),
-        finish_reason=side.finish_reason,
-        incomparable=incomparable,
-    )
+def _code(side: StoredSide) -> str:
+    error = _ERROR.decode(side.error) if side.error is not None else None
+    return (error.code if error is not None else None) or side.status
 
 
 def _without_details(reason: str | None) -> str:
@@ -157,6 +179,46 @@ def _without_details(reason: str | None) -> str:
     while (shorter := _DETAIL.sub("", text)) != text:
         text = shorter
     return text
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+async def _comparisons(page: Sequence[Settled], store: Store) -> Mapping[str, Comparison]:
+    return await store.get_comparisons([one.item.comparison_id for one in page if one.item.comparison_id is not None])
+
+
+def _item_lines(page: Sequence[Settled], found: Mapping[str, Comparison]) -> bytes:
+    lines = []
+    for item in (settled.item for settled in page):
+        comparison = found.get(item.comparison_id or "")
+        line = {
+            "type": "item",
+            "number": item.number,
+            "prompt_id": item.prompt_id,
+            "repeat": item.repeat,
+            "status": item.status.value,
+            "attempts": item.attempts,
+            "error": item.error,
+            "comparison": comparison_object(comparison) if comparison is not None else None,
+        }
+        lines.append(_line(line))
+    return b"".join(lines)
+
+
+def _item_rows(batch: Batch, page: Sequence[Settled], found: Mapping[str, Comparison]) -> bytes:
+    rows = []
+    for item in (settled.item for settled in page):
+        place = (batch.name, item.prompt_id, item.repeat)
+        comparison = found.get(item.comparison_id or "")
+        if comparison is not None:
+            rows.append(csv_rows(comparison_object(comparison), *place))
+            continue
+        error = item.error or GONE
+        told = {"error_code": error["code"], "error_message": error["message"], "batch_id": batch.id}
+        told |= {"status": "failed", "batch_item": item.number}
+        rows += [csv_row({"model": model, **told}, *place) for model in batch.models]
+    return b"".join(rows)
 
 
 # --- objects ------------------------------------------------------------------------------------------------
@@ -187,6 +249,7 @@ def _model_object(model: ModelStatistics) -> dict[str, Any]:
         "provenance": model.provenance.value if model.provenance is not None else None,
         "spent": {currency: f"{amount:f}" for currency, amount in model.spent.items()},
         "cost_unknown": model.cost_unknown,
+        "asked_again": model.asked_again,
         "metrics": {name: _figure_object(figure) for name, figure in model.figures.items()},
     }
 

@@ -6,7 +6,7 @@ comparison is stored, so a gateway that dies finds every other item still pendin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,10 +14,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.store import Store, slices
-from gateway.tables import batch_items, batch_prompts, batches
+from gateway.domain.records import Priority
+from gateway.store import Comparison, Store, insert_comparison, slices
+from gateway.tables import batch_items, batch_prompts, batches, comparison_sides, comparisons
 
 ROWS_AT_ONCE = 500
+"""Rows made and written before the event loop gets its turn: about two milliseconds."""
 
 
 class BatchStatus(StrEnum):
@@ -55,6 +57,8 @@ class Batch:
     """Whose it is; "" is the operator."""
     key: str | None = None
     """The key whose rights and limits hold for what is asked next; None is the operator's."""
+    priority: Priority = Priority.BATCH
+    """The class of its calls, or of the key's where that is lower."""
     reason: str | None = None
     """Why the gateway itself cancelled it."""
 
@@ -78,6 +82,16 @@ class BatchItem:
     attempts: int
     comparison_id: str | None
     error: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """What became of an item's turn."""
+
+    status: ItemStatus
+    attempts: int
+    comparison_id: str | None = None
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +126,14 @@ class BatchStore:
 
         Raises RowRefused where the name is taken.
         """
-        texts = [
-            {"batch_id": batch.id, "position": position, "prompt_id": prompt.prompt_id}
-            | {"messages": prompt.messages, "max_tokens": prompt.max_tokens}
-            for position, prompt in enumerate(prompts)
-        ]
-        items = [
-            {"batch_id": batch.id, "number": repeat * len(prompts) + position, "position": position}
-            | {"repeat": repeat + 1, "status": ItemStatus.PENDING.value, "attempts": 0}
-            for repeat in range(batch.repeats)
-            for position in range(len(prompts))
-        ]
         row = {column.name: getattr(batch, column.name) for column in batches.columns}
+        row |= {"models": list(batch.models), "priority": batch.priority.value}
         async with self._store.transaction() as connection:
-            await connection.execute(sa.insert(batches).values({**row, "models": list(batch.models)}))
-            for table, rows in ((batch_prompts, texts), (batch_items, items)):
-                for some in slices(rows, ROWS_AT_ONCE):
-                    await connection.execute(sa.insert(table), some)
+            await connection.execute(sa.insert(batches).values(row))
+            for some in _prompt_rows(batch, prompts):
+                await connection.execute(sa.insert(batch_prompts), some)
+            for some in _item_rows(batch, len(prompts)):
+                await connection.execute(sa.insert(batch_items), some)
 
     async def get(self, batch_id: str) -> Batch | None:
         return await self._first(sa.select(batches).where(batches.c.id == batch_id))
@@ -170,50 +175,79 @@ class BatchStore:
 
     async def next_turn(self, batch: Batch) -> Turn | None:
         """The first pending item of a batch."""
-        first = _items(batch.id).where(batch_items.c.status == ItemStatus.PENDING.value).limit(1)
+        first = items_of(batch.id).where(batch_items.c.status == ItemStatus.PENDING.value).limit(1)
         async with self._store.transaction() as connection:
             item = (await connection.execute(first)).mappings().first()
         if item is None:
             return None
-        return Turn(batch, _item(item), BatchPrompt(item["prompt_id"], item["messages"], item["max_tokens"]))
+        return Turn(batch, item_from(item), BatchPrompt(item["prompt_id"], item["messages"], item["max_tokens"]))
 
     async def items(self, batch_id: str, *, after: int = -1, limit: int = 100) -> list[BatchItem]:
         """Items in their order, those behind number `after`."""
-        statement = _items(batch_id).where(batch_items.c.number > after).limit(limit)
+        statement = items_of(batch_id).where(batch_items.c.number > after).limit(limit)
         async with self._store.transaction() as connection:
-            return [_item(row) for row in (await connection.execute(statement)).mappings()]
+            return [item_from(row) for row in (await connection.execute(statement)).mappings()]
 
-    async def note(
-        self,
-        batch_id: str,
-        number: int,
-        status: ItemStatus,
-        *,
-        attempts: int,
-        comparison_id: str | None = None,
-        error: Any = None,
-    ) -> None:
-        """What became of an item's turn."""
-        statement = sa.update(batch_items).where(batch_items.c.batch_id == batch_id, batch_items.c.number == number)
-        values = {"status": status.value, "attempts": attempts, "comparison_id": comparison_id, "error": error}
+    async def note(self, batch_id: str, number: int, end: ItemEnd) -> None:
+        """Keep what became of an item's turn."""
         async with self._store.transaction() as connection:
-            await connection.execute(statement.values(values))
+            await connection.execute(_noted(batch_id, number, end))
+
+    async def keep(self, comparison: Comparison, end: ItemEnd | None) -> None:
+        """Keep a comparison of a batch and what became of its item, both or neither; `end` None: the item as it was.
+
+        Doing it again does nothing, so it may be tried until the database says that it has it.
+        """
+        assert comparison.batch_id is not None
+        assert comparison.batch_item is not None
+        known = sa.select(comparisons.c.id).where(comparisons.c.id == comparison.id)
+        async with self._store.transaction() as connection:
+            if (await connection.execute(known)).first() is not None:
+                return
+            await insert_comparison(connection, comparison)
+            if end is not None:
+                await connection.execute(_noted(comparison.batch_id, comparison.batch_item, end))
 
     async def cancel(self, batch_id: str, ended_at: datetime, reason: str | None = None) -> bool:
         """Ask nothing more for a running batch; whether it was one. `reason`: why, where it was not asked for."""
         values = {"status": BatchStatus.CANCELLED.value, "ended_at": ended_at, "reason": reason}
-        return await self._turn(batch_id, BatchStatus.RUNNING, values)
-
-    async def resume(self, batch_id: str, key: str | None) -> bool:
-        """Let a cancelled batch go on with the rights and limits of `key`; whether it was one."""
-        values = {"status": BatchStatus.RUNNING.value, "ended_at": None, "reason": None, "key": key}
-        return await self._turn(batch_id, BatchStatus.CANCELLED, values)
-
-    async def _turn(self, batch_id: str, before: BatchStatus, values: dict[str, Any]) -> bool:
-        statement = sa.update(batches).where(batches.c.id == batch_id, batches.c.status == before.value)
+        statement = sa.update(batches).where(batches.c.id == batch_id, batches.c.status == BatchStatus.RUNNING.value)
         async with self._store.transaction() as connection:
             result = await connection.execute(statement.values(values))
         return bool(result.rowcount)
+
+    async def failed_numbers(self, batch_id: str, codes: Collection[str]) -> list[int]:
+        """Items that are over, and failed or have a side that failed with one of these codes."""
+        at = batch_items.c
+        over = sa.select(at.number, at.error).where(at.batch_id == batch_id, at.status == ItemStatus.FAILED.value)
+        sides = (
+            sa.select(at.number, comparison_sides.c.error)
+            .join(comparison_sides, comparison_sides.c.comparison_id == at.comparison_id)
+            .where(at.batch_id == batch_id, at.status == ItemStatus.DONE.value, comparison_sides.c.error.is_not(None))
+        )
+        found: set[int] = set()
+        async with self._store.transaction() as connection:
+            for statement in (over, sides):
+                async for number, error in await connection.stream(statement):
+                    if error is not None and error.get("code") in codes:
+                        found.add(number)
+        return sorted(found)
+
+    async def resume(self, batch_id: str, key: str | None, numbers: Sequence[int]) -> bool:
+        """Let a batch that is over go on with the rights and limits of `key`, the items of `numbers` asked once more.
+
+        Whether it was over.
+        """
+        values = {"status": BatchStatus.RUNNING.value, "ended_at": None, "reason": None, "key": key}
+        ended = sa.update(batches).where(batches.c.id == batch_id, batches.c.status != BatchStatus.RUNNING.value)
+        fresh = {"status": ItemStatus.PENDING.value, "attempts": 0, "comparison_id": None, "error": None}
+        items = sa.update(batch_items).where(batch_items.c.batch_id == batch_id)
+        async with self._store.transaction() as connection:
+            if not (await connection.execute(ended.values(values))).rowcount:
+                return False
+            for some in slices(numbers, ROWS_AT_ONCE):
+                await connection.execute(items.where(batch_items.c.number.in_(some)).values(fresh))
+        return True
 
     async def finish_complete(self, ended_at: datetime) -> list[str]:
         """Turn running batches without a pending item into done ones; their ids."""
@@ -232,7 +266,8 @@ class BatchStore:
         return None if row is None else _batch(row)
 
 
-def _items(batch_id: str) -> sa.Select[Any]:
+def items_of(batch_id: str) -> sa.Select[Any]:
+    """A batch's items with their prompts, in their order; each row is an `item_from`."""
     prompt = sa.and_(
         batch_prompts.c.batch_id == batch_items.c.batch_id, batch_prompts.c.position == batch_items.c.position
     )
@@ -245,11 +280,38 @@ def _items(batch_id: str) -> sa.Select[Any]:
     )
 
 
+def _prompt_rows(batch: Batch, prompts: Sequence[BatchPrompt]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(prompts), ROWS_AT_ONCE):
+        yield [
+            {"batch_id": batch.id, "position": position, "prompt_id": prompt.prompt_id}
+            | {"messages": prompt.messages, "max_tokens": prompt.max_tokens}
+            for position, prompt in enumerate(prompts[start : start + ROWS_AT_ONCE], start)
+        ]
+
+
+def _item_rows(batch: Batch, prompts: int) -> Iterator[list[dict[str, Any]]]:
+    """Every prompt once, then every prompt again."""
+    total = prompts * batch.repeats
+    for start in range(0, total, ROWS_AT_ONCE):
+        yield [
+            {"batch_id": batch.id, "number": number, "position": number % prompts}
+            | {"repeat": number // prompts + 1, "status": ItemStatus.PENDING.value, "attempts": 0}
+            for number in range(start, min(total, start + ROWS_AT_ONCE))
+        ]
+
+
+def _noted(batch_id: str, number: int, end: ItemEnd) -> sa.Update:
+    statement = sa.update(batch_items).where(batch_items.c.batch_id == batch_id, batch_items.c.number == number)
+    values = {"attempts": end.attempts, "comparison_id": end.comparison_id, "error": end.error}
+    return statement.values(status=end.status.value, **values)
+
+
 def _batch(row: Any) -> Batch:
     fields = {name: row[name] for name in Batch.__slots__}
-    return Batch(**{**fields, "status": BatchStatus(row["status"]), "models": tuple(row["models"])})
+    fields |= {"status": BatchStatus(row["status"]), "priority": Priority(row["priority"])}
+    return Batch(**{**fields, "models": tuple(row["models"])})
 
 
-def _item(row: Any) -> BatchItem:
+def item_from(row: Any) -> BatchItem:
     fields = {name: row[name] for name in BatchItem.__slots__}
     return BatchItem(**{**fields, "status": ItemStatus(row["status"])})

@@ -45,6 +45,7 @@ def _answered(models: list[Json]) -> Iterator[str]:
         spent = ", ".join(f"{amount} {currency}" for currency, amount in model["spent"].items())
         line = f"{printable(model['model'])}: {model['answered']} of {model['asked']} answered"
         line += f" (failed: {printable(failures)})" if failures else ""
+        line += f"; asked again {model['asked_again']} times" if model["asked_again"] else ""
         line += f"; spent {printable(spent)}" if spent else ""
         yield line + (f"; cost of {model['cost_unknown']} unknown" if model["cost_unknown"] else "")
 

@@ -2,88 +2,54 @@
 
 One comparison at a time over all batches: a second one would disturb the timings of the first; organisations take
 turns, one comparison each. Each item starts with another model, so that no model is always asked first. It is asked in
-the class of batches, with the rights and within the limits of the key that ordered it. What is durable stands in
-`batch_store`; the comparison itself is `comparison`'s work, and what a batch says `batch_report`'s.
+the class of batches, with the rights and within the limits of the key that ordered it, and only when nothing is known
+to stand in the way of any of its sides. What is durable stands in `batch_store`, what a turn's end means in
+`batch_verdicts`; the comparison itself is `comparison`'s work, and what a batch says `batch_report`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
-from typing import Any
 
-import msgspec
 import structlog
 
-from gateway.batch_store import Batch, BatchPrompt, BatchStatus, BatchStore, ItemStatus, Turn
-from gateway.comparison import COMPARISON_FINISHED, Comparisons, Question, Schedule
-from gateway.comparison_object import OK
+from gateway.batch_order import ANY_PROMPT, Order, question_of, question_of_turn
+from gateway.batch_store import Batch, BatchStatus, BatchStore, Turn
+from gateway.batch_verdicts import (
+    MENDABLE,
+    Stop,
+    Verdict,
+    Wait,
+    failed_item,
+    judge_comparison,
+    judge_refusal,
+)
+from gateway.comparison import Comparisons, Keep, Question
 from gateway.domain.accounts import EVERYTHING, Caller
-from gateway.domain.limits import WINDOW_S
 from gateway.domain.queueing import RANKS
 from gateway.domain.records import Priority
-from gateway.errors import (
-    Conflict,
-    ModelNotFound,
-    PermissionDenied,
-    QuotaExhausted,
-    RateLimited,
-    SimsaError,
-    Unavailable,
-)
+from gateway.errors import Conflict, InternalError, SimsaError, Unavailable
 from gateway.settings import Settings
-from gateway.store import RowRefused
+from gateway.store import Comparison, RowRefused
 
-PASSING = frozenset(
-    ("upstream_busy", "upstream_unreachable", "no_replica", "recorder_unavailable", "queue_full", "draining", "skipped")
-)
-"""Codes of failures that say nothing about the model: the item is asked again."""
-LIMITED = RateLimited.code
-"""Code of a side over a limit of the key: the item is asked again when the minute is over."""
-SPENT = QuotaExhausted.code
-"""Code of a side over a budget of the key: the batch is cancelled, for nothing more can be asked."""
 _STORE_RETRY_S = 1.0
-_ANY_PROMPT = BatchPrompt("any", [{"role": "user", "content": "?"}])
-"""Stands for a batch's prompts where only its models and parameters matter."""
-_NEXT_MINUTE_S = WINDOW_S + 1.0
+_LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a caller wants asked. Without a name the batch is named by its id."""
+class _Pause:
+    """A batch that waits, or did so last."""
 
-    models: tuple[str, ...]
-    prompts: tuple[BatchPrompt, ...]
-    params: dict[str, Any]
-    schedule: Schedule | None = None
-    repeats: int = 1
-    name: str | None = None
-
-    def digest(self) -> str:
-        """Of everything but the name: equal exactly for equal batches."""
-        prompts = [[prompt.prompt_id, prompt.messages, prompt.max_tokens] for prompt in self.prompts]
-        whole = [self.models, self.params, self.schedule, self.repeats, prompts]
-        return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """What came of asking an item: its comparison, or why there is none."""
-
-    comparison_id: str | None = None
-    may_repeat: bool = False
-    """What failed says nothing about the models."""
-    error: dict[str, Any] | None = None
-    pause_s: float = 0.0
-    """Seconds that must pass before it is asked again."""
-    stops: str | None = None
-    """Why nothing more can be asked for its batch at present."""
+    due: float
+    why: str
+    in_row: int
+    """How many pauses there were since something of it was asked to the end."""
 
 
 class Batches:
@@ -105,13 +71,14 @@ class Batches:
         self._settings = settings
         self._now = now
         self._wake = asyncio.Event()
-        self._not_before: dict[str, float] = {}
-        """Moments until which batches wait: for an engine that is busy or away, for the end of a key's minute."""
+        self._pauses: dict[str, _Pause] = {}
+        """By batch: for an engine that is busy or away, for the end of a key's minute."""
         self._served: dict[str, float] = {}
         """When each organisation had its last turn."""
-        self._asking: tuple[str, asyncio.Task[dict[str, Any]]] | None = None
+        self._asking: tuple[str, asyncio.Task[None]] | None = None
+        self._being_cancelled: set[str] = set()
         self._stopped: set[str] = set()
-        """Batches that were cancelled in this process: none of their items is begun, not even one just read."""
+        """Batches cancelled since the present look for an item began: the one just read is not begun."""
         self._is_draining = False
         self._log = structlog.get_logger("simsa.batches")
 
@@ -119,16 +86,22 @@ class Batches:
         """Begin no further comparison; the one under way goes on."""
         self._is_draining = True
 
-    async def create(self, order: Order, caller: Caller) -> tuple[Batch, bool]:
+    def waiting_for(self, batch_id: str) -> str | None:
+        """What a running batch waits for at this moment."""
+        pause = self._pauses.get(batch_id)
+        return pause.why if pause is not None and pause.due > self._now() else None
+
+    async def create(self, order: Order, caller: Caller, priority: Priority = Priority.BATCH) -> tuple[Batch, bool]:
         """The batch for an order, and whether it is new: the same name and content again go on with what there is.
 
-        A cancelled one is taken up again. Raises Conflict for a name that means another batch, and what
-        `Comparisons.check` raises for an order that cannot be asked.
+        One that is over is resumed. `priority`: the class that was asked for; that of batches is the highest. Raises
+        Conflict for a name that means another batch, and what `Comparisons.check` raises for an order that cannot be
+        asked.
         """
         organisation = caller.organisation or ""
         if order.name is not None and (existing := await self.store.named(organisation, order.name)) is not None:
             return await self._taken_up(existing, order, caller), False
-        await asyncio.to_thread(self._check, order, caller)
+        digest = await asyncio.to_thread(self._check, order, caller)
         batch_id = str(uuid.uuid4())
         batch = Batch(
             id=batch_id,
@@ -140,9 +113,10 @@ class Batches:
             params=order.params,
             schedule=order.schedule.value if order.schedule is not None else None,
             repeats=order.repeats,
-            digest=order.digest(),
+            digest=digest,
             organisation=organisation,
             key=caller.key,
+            priority=max(Priority.BATCH, priority, key=RANKS.__getitem__),
         )
         try:
             await self.store.create(batch, order.prompts)
@@ -155,27 +129,44 @@ class Batches:
         return batch, True
 
     async def resume(self, batch: Batch, caller: Caller) -> Batch:
-        """Take a cancelled batch up again, with the caller's key; any other is as it is.
+        """Take a batch that is over up again: what is pending, and what failed by something that passes.
 
-        Raises what `Comparisons.check` raises where this caller cannot have it asked now.
+        It goes on with the caller's key; with its own where that is in force and the caller is of no such organisation,
+        but the operator. Nothing happens to one that runs, or has nothing to go on with. Raises what
+        `Comparisons.check` raises where it cannot be asked now.
         """
-        if batch.status is not BatchStatus.CANCELLED:
+        if batch.status is BatchStatus.RUNNING:
             return batch
-        schedule = Schedule(batch.schedule) if batch.schedule is not None else None
-        self._comparisons.check(_question(batch.models, _ANY_PROMPT, batch.params, schedule), caller)
-        if await self.store.resume(batch.id, caller.key):
+        numbers = await self.store.failed_numbers(batch.id, MENDABLE)
+        if batch.status is BatchStatus.DONE and not numbers:
+            return batch
+        if (caller.organisation or "") != batch.organisation and batch.key is not None:
+            caller = self._find_caller(batch.key) or caller
+        self._comparisons.check(question_of(batch, ANY_PROMPT), caller)
+        if await self.store.resume(batch.id, caller.key, numbers):
             self._stopped.discard(batch.id)
+            self._pauses.pop(batch.id, None)
             self._wake.set()
         return await self._existing(batch.id)
 
     async def cancel(self, batch: Batch, reason: str | None = None) -> Batch:
         """Ask nothing more for a batch; the comparison under way ends, what is stored stays."""
+        self._being_cancelled.add(batch.id)
         self._stopped.add(batch.id)
-        if await self.store.cancel(batch.id, datetime.now(UTC), reason):
-            if self._asking is not None and self._asking[0] == batch.id:
-                self._asking[1].cancel()
-            self._log.info("batch cancelled", batch_id=batch.id, reason=reason)
-        return await self._existing(batch.id)
+        try:
+            if await self.store.cancel(batch.id, datetime.now(UTC), reason):
+                self._log.info("batch cancelled", batch_id=batch.id, reason=reason)
+        except BaseException:
+            self._stopped.discard(batch.id)
+            raise
+        finally:
+            self._being_cancelled.discard(batch.id)
+            self._wake.set()
+        self._pauses.pop(batch.id, None)
+        after = await self._existing(batch.id)
+        if after.status is BatchStatus.CANCELLED and self._asking is not None and self._asking[0] == batch.id:
+            self._asking[1].cancel()
+        return after
 
     async def run(self) -> None:
         """Work off what is pending, also what an earlier process left, until cancelled or draining."""
@@ -194,7 +185,7 @@ class Batches:
     # --- orders ---------------------------------------------------------------------------------------------
 
     async def _taken_up(self, existing: Batch, order: Order, caller: Caller) -> Batch:
-        if existing.digest != order.digest():
+        if existing.digest != await asyncio.to_thread(order.digest):
             raise Conflict(
                 f"The batch named '{existing.name}' has other models, prompts or parameters: choose another name.",
                 param="name",
@@ -206,18 +197,21 @@ class Batches:
         assert batch is not None, "batches are never removed"
         return batch
 
-    def _check(self, order: Order, caller: Caller) -> None:
+    def _check(self, order: Order, caller: Caller) -> str:
+        """The digest of an order that can be asked."""
         for prompt in order.prompts:
-            self._comparisons.check(_question(order.models, prompt, order.params, order.schedule), caller)
+            self._comparisons.check(order.question(prompt), caller)
+        return order.digest()
 
     # --- work -----------------------------------------------------------------------------------------------
 
     async def _next_turn(self) -> Turn | None:
+        self._stopped.clear()
         for batch_id in await self.store.finish_complete(datetime.now(UTC)):
             self._log.info("batch done", batch_id=batch_id)
         now = self._now()
-        self._not_before = {batch_id: due for batch_id, due in self._not_before.items() if due > now}
-        waiting = await self.store.waiting(besides=self._not_before)
+        paused = {batch_id for batch_id, pause in self._pauses.items() if pause.due > now}
+        waiting = await self.store.waiting(besides=paused | self._being_cancelled)
         if not waiting:
             return None
         batch = min(waiting, key=lambda one: self._served.get(one.organisation, -inf))
@@ -226,7 +220,8 @@ class Batches:
 
     async def _rest(self) -> None:
         """Wait for an order, or until a batch that waits may go on."""
-        due = min(self._not_before.values(), default=None)
+        now = self._now()
+        due = min((pause.due for pause in self._pauses.values() if pause.due > now), default=None)
         try:
             async with asyncio.timeout(max(0.0, due - self._now()) if due is not None else None):
                 await self._wake.wait()
@@ -234,67 +229,52 @@ class Batches:
             return
 
     async def _take(self, turn: Turn) -> None:
-        """Ask one item and note what became of it."""
-        batch, item = turn.batch, turn.item
+        """Ask one item, or see why not. Afterwards it is over, or its batch waits or is cancelled."""
+        batch = turn.batch
         if batch.id in self._stopped:
-            return
+            return  # cancelled while it was read: the next look passes it over
         caller = EVERYTHING if batch.key is None else self._find_caller(batch.key)
         if caller is None:
             await self.cancel(batch, "the key that ordered it is revoked or has expired; another one may resume it")
             return
-        end = await self._end_of(turn, caller)
-        if end is None or (end.may_repeat and self._is_draining):
-            return  # whoever goes on with the batch, in this process or the next, asks it again
-        if end.stops is not None:
-            await self.cancel(batch, end.stops)
-            return
-        attempts = item.attempts + 1
-        status = ItemStatus.DONE if end.error is None else ItemStatus.FAILED
-        if end.may_repeat and attempts < self._settings.batch_attempts:
-            status = ItemStatus.PENDING
-            pause_s = max(end.pause_s, self._settings.batch_retry_s * 2 ** (attempts - 1))
-            self._not_before[batch.id] = self._now() + pause_s
-        await self.store.note(
-            batch.id, item.number, status, attempts=attempts, comparison_id=end.comparison_id, error=end.error
-        )
-
-    async def _end_of(self, turn: Turn, caller: Caller) -> _End | None:
-        """What came of asking; None when the batch was cancelled meanwhile."""
+        question = question_of_turn(turn)
         try:
-            whole = await self._ask(turn, caller)
-        except RateLimited as error:
-            return _End(may_repeat=True, pause_s=_NEXT_MINUTE_S, error=_told(error))
-        except (
-            QuotaExhausted,
-            ModelNotFound,
-            PermissionDenied,
-        ) as error:  # so would be every other item: they can wait
-            return _End(stops=error.message)
+            self._comparisons.check_now(question, caller)
+            await self._ask(turn, question, caller)
         except SimsaError as error:
-            return _End(error=_told(error))
+            await self._note_refusal(turn, error)
         except Exception as error:  # noqa: BLE001  one item's defect must not stop all batches, or repeat without end
-            self._log.exception("an item failed", batch_id=turn.batch.id, number=turn.item.number, exc_info=error)
-            told = {"message": "The gateway failed on this item.", "type": "server_error", "code": "internal_error"}
-            return _End(may_repeat=True, error=told)
-        if whole is None:
-            return None
-        errors = [side["error"] for side in whole["sides"] if side["status"] != OK]
-        failures = {error["code"] for error in errors}
-        spent = next((error["message"] for error in errors if error["code"] == SPENT), None)
-        pause_s = _NEXT_MINUTE_S if LIMITED in failures else 0.0
-        if not whole["stored"]:
-            told = {"message": whole["stored_reason"], "type": "server_error", "code": "not_stored"}
-            return _End(may_repeat=True, error=told, pause_s=pause_s, stops=spent)
-        return _End(
-            comparison_id=whole["id"],
-            may_repeat=LIMITED in failures or not failures.isdisjoint(PASSING),
-            pause_s=pause_s,
-            stops=spent,
-        )
+            self._log.exception("an item failed", batch_id=batch.id, number=turn.item.number, exc_info=error)
+            end = failed_item(InternalError(), attempts=turn.item.attempts)
+            await self._until_stored(turn, lambda: self.store.note(batch.id, turn.item.number, end))
 
-    async def _ask(self, turn: Turn, caller: Caller) -> dict[str, Any] | None:
-        """The finished comparison; None when its batch was cancelled meanwhile."""
-        task = asyncio.create_task(self._compare(turn, caller), name=f"batch {turn.batch.id}")
+    async def _note_refusal(self, turn: Turn, error: SimsaError) -> None:
+        """Nothing was asked."""
+        match judge_refusal(error):
+            case Wait(why, pause_s):
+                self._pause(turn.batch.id, why, pause_s)
+            case Stop(why):
+                await self.cancel(turn.batch, why)
+            case None:
+                end = failed_item(error, attempts=turn.item.attempts)
+                await self._until_stored(turn, lambda: self.store.note(turn.batch.id, turn.item.number, end))
+
+    def _pause(self, batch_id: str, why: str, pause_s: float | None = None) -> None:
+        """Let a batch wait: as long as told, or longer each time that nothing comes of it."""
+        before = self._pauses.get(batch_id)
+        in_row = before.in_row + 1 if before is not None else 1
+        if pause_s is None:
+            pause_s = min(_LONGEST_PAUSE_S, self._settings.batch_retry_s * 2 ** min(in_row - 1, 32))
+        self._pauses[batch_id] = _Pause(self._now() + pause_s, why, in_row)
+
+    async def _ask(self, turn: Turn, question: Question, caller: Caller) -> None:
+        """Make the comparison, and keep it with what becomes of its item. Its batch may be cancelled meanwhile."""
+        verdicts: list[Verdict] = []
+
+        async def keep(comparison: Comparison) -> None:
+            verdicts.append(await self._keep(turn, comparison))
+
+        task = asyncio.create_task(self._compare(turn, question, caller, keep), name=f"batch {turn.batch.id}")
         self._asking = (turn.batch.id, task)
         try:
             await asyncio.wait((task,))
@@ -303,30 +283,54 @@ class Batches:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        return None if task.cancelled() else task.result()
+        if task.cancelled():
+            return
+        task.result()
+        if not verdicts:  # what other calls of the key took meanwhile left no room for any side: nothing was asked
+            self._pause(turn.batch.id, "the limits of its key leave no room at the moment")
+            return
+        (verdict,) = verdicts
+        if verdict.stop is not None:
+            await self.cancel(turn.batch, verdict.stop.why)
+        elif verdict.why_again is not None:
+            self._pause(turn.batch.id, verdict.why_again)
+        else:
+            self._pauses.pop(turn.batch.id, None)
 
-    async def _compare(self, turn: Turn, caller: Caller) -> dict[str, Any]:
+    async def _compare(self, turn: Turn, question: Question, caller: Caller, keep: Keep) -> None:
+        priority = max(turn.batch.priority, caller.priority, key=RANKS.__getitem__)
+        request_id = f"{turn.batch.id}-{turn.item.number}"
+        async with aclosing(self._comparisons.run(question, request_id, caller, priority, keep)) as events:
+            async for _ in events:
+                continue
+
+    async def _keep(self, turn: Turn, comparison: Comparison) -> Verdict:
+        """Store a finished comparison and its item's end together; what was paid for is not lost for want of patience.
+
+        It is the batch's organisation's, whoever's key asks.
+        """
         batch, item = turn.batch, turn.item
-        first = (item.number + item.repeat) % len(batch.models)
-        models = (*batch.models[first:], *batch.models[:first])
-        schedule = Schedule(batch.schedule) if batch.schedule is not None else None
-        question = _question(models, turn.prompt, batch.params, schedule)
-        whole: dict[str, Any] = {}
-        priority = max(Priority.BATCH, caller.priority, key=RANKS.__getitem__)
-        running = self._comparisons.run(question, f"{batch.id}-{item.number}", caller, priority)
-        async with aclosing(running) as events:
-            async for name, data in events:
-                if name == COMPARISON_FINISHED:
-                    whole = data
-        return whole
+        comparison = replace(
+            comparison, organisation=batch.organisation or None, batch_id=batch.id, batch_item=item.number
+        )
+        verdict = judge_comparison(comparison, attempts=item.attempts, most=self._settings.batch_attempts)
+        try:
+            await self._until_stored(turn, lambda: self.store.keep(comparison, verdict.end))
+        except RowRefused as error:
+            self._log.error("a comparison cannot be stored", comparison_id=comparison.id, why=str(error))
+            refused = SimsaError(f"The database does not take its comparison: {error}", code="not_stored")
+            end = failed_item(refused, attempts=item.attempts)
+            await self._until_stored(turn, lambda: self.store.note(batch.id, item.number, end))
+            return Verdict(end)
+        return verdict
 
-
-def _told(error: SimsaError) -> dict[str, Any]:
-    return {"message": error.message, "type": error.kind, "code": error.code}
-
-
-def _question(
-    models: Sequence[str], prompt: BatchPrompt, params: dict[str, Any], schedule: Schedule | None
-) -> Question:
-    own = {"max_tokens": prompt.max_tokens} if prompt.max_tokens is not None else {}
-    return Question(models=models, messages=prompt.messages, params={**params, **own}, schedule=schedule)
+    async def _until_stored(self, turn: Turn, write: Callable[[], Awaitable[None]]) -> None:
+        """Write, again and again while the database is away. Raises RowRefused for what it will never take."""
+        while True:
+            try:
+                await write()
+            except Unavailable as error:
+                self._log.warning("a batch waits for the database", batch_id=turn.batch.id, reason=error.message)
+                await asyncio.sleep(_STORE_RETRY_S)
+            else:
+                return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +62,10 @@ class Question:
     """None: sequential where sides share hardware, else concurrent."""
 
 
+Keep = Callable[[Comparison], Awaitable[None]]
+"""Stores a comparison. May raise Unavailable or RowRefused, which the comparison then says."""
+
+
 class ComparisonEvent(NamedTuple):
     name: str
     data: dict[str, Any]
@@ -88,7 +92,12 @@ class Comparisons:
         self.log = structlog.get_logger("simsa.comparison")
 
     def run(
-        self, question: Question, request_id: str, caller: Caller, priority: Priority | None = None
+        self,
+        question: Question,
+        request_id: str,
+        caller: Caller,
+        priority: Priority | None = None,
+        keep: Keep | None = None,
     ) -> AsyncGenerator[ComparisonEvent, None]:
         """The events of one comparison, the last one with the whole object, stored by then (or saying why not).
 
@@ -96,16 +105,34 @@ class Comparisons:
         any engine is asked: ModelNotFound for a model that does not exist or cannot be called, PermissionDenied for
         one that `caller` may not call, InvalidRequest for a parameter that one of them cannot honour. Each side counts
         against the caller's limits; one over them fails alone, but RateLimited or QuotaExhausted is raised where that
-        would be each of them. `priority`: the class of the sides where it is not the caller's own.
+        would be each of them. `priority`: the class of the sides where it is not the caller's own. `keep`: stores the
+        comparison where more is to be stored with it; it is not called for one of which no side could be asked.
         """
         sides = self._sides(question, caller)
         self._refuse_where_none_may_be_asked(sides, caller)
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
-        return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority).events()
+        keep = keep or self.store.save_comparison
+        return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority, keep).events()
 
     def check(self, question: Question, caller: Caller) -> None:
         """Raise what `run` would raise at once, and ask nobody."""
         self._sides(question, caller)
+
+    def check_now(self, question: Question, caller: Caller) -> None:
+        """Raise what keeps the sides from being asked, all of them, at this moment; ask nobody and hold nothing.
+
+        Beside what `check` raises: Unavailable where no call may begin or an engine wants to be left alone, NoReplica,
+        and RateLimited or QuotaExhausted where the caller's limits do not take all sides together.
+        """
+        sides, dispatcher = self._sides(question, caller), self.dispatcher
+        if not dispatcher.recorder.accepting:
+            raise Unavailable("The gateway cannot keep records at the moment.", code="recorder_unavailable")
+        for side in sides:
+            dispatcher.admission.check_hope(side.model.id)
+        schedule = question.schedule or self._schedule_for([side.model for side in sides])
+        asked = [(side.model, side.body) for side in sides]
+        at_once = len(sides) if schedule is Schedule.CONCURRENT else 1
+        dispatcher.limiter.check_together(caller, CHAT_COMPLETIONS, asked, at_once=at_once)
 
     def _sides(self, question: Question, caller: Caller) -> list[_Side]:
         permit_route(caller, ROUTE)
@@ -182,8 +209,10 @@ class _Run:
         request_id: str,
         caller: Caller,
         priority: Priority,
+        keep: Keep,
     ) -> None:
         self._owner = owner
+        self._keep_it = keep
         self._priority = priority
         self._caller = caller
         self._question = question
@@ -329,7 +358,7 @@ class _Run:
         if is_refused:  # what others of the key took in the meantime; a question that nobody was asked is not kept
             return comparison_object(comparison, unstored_reason="no side could be asked within the key's limits")
         try:
-            await self._owner.store.save_comparison(comparison)
+            await self._keep_it(comparison)
         except (Unavailable, RowRefused) as error:
             self._owner.log.error("a comparison could not be stored", comparison_id=self._id, why=str(error))
             told = error.told if isinstance(error, SimsaError) else str(error)

@@ -33,6 +33,11 @@ def csv_rows(comparison: Comparison, *before: Cell) -> bytes:
     )
 
 
+def csv_row(values: Mapping[str, Cell], *before: Cell) -> bytes:
+    """One row for what no comparison stands for: the columns named, all others empty."""
+    return table_rows([[*before, *(values.get(name) for name in _COLUMNS)]])
+
+
 Column = Callable[[Comparison, int, Side], Cell]
 
 
@@ -102,4 +107,6 @@ _COLUMNS: Mapping[str, Column] = {
     "call_id": _of_side("call_id"),
     "timing_comparable": _of_comparison("timing_comparable"),
     "timing_reason": _of_comparison("timing_reason"),
+    "batch_id": lambda comparison, _position, _side: (comparison["batch"] or {}).get("id"),
+    "batch_item": lambda comparison, _position, _side: (comparison["batch"] or {}).get("item"),
 }

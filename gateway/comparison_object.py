@@ -97,6 +97,7 @@ def comparison_object(comparison: Comparison, *, unstored_reason: str | None = N
         "timing_comparable": comparison.timing_comparable,
         "timing_reason": comparison.timing_reason,
         "summary": comparison.summary,
+        "batch": None if comparison.batch_id is None else {"id": comparison.batch_id, "item": comparison.batch_item},
         "stored": unstored_reason is None,
         "stored_reason": unstored_reason,
     }

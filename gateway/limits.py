@@ -7,7 +7,7 @@ process began is read from the calls at the start. The arithmetic is `domain.lim
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import ceil
@@ -110,7 +110,7 @@ class Limiter:
         if account is None:
             return
         hold, now_s = _wanted(account, model, endpoint, body).hold, self._now()
-        refusal = account.refusal(hold, now_s, self._wall())
+        refusal = account.refusal((hold,), 1, now_s, self._wall())
         if refusal is not None:
             raise _refused(refusal, account, hold, now_s)
 
@@ -123,6 +123,22 @@ class Limiter:
         refusal = account.count_request(now_s)
         if refusal is not None:
             raise _refused(refusal, account, Hold(0, None), now_s)
+
+    def check_together(
+        self, caller: Caller, endpoint: Endpoint, asked: Sequence[tuple[Model, RequestBody]], *, at_once: int
+    ) -> None:
+        """Raise what `reserve` would if all these calls were one; hold nothing. `at_once`: how many at a time.
+
+        RateLimited without `retry_after_s` where they can never pass together.
+        """
+        account = self._account_of(caller)
+        if account is None:
+            return
+        holds = [_wanted(account, model, endpoint, body).hold for model, body in asked]
+        now_s = self._now()
+        refusal = account.refusal(holds, at_once, now_s, self._wall())
+        if refusal is not None:
+            raise _refused(refusal, account, _together(holds, refusal.budget), now_s)
 
     def settle(self, reservation: Reservation | None, call: Call | None) -> None:
         """Replace what was held by what the call took. Exactly once counts; `call` None: nothing became of it."""
@@ -192,6 +208,13 @@ def _wanted(account: Account, model: Model, endpoint: Endpoint, body: RequestBod
     return Reservation(account, hold, model, prompt, completion)
 
 
+def _together(holds: Sequence[Hold], budget: Budget | None) -> Hold:
+    """One hold of as much as all of them, its money in the budget's currency."""
+    amounts = [hold.cost[1] for hold in holds if budget is not None and hold.cost and hold.cost[0] == budget.unit]
+    cost = (budget.unit, sum(amounts, Decimal(0))) if budget is not None and amounts else None
+    return Hold(sum(hold.tokens for hold in holds), cost)
+
+
 def _limit_headers(account: Account, now_s: float) -> RawHeaders:
     limits = account.limits
     headers: RawHeaders = []
@@ -231,14 +254,25 @@ def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> Si
                 f"This request may take {hold.tokens:,} tokens, prompt and answer, more than this key's whole limit of "
                 f"{limits.tokens_per_min:,} a minute: send less, or a smaller 'max_tokens'."
             )
+        case Obstacle.TOO_MANY:
+            words = (
+                "This asks more calls of the key than it may ever make: "
+                f"{_shown(limits.requests_per_min)} a minute, {_shown(limits.concurrent)} at a time. Ask fewer models, "
+                "or one after the other."
+            )
         case Obstacle.CONCURRENT:
             words = f"This key may have {limits.concurrent:,} calls at a time, and has: wait for one to end."
         case Obstacle.RESERVED:
             assert refusal.budget is not None
             words = f"{_budget_name(refusal.budget)} is reserved to its end by calls in flight: wait for one to end."
-    wait_s = None if obstacle is Obstacle.TOO_LARGE else retry_after_s(refusal.wait_s)
+    is_hopeless = obstacle in (Obstacle.TOO_LARGE, Obstacle.TOO_MANY)
+    wait_s = None if is_hopeless else retry_after_s(refusal.wait_s)
     shown = [(name.decode(), value.decode()) for name, value in _limit_headers(account, now_s)]
     return RateLimited(words, retry_after_s=wait_s, limit_headers=shown, param=param)
+
+
+def _shown(limit: int | None) -> str:
+    return "any number" if limit is None else f"{limit:,}"
 
 
 def _budget_words(refusal: Refusal, hold: Hold) -> str:

@@ -50,7 +50,7 @@ class BodyFields:
     media: tuple[str, ...] = ()
     """Members that may name media to fetch, in parts."""
     media_depth: int = 1
-    """The opening bracket before which no name of media can stand."""
+    """The opening brace before which no name of media can stand."""
 
 
 CHAT_FIELDS = BodyFields(
@@ -59,7 +59,7 @@ CHAT_FIELDS = BodyFields(
     has_choices=True,
     max_tokens=("max_completion_tokens", "max_tokens"),
     media=("messages",),
-    media_depth=2,
+    media_depth=3,  # of the body, of a message, of a part: whether or not they stand in lists, as they should
 )
 COMPLETION_FIELDS = replace(CHAT_FIELDS, has_prompts=True)
 
@@ -236,10 +236,10 @@ def _members(raw: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _may_name_media(raw: bytes, depth: int) -> bool:
-    """Whether to look for names of media; none stands before the opening bracket number `depth`."""
+    """Whether to look for names of media; none stands before the opening brace number `depth`."""
     inner = -1
     for _ in range(depth):
-        inner = raw.find(b"[", inner + 1)
+        inner = raw.find(b"{", inner + 1)
         if inner < 0:
             return False
     return any(raw.find(sign, inner) >= 0 for sign in _MEDIA_SIGNS)

@@ -169,10 +169,10 @@ class Settings(BaseSettings):
     recorder_flush_s: float = Field(0.25, gt=0, description="Longest time in seconds a record waits for its batch.")
     comparison_timeout_s: float = Field(600.0, gt=0, description="Seconds one comparison may take, all sides together.")
     batch_attempts: int = Field(
-        5, gt=0, description="Times a batch asks a prompt while an engine is busy or away, before it goes on without."
+        5, gt=0, description="Times a batch asks a prompt that engines are too busy for, before it goes on without."
     )
     batch_retry_s: float = Field(
-        5.0, gt=0, description="Seconds a batch waits before it asks such a prompt again; doubled each time."
+        5.0, gt=0, description="Seconds a batch waits before it asks again, or looks again; doubled each time, to 60."
     )
     feasibility_gpu: str = Field(
         "h100-sxm", description="GPU that one-GPU verdicts are given for where nobody names one."

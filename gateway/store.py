@@ -81,6 +81,10 @@ class Comparison:
     summary: Any = None
     organisation: str | None = None
     """Whose it is; None: the operator's own."""
+    batch_id: str | None = None
+    """The batch that it was made for, where it was."""
+    batch_item: int | None = None
+    """The number of that batch's item. The item names the comparison that counts: it may have been asked again."""
 
 
 class _Bulk:
@@ -232,18 +236,8 @@ class Store:
 
     async def save_comparison(self, comparison: Comparison) -> None:
         """Keep a comparison with its texts. An id that exists already is refused (RowRefused)."""
-        row = {c.name: getattr(comparison, c.name) for c in comparisons.columns}
-        content = {
-            "comparison_id": comparison.id,
-            "messages": comparison.messages,
-            "outputs": [side.output for side in comparison.sides],
-        }
         async with self._transaction() as connection:
-            await connection.execute(sa.insert(comparisons).values(row))
-            if comparison.messages is not None:
-                await connection.execute(sa.insert(comparison_contents).values(content))
-            if comparison.sides:
-                await connection.execute(sa.insert(comparison_sides), _side_rows(comparison))
+            await insert_comparison(connection, comparison)
 
     async def get_comparisons(self, ids: Sequence[str]) -> dict[str, Comparison]:
         """Those of `ids` that exist, by id."""
@@ -283,6 +277,21 @@ class Store:
 
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+async def insert_comparison(connection: AsyncConnection, comparison: Comparison) -> None:
+    """Keep a comparison in a transaction that keeps more than it."""
+    row = {c.name: getattr(comparison, c.name) for c in comparisons.columns}
+    content = {
+        "comparison_id": comparison.id,
+        "messages": comparison.messages,
+        "outputs": [side.output for side in comparison.sides],
+    }
+    await connection.execute(sa.insert(comparisons).values(row))
+    if comparison.messages is not None:
+        await connection.execute(sa.insert(comparison_contents).values(content))
+    if comparison.sides:
+        await connection.execute(sa.insert(comparison_sides), _side_rows(comparison))
 
 
 def _is_older(table: sa.Table, moment: sa.Column[datetime], than: str) -> sa.ColumnElement[bool]:

@@ -145,6 +145,8 @@ comparisons = sa.Table(
     sa.Column("timing_reason", sa.Text),
     sa.Column("summary", Json),
     sa.Column("organisation", sa.Text, index=True),
+    sa.Column("batch_id", sa.Text, index=True),  # no foreign key, so that either may be removed without the other
+    sa.Column("batch_item", sa.Integer),
 )
 
 comparison_contents = sa.Table(
@@ -213,6 +215,7 @@ batches = sa.Table(
     sa.Column("digest", sa.Text, nullable=False),  # of everything asked for: the same name may not mean another thing
     sa.Column("organisation", sa.Text, nullable=False),  # "" is the operator, so that names are unique there too
     sa.Column("key", sa.Text),
+    sa.Column("priority", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.UniqueConstraint("organisation", "name"),
 )

@@ -9,7 +9,8 @@ from test_paired import seen
 
 from gateway.batch_report import statistics_object
 from gateway.batch_view import render_statistics
-from gateway.domain.paired import Observation, batch_statistics
+from gateway.domain.observations import Observation
+from gateway.domain.paired import batch_statistics
 from gateway.domain.records import Cost, Provenance
 
 

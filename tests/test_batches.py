@@ -6,21 +6,28 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clients import RawClient
+from databases import ScratchDatabase, ScratchSqlite
 from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
 from processes_under_test import gateway_process
 
+from gateway.batch_store import Batch, BatchStore, ItemEnd, ItemStatus
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period, Terms
+from gateway.errors import Unavailable
+from gateway.store import Comparison, Store
 
 CHAT = "/v1/chat/completions"
 BATCHES = "/api/comparisons/batches"
@@ -208,7 +215,179 @@ async def test_a_killed_gateway_loses_no_answer_of_a_batch(tmp_path: Path) -> No
             assert questions(b) == ["질문 1", "질문 2", "질문 3", "질문 3", "질문 4"]
 
 
+# --- a database that is away --------------------------------------------------------------------------------
+
+
+class StumblingStore(BatchStore):
+    """A database that is away for a moment when something is written."""
+
+    def __init__(self, it: Bench, *, cancel: int = 0, keep: int = 0) -> None:
+        super().__init__(it.gateway.services.store)
+        self.cancel_fails, self.keep_fails = cancel, keep
+
+    async def cancel(self, batch_id: str, ended_at: datetime, reason: str | None = None) -> bool:
+        if self.cancel_fails:
+            self.cancel_fails -= 1
+            raise Unavailable("away", code="database_unavailable")
+        return await super().cancel(batch_id, ended_at, reason)
+
+    async def keep(self, comparison: Comparison, end: ItemEnd | None) -> None:
+        """The last failure comes after everything was written: a commit whose answer was lost."""
+        if self.keep_fails == 1:
+            await super().keep(comparison, end)
+        if self.keep_fails:
+            self.keep_fails -= 1
+            raise Unavailable("away", code="database_unavailable")
+        await super().keep(comparison, end)
+
+
+async def test_cancelling_that_the_database_did_not_take_leaves_the_batch_running_and_the_others_too(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path, database_statement_timeout_s=0.2) as it:
+        gate = asyncio.Event()
+        it.b.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        batch = await it.order()
+        await it.b.received(CHAT, 1)
+        async with ScratchSqlite(tmp_path / "data" / "simsa.db").locked():
+            answer = await it.client.request("DELETE", f"{BATCHES}/{batch['id']}")
+            assert answer.status == 503
+        it.b.script(CHAT)
+        gate.set()
+        other = await it.order(prompts=PROMPTS[:1], name="other")
+        assert (await it.until_over(batch["id"]))["items"]["done"] == 4
+        assert (await it.until_over(other["id"]))["items"]["done"] == 1
+
+
+async def test_a_batch_being_cancelled_while_the_database_stands_still_is_not_looked_at_again_and_again(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        it.b.script(CHAT, Reply.hang())
+        batches = it.gateway.services.batches
+        batch = await it.order()
+        await it.b.received(CHAT, 1)
+        batches._being_cancelled.add(batch["id"])
+        batches.store = counted = CountingStore(it.gateway.services.store)
+        await it.b.kill()
+        await it.gateway.until(lambda: counted.looks)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert counted.looks <= 2, "once after the comparison, and then it rests"
+
+
+class CountingStore(BatchStore):
+    """Counts how often somebody looks for what is to be asked."""
+
+    looks = 0
+
+    async def waiting(self, *, besides: Collection[str] = ()) -> list[Batch]:
+        self.looks += 1
+        return await super().waiting(besides=besides)
+
+
+async def test_reason_of_the_gateways_own_cancelling_survives_a_database_that_is_away(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one:
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        batch = await one.order(schedule="sequential")
+        await it.a.received(CHAT)
+        (made,) = await it.gateway.services.accounts.list_keys("one")
+        await it.gateway.services.keys.revoke_key(made.id)
+        it.gateway.services.batches.store = StumblingStore(it, cancel=1)
+        gate.set()
+        over = await it.until_over(batch["id"])
+        assert over["status"] == "cancelled"
+        assert "revoked" in over["reason"]
+
+
+async def test_answers_wait_for_the_database_and_are_kept_and_paid_for_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        it.gateway.services.batches.store = StumblingStore(it, keep=2)
+        batch = await it.order(prompts=PROMPTS[:2])
+        assert (await it.until_over(batch["id"]))["items"]["done"] == 2
+        assert questions(it.a) == questions(it.b) == ["질문 1", "질문 2"]
+        kept = await it.gateway.services.store.list_comparisons()
+        assert [(one.batch_id, one.batch_item) for one in kept] == [(batch["id"], 1), (batch["id"], 0)]
+
+
 # --- failures -----------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_asked_while_an_engine_is_away_and_nothing_counts_against_it(tmp_path: Path) -> None:
+    async with bench(tmp_path, batch_attempts=1) as it:
+        await it.b.kill()
+        await it.gateway.until(lambda: not it.gateway.services.fleet.live("b"))
+        batch = await it.order()
+        await it.gateway.until(lambda: it.gateway.services.batches.waiting_for(batch["id"]))
+        assert "'b'" in it.gateway.services.batches.waiting_for(batch["id"])
+        assert questions(it.a) == [], "one side that answers would be paid for in vain"
+        await it.b.start()
+        over = await it.until_over(batch["id"])
+        assert (over["items"]["done"], over["waiting_for"]) == (4, None)
+        statistics = await it.get(f"{batch['id']}/statistics")
+        assert [(model["answered"], model["asked_again"]) for model in statistics["models"]] == [(4, 0), (4, 0)]
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+async def test_what_failed_by_something_that_passes_is_asked_once_more_when_the_batch_is_resumed(
+    tmp_path: Path, database: ScratchDatabase, by_name: bool
+) -> None:
+    async with bench(tmp_path, batch_attempts=1, database_url=database.url) as it:
+        busy = Reply.json({"error": {"message": "slow down"}}, status=429)
+        wrong = Reply.json({"error": {"message": "no"}}, status=400)
+        it.b.script(CHAT, busy, wrong, it.b.usual)
+        order: dict[str, Any] = {"name": "하나", "prompts": PROMPTS[:3]}
+        batch = await it.order(**order)
+        await it.until_over(batch["id"])
+        if by_name:
+            again = await it.order(status=200, **order)
+        else:
+            again = (await it.client.request("POST", f"{BATCHES}/{batch['id']}/resume")).json()
+        assert (again["status"], again["items"]["pending"]) == ("running", 1), "what was wrong stays wrong"
+        await it.until_over(batch["id"])
+        assert sorted(questions(it.b)) == ["질문 1", "질문 1", "질문 2", "질문 3"]
+        statistics = await it.get(f"{batch['id']}/statistics")
+        assert [(model["asked"], model["answered"], model["asked_again"]) for model in statistics["models"]] == [
+            (3, 3, 1),
+            (3, 2, 1),
+        ]
+        settled = await it.order(status=200, **order)
+        assert settled["status"] == "done"
+
+
+async def test_comparisons_of_a_batch_say_so_also_those_that_were_asked_again(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        it.b.script(CHAT, Reply.json({"error": {"message": "slow down"}}, status=429), it.b.usual)
+        batch = await it.order(prompts=PROMPTS[:1])
+        await it.until_over(batch["id"])
+        await it.client.request("POST", "/api/comparisons", body={"models": ["a", "b"], "prompt": "x"})
+        listed = (await it.client.request("GET", "/api/comparisons")).json()["data"]
+        place = {"id": batch["id"], "item": 0}
+        assert [comparison["batch"] for comparison in listed] == [None, place, place]
+        table = (await it.client.request("GET", "/api/comparisons/export?format=csv")).body.decode("utf-8-sig")
+        cells = {(row["batch_id"], row["batch_item"]) for row in csv.DictReader(io.StringIO(table))}
+        assert cells == {("", ""), (batch["id"], "0")}
+
+
+async def test_spent_is_all_that_was_paid_for_also_for_what_was_asked_again(tmp_path: Path) -> None:
+    price = {"currency": "USD", "input_per_mtok": 1, "output_per_mtok": 1, "date": "2026-11-01"}
+    async with ScriptedEngine(["a"]) as a, ScriptedEngine(["b"]) as b:
+        models = [
+            entry("a", a.url, price={**price, "source": "x", "confidence": "high"}, serving={"kind": "openai_api"}),
+            entry("b", b.url),
+        ]
+        b.script(CHAT, Reply.json({"error": {"message": "slow down"}}, status=429), b.usual)
+        async with running_gateway(tmp_path, models, batch_retry_s=0.01) as gateway, RawClient(gateway.url) as client:
+            await gateway.until_live("a", "b")
+            it = Bench(gateway, a, b, client)
+            batch = await it.order(prompts=PROMPTS[:1])
+            await it.until_over(batch["id"])
+            costs = [call.cost.amount for call in await gateway.calls(4) if call.opened.model == "a"]
+            assert len(costs) == 2
+            first, _ = (await it.get(f"{batch['id']}/statistics"))["models"]
+            assert Decimal(first["spent"]["USD"]) == sum(cost for cost in costs if cost is not None) > 0
+            assert (first["asked"], first["asked_again"]) == (1, 1)
 
 
 async def test_a_busy_engine_is_asked_again_and_its_refusals_do_not_count_against_it(tmp_path: Path) -> None:
@@ -344,6 +523,69 @@ async def test_exports_hold_every_answer_and_the_statistics(tmp_path: Path) -> N
         assert (paired["model"], paired["n"], paired["difference"], paired["equal"]) == ("a", "4", "0.0", "4")
 
 
+async def test_an_item_without_a_comparison_has_its_rows_in_the_table_too(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        batch = await it.order(prompts=PROMPTS[:2])
+        await it.until_over(batch["id"])
+        error = {"message": "It cannot be asked.", "type": "invalid_request_error", "code": "unsupported_field"}
+        await it.gateway.services.batches.store.note(batch["id"], 1, ItemEnd(ItemStatus.FAILED, 1, error=error))
+        rows = list(csv.DictReader(io.StringIO(await it.export(batch["id"], "csv"))))
+        told = [(row["prompt_id"], row["model"], row["status"], row["error_code"]) for row in rows]
+        assert sorted(told) == [
+            ("p1", "a", "ok", ""),
+            ("p1", "b", "ok", ""),
+            ("p2", "a", "failed", "unsupported_field"),
+            ("p2", "b", "failed", "unsupported_field"),
+        ]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "statistics_csv"])
+async def test_export_while_the_database_is_away_is_an_error_and_no_empty_file(tmp_path: Path, kind: str) -> None:
+    async with bench(tmp_path) as it:
+        batch = await it.order(prompts=PROMPTS[:1])
+        await it.until_over(batch["id"])
+        store = it.gateway.services.batches.store
+        it.gateway.services.batches.store = OnlyBatches(it.gateway.services.store, await store.get(batch["id"]))
+        async with ScratchSqlite(tmp_path / "data" / "simsa.db").gone():
+            answer = await it.client.request("GET", f"{BATCHES}/{batch['id']}/export?format={kind}")
+        assert (answer.status, answer.json()["error"]["code"]) == (503, "database_unavailable")
+
+
+class OnlyBatches(BatchStore):
+    """A database that goes away after the batch was looked up."""
+
+    def __init__(self, store: Store, batch: Batch | None) -> None:
+        super().__init__(store)
+        self._batch = batch
+
+    async def get(self, batch_id: str) -> Batch | None:
+        return self._batch
+
+
+class Witness(ThreadPoolExecutor):
+    """A pool of threads that remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.seen.add(getattr(fn.args[0], "__name__", "") if isinstance(fn, partial) else fn.__name__)
+        return super().submit(fn, *args, **kwargs)
+
+
+async def test_figures_and_files_are_made_off_the_event_loop(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        batch = await it.order()
+        await it.until_over(batch["id"])
+        asyncio.get_running_loop().set_default_executor(witness := Witness())
+        await it.get(f"{batch['id']}/statistics")
+        assert {"_add", "summed_up"} <= witness.seen
+        await it.export(batch["id"], "csv")
+        await it.export(batch["id"], "jsonl")
+        assert {"_item_rows", "_item_lines"} <= witness.seen
+
+
 # --- whose it is --------------------------------------------------------------------------------------------
 
 
@@ -435,14 +677,116 @@ async def test_batch_over_its_keys_minute_waits_for_the_next_one(tmp_path: Path)
         it.gateway.services.dispatcher.limiter._now = lambda: moments[0]
         batches = it.gateway.services.batches
         batch = await one.order(prompts=PROMPTS[:2])
-        await it.gateway.until(lambda: batch["id"] in batches._not_before)
+        await it.gateway.until(lambda: batches.waiting_for(batch["id"]))
         assert (await one.get(batch["id"]))["items"] == {"total": 2, "done": 1, "failed": 0, "pending": 1}
         moments[0] += 61
-        batches._not_before.clear()
+        batches._pauses.clear()
         batches._wake.set()
         assert (await one.until_over(batch["id"]))["items"]["done"] == 2
         kept = await it.gateway.services.store.list_comparisons()
         assert [side.status for side in kept[0].sides] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "schedule", "told"),
+    [
+        (Limits(tokens_per_min=10), "sequential", "whole limit of 10 a minute"),
+        (Limits(requests_per_min=1), "sequential", "1 a minute"),
+        (Limits(concurrent=1), "concurrent", "1 at a time"),
+    ],
+)
+async def test_batch_that_its_keys_limits_can_never_take_is_cancelled_with_the_reason_and_costs_nothing(
+    tmp_path: Path, limits: Limits, schedule: str, told: str
+) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one", Terms(limits=limits)) as one:
+        over = await one.until_over((await one.order(schedule=schedule))["id"])
+        assert (over["status"], over["items"]["pending"]) == ("cancelled", 4)
+        assert told in over["reason"]
+        assert not questions(it.a) + questions(it.b)
+
+
+async def test_budget_that_takes_one_side_and_not_both_takes_none(tmp_path: Path) -> None:
+    budget = Budget(Period.DAY, TOKENS, Decimal(90))
+    async with bench(tmp_path) as it, caller_of(it, "one", Terms(limits=Limits(budgets=(budget,)))) as one:
+        over = await one.until_over((await one.order(params={"max_tokens": 3}))["id"])
+        assert over["status"] == "cancelled"
+        assert "90 left, and this request may take" in over["reason"]
+        assert not questions(it.a) + questions(it.b)
+
+
+async def test_batch_waits_while_its_key_has_as_many_calls_as_it_may_have(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        secret = await it.gateway.key_of("one", Terms(limits=Limits(concurrent=1)))
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        asked = {"model": "a", "messages": [{"role": "user", "content": "?"}], "stream": True}
+        async with RawClient(it.gateway.url, key=secret) as holding, RawClient(it.gateway.url, key=secret) as client:
+            await holding.send("POST", CHAT, body=asked)
+            await it.a.received(CHAT)
+            one = replace(it, client=client)
+            batch = await one.order(prompts=PROMPTS[:1], schedule="sequential")
+            await it.gateway.until(lambda: it.gateway.services.batches.waiting_for(batch["id"]))
+            assert "1 calls at a time" in (await one.get(batch["id"]))["waiting_for"]
+            gate.set()
+            await holding.rest()
+            assert (await one.until_over(batch["id"]))["items"]["done"] == 1
+
+
+async def test_operator_who_resumes_an_organisations_batch_leaves_it_its_key_and_its_comparisons(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one:
+        it.b.script(CHAT, Reply.hang())
+        batch = await one.order(prompts=PROMPTS[:1])
+        await it.b.received(CHAT, 1)
+        await one.client.request("DELETE", f"{BATCHES}/{batch['id']}")
+        it.b.script(CHAT)
+        assert (await it.client.request("POST", f"{BATCHES}/{batch['id']}/resume")).status == 200
+        await it.until_over(batch["id"])
+        line = json.loads((await one.export(batch["id"], "jsonl")).splitlines()[1])
+        read = await one.client.request("GET", f"/api/comparisons/{line['comparison']['id']}")
+        assert read.status == 200
+        assert {call.opened.organisation for call in await it.gateway.calls(4)} == {"one"}
+
+
+async def test_comparisons_are_the_organisations_also_where_its_key_has_ended(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it, caller_of(it, "one") as one:
+        it.b.script(CHAT, Reply.hang())
+        batch = await one.order(prompts=PROMPTS[:1])
+        await it.b.received(CHAT, 1)
+        await one.client.request("DELETE", f"{BATCHES}/{batch['id']}")
+        (made,) = await it.gateway.services.accounts.list_keys("one")
+        await it.gateway.services.keys.revoke_key(made.id)
+        it.b.script(CHAT)
+        assert (await it.client.request("POST", f"{BATCHES}/{batch['id']}/resume")).status == 200
+        await it.until_over(batch["id"])
+        (kept,) = await it.gateway.services.store.list_comparisons()
+        assert kept.organisation == "one"
+
+
+async def test_batch_takes_the_class_that_its_order_asks_for_but_none_above_batches(tmp_path: Path) -> None:
+    async with bench(tmp_path, replica_max_in_flight=1) as it, caller_of(it, "one") as one:
+        body = {"models": ["a", "b"], "prompts": PROMPTS[:1], "schedule": "sequential"}
+        answers = [
+            await one.client.request("POST", BATCHES, body=body, headers=[("x-simsa-priority", priority)])
+            for priority in ("nonsense", "reviewer")
+        ]
+        assert [answer.status for answer in answers] == [400, 403]
+        gate = asyncio.Event()
+        it.a.script(CHAT, Reply.stream(gate, chat_chunk("하나", finish_reason="stop"), DONE))
+        async with RawClient(it.gateway.url) as holding:
+            await holding.send(
+                "POST", CHAT, body={"model": "a", "messages": [{"role": "user", "content": "?"}], "stream": True}
+            )
+            await it.a.received(CHAT)
+            low = await one.client.request("POST", BATCHES, body=body, headers=[("x-simsa-priority", "load_test")])
+            assert (low.status, low.json()["priority"]) == (201, "load_test")
+            depth = it.gateway.services.telemetry.queue_depth
+            await it.gateway.until(lambda: depth.at("a", "load_test").value == 1)
+            gate.set()
+            await holding.rest()
+        await it.until_over(low.json()["id"])
+        assert (await one.order(prompts=PROMPTS[:1]))["priority"] == "batch"
 
 
 async def test_organisations_take_turns_however_long_the_batch_of_one_is(tmp_path: Path) -> None:
@@ -454,8 +798,9 @@ async def test_organisations_take_turns_however_long_the_batch_of_one_is(tmp_pat
         short = await two.order(prompts=PROMPTS[:2], schedule="sequential")
         gate.set()
         await it.until_over(short["id"])
-        assert (await it.get(long["id"]))["items"]["done"] <= 3
         await it.until_over(long["id"])
+        kept = (await it.gateway.services.store.list_comparisons())[::-1]
+        assert [comparison.organisation for comparison in kept[:5]] == ["one", "two", "one", "two", "one"]
 
 
 async def test_narrower_key_of_the_organisation_cannot_resume_a_batch_nor_spoil_it(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from decimal import Decimal
 from fractions import Fraction
 from statistics import median
@@ -11,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.paired import METRICS, BatchStatistics, Observation, PairedFigure, batch_statistics, sign_test
+from gateway.domain.observations import METRICS, BatchAnswers, Observation
+from gateway.domain.paired import BatchStatistics, PairedFigure, batch_statistics, sign_test, summed_up
 from gateway.domain.records import Cost, Provenance, Timing, Usage
 
 SPANS = st.floats(0.001, 1000)
@@ -88,6 +92,41 @@ def test_asking_again_does_not_make_more_prompts(values: list[float], repeats: i
     assert pair(statistics).p_value is None
 
 
+CELLS = st.dictionaries(
+    st.tuples(st.integers(0, 8), st.integers(1, 4), st.sampled_from("ab")), st.none() | SPANS, min_size=1, max_size=40
+)
+
+
+@given(CELLS)
+def test_figures_are_those_of_the_plain_definition_whatever_is_missing(
+    cells: dict[tuple[int, int, str], float | None],
+) -> None:
+    observed = [seen(model, f"p{prompt}", value, repeat) for (prompt, repeat, model), value in cells.items()]
+    statistics = batch_statistics(["a", "b"], observed)
+    own: dict[int, list[float]] = {}
+    differences: dict[int, list[float]] = {}
+    missing = 0
+    for (prompt, repeat, model), value in cells.items():
+        if model == "a" and value is not None:
+            own.setdefault(prompt, []).append(value)
+        if model == "a" and (other := (prompt, repeat, "b")) in cells:
+            beside = cells[other]
+            if value is None or beside is None:
+                missing += 1
+            else:
+                differences.setdefault(prompt, []).append(value - beside)
+    figure = statistics.models[0].figures["ttft_s"]
+    assert (figure.summary.n, figure.answers) == (len(own), sum(map(len, own.values())))
+    if own:
+        assert figure.summary.p50 == pytest.approx(median(median(values) for values in own.values()))
+    paired = pair(statistics)
+    assert (paired.n, sum(paired.excluded.values())) == (len(differences), missing)
+    if differences:
+        medians = [median(values) for values in differences.values()]
+        assert paired.difference == pytest.approx(median(medians), abs=1e-9)
+        assert (paired.first_lower, paired.second_lower) == (sum(d < 0 for d in medians), sum(d > 0 for d in medians))
+
+
 def test_order_of_the_observations_does_not_matter() -> None:
     observed = [seen(name, f"p{n}", n + 1.5 * (name == "a")) for n in range(1, 9) for name in "ab"]
     assert batch_statistics(["a", "b"], observed) == batch_statistics(["a", "b"], observed[::-1])
@@ -142,10 +181,76 @@ def test_an_unknown_cost_is_in_no_sum_and_is_counted() -> None:
     assert model.figures["cost"].unit == "KRW by api_price"
 
 
-def test_provenance_is_named_only_where_all_answers_share_it() -> None:
-    mixed = [seen("a", "p1"), seen("a", "p2", provenance=Provenance.SIMULATED)]
-    assert batch_statistics(["a"], mixed).models[0].provenance is None
-    assert batch_statistics(["a"], mixed[:1]).models[0].provenance is Provenance.REAL
+def test_answers_of_another_provenance_are_left_out_and_counted_and_never_pooled() -> None:
+    simulated = Provenance.SIMULATED
+    mixed = [seen(name, f"p{n}", 1.0) for n in range(6) for name in "ab"]
+    mixed += [seen(name, f"p{n}", 100.0, provenance=simulated) for n in range(6, 10) for name in "ab"]
+    statistics = batch_statistics(["a", "b"], mixed)
+    first, _ = statistics.models
+    assert (first.provenance, first.asked, first.answered) == (Provenance.REAL, 10, 10)
+    for name in METRICS:
+        assert first.figures[name].excluded == {"simulated, not real": 4}
+        assert (pair(statistics, name).n, pair(statistics, name).excluded) == (6, {"simulated, not real": 4})
+    assert first.figures["ttft_s"].summary.max == 1.0
+    mostly_simulated = batch_statistics(["a"], mixed[10:]).models[0]
+    assert (mostly_simulated.provenance, mostly_simulated.figures["cost"].excluded) == (
+        simulated,
+        {"real, not simulated": 1},
+    )
+
+
+def test_of_as_many_real_answers_as_others_the_real_ones_count() -> None:
+    mixed = [seen("a", "p1", provenance=Provenance.SIMULATED), seen("a", "p2")]
+    assert batch_statistics(["a"], mixed).models[0].provenance is Provenance.REAL
+    assert batch_statistics(["a"], []).models[0].provenance is None
+
+
+def test_failure_of_another_provenance_is_a_failure() -> None:
+    failed = seen("a", "p2", failure="upstream_error", provenance=Provenance.UNKNOWN)
+    (model,) = batch_statistics(["a"], [seen("a", "p1"), failed]).models
+    assert model.figures["ttft_s"].excluded == {"no complete answer": 1}
+
+
+def test_the_unit_is_that_of_most_costs_and_the_others_are_counted() -> None:
+    costs = [Cost(Decimal("0.1"), "USD" if n < 3 else "KRW", "api_price") for n in range(8)]
+    observed = [seen(name, f"p{n}", cost=cost) for n, cost in enumerate(costs) for name in "ab"]
+    for order in (observed, observed[::-1]):
+        statistics = batch_statistics(["a", "b"], order)
+        for figure in (pair(statistics, "cost"), statistics.models[0].figures["cost"]):
+            assert figure.unit == "KRW by api_price"
+            assert figure.excluded == {"in USD by api_price, not in KRW by api_price": 3}
+        assert pair(statistics, "cost").n == 5
+
+
+def test_of_equally_frequent_units_the_first_by_name_counts_whatever_strings_hash_to() -> None:
+    code = """
+from decimal import Decimal
+from test_paired import seen
+from gateway.domain.paired import batch_statistics
+from gateway.domain.records import Cost
+costs = [Cost(Decimal("0.1"), "USD" if n < 4 else "KRW", "api_price") for n in range(8)]
+observed = [seen(model, f"p{n}", cost=cost) for n, cost in enumerate(costs) for model in "ab"]
+print(batch_statistics(["a", "b"], observed).pairs[0].figures["cost"])
+"""
+    told = set()
+    for hash_seed in "0123":
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        told.add(ran.stdout)
+    (only,) = told
+    assert "unit='KRW by api_price', n=4" in only
+
+
+def test_what_was_asked_again_counts_for_its_money_alone() -> None:
+    answers = BatchAnswers(["a"])
+    answers.add(seen("a", "p1"))
+    answers.add_asked_again("a", Cost(Decimal("0.25"), "KRW", "api_price"), is_answered=True)
+    answers.add_asked_again("a", Cost(None, None, "unknown", "no engine was reached"), is_answered=False)
+    answers.add_asked_again("a", Cost(None, None, "unknown", "no price"), is_answered=True)
+    (model,) = summed_up(answers).models
+    assert (model.asked, model.answered, model.asked_again) == (1, 1, 3)
+    assert (model.spent, model.cost_unknown) == ({"KRW": Decimal("0.75")}, 1)
+    assert model.figures["cost"].summary.n == 1
 
 
 def test_nothing_seen_is_nothing_said() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gateway.domain.records import Confidence, MlaShape, Model, ModelShape, Registry, ServingKind, Sourced
 from gateway.errors import RegistryInvalid
 from gateway.registry import derive_registry, load_registry, parse_registry, registry_json_schema
+from gateway.registry.adapters import VLLM_FIELDS
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "model_registry.yaml"
@@ -244,6 +245,16 @@ def test_every_shipped_hosted_api_has_rules_with_a_source() -> None:
         assert model.serving.adapter is not None
         assert model.serving.adapter.sourced is not None
         assert model.serving.adapter.requests_per_min in (60, 100)
+
+
+def test_every_shipped_hosted_api_has_a_rule_for_each_field_that_only_vllm_knows() -> None:
+    for model in shipped().routable():
+        adapter = model.serving.adapter
+        assert adapter is not None
+        known = {"repetition_penalty", "top_k"} if model.id.startswith("HCX") else set()
+        assert adapter.drop | adapter.refuse.keys() >= VLLM_FIELDS - known
+        assert {"ignore_eos", "min_tokens"} <= adapter.refuse.keys(), "lengths that differ make speeds incomparable"
+        assert not known & (adapter.drop | adapter.refuse.keys())
 
 
 @pytest.mark.parametrize(("lines", "message"), ONE_MODEL)

@@ -144,6 +144,37 @@ async def test_the_reasoning_model_gets_its_own_name_for_the_longest_answer(
 
 
 @pytest.mark.parametrize(
+    ("field", "value"), [("ignore_eos", True), ("min_tokens", 64), ("structured_outputs", {"a": 1})]
+)
+async def test_what_upstage_would_ignore_and_what_it_changes_is_refused_before_anyone_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: Any
+) -> None:
+    upstage = Upstage()
+    async with door(upstage, tmp_path, monkeypatch, "solar-pro2", "solar-pro4") as (gateway, _):
+        answer = await post(gateway, {"model": "solar-pro2", field: value})
+        assert (answer.status, answer.json()["error"]["param"]) == (400, field)
+        if field != "structured_outputs":
+            body = {"models": ["solar-pro2", "solar-pro4"], "prompt": "x", "params": {"max_tokens": 64, field: value}}
+            async with RawClient(gateway.url) as client:
+                refused = await client.request("POST", "/api/comparisons", body=body)
+            assert (refused.status, refused.json()["error"]["code"]) == (400, "unsupported_field")
+        assert upstage.asked() == []
+
+
+async def test_options_of_a_chat_template_that_an_api_has_not_are_dropped_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstage = Upstage()
+    async with door(upstage, tmp_path, monkeypatch, "solar-pro2", "solar-pro4") as (gateway, _):
+        params = {"chat_template_kwargs": {"enable_thinking": False}, "ignore_eos": False}
+        body = {"models": ["solar-pro2", "solar-pro4"], "prompt": "x", "params": params}
+        async with RawClient(gateway.url) as client:
+            whole = (await client.request("POST", "/api/comparisons", body=body)).json()
+        assert [sorted(side["dropped"]) for side in whole["sides"]] == [["chat_template_kwargs", "ignore_eos"]] * 2
+        assert all("chat_template_kwargs" not in asked for asked in upstage.asked())
+
+
+@pytest.mark.parametrize(
     ("field", "value", "most"),
     [("max_tokens", 40000, 32768), ("temperature", 1.5, 1), ("n", 2, 1), ("seed", 2**32, 2**32 - 1)],
 )

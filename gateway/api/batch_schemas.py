@@ -20,11 +20,11 @@ from gateway.api.schemas import (
     Text,
     distinct_models,
 )
+from gateway.batch_order import Order
 from gateway.batch_store import BatchPrompt, BatchStatus
-from gateway.batches import Order
 from gateway.comparison import Schedule
 from gateway.domain.charges import MOST_TOKENS
-from gateway.domain.records import Provenance
+from gateway.domain.records import Priority, Provenance
 from gateway.prompts import CORE_SET, load_prompts
 
 MAX_PROMPTS = 10_000
@@ -128,7 +128,13 @@ class BatchOut(BaseModel):
     created_at: Moment
     ended_at: Moment | None
     status: BatchStatus
-    reason: str | None = Field(description="Why the gateway cancelled it: the key ended, or its budget is used up.")
+    reason: str | None = Field(
+        description="Why the gateway cancelled it: the key ended, its budget is used up, or its limits are too narrow."
+    )
+    waiting_for: str | None = Field(
+        description="What it waits for at this moment while it runs: an engine that is away, a limit of its key."
+    )
+    priority: Priority = Field(description="The class of its calls, or of its key's where that is lower.")
     organisation: str | None = Field(description="Whose it is; null where the operator ordered it.")
     models: list[str]
     params: JsonObject
@@ -174,9 +180,14 @@ class ModelStatisticsOut(BaseModel):
     answered: int
     failures: dict[str, int]
     finish_reasons: dict[str, int]
-    provenance: Provenance | None = Field(description="null where its answers differ, or there are none.")
-    spent: dict[str, Amount] = Field(description="Known costs by currency.")
-    cost_unknown: int = Field(description="Answers whose cost is not known.")
+    provenance: Provenance | None = Field(
+        description="What most of its answers come from, and all its figures; null where there are none."
+    )
+    spent: dict[str, Amount] = Field(
+        description="Known costs of all that was asked and kept, by currency: failures, and what was asked again, too."
+    )
+    cost_unknown: int = Field(description="Answers whose cost is not known; they are in no sum.")
+    asked_again: int = Field(description="Answers and failures that count for their cost alone: they were asked again.")
     metrics: dict[str, FigureOut]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,7 +12,8 @@ from gateway.access import permit_route
 from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, StatisticsOut
 from gateway.api.bodies import read_json
 from gateway.api.comparisons import permit_reading
-from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.files import FILE, send_file
 from gateway.api.refusals import refusals
 from gateway.api.schemas import body_of
 from gateway.batch_report import batch_object, export_csv, export_lines, export_statistics_csv, read_statistics
@@ -42,21 +42,24 @@ _EXPORTS = {
     },
     openapi_extra=body_of(BatchRequest),
 )
-async def create_batch(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> Any:
+async def create_batch(
+    request: Request, response: Response, services: Gateway, caller: CheckedCaller, priority: AskedPriority
+) -> Any:
     """Every prompt is one comparison, asked after the one before it; a restart goes on where it was.
 
-    The same `name` with the same content is the same batch: it is answered with 200 and, where it was cancelled, taken
-    up again. What cannot be asked at all (an unknown model, a parameter that one of them refuses) fails the whole.
-    The order counts as one request of this key. What is asked counts as its calls, in the class of batches: over a
-    limit of its minute the batch waits, over a budget, or when the key ends, it is cancelled with the reason, and may
-    be resumed.
+    The same `name` with the same content is the same batch: it is answered with 200 and, where it is over, resumed.
+    What cannot be asked at all (an unknown model, a parameter that one of them refuses) fails the whole. The order is
+    one request of this key. What is asked counts as its calls, in the class of batches or a lower one that
+    `x-simsa-priority` names. Nothing is asked of any model while one of them is away or the key's minute does not take
+    all sides: `waiting_for` says so. Over a budget, with limits that could never take a comparison, or when the key
+    ends, the batch is cancelled with the reason, and may be resumed.
     """
     permit_route(caller, ROUTE)
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     asked = await read_json(request, services, BatchRequest)
     services.dispatcher.limiter.count_request(caller)
-    batch, is_new = await services.batches.create(asked.order(), caller)
+    batch, is_new = await services.batches.create(await asyncio.to_thread(asked.order), caller, priority)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)
 
@@ -90,7 +93,7 @@ async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller
     Timings enter only from comparisons whose timings are comparable; what is left out is counted by its reason.
     """
     batch = await _found(services, batch_id, caller)
-    statistics = await read_statistics(batch, services.batches.store, services.store)
+    statistics = await read_statistics(batch, services.store)
     return {"batch": await _shown(services, batch), **statistics}
 
 
@@ -98,10 +101,7 @@ async def get_statistics(batch_id: str, services: Gateway, caller: CheckedCaller
     "/{batch_id}/export",
     summary="A batch as a file",
     response_class=StreamingResponse,
-    responses={
-        200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"},
-        **refusals(404, 503),
-    },
+    responses={**FILE, **refusals(404, 503)},
 )
 async def export_batch(
     batch_id: str,
@@ -115,24 +115,21 @@ async def export_batch(
     batch = await _found(services, batch_id, caller)
     write, kind, suffix = _EXPORTS[format]
     pieces = write(batch, services.batches.store, services.store)
-    first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
-    headers = {
-        "content-disposition": f'attachment; filename="batch-{batch.id}.{suffix}"',
-        "x-accel-buffering": "no",
-    }
-    return StreamingResponse(_joined(first, pieces), media_type=kind, headers=headers)
+    return await send_file(pieces, name=f"batch-{batch.id}.{suffix}", kind=kind)
 
 
 @router.post(
     "/{batch_id}/resume",
-    summary="Take a cancelled batch up again",
+    summary="Take a batch that is over up again",
     response_model=BatchOut,
     responses=refusals(404, 503),
 )
 async def resume_batch(batch_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
-    """It goes on with the rights and limits of this key; after a restart of the gateway batches go on by themselves.
+    """What is pending is asked, and once more what failed by something that passes: an engine away or busy, a limit.
 
-    One that runs or is done is answered as it is.
+    It goes on with the rights and limits of this key; where the operator resumes an organisation's, with those of the
+    batch's own while that is in force. One that runs, or has nothing to go on with, is answered as it is. After a
+    restart of the gateway batches go on by themselves.
     """
     permit_route(caller, ROUTE)
     batch = await _found(services, batch_id, caller)
@@ -157,11 +154,5 @@ async def _found(services: Services, batch_id: str, caller: Caller) -> Batch:
 
 
 async def _shown(services: Services, batch: Batch) -> dict[str, Any]:
-    return batch_object(batch, await services.batches.store.progress(batch.id))
-
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
+    progress = await services.batches.store.progress(batch.id)
+    return batch_object(batch, progress, services.batches.waiting_for(batch.id))

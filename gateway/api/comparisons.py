@@ -6,7 +6,7 @@ computes for a reader who is gone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.access import permit_roles, permit_route
 from gateway.api.bodies import read_json
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.files import FILE, send_file
 from gateway.api.refusals import refusals
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, body_of
 from gateway.asgi import JSON
@@ -92,10 +93,7 @@ async def list_comparisons(
     "/export",
     summary="Every stored comparison as a file",
     response_class=StreamingResponse,
-    responses={
-        200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "a file"},
-        **refusals(503),
-    },
+    responses={**FILE, **refusals(503)},
 )
 async def export_comparisons(
     services: Gateway,
@@ -106,14 +104,10 @@ async def export_comparisons(
 ) -> StreamingResponse:
     permit_reading(caller)
     if format == "csv":
-        pieces, kind = _export(services, caller, csv_rows), "text/csv; charset=utf-8"
-        head = csv_head()
+        pieces, kind = _export(services, caller, csv_rows, csv_head()), "text/csv; charset=utf-8"
     else:
         pieces, kind = _export(services, caller, json_line), "application/x-ndjson; charset=utf-8"
-        head = b""
-    first = await anext(pieces, b"")  # a database that is away is an error with a status, not a cut file
-    headers = {"content-disposition": f'attachment; filename="comparisons.{format}"', "x-accel-buffering": "no"}
-    return StreamingResponse(_joined(head + first, pieces), media_type=kind, headers=headers)
+    return await send_file(pieces, name=f"comparisons.{format}", kind=kind)
 
 
 @router.get(
@@ -187,15 +181,12 @@ async def _write_whole(events: Events, send: Send) -> None:
 
 
 async def _export(
-    services: Services, caller: Caller, write: Callable[[dict[str, Any]], bytes]
+    services: Services, caller: Caller, write: Callable[[dict[str, Any]], bytes], head: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
+    """The head comes with the first comparison, so that nothing is sent before the database has answered."""
     comparison: Comparison
     async for comparison in services.store.iter_comparisons(organisation=caller.own_only):
-        yield write(comparison_object(comparison))
-
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
+        yield head + write(comparison_object(comparison))
+        head = b""
+    if head:
+        yield head

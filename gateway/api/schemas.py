@@ -257,6 +257,13 @@ class SummaryOut(BaseModel):
     cheapest: CheapestOut
 
 
+class BatchPlaceOut(BaseModel):
+    """Where in a batch a comparison belongs. Of several for one item the one that its item names counts."""
+
+    id: str
+    item: int
+
+
 class ComparisonOut(BaseModel):
     """One question and what every side made of it."""
 
@@ -269,6 +276,7 @@ class ComparisonOut(BaseModel):
     timing_comparable: bool | None
     timing_reason: str | None
     summary: SummaryOut | None
+    batch: BatchPlaceOut | None = Field(description="The batch that asked it, where one did.")
     stored: bool
     stored_reason: str | None = Field(description="Why it could not be stored, where that is so.")
 

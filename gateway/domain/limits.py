@@ -7,6 +7,7 @@ within the limit plus what the calls in flight took beyond their reservation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -119,6 +120,8 @@ class Obstacle(Enum):
     TOKENS = "tokens"
     TOO_LARGE = "too_large"
     """More tokens than the key may ever use in a minute."""
+    TOO_MANY = "too_many"
+    """More calls together than the key may ever make in a minute, or have at a time."""
     RESERVED = "reserved"
     """The rest of a budget is held by calls in flight; what they do not take comes back."""
     BUDGET = "budget"
@@ -165,7 +168,7 @@ class Account:
 
     def hold(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
         """Hold everything for one call, or nothing: then why; see `refusal`."""
-        refusal = self.refusal(hold, now_s, wall_s)
+        refusal = self.refusal((hold,), 1, now_s, wall_s)
         if refusal is not None:
             return refusal
         self.in_flight += 1
@@ -178,22 +181,10 @@ class Account:
                 ledger.hold(*hold.cost)
         return None
 
-    def refusal(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
-        """Why the call cannot be held now, None where it can.
-
-        Where several limits stand in its way the first of these is named: budgets in the key's order, tokens of the
-        minute, requests of the minute, calls at a time.
-        """
-        self.requests.advance(now_s)
-        self.tokens.advance(now_s)
-        self.day.roll(wall_s)
-        self.month.roll(wall_s)
-        return self._refusal(hold, now_s, wall_s)
-
     def count_request(self, now_s: float) -> Refusal | None:
         """Count a request that is no call: it takes no tokens and is over at once. Else why not."""
         self.requests.advance(now_s)
-        refusal = self._too_many_requests(now_s)
+        refusal = self._too_many_requests(1, now_s)
         if refusal is None:
             self.requests.add(1)
         return refusal
@@ -219,44 +210,61 @@ class Account:
                 ledger.spend(*cost)
             ledger.unpriced += is_unpriced
 
-    def _refusal(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
+    def refusal(self, holds: Sequence[Hold], at_once: int, now_s: float, wall_s: float) -> Refusal | None:
+        """Why these calls may not all be made now, `at_once` of them at a time; nothing is held.
+
+        Budgets are looked at first: waiting helps least with them.
+        """
+        self.requests.advance(now_s)
+        self.tokens.advance(now_s)
+        self.day.roll(wall_s)
+        self.month.roll(wall_s)
         limits = self.limits
-        for budget in limits.budgets if not hold.is_free else ():
-            refusal = self._over_budget(budget, hold, wall_s)
+        charged = [hold for hold in holds if not hold.is_free]
+        for budget in limits.budgets if charged else ():
+            refusal = self._over_budget(budget, charged, wall_s)
             if refusal is not None:
                 return refusal
         most = limits.tokens_per_min
-        if most is not None and self.tokens.total + hold.tokens > most:
-            if hold.tokens > most:
+        if most is not None and (excess := self.tokens.total + (wanted := _tokens(holds)) - most) > 0:
+            if wanted > most:
                 return Refusal(Obstacle.TOO_LARGE, 0.0)
-            return Refusal(Obstacle.TOKENS, self.tokens.wait_s(self.tokens.total + hold.tokens - most, now_s))
-        too_many = self._too_many_requests(now_s)
+            return Refusal(Obstacle.TOKENS, self.tokens.wait_s(excess, now_s))
+        too_many = self._too_many_requests(len(holds), now_s)
         if too_many is not None:
             return too_many
-        if limits.concurrent is not None and self.in_flight >= limits.concurrent:
-            return Refusal(Obstacle.CONCURRENT, 1.0)
+        if limits.concurrent is not None and self.in_flight + at_once > limits.concurrent:
+            return Refusal(Obstacle.TOO_MANY if at_once > limits.concurrent else Obstacle.CONCURRENT, 1.0)
         return None
 
-    def _too_many_requests(self, now_s: float) -> Refusal | None:
+    def _too_many_requests(self, count: int, now_s: float) -> Refusal | None:
         most = self.limits.requests_per_min
-        if most is None or self.requests.total < most:
+        if most is None or (excess := self.requests.total + count - most) <= 0:
             return None
-        return Refusal(Obstacle.REQUESTS, self.requests.wait_s(self.requests.total + 1 - most, now_s))
+        if count > most:
+            return Refusal(Obstacle.TOO_MANY, 0.0)
+        return Refusal(Obstacle.REQUESTS, self.requests.wait_s(excess, now_s))
 
-    def _over_budget(self, budget: Budget, hold: Hold, wall_s: float) -> Refusal | None:
+    def _over_budget(self, budget: Budget, holds: Sequence[Hold], wall_s: float) -> Refusal | None:
         ledger = self.day if budget.period is Period.DAY else self.month
         unit = budget.unit
         wanted: Amount = 0
         if unit == TOKENS:
-            wanted = hold.tokens
-        elif hold.cost is not None and hold.cost[0] == unit:
-            wanted = hold.cost[1]
+            wanted = _tokens(holds)
+        else:
+            for hold in holds:
+                if hold.cost is not None and hold.cost[0] == unit:
+                    wanted += hold.cost[1]
         left = budget.amount - ledger.spent(unit)
         if left > 0 and wanted + ledger.held(unit) <= left:
             return None
         if left > 0 and wanted <= left:
             return Refusal(Obstacle.RESERVED, 1.0, budget, left)
         return Refusal(Obstacle.BUDGET, ledger.ends_s - wall_s, budget, max(Decimal(0), left))
+
+
+def _tokens(holds: Sequence[Hold]) -> int:
+    return holds[0].tokens if len(holds) == 1 else sum(hold.tokens for hold in holds)
 
 
 def period_end_s(period: Period, wall_s: float) -> float:

@@ -1,51 +1,26 @@
 """What a batch of comparisons says: figures per model, and per pair of models the difference on the same prompts.
 
 The unit is the prompt. Repeats of one prompt are not independent, so they are first reduced to their median, and every
-n counts prompts. What may not be counted (an answer that failed, timings that are not comparable) is left out and
-counted by its reason. Asking models, and reading what was stored, do not belong here.
+n counts prompts. What may not be counted (an answer that failed, timings that are not comparable, an answer of another
+provenance than most) is left out and counted by its reason. How answers become columns is `observations`; asking
+models, and reading what was stored, do not belong here.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import combinations
 
-from gateway.domain.comparability import GPU_TIME_BASES
-from gateway.domain.records import Cost, Provenance, Timing, Usage
-from gateway.domain.stats import Interval, Summary, binomial_cdf, percentile, percentile_interval, summarise
+import numpy as np
+from numpy.typing import NDArray
 
-SECONDS, TOKENS = "s", "tokens"
-FAILED = "no complete answer"
+from gateway.domain.observations import ABSENT, COUNTED, BatchAnswers, Column, FloatGrid, IntGrid, Observation, Words
+from gateway.domain.records import Provenance
+from gateway.domain.stats import Interval, Summary, binomial_cdf, median_with_interval, summarise
 
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One model's answer to one prompt in one repeat."""
-
-    prompt: str
-    repeat: int
-    model: str
-    failure: str | None
-    """Its error's code; None where it answered."""
-    provenance: Provenance
-    usage: Usage
-    timing: Timing
-    cost: Cost
-    finish_reason: str | None = None
-    incomparable: str | None = None
-    """Why the timings of its comparison may not be held against each other; None where they may."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A metric's value of one observation, or why there is none."""
-
-    value: float | None
-    unit: str
-    reason: str | None = None
+DIFFERENT_UNITS = "in different units"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +44,14 @@ class ModelStatistics:
     """By error code."""
     finish_reasons: Mapping[str, int]
     provenance: Provenance | None
-    """None where its answers differ, or there are none."""
+    """What most of its answers come from, and all of its figures; None without answers."""
     figures: Mapping[str, Figure]
     spent: Mapping[str, Decimal]
-    """Sum of all known costs by currency, exact."""
+    """Sum of all known costs by currency, exact: of answers, of failures, and of what was asked again."""
     cost_unknown: int
     """Answers whose cost is not known; they are in no sum."""
+    asked_again: int
+    """Answers and failures in comparisons that do not count, because their prompt was asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,157 +96,94 @@ class BatchStatistics:
 
 def batch_statistics(models: Sequence[str], observations: Iterable[Observation]) -> BatchStatistics:
     """Statistics for `models`, in their order; every pair once, the earlier model first."""
-    by_model: dict[str, dict[tuple[str, int], Observation]] = {model: {} for model in models}
+    answers = BatchAnswers(models)
     for seen in observations:
-        if seen.model in by_model:
-            by_model[seen.model][seen.prompt, seen.repeat] = seen
+        answers.add(seen)
+    return summed_up(answers)
+
+
+def summed_up(answers: BatchAnswers) -> BatchStatistics:
+    """The statistics of all that was added, the same in whatever order."""
+    columns = {model: answers.columns(model) for model in answers.models}
+    words = answers.words
     return BatchStatistics(
-        models=tuple(_model_statistics(model, list(by_model[model].values())) for model in models),
+        models=tuple(_model_statistics(model, answers, columns[model]) for model in columns),
         pairs=tuple(
             PairStatistics(
                 first,
                 second,
-                {name: _paired(read, by_model[first], by_model[second]) for name, read in METRICS.items()},
+                {name: _paired(column, columns[second][name], words) for name, column in columns[first].items()},
             )
-            for first, second in combinations(models, 2)
+            for first, second in combinations(columns, 2)
         ),
     )
-
-
-# --- metrics ------------------------------------------------------------------------------------------------
-
-
-def _timing(span: Callable[[Timing], float | None]) -> Callable[[Observation], Reading]:
-    def read(seen: Observation) -> Reading:
-        if seen.failure is not None:
-            return Reading(None, SECONDS, FAILED)
-        if seen.incomparable is not None:
-            return Reading(None, SECONDS, seen.incomparable)
-        value = span(seen.timing)
-        return Reading(value, SECONDS, None if value is not None else "not measurable for this answer")
-
-    return read
-
-
-def _count(tokens: Callable[[Usage], int | None]) -> Callable[[Observation], Reading]:
-    def read(seen: Observation) -> Reading:
-        if seen.failure is not None:
-            return Reading(None, TOKENS, FAILED)
-        value = tokens(seen.usage)
-        return Reading(value, TOKENS, None if value is not None else "the engine did not say")
-
-    return read
-
-
-def _cost(seen: Observation) -> Reading:
-    """Money as a float: for medians and differences only. GPU time is a timing and stands or falls with these."""
-    unit = f"{seen.cost.currency} by {seen.cost.basis}"
-    if seen.failure is not None:
-        return Reading(None, unit, FAILED)
-    if seen.cost.amount is None:
-        return Reading(None, unit, seen.cost.reason or "the cost is unknown")
-    if seen.cost.basis in GPU_TIME_BASES and seen.incomparable is not None:
-        return Reading(None, unit, seen.incomparable)
-    return Reading(float(seen.cost.amount), unit)
-
-
-METRICS: Mapping[str, Callable[[Observation], Reading]] = {
-    "ttft_s": _timing(lambda timing: timing.ttft_s),
-    "tpot_s": _timing(lambda timing: timing.tpot_s),
-    "e2e_s": _timing(lambda timing: timing.e2e_s),
-    "prompt_tokens": _count(lambda usage: usage.prompt_tokens),
-    "completion_tokens": _count(lambda usage: usage.completion_tokens),
-    "cost": _cost,
-}
 
 
 # --- one model ----------------------------------------------------------------------------------------------
 
 
-def _model_statistics(model: str, seen: Sequence[Observation]) -> ModelStatistics:
-    answered = [one for one in seen if one.failure is None]
-    kinds = {one.provenance for one in answered}
-    spent: dict[str, Decimal] = {}
-    for one in seen:
-        if one.cost.amount is not None and one.cost.currency is not None:
-            spent[one.cost.currency] = spent.get(one.cost.currency, Decimal(0)) + one.cost.amount
+def _model_statistics(model: str, answers: BatchAnswers, columns: Mapping[str, Column]) -> ModelStatistics:
+    seen = answers.models[model]
     return ModelStatistics(
         model=model,
-        asked=len(seen),
-        answered=len(answered),
-        failures=_counted(one.failure for one in seen if one.failure is not None),
-        finish_reasons=_counted(one.finish_reason or "none" for one in answered),
-        provenance=kinds.pop() if len(kinds) == 1 else None,
-        figures={name: _figure(read, seen) for name, read in METRICS.items()},
-        spent=spent,
-        cost_unknown=sum(one.cost.amount is None for one in answered),
+        asked=seen.asked,
+        answered=seen.provenances.total(),
+        failures=_counted(seen.failures),
+        finish_reasons=_counted(seen.finish_reasons),
+        provenance=seen.provenance,
+        figures={name: _figure(column, answers.words) for name, column in columns.items()},
+        spent=seen.spent,
+        cost_unknown=seen.cost_unknown,
+        asked_again=seen.asked_again,
     )
 
 
-def _figure(read: Callable[[Observation], Reading], seen: Sequence[Observation]) -> Figure:
-    readings = [(one.prompt, read(one)) for one in seen]
-    unit = next(
-        (reading.unit for _, reading in readings if reading.value is not None), readings[0][1].unit if readings else ""
-    )
-    by_prompt: dict[str, list[float]] = {}
-    excluded: list[str] = []
-    for prompt, reading in readings:
-        if reading.value is None:
-            excluded.append(reading.reason or "unknown")
-        elif reading.unit != unit:
-            excluded.append(f"in {reading.unit}, not in {unit}")
-        else:
-            by_prompt.setdefault(prompt, []).append(reading.value)
+def _figure(column: Column, words: Words) -> Figure:
+    unit, reasons = _of_one_unit(column.units, column.reasons, words)
+    counted = reasons == COUNTED
     return Figure(
         unit=unit,
-        summary=summarise([percentile(values, 50) for values in by_prompt.values()]),
-        answers=sum(map(len, by_prompt.values())),
-        excluded=_counted(excluded),
+        summary=summarise(prompt_medians(np.where(counted, column.values, np.nan))),
+        answers=int(counted.sum()),
+        excluded=_reasons_counted(reasons, words),
     )
 
 
 # --- two models ---------------------------------------------------------------------------------------------
 
 
-def _paired(
-    read: Callable[[Observation], Reading],
-    first: Mapping[tuple[str, int], Observation],
-    second: Mapping[tuple[str, int], Observation],
-) -> PairedFigure:
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    excluded: list[str] = []
-    unit: str | None = None
-    for key in first.keys() & second.keys():
-        one, other = read(first[key]), read(second[key])
-        if one.value is None or other.value is None:
-            excluded.append(one.reason or other.reason or "unknown")
-        elif one.unit != other.unit or unit not in (None, one.unit):
-            excluded.append("in different units")
-        else:
-            unit = one.unit
-            pairs.setdefault(key[0], []).append((one.value, other.value))
-    return _contrast(unit or "", list(pairs.values()), _counted(excluded))
+def _paired(first: Column, second: Column, words: Words) -> PairedFigure:
+    reasons = np.where(first.reasons == COUNTED, second.reasons, first.reasons)
+    reasons[(first.reasons == ABSENT) | (second.reasons == ABSENT)] = ABSENT
+    reasons[(reasons == COUNTED) & (first.units != second.units)] = words.number(DIFFERENT_UNITS)
+    unit, reasons = _of_one_unit(first.units, reasons, words)
+    counted = reasons == COUNTED
+    prompts = counted.any(axis=1)
+    values, others = (np.where(counted, column.values, np.nan)[prompts] for column in (first, second))
+    return _contrast(unit, values, others, _reasons_counted(reasons, words))
 
 
-def _contrast(unit: str, prompts: Sequence[Sequence[tuple[float, float]]], excluded: Mapping[str, int]) -> PairedFigure:
-    if not prompts:
+def _contrast(unit: str, first: FloatGrid, second: FloatGrid, excluded: Mapping[str, int]) -> PairedFigure:
+    """Both grids have their numbers in the same cells, and at least one in each row."""
+    if not len(first):
         return PairedFigure(unit, 0, excluded=excluded)
-    differences = [percentile([one - other for one, other in repeats], 50) for repeats in prompts]
-    lower, upper = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
-    ratios: list[float] | None = None
-    if all(one > 0 and other > 0 for repeats in prompts for one, other in repeats):
-        ratios = [percentile([one / other for one, other in repeats], 50) for repeats in prompts]
+    differences = prompt_medians(first - second)
+    difference, difference_interval = median_with_interval(differences)
+    ratio, ratio_interval = None, None
+    if not ((first <= 0) | (second <= 0)).any():
+        ratio, ratio_interval = median_with_interval(prompt_medians(first / second))
+    lower, upper = int((differences < 0).sum()), int((differences > 0).sum())
     return PairedFigure(
         unit=unit,
-        n=len(prompts),
-        first_median=percentile([percentile([one for one, _ in repeats], 50) for repeats in prompts], 50),
-        second_median=percentile([percentile([other for _, other in repeats], 50) for repeats in prompts], 50),
-        difference=percentile(differences, 50),
-        difference_interval=percentile_interval(differences, 50),
-        ratio=percentile(ratios, 50) if ratios is not None else None,
-        ratio_interval=percentile_interval(ratios, 50) if ratios is not None else None,
+        n=len(first),
+        first_median=median_with_interval(prompt_medians(first))[0],
+        second_median=median_with_interval(prompt_medians(second))[0],
+        difference=difference,
+        difference_interval=difference_interval,
+        ratio=ratio,
+        ratio_interval=ratio_interval,
         first_lower=lower,
-        equal=len(differences) - lower - upper,
+        equal=len(first) - lower - upper,
         second_lower=upper,
         p_value=sign_test(lower, upper),
         excluded=excluded,
@@ -288,6 +202,38 @@ def sign_test(lower: int, upper: int) -> float | None:
     return min(1.0, 2 * float(binomial_cdf(lower + upper, 0.5)[min(lower, upper)]))
 
 
-def _counted(words: Iterable[str]) -> dict[str, int]:
-    """How often each stands there, the most frequent first."""
-    return dict(sorted(Counter(words).items(), key=lambda pair: (-pair[1], pair[0])))
+# --- grids --------------------------------------------------------------------------------------------------
+
+
+def prompt_medians(values: FloatGrid) -> NDArray[np.float64]:
+    """The median of each row's numbers; a row of NaN alone gives none."""
+    ascending = values if values.shape[1] == 1 else np.sort(values, axis=1)  # NaN comes last
+    counts = (~np.isnan(ascending)).sum(axis=1)
+    rows = np.flatnonzero(counts)
+    low, high = ascending[rows, (counts[rows] - 1) // 2], ascending[rows, counts[rows] // 2]
+    medians: NDArray[np.float64] = np.clip(low * 0.5 + high * 0.5, low, high)
+    return medians
+
+
+def _of_one_unit(units: IntGrid, reasons: IntGrid, words: Words) -> tuple[str, IntGrid]:
+    """The unit of most values, and the reasons with all others left out. Of equally frequent ones the first by name."""
+    numbers, counts = np.unique(units[reasons == COUNTED], return_counts=True)
+    if not len(numbers):
+        return "", reasons
+    by_name = sorted(zip(counts.tolist(), numbers.tolist(), strict=True), key=lambda pair: (-pair[0], words[pair[1]]))
+    unit = words[by_name[0][1]]
+    if len(by_name) > 1:
+        reasons = reasons.copy()
+        for _, number in by_name[1:]:
+            reasons[(reasons == COUNTED) & (units == number)] = words.number(f"in {words[number]}, not in {unit}")
+    return unit, reasons
+
+
+def _reasons_counted(reasons: IntGrid, words: Words) -> dict[str, int]:
+    numbers, counts = np.unique(reasons[reasons > COUNTED], return_counts=True)
+    return _counted({words[number]: count for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)})
+
+
+def _counted(counts: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent first."""
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ P99_LEAST_N = 500
 """Below this many values a p99 rests on fewer than five of them and is not shown."""
 _ROUNDING = 1e-12
 """Slack for probabilities that are equal but for floating point."""
+Values = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Summary:
     p99_interval: Interval | None = None
 
 
-def percentile(values: Sequence[float], q: float) -> float:
+def percentile(values: Values, q: float) -> float:
     """The q-th percentile, q in 0..100, by linear interpolation between the two closest ranks.
 
     Rank 1 + (n - 1) × q / 100 among the sorted values (Hyndman and Fan's definition 7). Raises ValueError for no
@@ -56,7 +58,7 @@ def percentile(values: Sequence[float], q: float) -> float:
     return _percentile(_ascending(values), q)
 
 
-def percentile_interval(values: Sequence[float], q: float, confidence: float = 0.95) -> Interval | None:
+def percentile_interval(values: Values, q: float, confidence: float = 0.95) -> Interval | None:
     """Distribution-free interval for the q-th percentile, 0 < q < 100; None when there are too few values.
 
     The number of values below the true percentile is Binomial(n, q / 100), so the interval runs from the largest
@@ -65,7 +67,13 @@ def percentile_interval(values: Sequence[float], q: float, confidence: float = 0
     return _interval(_ascending(values), q, confidence)
 
 
-def summarise(values: Sequence[float]) -> Summary:
+def median_with_interval(values: Values, confidence: float = 0.95) -> tuple[float, Interval | None]:
+    """The median and what `percentile_interval` says of it, for the price of one. Raises ValueError for no values."""
+    ascending = _ascending(values)
+    return _percentile(ascending, 50), _interval(ascending, 50, confidence)
+
+
+def summarise(values: Values) -> Summary:
     """Percentiles with 95 % intervals. No values give n = 0 and None throughout."""
     if len(values) == 0:
         return Summary(n=0)
@@ -87,7 +95,7 @@ def summarise(values: Sequence[float]) -> Summary:
     )
 
 
-def _ascending(values: Sequence[float]) -> NDArray[np.float64]:
+def _ascending(values: Values) -> NDArray[np.float64]:
     array = np.sort(np.asarray(values, dtype=np.float64))
     if array.size == 0:
         raise ValueError("expected at least one value, got none")
@@ -112,14 +120,23 @@ def _interval(ascending: NDArray[np.float64], q: float, confidence: float) -> In
         raise ValueError(f"q: expected a percentage between 0 and 100, got {q}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a share between 0 and 1, got {confidence}")
-    n, tail = len(ascending), (1 - confidence) / 2 + _ROUNDING
+    ranks = _interval_ranks(len(ascending), q, confidence)
+    if ranks is None:
+        return None
+    lower, upper, coverage = ranks
+    return Interval(low=float(ascending[lower - 1]), high=float(ascending[upper - 1]), coverage=coverage)
+
+
+@lru_cache(maxsize=1024)
+def _interval_ranks(n: int, q: float, confidence: float) -> tuple[int, int, float] | None:
+    """Between which of n order statistics the interval lies, and its coverage: the same for many figures of one n."""
+    tail = (1 - confidence) / 2 + _ROUNDING
     at_most = binomial_cdf(n, q / 100)
     lower = int(np.searchsorted(at_most, tail, side="right"))
     upper = int(np.searchsorted(at_most, 1 - tail, side="left")) + 1
     if lower < 1 or upper > n:
         return None
-    coverage = float(at_most[upper - 1] - at_most[lower - 1])
-    return Interval(low=float(ascending[lower - 1]), high=float(ascending[upper - 1]), coverage=coverage)
+    return lower, upper, float(at_most[upper - 1] - at_most[lower - 1])
 
 
 def binomial_cdf(n: int, p: float) -> NDArray[np.float64]:

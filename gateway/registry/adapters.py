@@ -16,17 +16,28 @@ from gateway.registry.text import Document, Loc, did_you_mean, shown
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 NEEDED = frozenset({"model", "messages", "prompt", "stream"})
 """Fields that the gateway itself reads or writes: no rule may touch them."""
-STANDARD_FIELDS = frozenset(
+VLLM_FIELDS = frozenset(
     (
-        *("audio", "chat_template_kwargs", "echo", "frequency_penalty", "function_call", "functions", "ignore_eos"),
-        *("logit_bias", "logprobs", "max_completion_tokens", "max_tokens", "metadata", "min_p", "min_tokens"),
-        *("modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key"),
-        *("reasoning_effort", "repetition_penalty", "response_format", "safety_identifier", "seed", "service_tier"),
-        *("stop", "store", "stream_options", "suffix", "temperature", "tool_choice", "tools", "top_k", "top_logprobs"),
-        *("top_p", "user", "verbosity", "web_search_options"),
+        *("add_generation_prompt", "allowed_token_ids", "bad_words", "cache_salt", "chat_template"),
+        *("chat_template_kwargs", "continue_final_message", "documents", "guided_choice", "guided_grammar"),
+        *("guided_json", "guided_regex", "ignore_eos", "include_stop_str_in_output", "kv_transfer_params"),
+        *("length_penalty", "logits_processors", "min_p", "min_tokens", "mm_processor_kwargs", "priority"),
+        *("prompt_logprobs", "repetition_penalty", "request_id", "return_token_ids", "return_tokens_as_token_ids"),
+        *("skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids", "structured_outputs", "top_k"),
+        *("truncate_prompt_tokens", "use_beam_search", "vllm_xargs"),
     )
 )
-"""Fields of OpenAI's chat and text completions, and vLLM's common further ones."""
+"""What vLLM's chat completions take beyond OpenAI's: no other API can be expected to, and some ignore it in silence."""
+STANDARD_FIELDS = VLLM_FIELDS | frozenset(
+    (
+        *("audio", "echo", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs"),
+        *("max_completion_tokens", "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction"),
+        *("presence_penalty", "prompt_cache_key", "reasoning_effort", "response_format", "safety_identifier", "seed"),
+        *("service_tier", "stop", "store", "stream_options", "suffix", "temperature", "tool_choice", "tools"),
+        *("top_logprobs", "top_p", "user", "verbosity", "web_search_options"),
+    )
+)
+"""Fields of OpenAI's chat and text completions, and vLLM's."""
 
 
 def read_adapter(document: Document, loc: Loc, block: AdapterBlock, sourced: Sourced | None) -> Adapter:

@@ -1,4 +1,7 @@
-"""Batches of comparisons: what was asked for, the prompts with their texts, and how far each item has come."""
+"""Batches of comparisons: what was asked for, the prompts with their texts, and how far each item has come.
+
+A comparison says for which item of which batch it was made.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("organisation", sa.Text(), nullable=False),
         sa.Column("key", sa.Text()),
+        sa.Column("priority", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text()),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
         sa.UniqueConstraint("organisation", "name", name="uq_batches_organisation"),
@@ -58,9 +62,15 @@ def upgrade() -> None:
         _belongs_to_batch("batch_items"),
     )
     op.create_index("ix_batch_items_turn", "batch_items", ["batch_id", "status", "number"])
+    op.add_column("comparisons", sa.Column("batch_id", sa.Text()))
+    op.add_column("comparisons", sa.Column("batch_item", sa.Integer()))
+    op.create_index("ix_comparisons_batch_id", "comparisons", ["batch_id"])
 
 
 def downgrade() -> None:
+    op.drop_index("ix_comparisons_batch_id", "comparisons")
+    op.drop_column("comparisons", "batch_item")
+    op.drop_column("comparisons", "batch_id")
     for table in ("batch_items", "batch_prompts", "batches"):
         op.drop_table(table)
 
