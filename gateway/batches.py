@@ -71,6 +71,8 @@ class Batches:
         self._settings = settings
         self._now = now
         self._wake = asyncio.Event()
+        self._looked_s = -inf
+        """When it was last looked who waits: a pause may be over by the time that it is waited for."""
         self._pauses: dict[str, _Pause] = {}
         """By batch: for an engine that is busy or away, for the end of a key's minute."""
         self._served: dict[str, float] = {}
@@ -209,7 +211,7 @@ class Batches:
         self._stopped.clear()
         for batch_id in await self.store.finish_complete(datetime.now(UTC)):
             self._log.info("batch done", batch_id=batch_id)
-        now = self._now()
+        self._looked_s = now = self._now()
         paused = {batch_id for batch_id, pause in self._pauses.items() if pause.due > now}
         waiting = await self.store.waiting(besides=paused | self._being_cancelled)
         if not waiting:
@@ -219,9 +221,8 @@ class Batches:
         return await self.store.next_turn(batch)
 
     async def _rest(self) -> None:
-        """Wait for an order, or until a batch that waits may go on."""
-        now = self._now()
-        due = min((pause.due for pause in self._pauses.values() if pause.due > now), default=None)
+        """Wait for an order, or until one of the batches that waited at the last look may go on."""
+        due = min((pause.due for pause in self._pauses.values() if pause.due > self._looked_s), default=None)
         try:
             async with asyncio.timeout(max(0.0, due - self._now()) if due is not None else None):
                 await self._wake.wait()

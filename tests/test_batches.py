@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +410,16 @@ async def test_an_engine_that_stays_busy_fails_its_side_in_the_end_and_is_counte
         _, second = (await it.get(f"{batch['id']}/statistics"))["models"]
         assert (second["answered"], second["failures"]) == (0, {"upstream_busy": 1})
         assert len(questions(it.b)) == 2
+
+
+async def test_pause_that_ends_between_two_looks_at_the_clock_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    async with bench(tmp_path, batch_attempts=3, batch_retry_s=0.5) as it:
+        it.b.script(CHAT, Reply.json({"error": {"message": "slow down"}}, status=429))
+        ticks = count()
+        it.gateway.services.batches._now = lambda: next(ticks) * 0.3
+        batch = await it.order(prompts=PROMPTS[:1])
+        assert (await it.until_over(batch["id"]))["items"]["done"] == 1
+        assert len(questions(it.b)) == 3
 
 
 async def test_batch_whose_model_goes_is_cancelled_with_the_reason_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
