@@ -225,7 +225,9 @@ def test_no_exported_text_can_become_a_formula(text: str) -> None:
     names = ("model", "status", "provenance", "finish_reason", "call_id", "usage", "timing", "cost", "feasibility")
     side = {**dict.fromkeys((*names, "error")), "output": {"content": text, "reasoning": None, "tool_calls": None}}
     whole = {
-        **dict.fromkeys(("id", "created_at", "schedule", "params", "messages", "timing_comparable", "timing_reason")),
+        **dict.fromkeys(
+            ("id", "created_at", "schedule", "params", "messages", "timing_comparable", "timing_reason", "batch")
+        ),
         "sides": [side],
     }
     (row,) = csv.DictReader(io.StringIO((csv_head() + csv_rows(whole)).decode("utf-8-sig"), newline=""))
