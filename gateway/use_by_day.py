@@ -7,6 +7,7 @@ a key instead of all of its calls. Who may read what is the `api`'s question, li
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -98,8 +99,9 @@ _READ = tuple(
         "prompt_estimate",
     )
 )
-_IS_NAMED = {  # one parameter where there are arrays: some hundred cost more than the answer
-    "sqlite": calls.c.id.in_(sa.bindparam("ids", expanding=True)),
+# One parameter for all ids: some hundred cost more than the answer, and each number of them is a statement of its own.
+_IS_NAMED = {
+    "sqlite": calls.c.id.in_(sa.select(sa.column("value")).select_from(sa.func.json_each(sa.bindparam("ids")))),
     "postgresql": calls.c.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text))),
 }
 _ENDED = {kind: sa.select(*_READ).where(named, calls.c.status != OPEN) for kind, named in _IS_NAMED.items()}
@@ -180,15 +182,20 @@ class Change:
         await connection.execute(_UPSERTS[connection.dialect.name], rows)
 
 
+def _named(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Any]:
+    """The parameter of the two statements above."""
+    return {"ids": json.dumps(list(ids)) if connection.dialect.name == "sqlite" else ids}
+
+
 async def forget_ended(connection: AsyncConnection, ids: Sequence[str], change: Change) -> None:
     """Take what those of `ids` that have ended already are counted with out of the sums: they are written anew."""
-    for row in (await connection.execute(_ENDED[connection.dialect.name], {"ids": ids})).mappings():
+    for row in (await connection.execute(_ENDED[connection.dialect.name], _named(connection, ids))).mappings():
         change.take_back(row)
 
 
 async def add_interrupted(connection: AsyncConnection, ids: Sequence[str], change: Change) -> None:
     """Count those of `ids` that are still open as what they are about to become; see `interrupted_columns`."""
-    for row in (await connection.execute(_STILL_OPEN[connection.dialect.name], {"ids": ids})).mappings():
+    for row in (await connection.execute(_STILL_OPEN[connection.dialect.name], _named(connection, ids))).mappings():
         end = interrupted_columns(row["started_at"])
         change.add({**row, **end, "charged_tokens": row["prompt_estimate"]})
 
