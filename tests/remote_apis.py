@@ -7,6 +7,7 @@ in model_registry.yaml are held against, and `with_shipped_rules` gives a regist
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ REGISTRY = Path(__file__).parent.parent / "model_registry.yaml"
 Fields = dict[str, Any]
 
 
-class HostedApi(ScriptedServer):
+class HostedApi(ScriptedServer, ABC):
     """What both have in common: a key, a list of models, chat completions."""
 
     base_path: ClassVar[str]
@@ -43,11 +44,13 @@ class HostedApi(ScriptedServer):
         """The bodies of the chat completions that came, in order."""
         return [request.json() for request in self.requests_to(f"{self.base_path}/chat/completions")]
 
+    @abstractmethod
     def unauthorised(self) -> Reply:
-        raise NotImplementedError
+        """How the vendor refuses a key."""
 
+    @abstractmethod
     def answer(self, asked: Fields) -> Reply:
-        raise NotImplementedError
+        """How the vendor answers a chat."""
 
 
 class Upstage(HostedApi):
