@@ -86,6 +86,8 @@ class MlaShape:
     kv_lora_rank: int
     qk_rope_head_dim: int
     q_lora_rank: int | None = None
+    index_head_dim: int | None = None
+    """Key size of the sparse indexer, which keeps a cache of its own; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,26 @@ class MoeShape:
     shared_experts: int = 0
     expert_ffn: int | None = None
     dense_layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinearShape:
+    """Layers that keep a state of constant size instead of a KV cache: state-space or linear attention."""
+
+    layers: int
+    state_bytes: int | None = None
+    """Bytes of one request's state in one such layer, on one GPU without tensor parallelism; None = unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionShape:
+    """The image encoder of a model that takes images. Its parameters are among the model's `params`."""
+
+    params: int | None = None
+    layers: int | None = None
+    hidden: int | None = None
+    image_tokens: int | None = None
+    """Most tokens that one image becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +132,23 @@ class ModelShape:
     heads: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
+    """Size of a key; of a value too unless `v_head_dim` says otherwise."""
+    v_head_dim: int | None = None
+    """Size of a value where it is not that of a key."""
     vocab: int | None = None
     tied_embeddings: bool | None = None
     context: int | None = None
     sliding_window: int | None = None
     """Window in tokens of the local layers, None when there are none."""
+    attention_chunk: int | None = None
+    """Tokens of a chunk where the local layers see their own chunk alone, instead of a window."""
     global_layers: int | None = None
-    """Layers with full attention; equals `layers` when there is no window."""
+    """Layers with full attention; equals `layers` when there are no local or linear ones."""
     mla: MlaShape | None = None
     moe: MoeShape | None = None
+    linear: LinearShape | None = None
+    """Among `layers`; neither global nor local."""
+    vision: VisionShape | None = None
     dtype: str = "bfloat16"
     facts: Mapping[str, Sourced] = field(default_factory=dict)
     """Source and confidence by field name."""
@@ -285,8 +315,13 @@ class Weights:
     revision: str | None = None
     architecture: str | None = None
     dtype: str = "bfloat16"
+    """Number format of most parameters."""
     size_bytes: int | None = None
     """Bytes of the published files, where known; otherwise derived from the parameter count."""
+    group_size: int | None = None
+    """Parameters that share a scale, where the format is quantised by groups; None = the format's usual one."""
+    unquantised_params: int | None = None
+    """Parameters left in 16 bits in a quantised checkpoint; None = unknown, then the embeddings are taken."""
     sourced: Sourced | None = None
 
 

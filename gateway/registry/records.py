@@ -20,6 +20,7 @@ from gateway.domain.records import (
     Gpu,
     GpuPrice,
     Licence,
+    LinearShape,
     MlaShape,
     Model,
     ModelShape,
@@ -31,6 +32,7 @@ from gateway.domain.records import (
     ServingKind,
     Sourced,
     Timeouts,
+    VisionShape,
     Weights,
 )
 from gateway.registry.adapters import read_adapter
@@ -226,7 +228,16 @@ class Entries:
         if (weights := block.weights) is None:
             return Weights()
         sourced = self._sourced((*loc, "weights"), weights, needed=needed and _says_something(weights))
-        return Weights(weights.repo, weights.revision, weights.architecture, weights.dtype, weights.size, sourced)
+        return Weights(
+            repo=weights.repo,
+            revision=weights.revision,
+            architecture=weights.architecture,
+            dtype=weights.dtype,
+            size_bytes=weights.size,
+            group_size=weights.group_size,
+            unquantised_params=weights.unquantised_params,
+            sourced=sourced,
+        )
 
     def _licence(self, loc: Loc, block: ModelBlock, *, needed: bool) -> Licence:
         if (licence := block.licence) is None:
@@ -289,9 +300,12 @@ class Entries:
         self._check_shape(loc, block, values)
         values["mla"] = _only(MlaShape, block.mla)
         values["moe"] = _only(MoeShape, block.moe)
+        values["linear"] = _only(LinearShape, block.linear)
+        values["vision"] = _only(VisionShape, block.vision)
         if "active_params" not in block.model_fields_set and block.moe is None:
             values["active_params"] = values.get("params")
-        if values.get("sliding_window") is None and "global_layers" not in block.model_fields_set:
+        has_others = values.get("sliding_window") or values.get("attention_chunk") or block.linear
+        if not has_others and "global_layers" not in block.model_fields_set:
             values["global_layers"] = values.get("layers")
         return ModelShape(**values, facts=facts)
 
@@ -302,6 +316,9 @@ class Entries:
                 self._document.complain((*loc, *name.split(".")), message)
 
         at_most("global_layers", values.get("global_layers"), "layers", values.get("layers"))
+        at_most("linear.layers", block.linear.layers if block.linear else None, "layers", values.get("layers"))
+        if values.get("sliding_window") and values.get("attention_chunk"):
+            self._document.complain((*loc, "attention_chunk"), "expected none beside a sliding_window")
         at_most("active_params", values.get("active_params"), "params", values.get("params"))
         if block.moe:
             at_most("moe.experts_per_token", block.moe.experts_per_token, "experts", block.moe.experts)

@@ -105,6 +105,7 @@ class MlaBlock(Origin):
     kv_lora_rank: Count = Field(description="values of the shared latent per token and layer")
     qk_rope_head_dim: Count = Field(description="values of the rotary key per token and layer")
     q_lora_rank: Count | None = None
+    index_head_dim: Count | None = Field(None, description="Key size of the sparse indexer, where there is one.")
 
 
 class MoeBlock(Origin):
@@ -113,6 +114,18 @@ class MoeBlock(Origin):
     shared_experts: CountOrZero = 0
     expert_ffn: Count | None = None
     dense_layers: CountOrZero = 0
+
+
+class LinearBlock(Origin):
+    layers: Count = Field(description="layers with a constant state instead of a KV cache")
+    state_bytes: Count | None = Field(None, description="Bytes of one request's state in one such layer.")
+
+
+class VisionBlock(Origin):
+    params: Params | None = Field(None, description="Parameters of the image encoder, contained in the model's.")
+    layers: Count | None = None
+    hidden: Count | None = None
+    image_tokens: Count | None = Field(None, description="Most tokens that one image becomes.")
 
 
 class ShapeBlock(Origin):
@@ -127,15 +140,19 @@ class ShapeBlock(Origin):
     heads: Fact[Count] | None = None
     kv_heads: Fact[Count] | None = None
     head_dim: Fact[Count] | None = None
+    v_head_dim: Fact[Count] | None = Field(None, description="Size of a value where it is not that of a key.")
     vocab: Fact[Count] | None = None
     tied_embeddings: Fact[Truth] | None = None
     context: Fact[Count] | None = Field(None, description="Longest prompt plus answer, in tokens.")
     sliding_window: Fact[Count] | None = Field(None, description="Window of the local layers, in tokens.")
-    global_layers: Fact[Count] | None = Field(
-        None, description="Layers with full attention; left out without a window = all."
+    attention_chunk: Fact[Count] | None = Field(None, description="Chunk of the local layers, in tokens, for a window.")
+    global_layers: Fact[CountOrZero] | None = Field(
+        None, description="Layers with full attention; left out without local or linear layers = all."
     )
     mla: MlaBlock | None = None
     moe: MoeBlock | None = None
+    linear: LinearBlock | None = None
+    vision: VisionBlock | None = None
 
 
 class WeightsBlock(Origin):
@@ -144,6 +161,8 @@ class WeightsBlock(Origin):
     architecture: Text | None = Field(None, description="`architectures[0]` of config.json.")
     dtype: Literal["float32", "bfloat16", "float16", "fp8", "int8", "int4", "nvfp4", "mxfp4"] = "bfloat16"
     size: Size | None = Field(None, description="Bytes of the published files, e.g. 23.1 GB.")
+    group_size: Count | None = Field(None, description="Parameters that share a scale, for formats in groups.")
+    unquantised_params: Params | None = Field(None, description="Parameters left in 16 bits when quantised.")
 
 
 class LicenceBlock(Origin):
