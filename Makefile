@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format openapi bench bench-admission drill docs clean
+.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format openapi bench bench-against \
+	bench-admission drill docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ format: setup ## put the code into shape
 
 bench: setup ## measure what the gateway costs, beside its targets (about a minute and a half)
 	@$(BIN)/python -m bench.run
+
+bench-against: setup ## measure a whole answer's cost as a ratio to another commit's: AGAINST=commit (4 minutes)
+	@$(BIN)/python -m bench.against $(AGAINST)
 
 bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
 	@$(BIN)/python -m bench.admission

@@ -59,10 +59,14 @@ async def gateway(
     model: str = MODEL,
     places: int = PLACES,
     settings: Mapping[str, str] | None = None,
+    tree: Path = ROOT,
 ) -> AsyncIterator[Gateway]:
-    """A ready gateway with one model and these SIMSA_ variables; stopped and removed when the block ends."""
+    """A ready gateway with one model and these SIMSA_ variables; stopped and removed when the block ends.
+
+    `tree`: whose code it runs. A version from before there were keys has no limit to reach either.
+    """
     with tempfile.TemporaryDirectory(prefix="simsa-bench-") as folder:
-        registry = _write_registry(Path(folder), model, engine_urls, places)
+        registry = _write_registry(Path(folder), model, engine_urls, places if _knows_keys(tree) else None)
         log = Path(folder, "gateway.log")
         port = free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SIMSA_")} | {
@@ -70,18 +74,25 @@ async def gateway(
             "SIMSA_REGISTRY": str(registry),
             "SIMSA_DATA_DIR": str(Path(folder, "data")),
             "SIMSA_ADMIN_KEY": ADMIN_KEY,
+            "PYTHONPATH": str(tree),
             **(settings or {}),
         }
-        with child(["-m", "gateway", "serve"], cpu=cpu, cwd=ROOT, environment=environment, log=log) as process:
+        with child(["-m", "gateway", "serve"], cpu=cpu, cwd=tree, environment=environment, log=log) as process:
             url = f"http://127.0.0.1:{port}"
             await _until_ready(process, url, log)
-            yield Gateway(process.pid, url, load.Target(url, await _key(url)))
+            yield Gateway(process.pid, url, load.Target(url, await _key(url) if _knows_keys(tree) else ADMIN_KEY))
 
 
-def _write_registry(folder: Path, model: str, engine_urls: Sequence[str], places: int) -> Path:
+def _knows_keys(tree: Path) -> bool:
+    """Whether the code there is of a version with organisations' keys, and with places."""
+    return (tree / "gateway" / "key_ring.py").exists()
+
+
+def _write_registry(folder: Path, model: str, engine_urls: Sequence[str], places: int | None) -> Path:
     """The few lines that are all a model needs."""
     registry = folder / "model_registry.yaml"
-    replicas = "".join(f"      - {{url: {url}, max_in_flight: {places}}}\n" for url in engine_urls)
+    limit = f", max_in_flight: {places}" if places is not None else ""
+    replicas = "".join(f"      - {{url: {url}{limit}}}\n" for url in engine_urls)
     registry.write_text(f"models:\n  - id: {model}\n    serving: {{kind: vllm}}\n    replicas:\n{replicas}")
     return registry
 

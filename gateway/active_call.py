@@ -33,6 +33,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from gateway.limits import Reservation
 from gateway.request_body import RequestBody
 
 CLIENT_GONE = 499
@@ -40,30 +41,43 @@ CLIENT_GONE = 499
 _LINGER_S = 1.0
 _SLOW_READER_S = 0.5
 """How much later than the engine's own total limit a call ends whose client does not read."""
-_LOW_62 = (1 << 62) - 1
 NO_USAGE = Usage()
 
 
 def new_call_id() -> str:
     """A UUID of version 7: unique, and in order of time, so that the database appends. Not a secret."""
     noise = random.getrandbits(74)
-    text = f"{time.time_ns() // 1_000_000:012x}{0x7000 | noise >> 62:04x}{0x8 << 60 | noise & _LOW_62:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    ms = time.time_ns() // 1_000_000
+    return "%08x-%04x-%04x-%04x-%012x" % (  # noqa: UP031  half the time of an f-string
+        ms >> 16,
+        ms & 0xFFFF,
+        0x7000 | noise >> 62,
+        0x8000 | noise >> 48 & 0x3FFF,
+        noise & 0xFFFF_FFFF_FFFF,
+    )
 
 
 class ActiveCall(Abortable):
     """One call in flight. Order: `connect`, then `stream` or `whole`."""
 
     def __init__(
-        self, dispatcher: Dispatcher, model: Model, endpoint: Endpoint, body: RequestBody, context: CallContext
+        self,
+        dispatcher: Dispatcher,
+        model: Model,
+        endpoint: Endpoint,
+        body: RequestBody,
+        context: CallContext,
+        reservation: Reservation | None = None,
     ) -> None:
+        """`reservation`: what it holds of its key's limits."""
         super().__init__()
         self._dispatcher = dispatcher
         self._model = model
         self._endpoint = endpoint
         self._body = body
         self._context = context
-        self._approach = Approach(dispatcher, model, endpoint, body, context, self._watch_for_slow_reader)
+        self._reservation = reservation
+        self._approach = Approach(dispatcher, model, endpoint, body, context)
         self._is_recorded = False
         self._slow_reader_timer: asyncio.TimerHandle | None = None
         self._renaming = renaming(model.serving.served_model_name, model.id)
@@ -80,7 +94,7 @@ class ActiveCall(Abortable):
             client_retry=context.client_retry,
             organisation=context.organisation,
             key=context.key,
-            prompt_estimate=context.reservation.prompt_estimate if context.reservation is not None else None,
+            prompt_estimate=reservation.prompt_estimate if reservation is not None else None,
         )
         self.record: Call | None = None
         """The finished record, once there is one."""
@@ -91,7 +105,6 @@ class ActiveCall(Abortable):
             choices=self._body.choices,
             withhold_usage=not self._body.wants_usage,
             renaming=self._renaming,
-            on_reply_id=self._keep,
         )
 
     def _keep(self, reply_id: str) -> None:
@@ -187,7 +200,7 @@ class ActiveCall(Abortable):
 
     async def connect(self) -> None:
         """Reach an engine; see `Approach.connect`."""
-        await self._approach.connect()
+        await self._approach.connect(self._watch_for_slow_reader)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The bytes for the client as they come. A failure after the first byte arrives as a last error event."""
@@ -196,7 +209,7 @@ class ActiveCall(Abortable):
         assert reply is not None
         assert meter is not None
         assert place is not None
-        has_begun = False
+        has_begun = is_kept = False
         came = approach.first_arrivals
         timeouts = self._model.timeouts
         loop = asyncio.get_running_loop()
@@ -206,6 +219,9 @@ class ActiveCall(Abortable):
                 forward = meter.feed(*came[0])
             else:
                 forward = b"".join([meter.feed(data, arrived_s) for data, arrived_s in came])
+            if meter.reply_id is not None and not is_kept:
+                self._keep(meter.reply_id)
+                is_kept = True
             if meter.is_done:
                 approach.linger(_LINGER_S)
                 place.judge(Outcome.GOOD)
@@ -308,7 +324,7 @@ class ActiveCall(Abortable):
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
         verdict, gpu_id = self._verdict(place)
         cost = self._cost(place, usage)
-        reservation = self._context.reservation
+        reservation = self._reservation
         charged, estimated_cost = None, None
         if reservation is not None:
             charged, estimated_cost = reservation.charge(status, usage, cost, reached_engine=self.attempts > 0)

@@ -33,15 +33,12 @@ class Approach:
         endpoint: Endpoint,
         body: RequestBody,
         context: CallContext,
-        on_sent: Callable[[float], None],
     ) -> None:
-        """`on_sent`: told, each time that a streaming request is sent, by when on the loop's clock it must be over."""
         self._dispatcher = dispatcher
         self._model = model
         self._endpoint = endpoint
         self._body = body
         self._context = context
-        self._on_sent = on_sent
         self._turn = Turn(model.id, context.priority, context.organisation, context.session, context.home)
         self.place: Place | None = None
         """The last one that it was given, if any."""
@@ -75,8 +72,12 @@ class Approach:
         """What is said where `total_due` passes."""
         return f"no end within {self._model.timeouts.total_s} s"
 
-    async def connect(self) -> None:
+    async def connect(self, on_sent: Callable[[float], None]) -> None:
         """Reach an engine and wait for a whole answer, or for a stream's first event.
+
+        `on_sent`: told, each time that a streaming request is sent, by when on the loop's clock it must be over. It is
+        not kept: call and approach would then hold each other, and the memory of every call would wait for the
+        collector.
 
         Raises NoReplica, UpstreamError, Unavailable or EngineRefused.
         """
@@ -94,7 +95,7 @@ class Approach:
             else:  # the limits are the engines': waiting for one takes nothing from them
                 started += turn.waited_s - waited_before_s
             self.place = place
-            failure = await self._attempt(place, started)
+            failure = await self._attempt(place, started, on_sent)
             if failure is None:
                 return
             turn.tried.append(place.state)
@@ -123,11 +124,11 @@ class Approach:
             self.place.judge(outcome)
             self.place.end()
 
-    async def _attempt(self, place: Place, started: float) -> EngineFailure | None:
+    async def _attempt(self, place: Place, started: float, on_sent: Callable[[float], None]) -> EngineFailure | None:
         """Ask one replica; None when it answers. Raises UpstreamError for what no other replica would mend."""
         self.attempts += 1
         try:
-            reply = await self._send(place, started)
+            reply = await self._send(place, started, on_sent)
             if reply.status == 200 and self._body.stream:
                 await self._await_stream(reply, place)
                 return None
@@ -147,7 +148,7 @@ class Approach:
             place.pause(failure.pause_s)
         return failure
 
-    async def _send(self, place: Place, started: float) -> Reply:
+    async def _send(self, place: Place, started: float, on_sent: Callable[[float], None]) -> Reply:
         dispatcher, state = self._dispatcher, place.state
         timeouts = self._model.timeouts
         due = self.total_due = started + timeouts.total_s
@@ -155,7 +156,7 @@ class Approach:
         if self._body.stream:
             if timeouts.first_token_s < timeouts.total_s:
                 due, words = started + timeouts.first_token_s, f"no first token within {timeouts.first_token_s} s"
-            self._on_sent(self.total_due)
+            on_sent(self.total_due)
         self._sent_s = dispatcher.now()
         self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
         head = state.post_head(self._endpoint.path, below_base=self._endpoint.is_below_base)

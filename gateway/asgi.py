@@ -37,7 +37,7 @@ class ClientLeft(Exception):
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole request body. Raises RequestTooLarge, or ClientLeft when it never came whole."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+    declared = first_value(scope["headers"], b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
@@ -57,10 +57,18 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 def request_id_of(headers: RawHeaders) -> str:
     """The client's own id when it is safe to repeat, else a new one."""
-    given = next((value for name, value in headers if name == b"x-request-id"), None)
+    given = first_value(headers, b"x-request-id")
     if given is not None and _REQUEST_ID.match(given):
         return given.decode()
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16).hex()
+
+
+def first_value(headers: RawHeaders, wanted: bytes) -> bytes | None:
+    """The value of the first header of that lower-case name; None where there is none."""
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None
 
 
 async def send_error(send: Send, error: SimsaError, request_id: str, shape: ErrorShape = OPENAI) -> None:

@@ -297,10 +297,11 @@ class _Run:
             priority=self._priority,
             organisation=caller.organisation,
             key=caller.key,
-            reservation=reservation,
         )
         try:
-            side.call = call = ActiveCall(owner.dispatcher, side.model, CHAT_COMPLETIONS, side.body, context)
+            side.call = call = ActiveCall(
+                owner.dispatcher, side.model, CHAT_COMPLETIONS, side.body, context, reservation
+            )
             async with call:
                 await call.connect()
                 states = owner.dispatcher.fleet.states_of(side.model.id)

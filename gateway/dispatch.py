@@ -18,7 +18,7 @@ from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
 from gateway.evidence import OneGpuVerdicts
 from gateway.fleet import Fleet
-from gateway.limits import Limiter, Reservation
+from gateway.limits import Limiter
 from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
@@ -40,8 +40,6 @@ class CallContext(NamedTuple):
     """Calls of one session go to the same replica while it is there and has room."""
     key: str | None = None
     """The key's id."""
-    reservation: Reservation | None = None
-    """What it holds of its key's limits."""
     headers: bytes = b""
     """Header lines of the client that go on to the engine, each with its line end."""
     home: EngineAddress | None = None

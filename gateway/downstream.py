@@ -11,15 +11,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal, cast
+from urllib.parse import unquote
 
+import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.asgi import Scope
+from gateway.asgi import Message, Scope
 from gateway.errors import InvalidRequest, SimsaError, Unavailable
 from gateway.settings import Settings
 
 _EXTENSION = "simsa.departure"
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of a request that are neither body nor a whole head; the parser itself would gather them without end."""
 MAX_PIPELINED = 16
@@ -138,12 +142,128 @@ class _JoiningTransport:
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
+class Exchange(RequestResponseCycle):
+    """One request and its answer. Says the same over the wire as uvicorn's, for a third of the processor time.
+
+    An answer goes out in two pieces at most, its head with the first bytes of its body. Header names are written as
+    they are given, in lower case; a value cannot begin a line of its own. What it says beyond ASGI: `departure_of`.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        on_response: Callable[[], None],
+        *,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        self.scope = scope  # type: ignore[assignment]  # uvicorn's is a TypedDict of the same keys
+        self.transport = transport
+        self.flow = flow
+        self.on_response = on_response
+        self.message_event = asyncio.Event()
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects_continue
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self._is_read = False
+        """The application has been given the end of the request."""
+        self._head: bytes | None = None
+        self._is_chunked = False
+        self._bytes_due = 0
+        """Of the length that the head has promised."""
+
+    async def run_asgi(self, app: Any) -> None:
+        """Let the application answer. What it leaves unanswered is its own mistake, and is logged by it."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        finally:
+            if not self.response_complete:
+                self.transport.close()
+            self.on_response = _nothing
+
+    async def receive(self) -> Any:
+        if self._is_read or self.more_body or self.disconnected or self.waiting_for_100_continue:
+            message = await super().receive()
+            self._is_read |= not self.more_body
+            return message
+        # The request has come whole, as most do: there is no next piece to wait for.
+        self._is_read = True
+        self.message_event.clear()
+        return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._head = self._head_of(message)
+            return
+        if self.response_complete:
+            raise RuntimeError(f"'{message['type']}' after the answer was whole")
+        body, is_last = message.get("body", b""), not message.get("more_body", False)
+        if self._is_chunked:
+            piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if is_last:
+                piece += b"0\r\n\r\n"
+        else:
+            piece = b"" if self.scope["method"] == "HEAD" else body
+            self._bytes_due -= len(piece)
+        if self._head is not None:
+            piece, self._head = self._head + piece, None
+        if piece:
+            self.transport.write(piece)
+        if is_last:
+            self._end()
+
+    def _head_of(self, message: Message) -> bytes:
+        status, method = message["status"], self.scope["method"]
+        headers = message.get("headers", ())
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % (name, value) for name, value in headers]]
+        is_framed = method == "HEAD" or status in (204, 304)
+        said = dict(headers)
+        if b"content-length" in said:
+            self._bytes_due, is_framed = 0 if is_framed else int(said[b"content-length"]), True
+        if said.get(b"connection") == b"close":
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        if not is_framed:
+            self._is_chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        head = b"".join(lines)
+        if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
+            raise RuntimeError("a header's value has a line end in it")
+        return head + b"\r\n"
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if self._bytes_due:
+            self.transport.close()  # the client must not take the next answer for the rest of this one
+            raise RuntimeError(f"the answer's length is {-self._bytes_due:+} bytes off what its head says")
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+def _nothing() -> None:
+    pass
+
+
 class ClientProtocol(HttpToolsProtocol):
     """One client's connection. `client_protocol` makes the class that uvicorn is told to use.
 
     Whenever the client owes the rest of a request, `_due` is the moment by which it must have come. One alarm serves
-    all requests of a connection, and a request that comes in one piece sets none. Between two requests uvicorn's
-    keep-alive timeout applies.
+    all requests of a connection and the time between them, and a request that comes in one piece sets none.
     """
 
     settings: ClassVar[Settings]
@@ -152,6 +272,8 @@ class ClientProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._owed: Literal["head", "body"] | None = None
         """Which part of a request has begun to come and is not whole."""
+        self._idle_since: float | None = None
+        """When the last answer was whole, while no other request has begun."""
         self._due: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
@@ -178,18 +300,76 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._owed = "head"
-        self._due = None
-        super().on_message_begin()
-        cast("Scope", self.scope)["extensions"] = {_EXTENSION: self._departure}
+        self._due = self._idle_since = None
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+        parser = self.parser
+        version = parser.get_http_version()
+        scope = self._scope_of(version)
         self._owed = "body"
         self._due = None
-        if self.pipeline:
+        under_way = self.cycle
+        self.scope = cast("Any", scope)
+        self.cycle = exchange = Exchange(
+            scope,
+            self.transport,
+            self.flow,
+            self.on_response_complete,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue,
+        )
+        if under_way is None or under_way.response_complete:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.pipeline.appendleft((exchange, self.app))
             if len(self.pipeline) > MAX_PIPELINED:
                 self.transport.close()
             self.flow.resume_reading()  # or the client leaving would not be seen
+
+    def _scope_of(self, version: str) -> Scope:
+        """What ASGI says of the request whose head has come.
+
+        Raises for a target without a path, and the parser then refuses the request.
+        """
+        target = httptools.parse_url(self.url)
+        raw_path = target.path
+        if raw_path is None:
+            raise ValueError("the request's target has no path")
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": target.query or b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "extensions": {_EXTENSION: self._departure},
+        }
+
+    def on_response_complete(self) -> None:
+        """An answer is whole: the next request that has come is served, or the connection is idle from now on.
+
+        The idle are closed by the one alarm that each connection has, not by a timer for each answer.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._owed is None:
+            self._idle_since = self.loop.time()
+            self._expect(self.timeout_keep_alive)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
@@ -281,7 +461,7 @@ class ClientProtocol(HttpToolsProtocol):
         False when every one is at work.
         """
         others = cast("set[ClientProtocol]", self.connections)
-        idle = [(one.timeout_keep_alive_task.when(), one) for one in others if one.timeout_keep_alive_task is not None]
+        idle = [(one._idle_since, one) for one in others if one._idle_since is not None]
         if idle:
             min(idle, key=lambda since_and_one: since_and_one[0])[1].transport.close()
             return True

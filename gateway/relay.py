@@ -84,7 +84,7 @@ class Relay:
         try:
             limit_headers = partial(self._dispatcher.limiter.headers, reservation)
             answer = _Answer(send, request_id, model.id, endpoint.errors, limit_headers)
-            call = ActiveCall(self._dispatcher, model, endpoint, body, context._replace(reservation=reservation))
+            call = ActiveCall(self._dispatcher, model, endpoint, body, context, reservation)
             await departure_of(scope).ends(self._serve(call, body, answer))
         finally:
             self._dispatcher.limiter.settle(reservation, call.record if call is not None else None)
@@ -220,7 +220,7 @@ class _Answer:
         ]
         if call.replica_id is not None:
             headers.append((b"x-simsa-replica", call.replica_id.encode()))
-            headers.append((b"x-simsa-provenance", call.provenance.value.encode()))
+            headers.append((b"x-simsa-provenance", call.provenance.encode()))
         if call.left_out:
             headers.append((b"x-simsa-dropped", ",".join(call.left_out).encode()))
         return headers + self._limit_headers()

@@ -308,7 +308,9 @@ def _is_compact(raw: bytes, members: dict[str, msgspec.Raw]) -> bool:
 
     The usual clients send this form, and it costs less to see than `_spans`.
     """
-    shortest = 1 + sum(len(name.encode()) + len(memoryview(value)) + 4 for name, value in members.items())
+    shortest = 1 + 4 * len(members)
+    for name, value in members.items():
+        shortest += (len(name) if name.isascii() else len(name.encode())) + len(memoryview(value))
     return len(raw) == shortest
 
 

@@ -220,7 +220,7 @@ class Telemetry:
         self._log_call(
             {
                 "event": "call",
-                "timestamp": call.ended_at.isoformat(),
+                "timestamp": call.ended_at,
                 "request_id": opened.request_id,
                 "call_id": opened.id,
                 "organisation": opened.organisation,
@@ -229,11 +229,11 @@ class Telemetry:
                 "replica": call.replica,
                 "endpoint": opened.endpoint,
                 "streamed": opened.streamed,
-                "status": call.status.value,
+                "status": call.status,
                 "http_status": call.http_status,
                 "error": call.error_code,
                 "attempts": call.attempts,
-                "provenance": call.provenance.value,
+                "provenance": call.provenance,
                 "ttft_s": _rounded(timing.ttft_s),
                 "e2e_s": _rounded(timing.e2e_s),
                 "prompt_tokens": usage.prompt_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from engines import CLOSE, RESET, Reply, Request, ScriptedEngine, chat_chunk, er
 from gateways import RunningGateway, entry, running_gateway
 from keyed_load import Bearer, make_bearers
 
+from gateway.active_call import ActiveCall
+from gateway.approach import Approach
 from gateway.domain.records import Call, CallStatus
 
 ADMIN = "the-admin-of-this-gate"
@@ -177,3 +180,32 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
             assert {"queue_full", "upstream_error", "upstream_truncated", "upstream_timeout"} <= codes
             assert any(what.endswith(" 429") for what in crowd.heard), "limits of keys were met, too"
             assert not await gateway.services.store.list_open_ids()
+
+
+async def test_calls_leave_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    """Parts of a call that hold each other keep its memory until a collection, which then costs every later call."""
+    asked = [
+        ("/v1/chat/completions", {"model": "a", "messages": SAID, "max_tokens": 8}),
+        ("/v1/chat/completions", {"model": "a", "messages": SAID, "max_tokens": 8, "stream": True}),
+        ("/v1/completions", {"model": "a", "prompt": "안녕", "max_tokens": 8, "stream": True}),
+        (EMBEDDINGS, {"model": "nobody", "input": "안녕"}),
+    ]
+    async with (
+        ScriptedEngine(["a"]) as engine,
+        running_gateway(tmp_path, [entry("a", engine.url)], admin_key=ADMIN) as gateway,
+    ):
+        await gateway.until_live("a")
+        (bearer,) = await make_bearers(gateway.url, ADMIN, {"one": LIMITS})
+        gc.collect()
+        gc.disable()
+        try:
+            async with RawClient(gateway.url, key=bearer.secret) as client:
+                for path, body in asked * 3:
+                    await client.request("POST", path, body=body)
+            await gateway.calls(9)
+            left = Counter(
+                type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, ActiveCall | Approach)
+            )
+        finally:
+            gc.enable()
+    assert left == Counter()

@@ -6,7 +6,6 @@ ending or an error. What events mean is its dialect's knowledge; it never waits 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.domain.dialects import GIVEN_UP, NOTABLE, OUTPUT, REASONING, Dialect, Notice, json_object
@@ -30,8 +29,7 @@ class Meter:
     """Feed it the engine's bytes as they come; it returns what to forward. One meter a streamed reply.
 
     `choices`: how many answers must end. `withhold_usage`: drop the usage event, because only the gateway asked for
-    it. `renaming`: where engine and gateway call the model differently. `on_reply_id` is told, as soon as an event
-    shows it, under which name the engine may keep the reply.
+    it. `renaming`: where engine and gateway call the model differently.
     """
 
     def __init__(
@@ -41,7 +39,6 @@ class Meter:
         choices: int = 1,
         withhold_usage: bool = False,
         renaming: Renaming | None = None,
-        on_reply_id: Callable[[str], object] | None = None,
     ) -> None:
         self._dialect = dialect
         self._look = dialect.look
@@ -50,7 +47,6 @@ class Meter:
         self._choices = choices
         self._withhold_usage = withhold_usage
         self._renaming = renaming
-        self._on_reply_id = on_reply_id
         self._finished: dict[int, str] = {}
         self._usage: Usage | None = None
         self._running_usage: Usage | None = None
@@ -63,6 +59,8 @@ class Meter:
         self.token_events = 0
         self.is_done = False
         self.failure: Failure | None = None
+        self.reply_id: str | None = None
+        """Under which name the engine may keep the reply, once an event has shown it."""
 
     def feed(self, chunk: bytes, now: float) -> bytes:
         """Take bytes that arrived at monotonic moment `now`; return the bytes to forward at once.
@@ -171,8 +169,8 @@ class Meter:
     def _note(self, notice: Notice) -> None:
         if notice.finished:
             self._finished.update(notice.finished)
-        if notice.reply_id is not None and self._on_reply_id is not None:
-            self._on_reply_id(notice.reply_id)
+        if notice.reply_id is not None:
+            self.reply_id = notice.reply_id
         if notice.usage is None:
             return
         if notice.is_final_usage:
