@@ -63,11 +63,10 @@ def summary(meter: Meter) -> tuple[Any, ...]:
 def test_responses_are_read_alike_however_they_are_cut(text: str, cuts: list[int]) -> None:
     events = response_stream([text + TRICKY, "b"], metadata={"type": "response.output_text.delta", "a": TRICKY})
     stream = b"".join(events)
-    ids: list[str] = []
-    meter = Meter(RESPONSES, on_reply_id=ids.append)
+    meter = Meter(RESPONSES)
     assert feed(meter, *split(stream, cuts)) == stream
     assert summary(meter) == (2, "completed", Usage(21, 4, 3, 2, "engine"), True, None)
-    assert set(ids) == {REPLY_ID}
+    assert meter.reply_id == REPLY_ID
     assert meter.events == len(events)
 
 
