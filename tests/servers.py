@@ -27,10 +27,13 @@ class _AnnouncedServer(uvicorn.Server):
 
 
 @contextmanager
-def serve(app: Any, *, grace_s: int = 1) -> Iterator[str]:
-    """`with serve(app) as url`: the app, its lifespan included, at `url` until the block ends."""
+def serve(app: Any, *, grace_s: int = 1, **options: Any) -> Iterator[str]:
+    """`with serve(app) as url`: the app, its lifespan included, at `url` until the block ends.
+
+    `options` are uvicorn's, e.g. `http`.
+    """
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=grace_s
+        app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=grace_s, **options
     )
     server = _AnnouncedServer(config)
     thread = threading.Thread(target=server.run, daemon=True)
