@@ -86,11 +86,15 @@ def test_figures_follow_vllms_budget() -> None:
     assert result.kv_available_bytes is not None
     assert result.headroom_bytes is not None
     assert result.weights_bytes == 16_060_522_496
-    budget = int(H100.memory_bytes * 0.92) - 16_060_522_496
+    budget = -int(-H100.memory_bytes * 0.92 // 1) - 16_060_522_496
     assert result.kv_available_bytes.likely == budget - result.overhead_bytes.likely
     assert result.kv_available_bytes.low == budget - result.overhead_bytes.high
-    assert result.headroom_bytes.likely == result.kv_available_bytes.likely - 4 * 2**30
-    assert result.max_concurrency == result.kv_available_bytes.likely // 2**30
+    block = 16 * 131_072
+    assert result.headroom_bytes.likely == result.kv_available_bytes.likely - 4 * 2**30 - block, "one is vLLM's own"
+    assert result.num_gpu_blocks == result.kv_available_bytes.likely // block
+    assert result.max_concurrency == (result.num_gpu_blocks - 1) // 512
+    assert result.kv_cache_max_concurrency == result.num_gpu_blocks / 512
+    assert result.kv_tokens == int(result.num_gpu_blocks / 512 * 8192)
     assert result.inputs.paging.max_batched_tokens == 8192
 
 
@@ -245,7 +249,7 @@ SOUND_MODEL = st.builds(
             head_dim=128,
             context=context,
             sliding_window=window,
-            global_layers=min(full, layers),
+            global_layers=layers if window is None else min(full, layers),
         )
     ),
     st.integers(10**8, 10**11),

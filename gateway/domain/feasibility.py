@@ -344,7 +344,7 @@ def _figure_reasons(case: MemoryCase) -> list[str]:
             f"and up to {case.paging.tokens_in_flight:,} in flight; summed layer by layer, without vLLM's groups, "
             f"a request would take {_gib(layout.plain_bytes(case.context))}."
         )
-        if not plan.hybrid_kv or (kind == "chunk" and not plan.chunked_kv):
+        if not plan.hybrid_kv:
             reasons.append("vLLM charges these layers as full attention here: its hybrid manager is off for them.")
     return reasons
 

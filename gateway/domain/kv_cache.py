@@ -92,11 +92,9 @@ class KvRules:
 
     hybrid: bool = True
     """Off: window and chunk layers are charged as full ones, and state layers are refused beside attention."""
-    chunked: bool = False
-    """Whether VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE is set; else a model with chunk layers is served as
-    if the hybrid manager were off."""
     state_pages: int = 2
-    """Pages of a request's state: 2 with prefix caching (its default, cache mode "align"), 1 without."""
+    """Pages of a request's state: 2 with prefix caching (its default, cache mode "align"), 3 for Mamba-2 layers then,
+    1 without."""
     kernel_block: int = 16
     """Tokens of the attention kernel's smallest block."""
 
@@ -329,7 +327,7 @@ def _groups(layers: tuple[KvLayers, ...], rules: KvRules, block: int) -> tuple[K
     if not any(kind.count for kind in layers):
         raise KvRefused("no layer keeps anything")
     pages = _aligned([kind for kind in layers if kind.count], rules, block)
-    if not rules.hybrid or (not rules.chunked and any(s.layer.keeps is Keeps.CHUNK for s, _ in pages)):
+    if not rules.hybrid:
         pages = _promoted(pages)
         if not _of_one_type(pages):
             raise KvRefused("without the hybrid KV cache manager vLLM refuses layers of kinds that it cannot unify")
