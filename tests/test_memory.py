@@ -25,7 +25,6 @@ from gateway.domain.memory import (
     weights_bytes,
     weights_bytes_as,
 )
-from gateway.domain.weights import weights_by_stage
 from gateway.domain.records import (
     LinearShape,
     MlaShape,
@@ -37,6 +36,7 @@ from gateway.domain.records import (
     VisionShape,
     Weights,
 )
+from gateway.domain.weights import weights_by_stage
 
 LLAMA_8B = ModelShape(params=8_030_261_248, layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128)
 EXAONE_32B = ModelShape(

@@ -1,10 +1,10 @@
 """vLLM's own KV cache accounting for many models in one process, without weights, engines or memory: 0.1 s a model.
 
-Run by path with vLLM's own Python; for tests only. Each line of the input is a point, `{"config", "max_model_len", ...}`
-(see `answer`); each line of the output is what vLLM makes of it: `{"num_gpu_blocks", "kv_cache_size_tokens",
-"kv_cache_max_concurrency", ...}` or `{"refused"}`. The model is built on PyTorch's meta device, so its layers are vLLM's
-and only its tensors are missing; grouping, blocks and capacity are vLLM's functions, called as its engine core calls
-them. Parallel sets and a GPU's settings are put on from outside, for there is one CPU.
+Run by path with vLLM's own Python; for tests only. Each line of the input is a point, `{"config", "max_model_len",
+...}` (see `answer`); each line of the output is what vLLM makes of it: `{"num_gpu_blocks", "kv_cache_size_tokens",
+"kv_cache_max_concurrency", ...}` or `{"refused"}`. The model is built on PyTorch's meta device, so its layers are
+vLLM's and only its tensors are missing; grouping, blocks and capacity are vLLM's functions, called as its engine core
+calls them. Parallel sets and a GPU's settings are put on from outside, for there is one CPU.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ Json = dict[str, Any]
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # vLLM's own words go beside, not between
     with tempfile.TemporaryDirectory() as directory:
         for number, line in enumerate(sys.stdin):
             point, begun = json.loads(line), time.monotonic()
@@ -55,7 +57,7 @@ def main() -> None:
                 told = answer(path, **point)
             except Exception as error:  # whatever vLLM says no with
                 told = {"refused": f"{type(error).__name__}: {error}"}
-            print(json.dumps({**told, "seconds": round(time.monotonic() - begun, 3)}), flush=True)
+            print(json.dumps({**told, "seconds": round(time.monotonic() - begun, 3)}), file=answers, flush=True)
 
 
 def answer(
