@@ -420,7 +420,7 @@ def test_the_poorest_stage_of_a_pipeline_decides() -> None:
     staged = estimate(candidate(WHOLE_8B), L4, context=8192, plan=plan)
     figures = {step.name: step.value for step in staged.steps}
     assert staged.gpus == 3
-    assert figures["block_bytes"] == 16 * 4096 * 11, "32 layers are cut into 10, 11 and 11: vLLM spares the last"
+    assert figures["block_bytes"] == 16 * 4096 * 11, "32 layers are cut into 11, 11 and 10: vLLM spares the last"
     assert figures["weights_per_gpu"] > (staged.weights_bytes or 0) / 3
 
 
@@ -497,4 +497,4 @@ def test_a_large_matrix_takes_well_under_two_seconds() -> None:
         for device in devices:
             for name in formats:
                 estimate(model, device, context=32_768, concurrency=4, plan=ServingPlan(quantisation=name))
-    assert process_time() - begun < 6, "a fraction of it on a machine that is not shared"
+    assert process_time() - begun < 2

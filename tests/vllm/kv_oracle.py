@@ -50,8 +50,6 @@ def main() -> None:
             point, begun = json.loads(line), time.monotonic()
             path = Path(directory) / str(number)
             path.mkdir()
-            for name, text in point.pop("files", {}).items():
-                (path / name).write_text(text)
             (path / "config.json").write_text(json.dumps(point.pop("config")))
             try:
                 told = answer(path, **point)
@@ -72,32 +70,29 @@ def answer(
     pipeline_parallel: int = 1,
     hybrid: bool | None = None,
     as_on_gpu: bool = False,
-    trust_remote_code: bool = False,
-    environment: dict[str, str] | None = None,
+    asynchronous: bool = True,
 ) -> Json:
     """What the engine core would resolve with `kv_bytes` for the cache on each of its workers.
 
-    `as_on_gpu`: two batches in flight by asynchronous scheduling, one more with a pipeline (the V2 model runner), and
-    attention kernels with blocks of a multiple of 16 tokens, as FlashAttention's.
+    `as_on_gpu`: two batches in flight by asynchronous scheduling unless that is off, one more than the stages of a
+    pipeline (the V2 model runner), and attention kernels with blocks of a multiple of 16 tokens, as FlashAttention's.
     """
-    with _environment(environment or {}):
-        config = EngineArgs(
-            model=str(path),
-            skip_tokenizer_init=True,
-            max_model_len=max_model_len,
-            max_num_batched_tokens=max_batched_tokens,
-            block_size=block,
-            kv_cache_dtype=kv_dtype,
-            disable_hybrid_kv_cache_manager=None if hybrid is None else not hybrid,
-            enforce_eager=True,
-            load_format="dummy",
-            trust_remote_code=trust_remote_code,
-            distributed_executor_backend="uni",
-        ).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    config = EngineArgs(
+        model=str(path),
+        skip_tokenizer_init=True,
+        max_model_len=max_model_len,
+        max_num_batched_tokens=max_batched_tokens,
+        block_size=block,
+        kv_cache_dtype=kv_dtype,
+        disable_hybrid_kv_cache_manager=None if hybrid is None else not hybrid,
+        enforce_eager=True,
+        load_format="dummy",
+        distributed_executor_backend="uni",
+    ).create_engine_config(UsageContext.OPENAI_API_SERVER)
     config.parallel_config.tensor_parallel_size = tensor_parallel
     config.parallel_config.pipeline_parallel_size = pipeline_parallel
     if as_on_gpu:
-        config.scheduler_config.async_scheduling = True
+        config.scheduler_config.async_scheduling = asynchronous
     with _kernels(16 if as_on_gpu else 32), _environment({"VLLM_USE_V2_MODEL_RUNNER": "1"} if as_on_gpu else {}):
         return resolve(config, kv_bytes)
 

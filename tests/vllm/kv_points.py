@@ -19,8 +19,8 @@ KV_BYTES = 77 * 2**30 - 12_345
 """Of the cache on each worker; an odd number, so that rounding shows."""
 CPU_BLOCK, MLA_BLOCK, GPU_BLOCK = 128, 16, 16
 CPU_KERNEL, GPU_KERNEL = 32, 16
-SERVER_BATCHED_TOKENS = 2048
-"""vLLM's default on the CPU; 4,096 for MLA models, whose prefill is not cut into chunks there."""
+SERVER_BATCHED_TOKENS, SERVER_REQUESTS = 2048, 128
+"""vLLM's defaults on the CPU; MLA models, whose prefill is not cut into chunks there, take a whole context a step."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Point:
     pipeline_parallel: int = 1
     hybrid: bool | None = None
     as_on_gpu: bool = False
+    asynchronous: bool = True
+    """On a GPU."""
     kinds: str = ""
     """Which layers are (L)ocal, (G)lobal or (S)tate, where that is not by the pattern of the architecture."""
     state_pages: int = 2
@@ -61,6 +63,7 @@ class Point:
             words += [f"{name}{value}"] if value is not None else []
         words += [self.kv_dtype] if self.kv_dtype != "auto" else []
         words += ["gpu"] if self.as_on_gpu else []
+        words += ["one-batch"] if not self.asynchronous else []
         words += ["no-hybrid"] if self.hybrid is False else []
         return "-".join(words)
 
@@ -85,8 +88,9 @@ class Point:
         own = MLA_BLOCK if self.shape.mla is not None else GPU_BLOCK if self.as_on_gpu else CPU_BLOCK
         batched = self.max_batched_tokens
         if batched is None:
-            batched = max(SERVER_BATCHED_TOKENS, self.context) if self.shape.mla is not None else SERVER_BATCHED_TOKENS
-        batches = self.pipeline_parallel + 1 if self.as_on_gpu else self.pipeline_parallel
+            whole = self.context if self.shape.mla is not None else 0
+            batched = min(max(SERVER_BATCHED_TOKENS, whole), SERVER_REQUESTS * self.context)
+        batches = self.pipeline_parallel + 1 if self.as_on_gpu and self.asynchronous else self.pipeline_parallel
         return Paging(own if self.shape.mla is not None else self.block or own, batched, batches)
 
     def order(self) -> dict[str, Any]:
@@ -103,6 +107,7 @@ class Point:
             "pipeline_parallel": self.pipeline_parallel,
             "hybrid": self.hybrid,
             "as_on_gpu": self.as_on_gpu,
+            "asynchronous": self.asynchronous,
         }
 
 
@@ -142,7 +147,32 @@ _EXTRA: dict[str, dict[str, Any]] = {
         **_MOE,
     },
     "Gemma3ForCausalLM": {"model_type": "gemma3_text", "query_pre_attn_scalar": 32},
-    "GptOssForCausalLM": {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "GptOssForCausalLM": {
+        "model_type": "gpt_oss",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 32.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 4096,
+        },
+    },
+    "GraniteMoeHybridForCausalLM": {
+        "model_type": "granitemoehybrid",
+        "mamba_n_heads": 16,
+        "mamba_d_head": 64,
+        "mamba_d_state": 64,
+        "mamba_n_groups": 1,
+        "mamba_expand": 2,
+        "mamba_d_conv": 4,
+        "num_local_experts": 0,
+        "shared_intermediate_size": 64,
+        "position_embedding_type": "rope",
+    },
     "HyperCLOVAXForCausalLM": {"model_type": "hyperclovax", "attention_multiplier": 0.1, "use_post_norm": True},
     "Llama4ForCausalLM": {
         "model_type": "llama4_text",
@@ -161,6 +191,7 @@ _EXTRA: dict[str, dict[str, Any]] = {
 }
 _WITHOUT = {"SolarOpenForCausalLM": ("intermediate_size", "first_k_dense_replace")}
 _KIND = {"L": "sliding_attention", "G": "full_attention", "S": "linear_attention"}
+_MAMBA_KIND = {"G": "attention", "S": "mamba"}
 
 
 def config_json(point: Point) -> dict[str, Any]:
@@ -206,7 +237,8 @@ def config_json(point: Point) -> dict[str, Any]:
             "layer_types": ["chunked_attention" if kind == "L" else "full_attention" for kind in kinds],
         }
     elif shape.sliding_window is not None or shape.linear is not None or name.startswith("Exaone"):
-        config["layer_types"] = [_KIND[kind] for kind in layer_kinds(point)]
+        kinds_by_name = _MAMBA_KIND if name.startswith("Granite") else _KIND
+        config["layer_types"] = [kinds_by_name[kind] for kind in layer_kinds(point)]
     return {key: value for key, value in config.items() if key not in _WITHOUT.get(name, ())}
 
 
@@ -276,16 +308,16 @@ def _candidates() -> Iterator[Point]:
 def _known_answers() -> Iterator[Point]:
     gpu = {"as_on_gpu": True, "block": 16, "max_batched_tokens": 8192}
     yield Point("Exaone4ForCausalLM", EXAONE_32B, 32_768, **gpu, known={"blocks_per_request": 5891})
-    blocks = 137_407
+    alone = {**gpu, "asynchronous": False}
+    yield Point("Exaone4ForCausalLM", EXAONE_32B, 32_768, **alone, known={"blocks_per_request": 4355})
+    blocks = 137_407  # vllm 19029
     yield Point(
         "Starcoder2ForCausalLM",
         STARCODER2_3B,
         16_384,
-        block=16,
-        max_batched_tokens=8192,
-        as_on_gpu=True,
+        **alone,
         kv_bytes=blocks * 16 * 1024 * 30 + 5,
-        known={"num_gpu_blocks": blocks, "blocks_per_request": 1281},
+        known={"num_gpu_blocks": blocks, "blocks_per_request": 769, "kv_cache_size_tokens": 2_927_537},
     )
     yield Point("LlamaForCausalLM", gqa(32, 32, 8, 128), 131_072, **gpu, known={"blocks_per_request": 8192})
 
@@ -331,6 +363,14 @@ def _chunks_latents_states() -> Iterator[Point]:
         shape = gqa(layers, 8, 2, 64, global_layers=full, linear=LinearShape(layers - full, conv + recurrent * wide))
         yield Point("Qwen3NextForCausalLM", shape, 8192)
         yield Point("Qwen3NextForCausalLM", shape, 8192, as_on_gpu=True)
+    yield Point("Qwen3NextForCausalLM", shape, 8192, as_on_gpu=True, pipeline_parallel=2)
+    yield Point("Qwen3NextForCausalLM", shape, 8192, tensor_parallel=2)
+    # Mamba-2 in the middle of a prefill keeps a third page.
+    state = (16 * 64 + 2 * 64) * 3 * 2 + 16 * 64 * 64 * 2
+    for layers, full in ((4, 1), (10, 1), (9, 4)):
+        mamba = gqa(layers, 16, 4, 32, global_layers=full, linear=LinearShape(layers - full, state))
+        yield Point("GraniteMoeHybridForCausalLM", mamba, 8192, state_pages=3)
+        yield Point("GraniteMoeHybridForCausalLM", mamba, 8192, state_pages=3, as_on_gpu=True)
 
 
 def _parallel() -> Iterator[Point]:

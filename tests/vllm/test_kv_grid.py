@@ -73,10 +73,8 @@ def test_blocks_tokens_and_concurrency_are_vllms_own(told: dict[str, dict[str, A
     assert ours == {figure: said[figure] for figure in FIGURES}
     assert layout.effective_block(paging) == said["block_size"]
     assert sorted(group.layers for group in layout.groups(paging)) == sorted(count for _, count in said["groups"])
-    for figure, value in point.known.items():
-        assert (
-            layout.blocks_per_request(point.context, paging) if figure == "blocks_per_request" else ours[figure]
-        ) == value
+    ours["blocks_per_request"] = layout.blocks_per_request(point.context, paging)
+    assert {figure: ours[figure] for figure in point.known} == point.known
 
 
 # --- whole engines ------------------------------------------------------------------------------------------
