@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -23,12 +21,13 @@ from gateway.account_commands import key_app, org_app
 from gateway.batch_command import batch_order, run_batch
 from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
-from gateway.console import render_estimates, render_problems, wants_json
+from gateway.console import render_problems, wants_json
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
-from gateway.evidence import estimate_on, feasibility_summary
+from gateway.feasibility_command import feasibility
 from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable
 from gateway.log import close_log
+from gateway.near_names import no_such
 from gateway.prompts import PromptsInvalid
 from gateway.registry import load_registry, registry_json_schema
 from gateway.server import serve as serve_gateway
@@ -193,30 +192,7 @@ def compare_command(
         sys.exit(1)
 
 
-@app.command()
-def feasibility(
-    models: Annotated[list[str] | None, typer.Argument(help="Model ids; every candidate if none is given.")] = None,
-    gpu: GpuOption = None,
-    context: Annotated[int | None, typer.Option(help="Tokens of one request, prompt and answer.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests of that length at once.")] = 1,
-    json: JsonFlag = False,
-) -> None:
-    """Predict from registry facts whether models fit one GPU. Nothing is measured."""
-    settings = Settings()
-    registry = load_registry(settings.registry)
-    device = _gpu(registry, gpu or settings.feasibility_gpu)
-    length = context or settings.feasibility_context
-    if length < 1 or concurrency < 1:
-        _refuse("--context and --concurrency must be at least 1")
-    candidates = [_model(registry, name) for name in models] if models else list(registry.models.values())
-    rows = [
-        (model, estimate_on(model, registry, gpu_id=device.id, context=length, concurrency=concurrency))
-        for model in candidates
-    ]
-    if _json(json):
-        _print_json([{"model": model.id, **feasibility_summary(estimate)} for model, estimate in rows])
-    else:
-        Console().print(render_estimates((model.id, estimate) for model, estimate in rows if estimate is not None))
+app.command()(feasibility)
 
 
 @registry_app.command("check")
@@ -285,24 +261,14 @@ async def _show_comparison(
 
 def _model(registry: Registry, name: str) -> Model:
     if name not in registry.models:
-        _refuse(_no_such("model", name, registry.models))
+        _refuse(no_such("model", name, registry.models))
     return registry.models[name]
 
 
 def _gpu(registry: Registry, name: str) -> Gpu:
     if name not in registry.gpus:
-        _refuse(_no_such("GPU", name, registry.gpus))
+        _refuse(no_such("GPU", name, registry.gpus))
     return registry.gpus[name]
-
-
-def _no_such(what: str, name: str, known: Iterable[str]) -> str:
-    """Near names where there are some, else all of them."""
-    lowered = {one.lower(): one for one in known}
-    near = [lowered[one] for one in get_close_matches(name.lower(), lowered, n=3)]
-    if near:
-        return f"there is no {what} '{name}' in the registry; did you mean {' or '.join(near)}?"
-    others = f"known are {', '.join(sorted(known))}" if lowered else "it names none"
-    return f"there is no {what} '{name}' in the registry; {others}"
 
 
 def _split(names: str | None) -> list[str]:

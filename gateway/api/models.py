@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from gateway.access import permit_model, permit_roles
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.records import Model, Provenance
-from gateway.errors import InvalidRequest, ModelNotFound, NotFound
-from gateway.evidence import estimate_on, feasibility_summary
+from gateway.errors import ModelNotFound
 from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
 
 router = APIRouter(dependencies=[RequireKey, DescribeKey])
-MAX_TOKENS = 100_000_000
-MAX_REQUESTS = 1_000_000
-"""Far beyond every engine; beyond them arithmetic would leave the range of floats."""
 
 
 @router.get("/v1/models", tags=["openai"], summary="Models that answer now", responses=refusals())
@@ -62,44 +58,6 @@ async def list_candidates(services: Gateway, caller: CheckedCaller) -> dict[str,
         "registry_sha256": registry.sha256,
         "data": [_candidate(services, model, sees_replicas=sees_replicas) for model in registry.models.values()],
     }
-
-
-@router.get(
-    "/api/feasibility",
-    tags=["feasibility"],
-    summary="Predicted: does a model fit one GPU",
-    responses=refusals(404),
-)
-async def feasibility(
-    services: Gateway,
-    model: Annotated[str | None, Query(description="Only this one; every candidate where it is left out.")] = None,
-    gpu: Annotated[str | None, Query(description="Id of the registry; SIMSA_FEASIBILITY_GPU where left out.")] = None,
-    context: Annotated[
-        int | None,
-        Query(ge=1, le=MAX_TOKENS, description="Tokens of a request; SIMSA_FEASIBILITY_CONTEXT where left out."),
-    ] = None,
-    concurrency: Annotated[int, Query(ge=1, le=MAX_REQUESTS, description="Requests at a time.")] = 1,
-) -> dict[str, Any]:
-    """Registry facts in, verdict and reasons out; a prediction, nothing measured. Without `model`: every candidate."""
-    registry = services.registry.current
-    gpu_id = gpu or services.settings.feasibility_gpu
-    if gpu_id not in registry.gpus:
-        known = ", ".join(sorted(registry.gpus))
-        raise InvalidRequest(f"There is no GPU '{gpu_id[:128]}': known are {known}", param="gpu")
-    if model is not None and model not in registry.models:
-        raise NotFound(f"There is no model '{model[:128]}'. See GET /api/models.", param="model")
-    models = [registry.models[model]] if model is not None else list(registry.models.values())
-    rows = []
-    for candidate in models:
-        estimate = estimate_on(
-            candidate,
-            registry,
-            gpu_id=gpu_id,
-            context=context or services.settings.feasibility_context,
-            concurrency=concurrency,
-        )
-        rows.append({"model": candidate.id, **feasibility_summary(estimate)})
-    return {"basis": "predicted", "data": rows}
 
 
 def _openai_entry(services: Services, model: Model, live: list[ReplicaState]) -> dict[str, Any]:

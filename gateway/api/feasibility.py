@@ -1,0 +1,237 @@
+"""Does a model fit a GPU, how fast at most, at what cost: predicted from registry facts, one cell or a whole matrix."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.access import permit_roles
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey
+from gateway.api.refusals import refusals
+from gateway.api.schemas import Amount
+from gateway.domain.accounts import CALLING, OVERSEEING
+from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.records import Gpu, Model, Registry
+from gateway.errors import InvalidRequest, NotFound
+from gateway.evidence import estimate_on, feasibility_summary
+from gateway.matrix_answer import matrix_csv, matrix_object
+from gateway.matrix_page import POLICY, feasibility_page
+from gateway.matrix_words import Language
+
+router = APIRouter(prefix="/api/feasibility", tags=["feasibility"], dependencies=[RequireKey, DescribeKey])
+
+MAX_TOKENS = 100_000_000
+MAX_REQUESTS = 1_000_000
+"""Far beyond every engine; beyond them arithmetic would leave the range of floats."""
+MAX_CELLS = 5_000
+"""Some two seconds of a core, off the event loop."""
+MAX_GPUS = 64
+MAX_NAMES = 200
+EVERY = "all"
+
+Quantisation = Literal["published", "bf16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4", "all"]
+Format = Literal["json", "csv", "html"]
+
+
+class GibRange(BaseModel):
+    """GiB with the low, the likely and the high value."""
+
+    low: float
+    likely: float
+    high: float
+
+
+class CostRangeOut(BaseModel):
+    low: Amount
+    high: Amount
+    currency: str
+
+
+class DecodingOut(BaseModel):
+    """Output tokens per second of all requests together; see `definitions`."""
+
+    requests: int
+    ceiling_tokens_per_s: float
+    expected_tokens_per_s: float
+    cost_per_mtok: CostRangeOut | None = Field(description="null: see cost_reason.")
+
+
+class FeasibilityRow(BaseModel):
+    """One predicted verdict. The fields from `quantisation` on come with a matrix only."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    verdict: Literal["fits", "fits_quantised", "fits_short_context", "no", "unknown"]
+    gpu: str
+    gpus: int
+    context: int = Field(description="Tokens of a request, prompt and answer.")
+    concurrency: int
+    headroom_gib: GibRange | None
+    weights_gib: float | None
+    kv_gib_per_request: float | None
+    overhead_gib: GibRange | None = Field(description="A guess.")
+    max_context_one_request: int | None
+    max_concurrency: int | None
+    min_gpus: int | None
+    quantised_to: str | None
+    confidence: Literal["high", "medium", "low"] | None
+    reasons: list[str]
+    quantisation: str | None = None
+    number_format: str | None = None
+    units: Literal["native", "weight_only", "unlisted"] | None = None
+    is_borderline: bool | None = None
+    missing_facts: list[str] | None = None
+    asked: DecodingOut | None = Field(None, description="null: see speed_reason.")
+    full: DecodingOut | None = None
+    speed_reason: str | None = None
+    cost_reason: str | None = None
+
+
+class FeasibilityOut(BaseModel):
+    """The fields from `registry_sha256` on come with a matrix only."""
+
+    basis: Literal["predicted"]
+    data: list[FeasibilityRow]
+    registry_sha256: str | None = None
+    as_of: str | None = None
+    context: int | None = None
+    concurrency: int | None = None
+    tensor_parallel: int | None = None
+    kv_dtype: str | None = None
+    quantisations: list[str] | None = None
+    gpus: list[str] | None = None
+    definitions: dict[str, str] | None = Field(None, description="What each figure means, with its unit.")
+    assumptions: list[str] | None = None
+
+
+@router.get(
+    "",
+    summary="Predicted: does a model fit a GPU, how fast at most, at what cost",
+    response_model=FeasibilityOut,
+    responses={
+        200: {"content": {"text/csv": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}},
+        **refusals(404),
+    },
+)
+async def feasibility(
+    services: Gateway,
+    caller: CheckedCaller,
+    model: Annotated[
+        list[str] | None, Query(max_length=MAX_NAMES, description="Only these; every candidate where it is left out.")
+    ] = None,
+    gpu: Annotated[
+        list[str] | None,
+        Query(
+            max_length=MAX_NAMES,
+            description="Ids of the registry, or all; SIMSA_FEASIBILITY_GPU where left out. Several make a matrix.",
+        ),
+    ] = None,
+    quantisation: Annotated[
+        list[Quantisation] | None,
+        Query(max_length=MAX_NAMES, description="Number formats of the weights, or all. Naming one makes a matrix."),
+    ] = None,
+    context: Annotated[
+        int | None,
+        Query(ge=1, le=MAX_TOKENS, description="Tokens of a request; SIMSA_FEASIBILITY_CONTEXT where left out."),
+    ] = None,
+    concurrency: Annotated[int, Query(ge=1, le=MAX_REQUESTS, description="Requests at a time.")] = 1,
+    gpus: Annotated[int, Query(ge=1, le=MAX_GPUS, description="GPUs that share each model by tensor parallelism.")] = 1,
+    kv_dtype: Annotated[
+        str, Query(max_length=64, description="Format of the KV cache, as vLLM's --kv-cache-dtype.")
+    ] = "auto",
+    format: Annotated[  # noqa: A002  the query's name
+        Format, Query(description="csv: a table for spreadsheets; html: a heat map to be read. Both are of the matrix.")
+    ] = "json",
+    lang: Annotated[Language, Query(description="Language of the html page.")] = "ko",
+) -> Any:
+    """Registry facts in, verdict and reasons out; a prediction, nothing measured. Without `model`: every candidate.
+
+    A matrix (several types of GPU, a quantisation, several GPUs together, a KV cache format, or a format other than
+    JSON) also has the speed's ceiling and expectation,
+    the cost, definitions and assumptions. Speeds and costs are of decoding at the load that stands beside them.
+    """
+    permit_roles(caller, CALLING | OVERSEEING)
+    registry = services.registry.current
+    columns = _gpus(registry, gpu or [services.settings.feasibility_gpu])
+    models = _models(registry, model)
+    if kv_dtype not in KV_DTYPES:
+        known = ", ".join(sorted(KV_DTYPES))
+        raise InvalidRequest(f"There is no KV cache format '{kv_dtype}': known are {known}", param="kv_dtype")
+    load = MatrixLoad(context or services.settings.feasibility_context, concurrency, gpus, kv_dtype)
+    if quantisation is None and len(columns) == 1 and format == "json" and not load.has_own_plan:
+        return _json(await asyncio.to_thread(_one_gpu, models, registry, columns[0], load))
+    formats = _formats(quantisation)
+    cells = len(models) * len(columns) * len(formats)
+    if cells > MAX_CELLS:
+        raise InvalidRequest(
+            f"{len(models)} models × {len(columns)} GPUs × {len(formats)} quantisations are {cells:,} cells, more than "
+            f"{MAX_CELLS:,}: name fewer of them",
+            param="model",
+        )
+    return await asyncio.to_thread(_matrix_answer, models, columns, formats, load, registry, format, lang)
+
+
+def _one_gpu(models: list[Model], registry: Registry, gpu: Gpu, load: MatrixLoad) -> dict[str, Any]:
+    rows = []
+    for candidate in models:
+        found = estimate_on(candidate, registry, gpu_id=gpu.id, context=load.context, concurrency=load.concurrency)
+        rows.append({"model": candidate.id, **feasibility_summary(found)})
+    return {"basis": "predicted", "data": rows}
+
+
+def _matrix_answer(
+    models: list[Model],
+    gpus: list[Gpu],
+    formats: tuple[str, ...],
+    load: MatrixLoad,
+    registry: Registry,
+    form: Format,
+    language: Language,
+) -> Response:
+    matrix: Matrix = build_matrix(models, gpus, formats, load)
+    match form:
+        case "json":
+            return _json(matrix_object(matrix, registry))
+        case "csv":
+            headers = {"content-disposition": 'attachment; filename="feasibility.csv"'}
+            return Response(matrix_csv(matrix, registry), media_type="text/csv; charset=utf-8", headers=headers)
+        case "html":
+            page = feasibility_page(matrix, registry, language=language, on=datetime.now(UTC).date())
+            headers = {"content-security-policy": POLICY, "content-language": language}
+            return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _formats(names: list[Quantisation] | None) -> tuple[str, ...]:
+    if names is None:
+        return (PUBLISHED,)
+    return QUANTISATIONS if EVERY in names else tuple(dict.fromkeys(names))
+
+
+def _gpus(registry: Registry, names: list[str]) -> list[Gpu]:
+    if EVERY in names:
+        return list(registry.gpus.values())
+    for name in names:
+        if name not in registry.gpus:
+            known = ", ".join(sorted(registry.gpus))
+            raise InvalidRequest(f"There is no GPU '{name[:128]}': known are {known}", param="gpu")
+    return [registry.gpus[name] for name in dict.fromkeys(names)]
+
+
+def _models(registry: Registry, names: list[str] | None) -> list[Model]:
+    if names is None:
+        return list(registry.models.values())
+    for name in names:
+        if name not in registry.models:
+            raise NotFound(f"There is no model '{name[:128]}'. See GET /api/models.", param="model")
+    return [registry.models[name] for name in dict.fromkeys(names)]
