@@ -41,6 +41,8 @@ HOUSE = [
     "gateway.domain.breaker",
     "gateway.domain.roofline",
     "gateway.domain.engine_model",
+    "gateway.domain.ceilings",
+    "gateway.domain.claims",
     "gateway.errors",
     "gateway.error_shapes",
     "gateway.settings",
