@@ -16,6 +16,7 @@ from fractions import Fraction
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.memory import (
     GIB,
+    ByteRange,
     Paging,
     default_batched_tokens,
     kv_budget_bytes,
@@ -143,6 +144,8 @@ class Ceilings:
     load: Load
     ceiling: Speed | None
     why_no_ceiling: str | None
+    has_room: bool
+    """False where even the least weights and one request's cache exceed the memory."""
     expected: Speed | None
     why_not_expected: str | None
 
@@ -151,14 +154,28 @@ def compute_ceilings(model: Model, setup: Setup, load: Load) -> Ceilings:
     """Ceiling and expectation of `model` on `setup` under `load`. Missing facts make a side None, with the reason."""
     ceiling, why_no_ceiling = _side(lambda: _ceiling(model, setup, load))
     expected, why_not_expected = _side(lambda: _expected(model, setup, load))
-    return Ceilings(model, setup, load, ceiling, why_no_ceiling, expected, why_not_expected)
+    has_room = ceiling is not None or not isinstance(why_no_ceiling, NoRoom)
+    return Ceilings(
+        model=model,
+        setup=setup,
+        load=load,
+        ceiling=ceiling,
+        why_no_ceiling=None if why_no_ceiling is None else f"None: {why_no_ceiling}.",
+        has_room=has_room,
+        expected=expected,
+        why_not_expected=None if why_not_expected is None else f"None: {why_not_expected}.",
+    )
 
 
-def _side(compute: Callable[[], Speed]) -> tuple[Speed | None, str | None]:
+class NoRoom(ValueError):
+    """The memory cannot hold it, whatever the engine does."""
+
+
+def _side(compute: Callable[[], Speed]) -> tuple[Speed | None, ValueError | None]:
     try:
         return compute(), None
     except ValueError as error:
-        return None, f"None: {error}."
+        return None, error
 
 
 # --- ceilings -----------------------------------------------------------------------------------------------
@@ -175,7 +192,7 @@ def _ceiling(model: Model, setup: Setup, load: Load) -> Speed:
     room = memory_at_most(setup) - (least_weights_bytes(model, setup.weights_format) or 0)
     most = _fitting(room, roofline.cache.read_bytes(load.input_tokens))
     if most < 1:
-        raise ValueError(_no_room(model, setup, load))
+        raise NoRoom(_no_room(model, setup, load))
     pace, at_once = _pace(roofline, load, load.input_tokens), min(load.batch, most)
     rate, best = pace.most_requests_per_s(at_once), _best_concurrency(pace.most_requests_per_s, most)
     return Speed(
@@ -307,20 +324,44 @@ def _middle(load: Load) -> int:
 
 def _expected_at_once(model: Model, setup: Setup, load: Load) -> int:
     """Requests of full length that vLLM's budget holds, with the likely overhead; raises ValueError where unknown."""
+    need = predicted_need(model, setup, context=load.input_tokens + load.output_tokens)
+    if need is None:
+        raise ValueError(f"the KV cache of {model.id} cannot be computed")
+    return min(MOST_AT_ONCE, max(0, need.available.likely) // max(1, need.per_request))
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedNeed:
+    """The KV cache of one GPU of a set, by vLLM's budget: what is there and what a request takes. A prediction."""
+
+    available: ByteRange
+    """With the high, the likely and the low guess at the overhead."""
+    per_request: int
+
+    def headroom(self, concurrency: int) -> ByteRange:
+        needed = concurrency * self.per_request
+        room = self.available
+        return ByteRange(room.low - needed, room.likely - needed, room.high - needed)
+
+
+def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed | None:
+    """What vLLM would have for its cache and set aside for a request of `context` tokens; None where unknown."""
     shape, gpu = model.shape, setup.gpu
     weights = published_or_as(model, setup.weights_format)
+    if shape is None or weights is None:
+        return None
     paging = Paging(max_batched_tokens=default_batched_tokens(f"{gpu.id} {gpu.name}", gpu.memory_bytes))
-    layout = None
-    overhead = None
-    if shape is not None:
-        layout = kv_layout(shape, tensor_parallel=setup.gpus, dtype_bytes=setup.kv_dtype_bytes)
-        overhead = overhead_bytes(shape, paging)
-    if weights is None or layout is None or overhead is None:
-        raise ValueError(f"the KV cache of {model.id} cannot be computed")
+    layout = kv_layout(shape, tensor_parallel=setup.gpus, dtype_bytes=setup.kv_dtype_bytes)
+    overhead = overhead_bytes(shape, paging)
+    if layout is None or overhead is None:
+        return None
     share = -(-weights // setup.gpus)
-    budget = kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, share, overhead.likely)
-    per_request = layout.blocks_per_request(load.input_tokens + load.output_tokens, paging)
-    return min(MOST_AT_ONCE, layout.blocks_in(budget, paging) // max(1, per_request))
+    budgets = (
+        kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, share, guess)
+        for guess in (overhead.high, overhead.likely, overhead.low)
+    )
+    per_request = layout.blocks_per_request(context, paging) * layout.block_bytes(paging)
+    return PredictedNeed(ByteRange(*budgets), per_request)
 
 
 def published_or_as(model: Model, weights_format: str) -> int | None:
@@ -476,11 +517,11 @@ def _cost_line(speed: Speed, found: Ceilings) -> str:
     first = gpu.prices[0]
     sources = ", ".join(dict.fromkeys(price.sourced.source for price in gpu.prices))
     what = "at least" if speed.basis == "ceiling" else "about"
+    rate = f"{speed.output_tokens_per_s:,.0f}"
     return (
-        f"Cost of a million output tokens, {what}: hourly price × {found.setup.gpus} / ("
-        f"{speed.output_tokens_per_s:,.0f} × 3600) × 10⁶ = {cost.low:.4g} to {cost.high:.4g} {cost.currency} for {cost.hourly_low:g} to "
-        f"{cost.hourly_high:g} {cost.currency} an hour ({cost.prices} listed prices, {sources}, {first.on}); "
-        "no idle time."
+        f"Cost of a million output tokens, {what}: hourly price × {found.setup.gpus} / ({rate} × 3600) × 10⁶ = "
+        f"{cost.low:.4g} to {cost.high:.4g} {cost.currency} for {cost.hourly_low:g} to {cost.hourly_high:g} "
+        f"{cost.currency} an hour ({cost.prices} listed prices, {sources}, {first.on}); no idle time."
     )
 
 

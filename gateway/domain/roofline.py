@@ -186,10 +186,8 @@ def build_bound(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dt
     least = least_weights_bytes(model, weights_format)
     if missing or shape is None or flops is None or least is None:
         raise _unknown(model, gpu, missing or (f"bytes per parameter in {weights_format}",))
-    vision = 0 if shape.vision is None else shape.vision.params or 0
-    text = replace(shape, params=(shape.params or 0) - vision, active_params=(shape.active_params or 0) - vision)
     bound = _roofline(
-        text,
+        _without_vision(shape),
         bytes_per_s=gpus * gpu.bandwidth_bytes_per_s * PEAK.bandwidth,
         flops_per_s=gpus * flops * PEAK.flops,
         bytes_per_param=least / (shape.params or 1),
@@ -244,6 +242,14 @@ def least_weights_bytes(model: Model, weights_format: str) -> int | None:
     return min(size, published)
 
 
+def least_cache_bytes(model: Model, context: int, *, kv_dtype_bytes: int) -> int:
+    """Least bytes of the cache of one request of `context` tokens, without blocks; 0 where the shape does not say."""
+    shape = model.shape
+    if shape is None or missing_kv_fields(shape) or (shape.mla is not None and shape.mla.index_head_dim is not None):
+        return 0
+    return _cache_reads(shape, kv_dtype_bytes).read_bytes(context)
+
+
 def expected_flops(gpu: Gpu, weights_format: str) -> float | None:
     """Operations a second on the data sheet for weights of a format: 8-bit units where the GPU has any, else 16."""
     if number_format(weights_format) in EIGHT_BIT_UNITS and gpu.fp8_flops:
@@ -296,6 +302,14 @@ def _roofline(
         cache=_cache_reads(shape, kv_dtype_bytes),
         kv=layout,
     )
+
+
+def _without_vision(shape: ModelShape) -> ModelShape:
+    """The part that reads and writes text."""
+    if shape.vision is None or shape.vision.params is None:
+        return shape
+    params, active = (shape.params or 0) - shape.vision.params, (shape.active_params or 0) - shape.vision.params
+    return replace(shape, params=params, active_params=active)
 
 
 def _cache_reads(shape: ModelShape, dtype_bytes: int) -> CacheReads:
