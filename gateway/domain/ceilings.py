@@ -2,7 +2,7 @@
 
 A ceiling is at the full bandwidth and operations of the data sheet, with no time for communication between GPUs: it
 refutes a claim and never proves one. An expectation is at 0.8 of the bandwidth and half the operations, and refutes
-nothing. Each comes with its derivation as lines to print. How long one step takes belongs to roofline; what follows for
+nothing. Their derivations are in ceiling_lines. How long one step takes belongs to roofline; what follows for
 a claim belongs to claims.
 """
 
@@ -26,15 +26,12 @@ from gateway.domain.memory import (
     weights_bytes,
     weights_bytes_as,
 )
-from gateway.domain.records import Gpu, Model, Sourced
+from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import (
-    EXPECTED,
-    PEAK,
     Roofline,
     Work,
     build_bound,
     expect_roofline,
-    flops_at_best,
     least_weights_bytes,
 )
 
@@ -59,6 +56,10 @@ class Load:
     """Of the input, those whose cache is kept from earlier requests."""
     accepted_length: float = 1.0
     """Tokens that one decode step gives a request: above 1 with speculative decoding."""
+
+    @property
+    def prompt(self) -> Work:
+        return Work(self.input_tokens - self.cached_tokens, self.cached_tokens)
 
     def __post_init__(self) -> None:
         _at_least(1, input_tokens=self.input_tokens, output_tokens=self.output_tokens, batch=self.batch)
@@ -193,7 +194,7 @@ def _ceiling(model: Model, setup: Setup, load: Load) -> Speed:
     most = _fitting(room, roofline.cache.read_bytes(load.input_tokens))
     if most < 1:
         raise NoRoom(_no_room(model, setup, load))
-    pace, at_once = _pace(roofline, load, load.input_tokens), min(load.batch, most)
+    pace, at_once = _pace(roofline, load, decode_context(load, "ceiling")), min(load.batch, most)
     rate, best = pace.most_requests_per_s(at_once), _best_concurrency(pace.most_requests_per_s, most)
     return Speed(
         basis="ceiling",
@@ -257,7 +258,7 @@ class _Pace:
 
 def _pace(roofline: Roofline, load: Load, context: int) -> _Pace:
     """`context`: tokens in the cache of a request that decodes."""
-    prompt, decode = _prompt(load), Work(1, context)
+    prompt, decode = load.prompt, Work(1, context)
     return _Pace(
         roofline=roofline,
         load=load,
@@ -297,7 +298,7 @@ def _expected(model: Model, setup: Setup, load: Load) -> Speed:
             f"{model.id} in {setup.weights_format} is not expected to hold one request of "
             f"{load.input_tokens + load.output_tokens:,} tokens on {setup.gpus} × {setup.gpu.id}"
         )
-    pace, at_once = _pace(roofline, load, _middle(load)), min(load.batch, most)
+    pace, at_once = _pace(roofline, load, decode_context(load, "expected")), min(load.batch, most)
     rate, best = pace.expected_requests_per_s(at_once), _best_concurrency(pace.expected_requests_per_s, most)
     tpot_s = pace.tpot_s(at_once)
     return Speed(
@@ -317,11 +318,6 @@ def _expected(model: Model, setup: Setup, load: Load) -> Speed:
     )
 
 
-def _middle(load: Load) -> int:
-    """Tokens in the cache in the middle of the answer."""
-    return load.input_tokens + load.output_tokens // 2
-
-
 def _expected_at_once(model: Model, setup: Setup, load: Load) -> int:
     """Requests of full length that vLLM's budget holds, with the likely overhead; raises ValueError where unknown."""
     need = predicted_need(model, setup, context=load.input_tokens + load.output_tokens)
@@ -334,9 +330,18 @@ def _expected_at_once(model: Model, setup: Setup, load: Load) -> int:
 class PredictedNeed:
     """The KV cache of one GPU of a set, by vLLM's budget: what is there and what a request takes. A prediction."""
 
-    available: ByteRange
-    """With the high, the likely and the low guess at the overhead."""
+    budget: int
+    """vLLM's share of the memory."""
+    weights: int
+    overhead: ByteRange
+    """A guess."""
     per_request: int
+
+    @property
+    def available(self) -> ByteRange:
+        """With the high, the likely and the low guess at the overhead."""
+        room, overhead = self.budget - self.weights, self.overhead
+        return ByteRange(room - overhead.high, room - overhead.likely, room - overhead.low)
 
     def headroom(self, concurrency: int) -> ByteRange:
         needed = concurrency * self.per_request
@@ -355,13 +360,12 @@ def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed
     overhead = overhead_bytes(shape, paging)
     if layout is None or overhead is None:
         return None
-    share = -(-weights // setup.gpus)
-    budgets = (
-        kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, share, guess)
-        for guess in (overhead.high, overhead.likely, overhead.low)
+    return PredictedNeed(
+        budget=kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, 0, 0),
+        weights=-(-weights // setup.gpus),
+        overhead=overhead,
+        per_request=layout.blocks_per_request(context, paging) * layout.block_bytes(paging),
     )
-    per_request = layout.blocks_per_request(context, paging) * layout.block_bytes(paging)
-    return PredictedNeed(ByteRange(*budgets), per_request)
 
 
 def published_or_as(model: Model, weights_format: str) -> int | None:
@@ -374,8 +378,9 @@ def published_or_as(model: Model, weights_format: str) -> int | None:
 # --- what both share ----------------------------------------------------------------------------------------
 
 
-def _prompt(load: Load) -> Work:
-    return Work(load.input_tokens - load.cached_tokens, load.cached_tokens)
+def decode_context(load: Load, basis: str) -> int:
+    """Tokens in the cache of a request that decodes: at the first token for a ceiling, else in the middle."""
+    return load.input_tokens if basis == "ceiling" else load.input_tokens + load.output_tokens // 2
 
 
 def _fitting(room: int, per_request: int) -> int:
@@ -425,117 +430,3 @@ def _at_least(low: int, **values: int) -> None:
     for name, value in values.items():
         if value < low:
             raise ValueError(f"{name}: expected {low} or more, got {value}")
-
-
-# --- derivations --------------------------------------------------------------------------------------------
-
-
-def derive(found: Ceilings) -> tuple[str, ...]:
-    """The ceilings and expectations as lines to print: formula, numbers put in, result, sources of the inputs."""
-    lines = list(_inputs(found))
-    for name, speed, unknown in (
-        ("Ceiling", found.ceiling, found.why_no_ceiling),
-        ("Expected", found.expected, found.why_not_expected),
-    ):
-        if speed is None:
-            lines.append(f"{name}: {unknown}")
-            continue
-        lines += _speed_lines(name, speed, found)
-    return tuple(lines)
-
-
-def _inputs(found: Ceilings) -> list[str]:
-    gpu, setup, shape = found.setup.gpu, found.setup, found.model.shape
-    flops = flops_at_best(gpu, setup.weights_format)
-    rates = "operations unknown" if flops is None else f"{flops / 1e12:,.0f} × 10¹² operations/s at best"
-    lines = [
-        f"{setup.gpus} × {gpu.name}: {gpu.bandwidth_bytes_per_s / 1e12:g} TB/s and {rates} in {setup.weights_format} "
-        f"each ({_source(gpu.sourced)})."
-    ]
-    if shape is not None:
-        names = ("params", "active_params", "layers", "heads", "kv_heads", "head_dim", "hidden", "vocab", "moe", "mla")
-        known = [(name, getattr(shape, name)) for name in names if name in shape.facts]
-        shown = [
-            f"{name} {value:,} ({_source(shape.facts.get(name))})" for name, value in known if isinstance(value, int)
-        ]
-        if shape.moe is not None:
-            shown.append(
-                f"{shape.moe.experts_per_token} of {shape.moe.experts} experts a token "
-                f"({_source(shape.facts.get('moe'))}), chosen evenly"
-            )
-        if shape.mla is not None:
-            shown.append(
-                f"latent of {shape.mla.kv_lora_rank} + {shape.mla.qk_rope_head_dim} ({_source(shape.facts.get('mla'))})"
-            )
-        lines.append(f"{found.model.id}: {'; '.join(shown)}.")
-    return lines
-
-
-def _speed_lines(name: str, speed: Speed, found: Ceilings) -> list[str]:
-    load, roofline, is_bound = found.load, speed.roofline, speed.basis == "ceiling"
-    rates = PEAK if is_bound else EXPECTED
-    sign, context = ("≥", load.input_tokens) if is_bound else ("≈", _middle(load))
-    weights = roofline.weights_read_bytes(speed.at_once)
-    cache, flops = roofline.cache.read_bytes(context), roofline.request_flops(Work(1, context))
-    prompt_flops, uncached = roofline.request_flops(_prompt(load)), load.input_tokens - load.cached_tokens
-    accepted = f" ÷ {load.accepted_length:g} accepted" if load.accepted_length > 1 else ""
-    prompt_read = roofline.weights_read_bytes(uncached) + roofline.cache.read_bytes(load.cached_tokens)
-    lines = [
-        f"{name}, at {rates.bandwidth:g} × bandwidth and {rates.flops:g} × operations:",
-        f"TPOT {sign} max((weights read + batch × cache) / bandwidth{accepted}, batch × operations a token / rate) = "
-        f"max(({_gb(weights)} + {speed.at_once:,} × {_gb(cache)}) / {_gb(roofline.bytes_per_s)}/s{accepted}, "
-        f"{speed.at_once:,} × {flops:.3g} / {roofline.flops_per_s:.3g}/s) = {_ms(speed.tpot_s)}, "
-        f"with {context:,} tokens in each cache.",
-        f"TTFT {sign} max(read / bandwidth, operations of {uncached:,} uncached tokens / rate) = "
-        f"max({_gb(prompt_read)} / {_gb(roofline.bytes_per_s)}/s, {prompt_flops:.3g} / {roofline.flops_per_s:.3g}/s) = "
-        f"{_ms(speed.ttft_s)}, alone on the machine.",
-        _rate_line(speed, load),
-        f"Best concurrency: {speed.best_concurrency:,} requests at once, {speed.best_output_tokens_per_s:,.0f} output "
-        f"tokens/s; beyond it: {speed.limit}. The memory holds {_at_once(speed.most_at_once)}.",
-    ]
-    return [*lines, _cost_line(speed, found)]
-
-
-def _rate_line(speed: Speed, load: Load) -> str:
-    if speed.basis == "expected":
-        return (
-            f"Output tokens/s ≈ B × OSL / (B × TTFT + TPOT × (OSL - 1)) = {speed.at_once:,} × {load.output_tokens:,} / "
-            f"({speed.at_once:,} × {_ms(speed.ttft_s)} + {_ms(speed.tpot_s)} × {load.output_tokens - 1:,}) = "
-            f"{speed.output_tokens_per_s:,.0f}: all prompts take their turn."
-        )
-    return (
-        f"Output tokens/s ≤ OSL × min(B / E2E alone, bandwidth / bytes a request, rate / operations a request) = "
-        f"{load.output_tokens:,} × {speed.requests_per_s:.4g}/s = {speed.output_tokens_per_s:,.0f} with B = "
-        f"{speed.at_once:,}; E2E alone ≥ {_ms(speed.e2e_s)}."
-    )
-
-
-def _cost_line(speed: Speed, found: Ceilings) -> str:
-    cost, gpu = speed.cost, found.setup.gpu
-    if cost is None:
-        return f"Cost: unknown, the registry has no hourly price for {gpu.id}."
-    first = gpu.prices[0]
-    sources = ", ".join(dict.fromkeys(price.sourced.source for price in gpu.prices))
-    what = "at least" if speed.basis == "ceiling" else "about"
-    rate = f"{speed.output_tokens_per_s:,.0f}"
-    return (
-        f"Cost of a million output tokens, {what}: hourly price × {found.setup.gpus} / ({rate} × 3600) × 10⁶ = "
-        f"{cost.low:.4g} to {cost.high:.4g} {cost.currency} for {cost.hourly_low:g} to {cost.hourly_high:g} "
-        f"{cost.currency} an hour ({cost.prices} listed prices, {sources}, {first.on}); no idle time."
-    )
-
-
-def _source(sourced: Sourced | None) -> str:
-    return "no source" if sourced is None else f"{sourced.source}, {sourced.confidence.value}"
-
-
-def _at_once(count: int) -> str:
-    return f"{count:,} at a time" if count < MOST_AT_ONCE else "more than anybody asks for"
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:,.4g} GB" if size >= 1e8 else f"{size / 1e6:,.4g} MB"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.4g} ms"

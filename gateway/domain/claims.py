@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
-from gateway.domain.claim_arithmetic import Arithmetic, Outcome, work_out
+from gateway.domain.claim_arithmetic import work_out
 from gateway.domain.claim_evidence import Evidence, EvidenceKind, comparison_of, in_words, meets, needed_run
+from gateway.domain.claim_outcome import Arithmetic, Outcome
 from gateway.domain.claim_terms import LEAST_N, METRICS, MetricKind
 from gateway.domain.records import Claim, Confidence, Gpu, Model, Provenance
 
