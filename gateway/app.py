@@ -23,7 +23,7 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, comparisons, models, ops, usage
+from gateway.api import admin, batches, claims, comparisons, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -61,7 +61,7 @@ from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
 
 TICK_S = 0.25
-_ROUTERS = (ops.router, models.router, batches.router, comparisons.router, usage.router, admin.router)
+_ROUTERS = (ops.router, models.router, claims.router, batches.router, comparisons.router, usage.router, admin.router)
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
 
 

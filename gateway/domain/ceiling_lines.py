@@ -5,6 +5,8 @@ Words only; every figure is computed in ceilings.
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from gateway.domain.ceilings import MOST_AT_ONCE, Ceilings, Load, Speed, decode_context
 from gateway.domain.records import Sourced
 from gateway.domain.roofline import EXPECTED, PEAK, Work, flops_at_best
@@ -100,13 +102,18 @@ def _cost_line(speed: Speed, found: Ceilings) -> str:
     rate = f"{speed.output_tokens_per_s:,.0f}"
     return (
         f"Cost of a million output tokens, {what}: hourly price × {found.setup.gpus} / ({rate} × 3600) × 10⁶ = "
-        f"{cost.low:.4g} to {cost.high:.4g} {cost.currency} for {cost.hourly_low:g} to {cost.hourly_high:g} "
-        f"{cost.currency} an hour ({cost.prices} listed prices, {sources}, {first.on}); no idle time."
+        f"{_span(cost.low, cost.high)} {cost.currency} for {_span(cost.hourly_low, cost.hourly_high)} "
+        f"{cost.currency} an hour (prices listed: {cost.prices}; {sources}, {first.on}); no idle time."
     )
 
 
 def _source(sourced: Sourced | None) -> str:
     return "no source" if sourced is None else f"{sourced.source}, {sourced.confidence.value}"
+
+
+def _span(low: Decimal, high: Decimal) -> str:
+    shown = [f"{digits(float(value))}" for value in (low, high)]
+    return shown[0] if low == high else " to ".join(shown)
 
 
 def _at_once(count: int) -> str:
@@ -118,4 +125,9 @@ def _gb(size: float) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.4g} ms"
+    return f"{digits(seconds * 1000)} ms"
+
+
+def digits(value: float) -> str:
+    """Four digits, never as an exponent where there are more before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -154,13 +154,16 @@ class _FitWords:
         best = self._most_telling()
         reasons = [f"It names no GPU; read as on {setup_words(best.setup)}."] if self.assumed else []
         if best.is_impossible:
-            reasons.append(f"There it cannot fit: it takes {gb(best.least_bytes or 0)} at least.")
+            least, room = gb(best.least_bytes or 0), gb(memory_at_most(best.setup))
+            reasons.append(f"There it cannot fit: it takes {least} at least, of at most {room}.")
         elif best.is_impossible_as_published:
+            room = gb(memory_at_most(best.setup))
             reasons.append(
                 f"As published it cannot fit {setup_words(best.setup)}: it takes {gb(best.published_bytes or 0)}, of "
-                f"at most {gb(memory_at_most(best.setup))}. With fewer bits it could, and the claim names no quantisation."
+                f"at most {room}. With fewer bits it could, and the claim names no quantisation."
             )
-        reasons.append(self._prediction(best))
+        else:
+            reasons.append(self._prediction(best))
         if not self.model.is_servable:
             reasons.append(f"No supported engine serves it: {self.model.serving.reason or 'nothing serves it'}")
         return self._result(Outcome.OPEN, tuple(reasons), left_open=(needed_run(self.claim),))

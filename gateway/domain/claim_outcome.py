@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.domain.ceiling_lines import digits
 from gateway.domain.ceilings import Setup
 from gateway.domain.claim_evidence import Evidence
 from gateway.domain.claim_terms import METRICS, MetricKind
@@ -73,8 +74,8 @@ def figure(claim: Claim, value: float | None) -> str:
         return "unknown"
     kind = METRICS[claim.metric or ""].kind
     if kind is MetricKind.LATENCY:
-        return f"{value * 1000:,.4g} ms"
-    return f"{value:,.4g} {claim.unit or METRICS[claim.metric or ''].unit or ''}".rstrip()
+        return f"{digits(value * 1000)} ms"
+    return f"{digits(value)} {claim.unit or METRICS[claim.metric or ''].unit or ''}".rstrip()
 
 
 def setup_words(setup: Setup) -> str:

@@ -29,34 +29,49 @@ LONG_ANSWER = 1_000_000
 """Tokens of an answer of unknown length that favours a rate most."""
 
 
+PACES = ("tpot_s", "itl_s", "output_tokens_per_s_per_user")
+"""What an engine can always give to one request by letting the others wait: only the pace of a lone one is a bound."""
+
+
 def judge_speed(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
-    load = _favourable_load(claim)
+    """Refuted where the claim is out of reach in whatever favours it; else open, with what stands in its way."""
     published = number_format(model.weights.dtype) or "bf16"
     setup = Setup(gpu, claim.gpus or 1, claim.quantisation or published, kv_bytes_of(claim, 2))
-    as_stated = compute_ceilings(model, setup, load)
-    best = compute_ceilings(model, _most_favourable(claim, model, setup), load)
-    facts = _speed_facts(model, gpu)
-    derivation = derive(best if _is_refuted(claim, best) and claim.quantisation is None else as_stated)
+    light, load = _most_favourable(claim, model, setup), _favourable_load(claim)
+    as_stated = _with_lengths(claim, compute_ceilings(model, setup, load))
+    crowded = _with_lengths(claim, compute_ceilings(model, light, load))
+    best = crowded
+    if claim.metric in PACES and load.batch > 1:
+        best = _with_lengths(claim, compute_ceilings(model, light, replace(load, batch=1)))
     if _is_refuted(claim, best):
-        return Arithmetic(
-            Outcome.REFUTED,
-            (_refutation(claim, best), *_assumptions(claim, best)),
-            margin=_speed_margin(claim, best.ceiling),
-            derivation=derivation,
-            evidence=_speed_evidence(claim, best),
-            confidence=lowest(facts),
-        )
-    reasons = [_not_refuted(claim, as_stated)]
+        return _arithmetic(claim, Outcome.REFUTED, best, (_refutation(claim, best), *_assumptions(claim, best)))
+    if _is_refuted(claim, crowded):
+        waits = "One alone could be served so fast: it can be met only where some wait, which TTFT and throughput show."
+        return _arithmetic(claim, Outcome.OPEN, crowded, (_too_crowded(claim, crowded), waits))
     if _is_refuted(claim, as_stated):
-        reasons = [f"{_refutation(claim, as_stated)} With fewer bits it could, and the claim names no quantisation."]
+        bits = f"{_refutation(claim, as_stated)} With fewer bits it could, which the claim does not rule out."
+        return _arithmetic(claim, Outcome.OPEN, as_stated, (bits,))
+    said = (_not_refuted(claim, as_stated), *_assumptions(claim, as_stated))
+    return _arithmetic(claim, Outcome.OPEN, as_stated, said)
+
+
+def _arithmetic(claim: Claim, outcome: Outcome, found: Ceilings, reasons: tuple[str, ...]) -> Arithmetic:
     return Arithmetic(
-        Outcome.OPEN,
-        (*reasons, *_assumptions(claim, as_stated)),
-        margin=_speed_margin(claim, as_stated.ceiling),
-        left_open=(needed_run(claim),),
-        derivation=derivation,
-        evidence=_speed_evidence(claim, as_stated),
-        confidence=lowest(facts),
+        outcome,
+        reasons,
+        margin=_speed_margin(claim, found.ceiling),
+        left_open=() if outcome is Outcome.REFUTED else (needed_run(claim),),
+        derivation=derive(found),
+        evidence=_speed_evidence(claim, found),
+        confidence=lowest(_speed_facts(found.model, found.setup.gpu)),
+    )
+
+
+def _too_crowded(claim: Claim, found: Ceilings) -> str:
+    at_once = found.ceiling.at_once if found.ceiling is not None else 0
+    return (
+        f"With {at_once:,} requests decoding at once the {METRICS[claim.metric or ''].words} is "
+        f"{figure(claim, _limit(claim, found.ceiling))} at best, and {figure(claim, float(claim.value or 0))} is claimed."
     )
 
 
@@ -74,6 +89,14 @@ def _favourable_load(claim: Claim) -> Load:
         cached_tokens=cached,
         accepted_length=float(claim.accepted_length or 1),
     )
+
+
+def _with_lengths(claim: Claim, found: Ceilings) -> Ceilings:
+    """Without the expectation where the claim does not state its lengths: what favours it most is not expected."""
+    needs_output = claim.metric not in ("ttft_s", *PACES)
+    if claim.input_tokens is not None and (claim.output_tokens is not None or not needs_output):
+        return found
+    return replace(found, expected=None, why_not_expected="None: the claim does not state its lengths.")
 
 
 def _most_favourable(claim: Claim, model: Model, setup: Setup) -> Setup:
@@ -151,8 +174,9 @@ def _not_refuted(claim: Claim, found: Ceilings) -> str:
     is_least = METRICS[claim.metric or ""].kind in (MetricKind.LATENCY, MetricKind.PRICE)
     limit = figure(claim, _limit(claim, found.ceiling))
     sentence = (
-        f"Arithmetic does not refute it: {setup_words(found.setup)} in {found.setup.weights_format} reach {limit} at "
-        f"{'least' if is_least else 'most'}; {figure(claim, float(claim.value or 0))} is claimed"
+        f"Arithmetic does not refute it: on {setup_words(found.setup)} in {found.setup.weights_format} the "
+        f"{METRICS[claim.metric or ''].words} is {limit} at {'least' if is_least else 'most'}; "
+        f"{figure(claim, float(claim.value or 0))} is claimed"
     )
     expected = _limit(claim, found.expected)
     if expected is None:
@@ -164,6 +188,10 @@ def _not_refuted(claim: Claim, found: Ceilings) -> str:
 
 def _assumptions(claim: Claim, found: Ceilings) -> Iterable[str]:
     """How the claim was read where it says nothing, and what would change that."""
+    if claim.kv_dtype is None and found.setup.kv_dtype_bytes == 1:
+        yield "In its favour a cache of 8 bits was taken, which it does not rule out."
+    if claim.quantisation is None and found.setup.kv_dtype_bytes == 1:
+        yield f"In its favour weights in {found.setup.weights_format} were taken, as it names no quantisation."
     if claim.gpus is None:
         yield "It names no number of GPUs; read as one."
     silent = [
@@ -177,7 +205,9 @@ def _assumptions(claim: Claim, found: Ceilings) -> Iterable[str]:
     ]
     if silent:
         yield f"It is silent on {', '.join(silent)}."
-    if claim.accepted_length is None and claim.metric in ("tpot_s", "itl_s", "output_tokens_per_s_per_user"):
+    if claim.cached_tokens is None and claim.metric in ("ttft_s", "e2e_s") and (claim.input_tokens or 1) > 1:
+        yield "No token of the prompt is taken as kept from an earlier request; cached_tokens would say otherwise."
+    if claim.accepted_length is None and claim.metric in PACES:
         limit, value = _limit(claim, found.ceiling), float(claim.value or 0)
         if limit and value and _is_refuted(claim, found):
             ratio = limit / value if claim.metric != "output_tokens_per_s_per_user" else value / limit
