@@ -69,10 +69,9 @@ def _arithmetic(claim: Claim, outcome: Outcome, found: Ceilings, reasons: tuple[
 
 def _too_crowded(claim: Claim, found: Ceilings) -> str:
     at_once = found.ceiling.at_once if found.ceiling is not None else 0
-    return (
-        f"With {at_once:,} requests decoding at once the {METRICS[claim.metric or ''].words} is "
-        f"{figure(claim, _limit(claim, found.ceiling))} at best, and {figure(claim, float(claim.value or 0))} is claimed."
-    )
+    limit, claimed = figure(claim, _limit(claim, found.ceiling)), figure(claim, float(claim.value or 0))
+    words = METRICS[claim.metric or ""].words
+    return f"With {at_once:,} requests decoding at once the {words} is {limit} at best, and {claimed} is claimed."
 
 
 def _favourable_load(claim: Claim) -> Load:

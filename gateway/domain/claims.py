@@ -128,14 +128,13 @@ def _weigh_real(claim: Claim, real: Sequence[Evidence]) -> _Weighed:
         return _Weighed(
             ClaimVerdict.OPEN, (f"Repeats disagree, {len(missed)} of {len(values)} miss it: {shown}.",), margin
         )
-    started = [one for one in real if one.kind is EvidenceKind.RESOLVED]
-    if len(started) == len(real) and METRICS[claim.metric or ""].kind is not MetricKind.FACT:
+    repeats = sum(len(one.values) for one in real if one.kind is not EvidenceKind.RESOLVED)
+    is_fact = METRICS[claim.metric or ""].kind is MetricKind.FACT
+    if not is_fact and repeats == 0:
         return _Weighed(None, (f"An engine that started says so: {shown}; a saturating load is left.",), margin)
-    if len(values) < LEAST_REPEATS and not started:
-        needs = f"a claim holds from {LEAST_REPEATS} repeats on"
-        return _Weighed(
-            None, (f"Measured as claimed in {len(values)} of {LEAST_REPEATS} repeats: {shown}; {needs}.",), margin
-        )
+    if not is_fact and repeats < LEAST_REPEATS:
+        why = f"Measured as claimed in {repeats} of {LEAST_REPEATS} repeats that it takes: {shown}."
+        return _Weighed(None, (why,), margin)
     return _Weighed(ClaimVerdict.HOLDS, (f"Measured as claimed in every repeat: {shown}.",), margin)
 
 
