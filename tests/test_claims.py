@@ -112,7 +112,7 @@ def test_a_claim_that_names_a_gpu_is_open_however_well_it_is_predicted():
     assert found.verdict is ClaimVerdict.OPEN
     assert found.reasons[0].startswith("It is predicted to fit")
     assert found.left_open == (
-        "Settled by starting the published weights on 1 × h100-sxm, and a load that fills the cache.",
+        "Starting the published weights on 1 × h100-sxm, and a load that fills the cache, would settle it.",
     )
 
 

@@ -66,11 +66,11 @@ def _speed_lines(name: str, speed: Speed, found: Ceilings) -> list[str]:
         f"{name}, at {rates.bandwidth:g} × bandwidth and {rates.flops:g} × operations:",
         f"TPOT {sign} max((weights read + batch × cache) / bandwidth{accepted}, batch × operations a token / rate) = "
         f"max(({_gb(weights)} + {speed.at_once:,} × {_gb(cache)}) / {_gb(roofline.bytes_per_s)}/s{accepted}, "
-        f"{speed.at_once:,} × {flops:.3g} / {roofline.flops_per_s:.3g}/s) = {_ms(speed.tpot_s)}, "
+        f"{speed.at_once:,} × {_ops(flops)} / {_ops(roofline.flops_per_s)}/s) = {_ms(speed.tpot_s)}, "
         f"with {context:,} tokens in each cache.",
         f"TTFT {sign} max(read / bandwidth, operations of {uncached:,} uncached tokens / rate) = "
-        f"max({_gb(prompt_read)} / {_gb(roofline.bytes_per_s)}/s, {prompt_flops:.3g} / {roofline.flops_per_s:.3g}/s) = "
-        f"{_ms(speed.ttft_s)}, alone on the machine.",
+        f"max({_gb(prompt_read)} / {_gb(roofline.bytes_per_s)}/s, "
+        f"{_ops(prompt_flops)} / {_ops(roofline.flops_per_s)}/s) = {_ms(speed.ttft_s)}, alone on the machine.",
         _rate_line(speed, load),
         f"Best concurrency: {speed.best_concurrency:,} requests at once, {speed.best_output_tokens_per_s:,.0f} output "
         f"tokens/s; beyond it: {speed.limit}. The memory holds {_at_once(speed.most_at_once)}.",
@@ -122,6 +122,11 @@ def _at_once(count: int) -> str:
 
 def _gb(size: float) -> str:
     return f"{size / 1e9:,.4g} GB" if size >= 1e8 else f"{size / 1e6:,.4g} MB"
+
+
+def _ops(count: float) -> str:
+    """Operations."""
+    return f"{count / 1e12:,.4g} T" if count >= 1e12 else f"{count / 1e9:,.4g} G"
 
 
 def _ms(seconds: float) -> str:

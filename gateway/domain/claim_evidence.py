@@ -121,8 +121,8 @@ def needed_run(claim: Claim) -> str:
     )
     under = f" with {load}" if load else ""
     if metric.kind is MetricKind.FIT:
-        return f"Settled by starting the published weights on {on}{under}, and a load that fills the cache."
+        return f"Starting the published weights on {on}{under}, and a load that fills the cache, would settle it."
     if metric.kind is MetricKind.FACT:
-        return "Settled by the checkpoint's own files, or by what an engine resolves when it has started."
+        return "The checkpoint's own files would settle it, or what an engine resolves when it has started."
     least = f", {LEAST_N[claim.statistic]} requests or more each" if claim.statistic in LEAST_N else ""
-    return f"Settled by a load run on {on}{under}: three valid repeats{least}."
+    return f"A load run on {on}{under} would settle it: three valid repeats{least}."

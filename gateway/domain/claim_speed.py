@@ -204,16 +204,23 @@ def _assumptions(claim: Claim, found: Ceilings) -> Iterable[str]:
     ]
     if silent:
         yield f"It is silent on {', '.join(silent)}."
-    if claim.cached_tokens is None and claim.metric in ("ttft_s", "e2e_s") and (claim.input_tokens or 1) > 1:
+    if _is_refuted(claim, found):
+        yield from _what_would_change_it(claim, found)
+
+
+def _what_would_change_it(claim: Claim, found: Ceilings) -> Iterable[str]:
+    """What the claim does not mention, was read as absent, and would have to be there."""
+    if claim.cached_tokens is None and claim.metric not in PACES and (claim.input_tokens or 1) > 1:
         yield "No token of the prompt is taken as kept from an earlier request; cached_tokens would say otherwise."
-    if claim.accepted_length is None and claim.metric in PACES:
-        limit, value = _limit(claim, found.ceiling), float(claim.value or 0)
-        if limit and value and _is_refuted(claim, found):
-            ratio = limit / value if claim.metric != "output_tokens_per_s_per_user" else value / limit
-            yield (
-                f"Read as without speculative decoding, which the claim does not mention: with it, {ratio:.2g} tokens "
-                "accepted a step or more would be needed; a claim with accepted_length is judged with it."
-            )
+    if claim.accepted_length is not None or claim.metric == "ttft_s":
+        return
+    read_as = "It is read as without speculative decoding, which it does not mention"
+    limit, value = _limit(claim, found.ceiling), float(claim.value or 0)
+    if claim.metric in PACES and limit and value:
+        ratio = limit / value if claim.metric != "output_tokens_per_s_per_user" else value / limit
+        yield f"{read_as}: with it, {ratio:.2g} tokens accepted a step or more would be needed (accepted_length)."
+    else:
+        yield f"{read_as}; accepted_length would say otherwise."
 
 
 def _speed_evidence(claim: Claim, found: Ceilings) -> tuple[Evidence, ...]:

@@ -57,12 +57,12 @@ METRICS: dict[str, Metric] = {
     "itl_s": Metric(MetricKind.LATENCY, "gap between events", "s", statistics=STATISTICS),
     "e2e_s": Metric(MetricKind.LATENCY, "time to the last token", "s", statistics=STATISTICS),
     "output_tokens_per_s": Metric(
-        MetricKind.RATE, "output tokens a second, all requests together", "tokens/s", "at_least", ("mean",)
+        MetricKind.RATE, "throughput of all requests together", "tokens/s", "at_least", ("mean",)
     ),
     "output_tokens_per_s_per_user": Metric(
-        MetricKind.RATE, "output tokens a second of one stream", "tokens/s", "at_least", ("p50", "mean")
+        MetricKind.RATE, "pace of one stream", "tokens/s", "at_least", ("p50", "mean")
     ),
-    "requests_per_s": Metric(MetricKind.RATE, "requests a second", "requests/s", "at_least", ("mean",)),
+    "requests_per_s": Metric(MetricKind.RATE, "rate of answered requests", "requests/s", "at_least", ("mean",)),
     "price_per_mtok_in": Metric(MetricKind.PRICE, "price of a million input tokens"),
     "price_per_mtok_out": Metric(MetricKind.PRICE, "price of a million output tokens"),
     "params": Metric(MetricKind.FACT, "parameters", "parameters", "equals"),
