@@ -23,7 +23,7 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, comparisons, feasibility, models, ops, usage
+from gateway.api import admin, batches, claims, comparisons, feasibility, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -65,6 +65,7 @@ _ROUTERS = (
     ops.router,
     models.router,
     feasibility.router,
+    claims.router,
     batches.router,
     comparisons.router,
     usage.router,

@@ -35,6 +35,8 @@ COMMANDS = (
     "key create",
     "key list",
     "key revoke",
+    "claims",
+    "claims check",
 )
 
 

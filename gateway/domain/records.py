@@ -77,6 +77,8 @@ class Consortium:
     gpu_supply: str | None = None
     focus: str | None = None
     sourced: Sourced | None = None
+    claims: tuple[Claim, ...] = ()
+    """What is claimed of no single model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +194,44 @@ class ApiPrice:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A statement somebody made about a model, to be answered with evidence."""
+    """A statement somebody made about a model or a consortium, to be answered with evidence. None = not said."""
 
     id: str
     text: str
     metric: str | None
-    """e.g. fits_single_gpu, ttft_s, tpot_s, output_tokens_per_s; None where nothing here can test it."""
+    """A name of `claims.METRICS`, which says what each means; None where nothing here can test it."""
     value: Decimal | None
     unit: str | None
     gpu: str | None
     gpus: int | None
     sourced: Sourced
+    comparison: str | None = None
+    """at_most | at_least | equals; None = the metric's own."""
+    statistic: str | None = None
+    """p50 | p95 | p99 | mean | attainment."""
+    attainment_percent: Decimal | None = None
+    """With the statistic attainment: the share of offered requests that meet the value."""
+    quantisation: str | None = None
+    """Number format of the weights."""
+    kv_dtype: str | None = None
+    """Number format of the KV cache: bf16, fp16 or fp8."""
+    context_tokens: int | None = None
+    """Longest request, prompt and answer."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Of the input, those kept from earlier requests; None is read as none."""
+    concurrency: int | None = None
+    """Requests in flight, closed loop."""
+    rate_per_s: Decimal | None = None
+    """Requests offered a second, open loop."""
+    accepted_length: Decimal | None = None
+    """Tokens a decode step gives one request under speculation; None is read as 1, without speculation."""
+    said_by: str | None = None
+    on: date | None = None
+    """When it was said."""
+    original: str | None = None
+    """Its words in the original language."""
 
 
 @dataclass(frozen=True, slots=True)

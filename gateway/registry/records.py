@@ -36,7 +36,9 @@ from gateway.domain.records import (
     Weights,
 )
 from gateway.registry.adapters import read_adapter
+from gateway.registry.claims import is_price, read_claim
 from gateway.registry.schema import (
+    ClaimBlock,
     ConsortiumBlock,
     Fact,
     GpuBlock,
@@ -130,6 +132,7 @@ class Entries:
             gpu_supply=block.gpu_supply,
             focus=block.focus,
             sourced=self._required(loc, block),
+            claims=self._claims(loc, block.id, block.claims, of_a_model=False),
         )
 
     def gpu(self, loc: Loc, block: GpuBlock) -> Gpu:
@@ -180,7 +183,7 @@ class Entries:
             tool_parser=block.parsers.tools if block.parsers else None,
             capabilities=frozenset((block.capabilities and block.capabilities.value) or ()),
             price=self._price((*loc, "price"), block, needed=needed),
-            claims=self._claims(loc, block),
+            claims=self._claims(loc, block.id, block.claims, of_a_model=True),
             replicas=self._replicas(loc, block),
             timeouts=Timeouts(**block.timeouts.model_dump()) if block.timeouts else Timeouts(),
             notes=block.notes,
@@ -266,15 +269,17 @@ class Entries:
             sourced=self._sourced(loc, price, needed=needed),
         )
 
-    def _claims(self, loc: Loc, block: ModelBlock) -> tuple[Claim, ...]:
+    def _claims(self, loc: Loc, name: str, blocks: Sequence[ClaimBlock], *, of_a_model: bool) -> tuple[Claim, ...]:
         self.refuse_duplicates(
-            f"{block.id}.claims", (((*loc, "claims", n, "id"), claim.id) for n, claim in enumerate(block.claims))
+            f"{name}.claims", (((*loc, "claims", n, "id"), claim.id) for n, claim in enumerate(blocks))
         )
         claims = []
-        for n, c in enumerate(block.claims):
-            self._refer((*loc, "claims", n, "gpu"), c.gpu, self._known.gpus, "gpus")
-            sourced = self._required((*loc, "claims", n), c)
-            claims.append(Claim(c.id, c.text, c.metric, c.value, c.unit, c.gpu, c.gpus, sourced))
+        for n, block in enumerate(blocks):
+            at = (*loc, "claims", n)
+            self._refer((*at, "gpu"), block.gpu, self._known.gpus, "gpus")
+            if is_price(block):
+                self._refer((*at, "unit"), block.unit, self._known.currencies, "currencies")
+            claims.append(read_claim(self._document, at, block, self._required(at, block), of_a_model=of_a_model))
         return tuple(claims)
 
     def _replicas(self, loc: Loc, block: ModelBlock) -> tuple[Replica, ...]:

@@ -25,6 +25,7 @@ from gateway.registry.values import (
     Day,
     Level,
     Many,
+    MetricName,
     Name,
     Number,
     Params,
@@ -78,6 +79,35 @@ class Fact(Origin, Generic[T]):
         return reference
 
 
+class ClaimBlock(Origin):
+    id: Name = Field(description="a short name, unique in its model or consortium")
+    text: Text = Field(description="the claim in words")
+    metric: MetricName | None = Field(None, description="What is claimed; null = nothing that could be tested.")
+    value: Number | None = Field(None, description="The figure, in the metric's unit.")
+    unit: Text | None = Field(None, description="The metric's unit; of a price, its currency.")
+    comparison: Literal["at_most", "at_least", "equals"] | None = Field(None, description="Left out = the metric's.")
+    statistic: Literal["p50", "p95", "p99", "mean", "attainment"] | None = Field(
+        None, description="Of latencies: which; attainment = the share of offered requests that meet the value."
+    )
+    attainment_percent: Number | None = Field(None, description="With the statistic attainment: the share.")
+    gpu: Name | None = Field(None, description="An id of `gpus`.")
+    gpus: Count | None = Field(None, description="How many of them.")
+    quantisation: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4"] | None = Field(
+        None, description="Number format of the weights; left out = not said."
+    )
+    kv_dtype: Literal["bf16", "fp16", "fp8"] | None = Field(None, description="Number format of the KV cache.")
+    context_tokens: Count | None = Field(None, description="Longest request, prompt and answer.")
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cached_tokens: CountOrZero | None = Field(None, description="Of the input, those kept from earlier requests.")
+    concurrency: Count | None = Field(None, description="Requests in flight (closed loop).")
+    rate_per_s: Amount | None = Field(None, description="Requests offered a second (open loop).")
+    accepted_length: Amount | None = Field(None, description="Tokens a decode step gives under speculation.")
+    said_by: Text | None = Field(None, description="Who says so.")
+    date: Day | None = Field(None, description="When it was said.")
+    original: Text | None = Field(None, description="Its words in the original language.")
+
+
 class EventBlock(Origin):
     date: Day = Field(description="the day of the event")
     status: Literal[
@@ -98,6 +128,7 @@ class ConsortiumBlock(Origin):
     partners: Many[Text] = []
     demand_organisations: Many[Text] = []
     gpu_supply: Text | None = None
+    claims: Many[ClaimBlock] = Field([], description="What is claimed of no single model.")
     events: Many[EventBlock] = []
 
 
@@ -188,18 +219,6 @@ class PriceBlock(Origin):
     output_per_mtok: PerMtok = Field(description="the price of a million answered tokens")
     cached_input_per_mtok: PerMtok | None = None
     date: Day | None = None
-
-
-class ClaimBlock(Origin):
-    id: Name = Field(description="a short name, unique in the model")
-    text: Text = Field(description="the claim in words")
-    metric: (
-        Literal["fits_single_gpu", "fits_gpus", "ttft_s", "tpot_s", "output_tokens_per_s", "price_per_mtok"] | None
-    ) = Field(None, description="What would test it; null = not testable here.")
-    value: Number | None = None
-    unit: Text | None = None
-    gpu: Name | None = None
-    gpus: Count | None = None
 
 
 class TimeoutsBlock(Block):

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.registry.text import shown
+from gateway.domain.claim_terms import METRICS
+from gateway.registry.text import did_you_mean, shown
 
 T = TypeVar("T")
 LARGEST = 10**18
@@ -121,6 +122,15 @@ def _many(raw: object) -> object:
     return [] if raw is None else raw
 
 
+def _metric(raw: object) -> str:
+    """The name of a metric; a near one is told, as the whole list is long."""
+    if not isinstance(raw, str) or raw not in METRICS:
+        hint = did_you_mean(raw, METRICS) if isinstance(raw, str) else ""
+        message = f"expected one of {', '.join(METRICS)}; got {shown(raw)}{hint}"
+        raise PydanticCustomError("refused", "{message}", {"message": message})
+    return raw
+
+
 def _source_keys(raw: object) -> object:
     return [raw] if isinstance(raw, str) else raw
 
@@ -214,4 +224,5 @@ Sources = Annotated[
 ]
 Many = Annotated[list[T], BeforeValidator(_many)]
 Level = Literal["high", "medium", "low"]
+MetricName = Annotated[str, BeforeValidator(_metric), WithJsonSchema({"enum": list(METRICS)})]
 Capability = Literal["chat", "completions", "reasoning", "tools", "structured_output", "vision", "embeddings"]

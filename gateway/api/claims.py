@@ -1,0 +1,107 @@
+"""What is claimed of the candidates and what is known about it; an assessor's own claims, checked and not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+
+from gateway.api.bodies import read_json
+from gateway.api.deps import DescribeKey, Gateway, RequireKey
+from gateway.api.refusals import refusals
+from gateway.api.schemas import Asked, body_of
+from gateway.claim_checks import check_claims, claim_object, registry_claims
+from gateway.domain.claims import ClaimVerdict
+from gateway.domain.records import Registry
+from gateway.errors import InvalidRequest, NotFound, RegistryInvalid
+from gateway.registry.claims_file import MOST_CLAIMS, parse_claims
+
+router = APIRouter(prefix="/api/claims", tags=["claims"], dependencies=[RequireKey, DescribeKey])
+
+
+class ClaimVerdictOut(BaseModel):
+    """One claim and its verdict, with everything that led to it."""
+
+    model: str | None = Field(description="null where the claim is about a consortium.")
+    consortium: str | None
+    claim: dict[str, Any] = Field(description="As it is stated; what it does not say is null.")
+    verdict: ClaimVerdict
+    reasons: list[str] = Field(description="The deciding one first.")
+    margin: float | None = Field(
+        description="By which share of the claimed value, or of the memory, it is met (above 0) or missed (below 0)."
+    )
+    holds_for: str | None = Field(description="What exactly holds, where the verdict is holds.")
+    left_open: list[str] = Field(description="What the verdict does not say, and what would settle it.")
+    derivation: list[str] = Field(description="Formulas with their numbers and sources, a line each.")
+    evidence: list[dict[str, Any]]
+    confidence: Literal["high", "medium", "low"] | None = Field(description="The lowest among the facts used.")
+
+
+class ClaimsOut(BaseModel):
+    registry_sha256: str
+    data: list[ClaimVerdictOut]
+
+
+class ClaimsRequest(Asked):
+    """Claims of an assessor's own: each names `model` or `consortium`, `metric`, and its figures as in the registry."""
+
+    claims: list[dict[str, Any]] = Field(min_length=1, max_length=MOST_CLAIMS, description="See docs/claims.en.md.")
+    gpu: str | None = Field(None, max_length=128, description="The GPU to take where a claim names none.")
+
+
+@router.get("", summary="Every claim with its verdict", response_model=ClaimsOut, responses=refusals(404))
+async def list_claims(
+    services: Gateway,
+    model: Annotated[str | None, Query(description="Only about this model.")] = None,
+    consortium: Annotated[str | None, Query(description="Only about this one and its models.")] = None,
+    verdict: Annotated[ClaimVerdict | None, Query(description="Only with this verdict.")] = None,
+    gpu: Annotated[str | None, Query(description="The GPU to take where a claim names none.")] = None,
+) -> dict[str, Any]:
+    """By arithmetic over registry facts; evidence of runs is weighed where there is any."""
+    registry = services.registry.current
+    if model is not None and model not in registry.models:
+        raise NotFound(f"There is no model '{model[:128]}'. See GET /api/models.", param="model")
+    if consortium is not None and consortium not in registry.consortia:
+        known = ", ".join(sorted(registry.consortia)) or "none"
+        raise NotFound(f"There is no consortium '{consortium[:128]}': known are {known}.", param="consortium")
+    _known_gpu(registry, gpu)
+    stated = registry_claims(registry, about=None if consortium is None else {consortium})
+    asked = [one for one in stated if model in (None, one.about)]
+    found = await asyncio.to_thread(check_claims, asked, registry, gpu=gpu)
+    chosen = [one for one in found if verdict in (None, one.verdict)]
+    return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in chosen]}
+
+
+@router.post(
+    "",
+    summary="Check claims without keeping them",
+    response_model=ClaimsOut,
+    responses=refusals(413),
+    openapi_extra=body_of(ClaimsRequest),
+)
+async def check_stated_claims(request: Request, services: Gateway) -> dict[str, Any]:
+    """All mistakes are told at once, each with its field and what would be right; then nothing is checked."""
+    asked = await read_json(request, services, ClaimsRequest)
+    registry = services.registry.current
+    _known_gpu(registry, asked.gpu)
+    return await asyncio.to_thread(_check, asked, registry)
+
+
+def _check(asked: ClaimsRequest, registry: Registry) -> dict[str, Any]:
+    body = json.dumps({"claims": asked.claims}, ensure_ascii=False).encode()  # JSON is YAML
+    try:
+        stated = parse_claims(body, path="body", registry=registry)
+    except RegistryInvalid as error:
+        told = "; ".join(line.removeprefix("body: ").removesuffix(" (line 1)") for line in error.problems)
+        raise InvalidRequest(told, param="claims") from error
+    found = check_claims(stated, registry, gpu=asked.gpu)
+    return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in found]}
+
+
+def _known_gpu(registry: Registry, gpu: str | None) -> None:
+    if gpu is not None and gpu not in registry.gpus:
+        known = ", ".join(sorted(registry.gpus)) or "none"
+        raise InvalidRequest(f"There is no GPU '{gpu[:128]}': known are {known}.", param="gpu")

@@ -1,0 +1,432 @@
+"""What a model on so many GPUs cannot exceed, and what to expect of it: latency, tokens a second, batch, memory, cost.
+
+A ceiling is at the full bandwidth and operations of the data sheet, with no time for communication between GPUs: it
+refutes a claim and never proves one. An expectation is at 0.8 of the bandwidth and half the operations, and refutes
+nothing. Their derivations are in ceiling_lines. How long one step takes belongs to roofline; what follows for
+a claim belongs to claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from gateway.domain.cost import cost_per_mtok
+from gateway.domain.memory import (
+    GIB,
+    ByteRange,
+    Paging,
+    default_batched_tokens,
+    kv_budget_bytes,
+    kv_layout,
+    number_format,
+    overhead_bytes,
+    weights_bytes,
+    weights_bytes_as,
+)
+from gateway.domain.records import Gpu, Model
+from gateway.domain.roofline import (
+    Roofline,
+    Work,
+    build_bound,
+    expect_roofline,
+    least_weights_bytes,
+)
+
+MEMORY_AT_MOST = Fraction(2**30, 10**9)
+"""The registry's memory may be a nominal size read as 10⁹ bytes a GB; a refutation allows for the larger reading."""
+ENOUGH = 0.99
+"""Share of the highest rate at which a larger batch is said to gain nothing more."""
+MOST_AT_ONCE = 2**20
+GPU_MEMORY_UTILIZATION = 0.92
+"""vLLM's default since 0.22."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked of the engine at a time. Tokens are those of one request."""
+
+    input_tokens: int
+    output_tokens: int
+    batch: int = 1
+    """Requests in flight."""
+    cached_tokens: int = 0
+    """Of the input, those whose cache is kept from earlier requests."""
+    accepted_length: float = 1.0
+    """Tokens that one decode step gives a request: above 1 with speculative decoding."""
+
+    @property
+    def prompt(self) -> Work:
+        return Work(self.input_tokens - self.cached_tokens, self.cached_tokens)
+
+    def __post_init__(self) -> None:
+        _at_least(1, input_tokens=self.input_tokens, output_tokens=self.output_tokens, batch=self.batch)
+        if not 0 <= self.cached_tokens < self.input_tokens:
+            raise ValueError(
+                f"cached_tokens: expected 0 or more and fewer than the input's {self.input_tokens}, "
+                f"got {self.cached_tokens}"
+            )
+        if not 1 <= self.accepted_length <= 1000:
+            raise ValueError(f"accepted_length: expected 1 or more tokens a step, got {self.accepted_length}")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """On what it runs. GPUs share all work evenly."""
+
+    gpu: Gpu
+    gpus: int
+    weights_format: str
+    """A number format of `memory.BYTES_PER_PARAM`."""
+    kv_dtype_bytes: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(1, gpus=self.gpus)
+        if number_format(self.weights_format) is None:
+            raise ValueError(f"weights_format: expected a number format such as bf16 or fp8, got {self.weights_format}")
+        if self.kv_dtype_bytes not in (1, 2):
+            raise ValueError(f"kv_dtype_bytes: expected 1 (fp8) or 2 (16 bits), got {self.kv_dtype_bytes}")
+
+
+@dataclass(frozen=True, slots=True)
+class CostRange:
+    """Price of a million output tokens over the listed prices of one currency; the prompts' work is in it."""
+
+    low: Decimal
+    high: Decimal
+    currency: str
+    hourly_low: Decimal
+    hourly_high: Decimal
+    prices: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The figures of one side: the least times and the highest rates as ceiling, or the expected ones."""
+
+    basis: str
+    """ceiling | expected"""
+    ttft_s: float
+    """Of a request alone on the machine: others can only add to it."""
+    tpot_s: float
+    """With `at_once` requests decoding."""
+    e2e_s: float
+    """Ceiling: alone on the machine. Expected: TTFT + TPOT × (output - 1)."""
+    requests_per_s: float
+    output_tokens_per_s: float
+    """All requests together."""
+    at_once: int
+    """The batch asked for, or what the KV cache holds where that is less."""
+    most_at_once: int
+    """Requests that the memory holds at a time, up to MOST_AT_ONCE."""
+    best_concurrency: int
+    """The batch beyond which the rate no longer grows by more than a hundredth, or the cache runs out."""
+    best_output_tokens_per_s: float
+    limit: str
+    """What keeps the rate from growing there."""
+    cost: CostRange | None
+    """None where the GPU has no listed price."""
+    roofline: Roofline
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """The pace of one stream once it has begun: 1 / TPOT."""
+        return 1.0 / self.tpot_s
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """Both sides for one model, setup and load; a side is None where a fact is missing, and the reason says which."""
+
+    model: Model
+    setup: Setup
+    load: Load
+    ceiling: Speed | None
+    why_no_ceiling: str | None
+    has_room: bool
+    """False where even the least weights and one request's cache exceed the memory."""
+    expected: Speed | None
+    why_not_expected: str | None
+
+
+def compute_ceilings(model: Model, setup: Setup, load: Load) -> Ceilings:
+    """Ceiling and expectation of `model` on `setup` under `load`. Missing facts make a side None, with the reason."""
+    ceiling, why_no_ceiling = _side(lambda: _ceiling(model, setup, load))
+    expected, why_not_expected = _side(lambda: _expected(model, setup, load))
+    has_room = ceiling is not None or not isinstance(why_no_ceiling, NoRoom)
+    return Ceilings(
+        model=model,
+        setup=setup,
+        load=load,
+        ceiling=ceiling,
+        why_no_ceiling=None if why_no_ceiling is None else f"None: {why_no_ceiling}.",
+        has_room=has_room,
+        expected=expected,
+        why_not_expected=None if why_not_expected is None else f"None: {why_not_expected}.",
+    )
+
+
+class NoRoom(ValueError):
+    """The memory cannot hold it, whatever the engine does."""
+
+
+def _side(compute: Callable[[], Speed]) -> tuple[Speed | None, ValueError | None]:
+    try:
+        return compute(), None
+    except ValueError as error:
+        return None, error
+
+
+# --- ceilings -----------------------------------------------------------------------------------------------
+
+
+def _ceiling(model: Model, setup: Setup, load: Load) -> Speed:
+    roofline = build_bound(
+        model,
+        setup.gpu,
+        gpus=setup.gpus,
+        weights_format=setup.weights_format,
+        kv_dtype_bytes=setup.kv_dtype_bytes,
+    )
+    room = memory_at_most(setup) - (least_weights_bytes(model, setup.weights_format) or 0)
+    most = _fitting(room, roofline.cache.read_bytes(load.input_tokens))
+    if most < 1:
+        raise NoRoom(_no_room(model, setup, load))
+    pace, at_once = _pace(roofline, load, decode_context(load, "ceiling")), min(load.batch, most)
+    rate, best = pace.most_requests_per_s(at_once), _best_concurrency(pace.most_requests_per_s, most)
+    return Speed(
+        basis="ceiling",
+        ttft_s=pace.ttft_s,
+        tpot_s=pace.tpot_s(at_once),
+        e2e_s=pace.lone_e2e_s(),
+        requests_per_s=rate,
+        output_tokens_per_s=rate * load.output_tokens,
+        at_once=at_once,
+        most_at_once=most,
+        best_concurrency=best,
+        best_output_tokens_per_s=pace.most_requests_per_s(best) * load.output_tokens,
+        limit=_what_limits(best, most),
+        cost=_cost_range(setup, rate * load.output_tokens),
+        roofline=roofline,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """What one load takes on one roofline, worked out once for all batches."""
+
+    roofline: Roofline
+    load: Load
+    ttft_s: float
+    prompt_flops: float
+    decode_flops: float
+    cache_bytes: int
+    """Read by a decode step for each request."""
+
+    def tpot_s(self, batch: int) -> float:
+        """A decode step of `batch` requests, for each token that it gives one of them.
+
+        Speculation saves reading, not operations: every accepted token has to be computed.
+        """
+        roofline = self.roofline
+        read = roofline.weights_read_bytes(batch) + batch * self.cache_bytes
+        read_s = read / roofline.bytes_per_s / self.load.accepted_length
+        return max(read_s, batch * self.decode_flops / roofline.flops_per_s)
+
+    def most_requests_per_s(self, batch: int) -> float:
+        """The least of three limits, each of which holds for every schedule with at most `batch` requests in flight.
+
+        Bytes: a decode step reads the weights once for `batch` requests, and each request's own cache. Operations:
+        those of the prompt and of every token. Time: a request takes at least as long as alone. Prompts may ride
+        along with decode steps, so no limit adds the time of one to that of the other.
+        """
+        roofline, tokens = self.roofline, self.load.output_tokens - 1
+        step = roofline.weights_read_bytes(batch) / batch + self.cache_bytes
+        read_s = tokens / self.load.accepted_length * step / roofline.bytes_per_s
+        flops_s = (self.prompt_flops + tokens * self.decode_flops) / roofline.flops_per_s
+        return min(batch / self.lone_e2e_s(), 1.0 / max(read_s, flops_s))
+
+    def expected_requests_per_s(self, batch: int) -> float:
+        """All prompts take their turn, then all requests decode together."""
+        return batch / (batch * self.ttft_s + self.tpot_s(batch) * (self.load.output_tokens - 1))
+
+    def lone_e2e_s(self) -> float:
+        return self.ttft_s + (self.load.output_tokens - 1) * self.tpot_s(1)
+
+
+def _pace(roofline: Roofline, load: Load, context: int) -> _Pace:
+    """`context`: tokens in the cache of a request that decodes."""
+    prompt, decode = load.prompt, Work(1, context)
+    return _Pace(
+        roofline=roofline,
+        load=load,
+        ttft_s=roofline.step_seconds([prompt]),
+        prompt_flops=roofline.request_flops(prompt),
+        decode_flops=roofline.request_flops(decode),
+        cache_bytes=roofline.cache.read_bytes(context),
+    )
+
+
+def memory_at_most(setup: Setup) -> int:
+    """Bytes that the GPUs can have together, by the larger reading of their size."""
+    return int(setup.gpus * setup.gpu.memory_bytes * MEMORY_AT_MOST)
+
+
+def _no_room(model: Model, setup: Setup, load: Load) -> str:
+    return (
+        f"{model.id} in {setup.weights_format} leaves no room for a cache of {load.input_tokens:,} tokens in "
+        f"{memory_at_most(setup) / GIB:,.1f} GiB, the most that {setup.gpus} × {setup.gpu.id} can have"
+    )
+
+
+# --- expectations -------------------------------------------------------------------------------------------
+
+
+def _expected(model: Model, setup: Setup, load: Load) -> Speed:
+    roofline = expect_roofline(
+        model,
+        setup.gpu,
+        gpus=setup.gpus,
+        weights_format=setup.weights_format,
+        kv_dtype_bytes=setup.kv_dtype_bytes,
+    )
+    most = _expected_at_once(model, setup, load)
+    if most < 1:
+        raise ValueError(
+            f"{model.id} in {setup.weights_format} is not expected to hold one request of "
+            f"{load.input_tokens + load.output_tokens:,} tokens on {setup.gpus} × {setup.gpu.id}"
+        )
+    pace, at_once = _pace(roofline, load, decode_context(load, "expected")), min(load.batch, most)
+    rate, best = pace.expected_requests_per_s(at_once), _best_concurrency(pace.expected_requests_per_s, most)
+    tpot_s = pace.tpot_s(at_once)
+    return Speed(
+        basis="expected",
+        ttft_s=pace.ttft_s,
+        tpot_s=tpot_s,
+        e2e_s=pace.ttft_s + (load.output_tokens - 1) * tpot_s,
+        requests_per_s=rate,
+        output_tokens_per_s=rate * load.output_tokens,
+        at_once=at_once,
+        most_at_once=most,
+        best_concurrency=best,
+        best_output_tokens_per_s=pace.expected_requests_per_s(best) * load.output_tokens,
+        limit=_what_limits(best, most),
+        cost=_cost_range(setup, rate * load.output_tokens),
+        roofline=roofline,
+    )
+
+
+def _expected_at_once(model: Model, setup: Setup, load: Load) -> int:
+    """Requests of full length that vLLM's budget holds, with the likely overhead; raises ValueError where unknown."""
+    need = predicted_need(model, setup, context=load.input_tokens + load.output_tokens)
+    if need is None:
+        raise ValueError(f"the KV cache of {model.id} cannot be computed")
+    return min(MOST_AT_ONCE, max(0, need.available.likely) // max(1, need.per_request))
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedNeed:
+    """The KV cache of one GPU of a set, by vLLM's budget: what is there and what a request takes. A prediction."""
+
+    budget: int
+    """vLLM's share of the memory."""
+    weights: int
+    overhead: ByteRange
+    """A guess."""
+    per_request: int
+
+    @property
+    def available(self) -> ByteRange:
+        """With the high, the likely and the low guess at the overhead."""
+        room, overhead = self.budget - self.weights, self.overhead
+        return ByteRange(room - overhead.high, room - overhead.likely, room - overhead.low)
+
+    def headroom(self, concurrency: int) -> ByteRange:
+        needed = concurrency * self.per_request
+        room = self.available
+        return ByteRange(room.low - needed, room.likely - needed, room.high - needed)
+
+
+def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed | None:
+    """What vLLM would have for its cache and set aside for a request of `context` tokens; None where unknown."""
+    shape, gpu = model.shape, setup.gpu
+    weights = published_or_as(model, setup.weights_format)
+    if shape is None or weights is None:
+        return None
+    paging = Paging(max_batched_tokens=default_batched_tokens(f"{gpu.id} {gpu.name}", gpu.memory_bytes))
+    layout = kv_layout(shape, tensor_parallel=setup.gpus, dtype_bytes=setup.kv_dtype_bytes)
+    overhead = overhead_bytes(shape, paging)
+    if layout is None or overhead is None:
+        return None
+    return PredictedNeed(
+        budget=kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, 0, 0),
+        weights=-(-weights // setup.gpus),
+        overhead=overhead,
+        per_request=layout.blocks_per_request(context, paging) * layout.block_bytes(paging),
+    )
+
+
+def published_or_as(model: Model, weights_format: str) -> int | None:
+    """Bytes of the weights as published where that is the format, else what they would take in it."""
+    if number_format(model.weights.dtype) == number_format(weights_format):
+        return weights_bytes(model)
+    return None if model.shape is None else weights_bytes_as(model.shape, weights_format)
+
+
+# --- what both share ----------------------------------------------------------------------------------------
+
+
+def decode_context(load: Load, basis: str) -> int:
+    """Tokens in the cache of a request that decodes: at the first token for a ceiling, else in the middle."""
+    return load.input_tokens if basis == "ceiling" else load.input_tokens + load.output_tokens // 2
+
+
+def _fitting(room: int, per_request: int) -> int:
+    if room <= 0:
+        return 0
+    return MOST_AT_ONCE if per_request <= 0 else min(MOST_AT_ONCE, room // per_request)
+
+
+def _best_concurrency(requests_per_s: Callable[[int], float], most: int) -> int:
+    """The smallest batch that reaches ENOUGH of the rate with `most`; the rate grows with the batch."""
+    enough = ENOUGH * requests_per_s(most)
+    low, high = 1, most
+    while low < high:
+        middle = (low + high) // 2
+        if requests_per_s(middle) >= enough:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _what_limits(best: int, most: int) -> str:
+    if best >= ENOUGH * most and most < MOST_AT_ONCE:
+        return "the KV cache is full"
+    return "operations or reads of the cache, which grow with the batch"
+
+
+def _cost_range(setup: Setup, tokens_per_s: float) -> CostRange | None:
+    """Over the listed prices in the currency of the first; those in others are not mixed in."""
+    prices = setup.gpu.prices
+    if not prices:
+        return None
+    currency = prices[0].currency
+    hourly = [price.per_hour for price in prices if price.currency == currency]
+    low, high = min(hourly), max(hourly)
+    return CostRange(
+        low=cost_per_mtok(low, setup.gpus, tokens_per_s),
+        high=cost_per_mtok(high, setup.gpus, tokens_per_s),
+        currency=currency,
+        hourly_low=low,
+        hourly_high=high,
+        prices=len(hourly),
+    )
+
+
+def _at_least(low: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < low:
+            raise ValueError(f"{name}: expected {low} or more, got {value}")
