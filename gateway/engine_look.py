@@ -108,10 +108,10 @@ class EngineLook:
                 log.warning("engine metrics unreadable", reason=problem)
             else:
                 log.info("engine metrics readable again")
+        await self._take_resolved(state, lines if glance is not None else state.cache_lines, glance)
         state.metrics_problem = problem
         state.engine_gauges = _gauges(glance)
         state.gauges_at_s = self._now() if glance is not None else None
-        await self._take_resolved(state, lines if glance is not None else state.cache_lines, glance)
         _take_look(state, glance)
 
     async def _take_resolved(self, state: ReplicaState, lines: tuple[bytes, ...], glance: EngineGlance | None) -> None:
