@@ -26,6 +26,8 @@ from gateway.store import RowRefused
 
 BUSY_SPAN_S = 60
 IDLE_SPAN_S = 3600
+STEP_BACK_S = 600
+"""How far the clock may be set back without a look falling into a row that is no longer in memory."""
 MOST_ROWS = 10_000
 _Place = tuple[str, datetime, int]
 """Report, start and length of a row."""
@@ -46,6 +48,7 @@ class EngineDiary:
         self._calibration = calibration
         self._registry = registry
         self._flush_s = flush_s
+        self._writing = asyncio.Lock()
         self._seen_by = uuid.uuid4().hex[:16]
         self._reports: dict[str, EngineReport] = {}
         """Of engines seen since the last writing."""
@@ -90,20 +93,37 @@ class EngineDiary:
 
     async def flush(self) -> None:
         """Write what is new; what cannot be written now is kept for the next time."""
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         reports = dict(self._reports)
         places = sorted(self._unwritten)
         rows = [LoadRow(place[0], self._seen_by, place[1], place[2], self._loads[place]) for place in places]
         if not reports and not rows:
             return
         try:
-            await self._records.save(list(reports.values()), rows)
+            try:
+                await self._records.save(list(reports.values()), rows)
+            except RowRefused:
+                await self._write_one_by_one(reports, rows)
         except Unavailable:
             return
-        except RowRefused as error:
-            self._log.error("what an engine showed was refused by the database", reason=str(error))
-            self.dropped += len(rows)
         self._forget_written(reports, {(row.report, row.starts_at, row.span_s): row.load for row in rows})
         await self._learn(list(reports.values()))
+
+    async def _write_one_by_one(self, reports: dict[str, EngineReport], rows: list[LoadRow]) -> None:
+        """So that an engine whose figures no database takes costs the others nothing."""
+        for identity in {*reports, *(row.report for row in rows)}:
+            own = [row for row in rows if row.report == identity]
+            try:
+                await self._records.save([reports[identity]] if identity in reports else [], own)
+            except RowRefused as error:
+                self._log.error("what an engine showed was refused", report=identity, reason=str(error))
+                self.dropped += len(own)
+                for row in own:
+                    self._loads.pop((row.report, row.starts_at, row.span_s), None)
+                    self._unwritten.discard((row.report, row.starts_at, row.span_s))
 
     def _add(self, report: str, look: ObservedLoad) -> None:
         span_s = IDLE_SPAN_S if look.is_idle else BUSY_SPAN_S
@@ -126,7 +146,7 @@ class EngineDiary:
         for place, load in rows.items():
             if self._loads.get(place) is load:
                 self._unwritten.discard(place)
-                if place[1] + timedelta(seconds=place[2]) < now:
+                if place[1] + timedelta(seconds=place[2] + STEP_BACK_S) < now:
                     del self._loads[place]
 
     async def _learn(self, reports: list[EngineReport]) -> None:

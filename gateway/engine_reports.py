@@ -101,7 +101,7 @@ def resolve_engine(
 
     return ResolvedEngine(
         version=version,
-        max_model_len=max_model_len,
+        max_model_len=max_model_len if max_model_len is not None and 0 < max_model_len <= MOST_COUNTED else None,
         root=root,
         owned_by=owned_by,
         num_gpu_blocks=_whole(label("num_gpu_blocks")),

@@ -227,6 +227,8 @@ def test_only_real_weights_under_a_load_that_filled_the_engine_settle_that_it_fi
             fits = settle_fit(resolved, load, provenance=provenance).fits
             assert fits is (True if provenance is Provenance.REAL and load is FULL else None)
     assert settle_fit(None, FULL, provenance=Provenance.REAL).fits is None
+    died = settle_fit(resolved, replace(FULL, restarts=1), provenance=Provenance.REAL)
+    assert (died.fits, "began anew 1 times" in died.reason) == (None, True)
 
 
 # --- calibration --------------------------------------------------------------------------------------------
@@ -273,6 +275,7 @@ def test_a_real_engine_teaches_its_overhead_and_every_other_one_says_why_not() -
         assert words in why
     for engine, words in (
         (replace(resolved, kv_cache_memory_bytes=5), "--kv-cache-memory-bytes"),
+        (replace(resolved, block_size=128, labels=(("user_specified_block_size", "False"),)), "on a CPU"),
         (replace(resolved, num_gpu_blocks_override=5), "--num-gpu-blocks-override"),
         (replace(resolved, num_gpu_blocks=None), "KV cache"),
         (replace(resolved, num_gpu_blocks=10**9), "take more than"),

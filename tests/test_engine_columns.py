@@ -207,6 +207,46 @@ async def test_a_run_is_observed_over_the_time_of_its_own_calls(tmp_path: Path) 
         assert (await ask(gateway, f"{COLUMNS}?run=unknown")).status == 404
 
 
+async def test_an_engine_that_says_odd_things_is_stored_as_far_as_they_make_sense_and_costs_the_others_nothing(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    odd = metrics(running=1, num_gpu_blocks="9" * 40, kv_cache_size_tokens="1e15", x="\\u0000 \x00 \x7f")
+    async with ScriptedEngine(["odd"], max_model_len=10**30) as strange, ScriptedEngine(["m"]) as engine:
+        strange.script("/metrics", odd)
+        engine.script("/metrics", metrics(running=2))
+        models = [entry("odd", strange.url), entry("m", engine.url)]
+        async with running_gateway(tmp_path, models, database_url=database.url, **QUICK) as gateway:
+            await gateway.until_live("m")
+            await until(lambda: told(gateway, f"{ENGINES}?model=m"), bool)
+            await columns_once(gateway, lambda columns: columns["load"] is not None)
+            (kept,) = await told(gateway, f"{COLUMNS}?model=m&since=2000-01-01T00:00:00Z")
+            assert kept["load"]["peak_running"] == 2
+            assert len(await told(gateway, COLUMNS)) == 2
+            (said,) = await told(gateway, f"{ENGINES}?model=odd")
+            assert (said["num_gpu_blocks"], said["kv_cache_size_tokens"], said["max_model_len"]) == (None, 10**15, None)
+            assert said["labels"]["x"] == "u0000  "
+
+
+async def test_what_is_observed_while_the_database_is_away_is_written_when_it_is_back(
+    tmp_path: Path, sqlite_file: ScratchDatabase
+) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)], **QUICK) as gateway:
+        await columns_once(gateway, lambda columns: columns["load"] is not None)
+        async with sqlite_file.gone():
+            engine.script("/metrics", metrics(running=5))
+            await columns_once(gateway, lambda columns: columns["load"]["peak_running"] == 5)
+            await gateway.services.engine_diary.flush()
+            assert (await ask(gateway, ENGINES)).status == 503
+            engine.script("/metrics", metrics())
+            state = gateway.services.fleet.states_of("m")[0]
+            await gateway.until(lambda: state.last_look is not None and state.last_look.peak_running == 0)
+        path = f"{COLUMNS}?since=2000-01-01T00:00:00Z"
+        await until(
+            lambda: ask(gateway, path),
+            lambda answer: answer.status == 200 and answer.json()["data"][0]["load"]["peak_running"] == 5,
+        )
+
+
 # --- side by side -------------------------------------------------------------------------------------------
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from databases import ScratchDatabase
 from test_store import ended, opened
 
+from gateway.calibration_file import CalibrationBook
 from gateway.domain.engine_facts import ObservedLoad, ResolvedEngine
-from gateway.domain.records import EngineAddress, Provenance
+from gateway.domain.records import EngineAddress, Model, Provenance, Registry, Replica, Serving, ServingKind
+from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords, EngineReport, LoadRow, OwnCall, report_id, span_start
+from gateway.replica_state import ReplicaState
 from gateway.store import Store
+from gateway.upstream import parse_origin
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RESOLVED = ResolvedEngine(
@@ -113,6 +118,35 @@ async def test_calls_of_a_run_are_found_with_when_their_replica_had_them(store: 
     in_span = await records.own_calls(run_id=None, model="exaone", since=calls[2].ended_at, until=None)
     assert in_span is not None
     assert len(in_span) == 1
+
+
+def state_of(model_id: str, **figures: int) -> ReplicaState:
+    """A replica as a look has left it."""
+    replica = Replica(f"{model_id}/1", model_id, f"http://{model_id}:8000")
+    model = Model(model_id, Serving(ServingKind.VLLM, model_id), replicas=(replica,))
+    now = datetime.now(UTC)
+    seen = ObservedLoad(1, now, now, **figures)  # type: ignore[arg-type]
+    return ReplicaState(replica, model, parse_origin(replica.url), (), resolved=RESOLVED, last_look=seen)
+
+
+async def test_figures_that_no_database_takes_are_dropped_and_counted_and_all_others_are_written(
+    records: EngineRecords, tmp_path: Path
+) -> None:
+    registry = Registry({}, {}, {}, (), {}, None, "")
+    book = CalibrationBook(tmp_path / "calibration.json")
+    diary = EngineDiary(records, book, registry=lambda: registry, flush_s=60)
+    odd, well = state_of("odd", peak_running=2**70), state_of("well", peak_running=7)
+    for state in (odd, well):
+        diary.note(state)
+    await diary.flush()
+    assert (diary.dropped, odd.report_id == well.report_id) == (1, False)
+    assert [report.model for report in await records.list_reports()] == ["well"]
+    assert await records.observed(well.report_id or "") == well.last_look
+    diary.note(state_of("well", peak_running=9))
+    await diary.flush()
+    again = await records.observed(well.report_id or "")
+    assert again is not None
+    assert (again.looks, again.peak_running, diary.dropped) == (2, 9, 1)
 
 
 def test_the_id_of_a_report_is_of_what_is_shown_where_and_of_nothing_else() -> None:

@@ -169,7 +169,8 @@ async def get_columns(
     until: Annotated[datetime | None, Query(description="And up to this one.")] = None,
 ) -> dict[str, Any]:
     """The three columns with their differences and reasons. Without run and span: what was seen since each replica came
-    into use. Nothing of a stand-in or a simulated engine feeds a verdict or the calibration."""
+    into use; else, to the minute, what is stored. Nothing of a stand-in or a simulated engine feeds a verdict or the
+    calibration."""
     if model is not None and model not in services.registry.current.models:
         raise NotFound(f"There is no model '{model[:128]}'. See GET /api/models.", param="model")
     begin, end = _moment(since, "since"), _moment(until, "until")

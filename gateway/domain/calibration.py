@@ -13,7 +13,7 @@ from statistics import median
 
 from gateway.domain.engine_facts import ResolvedEngine
 from gateway.domain.memory import ByteRange
-from gateway.domain.predicted_column import Predicted, overhead_of
+from gateway.domain.predicted_column import CPU_BLOCK, Predicted, overhead_of
 from gateway.domain.records import Gpu, Provenance
 
 
@@ -72,6 +72,8 @@ def observe_overhead(
         return "The registry does not say on which GPU it runs."
     if gpus != 1:
         return f"It runs on {gpus} GPUs: how weights and cache lie on each of them is not known well enough."
+    if resolved.block_size == CPU_BLOCK and dict(resolved.labels).get("user_specified_block_size") == "False":
+        return f"It has blocks of {CPU_BLOCK} tokens that nobody asked for, as vLLM has on a CPU."
     overhead = overhead_of(predicted, resolved)
     if isinstance(overhead, str):
         return overhead

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gateway.domain.engine_facts import ObservedLoad, ResolvedEngine
 from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.predicted_column import (
+    CPU_BLOCK,
     DEFAULT_BLOCK,
     DEFAULT_UTILIZATION,
     Number,
@@ -94,10 +95,14 @@ def settle_fit(resolved: ResolvedEngine | None, observed: ObservedLoad | None, *
             f"Open: it started on the real weights, but in {observed.looks:,} looks no load filled it: no request was "
             "preempted, its cache was never full, and no queue stood.",
         )
+    if observed.restarts:
+        return FitSettled(
+            None, f"Open: a load filled it, but the engine began anew {observed.restarts} times meanwhile."
+        )
     return FitSettled(
         True,
-        f"Settled: it started on the real weights and stood a load that filled it, with up to "
-        f"{_shown(observed.peak_running)} requests running and "
+        f"Settled for this engine's settings and this load's lengths: it started on the real weights and stood a load "
+        f"that filled it, with up to {_shown(observed.peak_running)} requests running and "
         f"{_shown(observed.preemptions)} preemptions in {observed.looks:,} looks.",
     )
 
@@ -178,8 +183,8 @@ class _Comparison:
             reason = "The engine does not say; the default is taken."
         elif said == DEFAULT_BLOCK:
             reason = "They agree."
-        elif said == 128 and not self._is_given("user_specified_block_size", "True"):
-            reason += " Nobody asked for it: 128 is vLLM's own on a CPU."
+        elif said == CPU_BLOCK and not self._is_given("user_specified_block_size", "True"):
+            reason += " Nobody asked for it: it is vLLM's own on a CPU."
         return self._row("block_size", "tokens", cell, self._said("block_size"), reason=reason)
 
     def blocks(self) -> ColumnRow:

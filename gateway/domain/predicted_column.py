@@ -27,6 +27,8 @@ from gateway.domain.records import Gpu, Model, ModelShape
 
 DEFAULT_UTILIZATION = 0.92
 DEFAULT_BLOCK = 16
+CPU_BLOCK = 128
+"""Tokens of a block where vLLM chooses it on a CPU."""
 UNNAMED_BATCHED_TOKENS = 2048
 """What an engine is taken to process in a step where nobody says on which GPU it runs."""
 _KV_BYTES = {"float16": 2, "bfloat16": 2, "half": 2, "float": 4, "float32": 4, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
