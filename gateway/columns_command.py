@@ -79,8 +79,12 @@ def _about_calibration(engine: Row) -> list[str]:
 
 
 def _figure(cell: Row) -> Figure:
+    if not cell["applies"]:
+        return Figure("–")
     if cell["value"] is None:
         return Figure(None, cell["reason"])
+    if isinstance(cell["value"], str):
+        return Figure(cell["value"])
     text = _number(cell["value"])
     return Figure(text if cell["low"] is None else f"{_number(cell['low'])} … {text} … {_number(cell['high'])}")
 

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.domain.engine_facts import NO_LABEL, EngineGlance, ResolvedEngine
 
+_NEWLINE = ord("\n")
 MOST_LABELS = 100
 LONGEST_WORD = 200
 """Characters of a name or value that are kept of what an engine says."""
@@ -40,10 +41,12 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Each figure's names, the newest first: of several that are there only the first counts."""
 _GAUGES = ("running", "waiting", "kv_usage")
-_NAMES = "|".join(name for names in _ALIASES.values() for name in names).encode()
-_SAMPLE = re.compile(rb"^vllm:(" + _NAMES + rb")(?:" + _LABELS + rb")? (\S+)", re.M)
-_STARTED = re.compile(rb"^process_start_time_seconds (\S+)", re.M)
-_CACHE_CONFIG = re.compile(rb"^vllm:cache_config_info(?:_info)?(" + _LABELS + rb") \S+", re.M)
+_SAMPLE = re.compile(rb"(?:" + _LABELS + rb")? (\S+)")
+_STARTED = b"process_start_time_seconds"
+_CACHE_CONFIG = (b"vllm:cache_config_info", b"vllm:cache_config_info_info")
+_CACHE_LABELS = re.compile(rb"(" + _LABELS + rb") \S+")
+_MOST_SAMPLES = 1000
+"""Of one name: no engine has so many parts."""
 _LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -61,10 +64,7 @@ def read_glance(body: bytes) -> EngineGlance:
 
     Raises ValueError when none of the gauges is there or one is no quantity; such a counter is only unknown.
     """
-    samples: dict[str, list[bytes]] = {}
-    for name, value in _SAMPLE.findall(body):
-        samples.setdefault(name.decode(), []).append(value)
-    found = {figure: next((samples[n] for n in names if n in samples), None) for figure, names in _ALIASES.items()}
+    found = {figure: _first_of(names, body) for figure, names in _ALIASES.items()}
     gauges = {name: _quantities(name, found[name] or ()) for name in _GAUGES}
     if not any(gauges.values()):
         raise ValueError("none of vLLM's gauges is among it")
@@ -80,7 +80,7 @@ def read_glance(body: bytes) -> EngineGlance:
 
 def cache_config_lines(body: bytes) -> tuple[bytes, ...]:
     """The labels of `vllm:cache_config_info` as they stand there, one for each engine behind the address."""
-    return tuple(_CACHE_CONFIG.findall(body))
+    return tuple(line for name in _CACHE_CONFIG for line in _after(name, _CACHE_LABELS, body))
 
 
 def resolve_engine(
@@ -146,6 +146,26 @@ def legible(text: str) -> str:
     return _UNREADABLE.sub("", text[:LONGEST_WORD])
 
 
+def _first_of(names: Iterable[str], body: bytes) -> list[bytes] | None:
+    """The samples of the first name that has some."""
+    return next(filter(None, (_after(f"vllm:{name}".encode(), _SAMPLE, body) for name in names)), None)
+
+
+def _after(name: bytes, pattern: re.Pattern[bytes], body: bytes) -> list[bytes]:
+    """What the pattern finds right behind a name that begins a line. A plain search: a page has hundreds of lines."""
+    found = []
+    place = body.find(name)
+    for _ in range(_MOST_SAMPLES):
+        if place < 0:
+            break
+        end = place + len(name)
+        match = pattern.match(body, end) if not place or body[place - 1] == _NEWLINE else None
+        if match is not None:
+            found.append(match[1])
+        place = body.find(name, end)
+    return found
+
+
 def _quantities(name: str, values: Iterable[bytes]) -> list[float]:
     found = [float(value) for value in values]
     for value in found:
@@ -163,8 +183,8 @@ def _count(values: list[bytes] | None) -> int | None:
 
 
 def _started_at_s(body: bytes) -> float | None:
-    match = _STARTED.search(body)
-    return None if match is None else _real(match[1].decode("utf-8", "replace"))
+    values = _after(_STARTED, _SAMPLE, body)
+    return _real(values[0].decode("utf-8", "replace")) if values else None
 
 
 def _labels(line: bytes) -> dict[str, str]:

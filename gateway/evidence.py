@@ -146,7 +146,7 @@ def _no_gpu(state: ReplicaState) -> str:
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    return {"value": cell.value, "low": cell.low, "high": cell.high, "reason": cell.reason}
+    return {"value": cell.value, "low": cell.low, "high": cell.high, "applies": cell.applies, "reason": cell.reason}
 
 
 def _calibration(book: CalibrationBook, gpu_id: str | None) -> dict[str, Any] | None:

@@ -158,7 +158,7 @@ def test_every_null_of_every_column_has_its_reason_and_no_difference_is_of_an_un
     for row in found:
         for cell in (row.predicted, row.resolved, row.observed):
             assert cell.reason.strip()
-        both = row.predicted.value is not None and row.resolved.value is not None
+        both = all(isinstance(cell.value, int | float) for cell in (row.predicted, row.resolved))
         assert (row.difference is not None) == both
         assert row.reason.endswith("."), row
         assert "None" not in row.reason

@@ -23,9 +23,10 @@ MOST_REPORTS = 1000
 
 
 class CellOut(BaseModel):
-    value: float | None = Field(description="null where it is unknown: the reason says why.")
+    value: float | str | None = Field(description="null where it is unknown: the reason says why.")
     low: float | None = Field(description="Where the figure is a range; `value` is the likely one then.")
     high: float | None
+    applies: bool = Field(description="false where this column can say nothing of the figure: nothing is missing.")
     reason: str = Field(description="Where the figure is from, or why there is none.")
 
 

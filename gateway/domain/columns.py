@@ -27,10 +27,12 @@ from gateway.domain.records import Provenance
 class Cell:
     """One figure and where it is from; None with the reason why it is unknown."""
 
-    value: Number | None
+    value: Number | str | None
     reason: str
     low: Number | None = None
     high: Number | None = None
+    applies: bool = True
+    """False where this column can say nothing of this figure, so that nothing is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +243,16 @@ class _Comparison:
 
     def kv_dtype(self) -> ColumnRow:
         said = self.engine.cache_dtype if self.engine is not None else None
-        cell = Cell(None, "The cache has the model's own number format unless the engine is told otherwise.")
-        words = f"The engine says cache_dtype={said}." if said is not None else self._missing("cache_dtype")
-        reason = "The model's own number format."
-        if said not in (None, "auto"):
+        cell = Cell(self.predicted.dtype, "The model's own number format, unless the engine is told otherwise.")
+        if cell.value is None:
+            cell = Cell(None, "The registry has no shape of the model.")
+        resolved = Cell(None, self._missing("cache_dtype")) if said is None else Cell(said, "As the engine says.")
+        reason = "The engine keeps the model's own number format."
+        if said is None:
+            reason = "The engine does not say; the model's own number format is taken."
+        elif said != "auto":
             reason = f"Another KV number format: the engine keeps it as {said}; a block's bytes are reckoned with it."
-        return self._row("kv_dtype", "number format", cell, Cell(None, words), reason=reason)
+        return self._row("kv_dtype", "number format", cell, resolved, reason=reason)
 
     # --- load -------------------------------------------------------------------------------------------------
 
@@ -255,7 +261,7 @@ class _Comparison:
         predicted = self._spread(None if most is None else each_of(most, int))
         resolved = self._said("kv_cache_max_concurrency")
         if resolved.value is not None:
-            resolved = Cell(int(resolved.value), "Requests of full length at once; shorter ones are more.")
+            resolved = Cell(int(float(resolved.value)), "Requests of full length at once; shorter ones are more.")
         return self._row("peak_running", "requests", predicted, resolved, "peak_running", reason=self._load_reason())
 
     def kv_usage(self) -> ColumnRow:
@@ -295,9 +301,9 @@ class _Comparison:
         *,
         reason: str,
     ) -> ColumnRow:
-        seen = Cell(None, "Not a thing that a load shows.") if observed is None else self._seen(observed)
+        seen = Cell(None, "Not a thing that a load shows.", applies=False) if observed is None else self._seen(observed)
         difference = None
-        if predicted.value is not None and resolved.value is not None:
+        if isinstance(predicted.value, Number) and isinstance(resolved.value, Number):
             difference = round(resolved.value - predicted.value, 6)
         return ColumnRow(figure, unit, predicted, resolved, seen, difference, reason)
 
@@ -305,8 +311,8 @@ class _Comparison:
         return self._row(
             figure,
             unit,
-            Cell(None, "Not predicted: it depends on the load."),
-            Cell(None, "Not a setting of the engine."),
+            Cell(None, "Not predicted: it depends on the load.", applies=False),
+            Cell(None, "Not a setting of the engine.", applies=False),
             name,
             reason=reason,
         )
@@ -371,10 +377,13 @@ class _Comparison:
         if given:
             said = "The memory was given with --kv-cache-memory-bytes: no GPU's size and no overhead is in it."
             return f"{said} {self._other_weights()}".strip()
+        made, budget = self._resolved_kv_bytes(), self.predicted.kv_bytes
+        if made is None or budget is None:
+            return "They cannot be compared: one of them is unknown."
+        if _gib(made) == _gib(budget.likely):
+            return "They agree."
         if other := self._other_weights():
             return other
-        if self._resolved_kv_bytes() is None or self.predicted.kv_bytes is None:
-            return "They cannot be compared: one of them is unknown."
         return "The difference is that between the guessed overhead and the engine's own, less a part of a block."
 
     def _other_weights(self) -> str:

@@ -70,6 +70,8 @@ class Predicted:
     resolved_kv_tokens: int | None = None
     """What this arithmetic makes of the engine's own number of blocks."""
     paging: Paging | None = None
+    dtype: str | None = None
+    """The model's own number format, which its cache has too unless the engine is told otherwise."""
     obstacle: str | None = None
     assumptions: tuple[str, ...] = ()
 
@@ -97,6 +99,7 @@ def predict(model: Model, gpu: Gpu | None, resolved: ResolvedEngine | None, *, g
         kv_bytes=kv_bytes,
         context=context,
         paging=paging,
+        dtype=None if shape is None else shape.dtype,
         assumptions=assumptions,
     )
     if isinstance(layout, str) or context is None or context < 1:
