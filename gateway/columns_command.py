@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.text import Text
 
 from gateway.console import Column, Figure, printable, render_table, significant, wants_json
@@ -42,9 +42,14 @@ def columns(
     if not found:
         console.print("no engine is running")
     for engine in found:
-        console.print(render_table(engine["rows"], _COLUMNS, title=_title(engine)))
-        for note in (engine["fits"]["reason"], *engine["notes"], *_about_calibration(engine)):
-            console.print(Text(printable(f"· {note}")))
+        console.print(render_columns(engine))
+
+
+def render_columns(engine: Row) -> Group:
+    """One engine of the gateway's answer: the table, what is settled, and what its figures are worth."""
+    notes = (engine["fits"]["reason"], *engine["notes"], *_about_calibration(engine))
+    table = render_table(engine["rows"], _COLUMNS, title=_title(engine))
+    return Group(table, *(Text(printable(f"· {note}")) for note in notes))
 
 
 def _ask(query: dict[str, str], url: str | None) -> list[Row]:

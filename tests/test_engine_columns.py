@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from engines import Reply, ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
 from populated_gateway import GPU, GPUS, SHAPE
 from processes_under_test import run_simsa
+from rich.console import Console
 from servers import serve
 from simulated_models import H100, TINY, model_of
 
+from gateway.columns_command import render_columns
 from gateway.domain.accounts import Role, Terms
 from gateway.settings import Settings
 from gateway.simulator import create_engine
@@ -335,6 +338,36 @@ async def test_the_command_prints_what_the_gateway_tells(tmp_path: Path) -> None
         assert (columns["model"], row(columns, "blocks")["resolved"]["value"]) == ("m", 1024)
         wrong = await run_simsa("columns", "nobody", "--url", gateway.url)
         assert (wrong.code, wrong.err) == (2, "simsa: There is no model 'nobody'. See GET /api/models.\n")
+
+
+def test_the_table_shows_figures_ranges_words_and_unknowns_with_their_reasons() -> None:
+    def cell(value: object, **more: object) -> dict[str, object]:
+        return {"value": value, "low": None, "high": None, "applies": True, "reason": "why not\x1b[2J", **more}
+
+    figures = {"figure": "kv_tokens", "unit": "tokens", "difference": -12345.0, "reason": "The overhead is a guess."}
+    engine = {
+        "model": "m", "replica": "m/1", "gpu": None, "gpus": 1, "engine_version": None, "provenance": "real",
+        "fits": {"settled": None, "reason": "Open."},
+        "notes": ["Real."],
+        "calibration": {"gpu": "h100", "n": 2, "overhead_gib": {"low": 1.0, "likely": 2.5, "high": 3.0}},
+        "calibration_problem": None,
+        "rows": [
+            {
+                **figures,
+                "predicted": cell(20000, low=10000, high=30000),
+                "resolved": cell("auto"),
+                "observed": cell(0.5),
+            },
+            {**figures, "predicted": cell(None), "resolved": cell(0), "observed": cell(None, applies=False)},
+        ],
+    }
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(render_columns(engine))
+    text = console.export_text()
+    for shown in ("10,000 … 20,000 … 30,000", "auto", "0.500", "-12,345", "unknown [1]", "–", "[1] why not", "· Open."):
+        assert shown in text
+    assert "Overhead on h100 as 2 engines showed it: 1.0 to 3.0 GiB, median 2.5." in text
+    assert "\x1b" not in text
 
 
 def test_the_calibration_stands_in_the_data_directory_unless_it_is_named(tmp_path: Path) -> None:
