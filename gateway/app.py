@@ -23,7 +23,7 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, claims, comparisons, feasibility, models, ops, usage
+from gateway.api import admin, batches, claims, columns, comparisons, feasibility, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -31,10 +31,13 @@ from gateway.asgi import ClientLeft, Message, Receive, Scope, Send, request_id_o
 from gateway.background import keep_running
 from gateway.batch_store import BatchStore
 from gateway.batches import Batches
+from gateway.calibration_file import CalibrationBook
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.endpoints import ENDPOINTS
+from gateway.engine_diary import EngineDiary
+from gateway.engine_records import EngineRecords
 from gateway.errors import (
     InternalError,
     InvalidRequest,
@@ -65,6 +68,7 @@ _ROUTERS = (
     ops.router,
     models.router,
     feasibility.router,
+    columns.router,
     claims.router,
     batches.router,
     comparisons.router,
@@ -160,6 +164,12 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     keys = KeyRing(accounts)
     limiter = Limiter(now=now)
     count_failure = telemetry.count_background_failure
+    calibration = CalibrationBook(settings.calibration_file)
+    engine_records = EngineRecords(store)
+    diary = EngineDiary(
+        engine_records, calibration, registry=lambda: live.current, flush_s=settings.observation_flush_s
+    )
+    fleet.on_metrics = diary.note
     recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
@@ -192,6 +202,9 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             access=Access(settings.admin_key, keys.find),
             accounts=accounts,
             keys=keys,
+            engine_records=engine_records,
+            engine_diary=diary,
+            calibration=calibration,
             now=now,
         )
         _take_registry(live.current, live, fleet, telemetry, settings)
@@ -202,6 +215,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("key refresh", lambda: keys.watch(settings.key_refresh_s)),
                 ("tick", lambda: _tick(telemetry)),
                 ("batches", services.batches.run),
+                ("engine diary", diary.run),
             )
         ]
         try:
@@ -212,6 +226,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await asyncio.gather(*background, return_exceptions=True)
             await fleet.stop()
             upstream.close()
+            await diary.flush()
     finally:
         try:
             await recorder.stop()

@@ -20,6 +20,7 @@ from gateway import __version__
 from gateway.account_commands import key_app, org_app
 from gateway.batch_command import batch_order, run_batch
 from gateway.claim_commands import claims_app
+from gateway.columns_command import columns
 from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_problems, wants_json
@@ -50,6 +51,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(claims_app, name="claims")
+app.command()(columns)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UNAUTHORIZED = 401

@@ -6,10 +6,19 @@ When to look, and what follows from it, is the fleet's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import structlog
 
-from gateway.engine_reports import listed_models, read_gauges
+from gateway.domain.engine_facts import EngineGlance, one_after_the_other, one_look
+from gateway.engine_reports import (
+    cache_config_lines,
+    legible,
+    listed_models,
+    read_glance,
+    read_version,
+    resolve_engine,
+)
 from gateway.errors import UpstreamError
 from gateway.provenance import read_provenance
 from gateway.replica_state import ReplicaState
@@ -77,14 +86,18 @@ class EngineLook:
         state.provenance, state.provenance_reason = found
 
     async def read_metrics(self, state: ReplicaState) -> None:
-        """Engine gauges help routing; an engine without them stays up and is routed by in-flight counts alone."""
+        """Engine gauges help routing; an engine without them stays up and is routed by in-flight counts alone.
+
+        What it resolved at start, and what this look adds to what was observed, is taken over as well.
+        """
         problem: str | None = None
-        gauges: dict[str, float] = {}
+        glance: EngineGlance | None = None
+        lines: tuple[bytes, ...] = ()
         try:
             status, body = await self._get(state, b"/metrics")
             if status != 200:
                 raise UpstreamError(f"GET /metrics answered {status}")
-            gauges = read_gauges(body)
+            glance, lines = read_glance(body), cache_config_lines(body)
         except UpstreamError as error:
             problem = error.message
         except ValueError as error:
@@ -95,9 +108,61 @@ class EngineLook:
                 log.warning("engine metrics unreadable", reason=problem)
             else:
                 log.info("engine metrics readable again")
+        await self._take_resolved(state, lines if glance is not None else state.cache_lines, glance)
         state.metrics_problem = problem
-        state.engine_gauges = gauges
-        state.gauges_at_s = self._now() if gauges else None
+        state.engine_gauges = _gauges(glance)
+        state.gauges_at_s = self._now() if glance is not None else None
+        _take_look(state, glance)
+
+    async def _take_resolved(self, state: ReplicaState, lines: tuple[bytes, ...], glance: EngineGlance | None) -> None:
+        """What the engine is by now. Its version is asked for once, and again when it may be another engine."""
+        if lines != state.cache_lines or _is_another_process(state.glance, glance):
+            state.is_version_known = False
+        if not state.is_version_known:
+            state.version = await self._ask_version(state)
+            state.is_version_known = True
+        resolved = resolve_engine(
+            lines,
+            version=state.version,
+            max_model_len=state.max_model_len,
+            root=None if state.root is None else legible(state.root),
+            owned_by=None if state.owned_by is None else legible(state.owned_by),
+        )
+        state.cache_lines = lines
+        if resolved != state.resolved:
+            state.resolved, state.report_id, state.observed = resolved, None, None
+
+    async def _ask_version(self, state: ReplicaState) -> str | None:
+        try:
+            status, body = await self._get(state, b"/version")
+        except UpstreamError:
+            return None  # not every engine has one; whether it is up, the look itself has found
+        return read_version(body) if status == 200 else None
+
+
+def _take_look(state: ReplicaState, glance: EngineGlance | None) -> None:
+    if glance is None:
+        state.last_look = None
+        return
+    look = one_look(state.glance, glance, at=datetime.now(UTC), own_calls=state.in_flight)
+    state.glance, state.last_look = glance, look
+    state.observed = look if state.observed is None else one_after_the_other(state.observed, look)
+
+
+def _gauges(glance: EngineGlance | None) -> dict[str, float]:
+    """vLLM's gauges by name, those that are there."""
+    if glance is None:
+        return {}
+    named = {
+        "num_requests_running": glance.running,
+        "num_requests_waiting": glance.waiting,
+        "kv_cache_usage_perc": glance.kv_usage,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _is_another_process(before: EngineGlance | None, now: EngineGlance | None) -> bool:
+    return before is not None and now is not None and before.started_at_s != now.started_at_s
 
 
 def _text(value: object) -> str | None:

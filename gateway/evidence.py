@@ -10,8 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gateway.calibration_file import CalibrationBook
+from gateway.domain.columns import Cell, compare_columns, provenance_note, settle_fit
+from gateway.domain.engine_facts import LOAD_FIELDS, ObservedLoad
 from gateway.domain.feasibility import Estimate, ServingPlan, Verdict, estimate
 from gateway.domain.memory import GIB, ByteRange
+from gateway.domain.predicted_column import predict
 from gateway.domain.records import Model, Provenance, Registry
 from gateway.replica_state import ReplicaState
 from gateway.settings import LOOPBACK, Settings
@@ -111,6 +115,71 @@ def feasibility_summary(
         "confidence": found.confidence.value if found.confidence is not None else None,
         "reasons": list(found.reasons),
         **({"steps": [asdict(step) for step in found.steps]} if with_steps else {}),
+    }
+
+
+def engine_columns(
+    state: ReplicaState, registry: Registry, calibration: CalibrationBook, observed: ObservedLoad | None
+) -> dict[str, Any]:
+    """Predicted, resolved and observed of one running engine, as JSON values; each unknown with its reason."""
+    gpu = registry.gpus.get(state.replica.gpu or "")
+    predicted = predict(state.model, gpu, state.resolved, gpus=state.replica.gpus)
+    rows = compare_columns(predicted, state.resolved, observed, provenance=state.provenance)
+    fit = settle_fit(state.resolved, observed, provenance=state.provenance)
+    notes = [] if gpu is not None else [_no_gpu(state)]
+    return {
+        "model": state.model.id,
+        "replica": state.replica.id,
+        "report": state.report_id,
+        "engine_version": state.version,
+        "gpu": state.replica.gpu,
+        "gpus": state.replica.gpus,
+        "provenance": state.provenance.value,
+        "provenance_reason": state.provenance_reason,
+        "notes": [provenance_note(state.provenance), *notes, *predicted.assumptions],
+        "fits": {"settled": fit.fits, "reason": fit.reason},
+        "rows": [
+            {
+                "figure": row.figure,
+                "unit": row.unit,
+                "predicted": _cell(row.predicted),
+                "resolved": _cell(row.resolved),
+                "observed": _cell(row.observed),
+                "difference": row.difference,
+                "reason": row.reason,
+            }
+            for row in rows
+        ],
+        "load": None if observed is None else {name: getattr(observed, name) for name in LOAD_FIELDS},
+        "load_saturated": None if observed is None else observed.is_saturated,
+        "load_reason": state.metrics_problem if observed is None else None,
+        "calibration": _calibration(calibration, state.replica.gpu),
+        "calibration_problem": calibration.problem,
+    }
+
+
+def _no_gpu(state: ReplicaState) -> str:
+    if state.replica.gpu is None:
+        return "The registry does not say on which GPU this replica runs, so nothing is predicted from its memory."
+    return f"The registry has no GPU '{state.replica.gpu}', so nothing is predicted from its memory."
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {"value": cell.value, "low": cell.low, "high": cell.high, "applies": cell.applies, "reason": cell.reason}
+
+
+def _calibration(book: CalibrationBook, gpu_id: str | None) -> dict[str, Any] | None:
+    found = book.calibration(gpu_id or "")
+    if found is None:
+        return None
+    return {
+        "gpu": found.gpu,
+        "overhead_gib": _range_in_gib(found.overhead),
+        "spread_gib": _in_gib(found.spread_bytes),
+        "n": found.n,
+        "engine_versions": list(found.versions),
+        "first": found.first.isoformat(),
+        "last": found.last.isoformat(),
     }
 
 

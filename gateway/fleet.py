@@ -47,6 +47,8 @@ class Fleet:
         self._watchers: dict[ReplicaState, asyncio.Task[None]] = {}
         self.on_news: Callable[[str], None] = _ignore
         """Called with a model's id after each look at one of its replicas, and when they are others than before."""
+        self.on_metrics: Callable[[ReplicaState], None] = _ignore_state
+        """Called after each look at an engine's metrics, whether they could be read or not."""
         self._log = structlog.get_logger("simsa.fleet")
 
     def states_of(self, model_id: str) -> list[ReplicaState]:
@@ -54,6 +56,9 @@ class Fleet:
 
     def live(self, model_id: str) -> list[ReplicaState]:
         return [state for state in self._states.get(model_id, ()) if state.is_up]
+
+    def all_states(self) -> list[ReplicaState]:
+        return [state for states in self._states.values() for state in states]
 
     @property
     def has_live_replica(self) -> bool:
@@ -175,6 +180,7 @@ class Fleet:
             self._bring_in(state)
             if not state.is_remote:
                 await self._engine_look.read_metrics(state)
+                self.on_metrics(state)
         except UpstreamTimeout as error:
             self._miss(state, error.message)
         except UpstreamError as error:
@@ -215,6 +221,7 @@ class Fleet:
 
     def _bring_in(self, state: ReplicaState) -> None:
         if not state.is_up:
+            state.forget_connection()
             self._log.info("replica up", model=state.model.id, replica=state.replica.id, provenance=state.provenance)
         state.is_up = True
         state.reason = ""
@@ -252,6 +259,10 @@ class Fleet:
 
 def _ignore(_model_id: str) -> None:
     """Nobody wants to know."""
+
+
+def _ignore_state(_state: ReplicaState) -> None:
+    """The same."""
 
 
 def _by_engine(states: Iterable[ReplicaState]) -> dict[tuple[str, EngineAddress], list[ReplicaState]]:

@@ -11,6 +11,7 @@ from math import inf
 
 from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.cost import SharedTime
+from gateway.domain.engine_facts import EngineGlance, ObservedLoad, ResolvedEngine
 from gateway.domain.records import Model, Provenance, Replica, ServingKind
 from gateway.domain.routing import Load
 from gateway.upstream import Headers, Origin, request_head
@@ -54,6 +55,21 @@ class ReplicaState:
     gauges_at_s: float | None = None
     metrics_problem: str | None = None
     """Why there are no gauges, where that is so."""
+    resolved: ResolvedEngine | None = None
+    """What the engine settled at start; the same object as long as it says the same."""
+    report_id: str | None = None
+    """The row under which that is stored."""
+    glance: EngineGlance | None = None
+    """The last reading of its metrics."""
+    last_look: ObservedLoad | None = None
+    """What the last look at its metrics showed; None where they could not be read."""
+    observed: ObservedLoad | None = None
+    """What all looks showed since it came into use as it is now."""
+    cache_lines: tuple[bytes, ...] = ()
+    """How the engine described its cache, as it stood there."""
+    version: str | None = None
+    is_version_known: bool = False
+    """Whether it was asked for its version since it came up or changed."""
     _heads: dict[tuple[bytes, bool], bytes] = field(default_factory=dict)
 
     def take_over(self, model: Model, replica: Replica, auth: Headers, places: tuple[int, ...]) -> None:
@@ -66,6 +82,11 @@ class ReplicaState:
     def is_remote(self) -> bool:
         """A hosted API: it has neither /health nor metrics of its engine, and is asked less often."""
         return self.model.serving.kind is ServingKind.OPENAI_API
+
+    def forget_connection(self) -> None:
+        """It comes into use (again): it is to be asked anew what it is, and what is seen counts from here."""
+        self.observed = self.last_look = None
+        self.is_version_known = False
 
     def post_head(self, path: bytes, *, below_base: bool = True) -> bytes:
         """The head of a POST of JSON to `path`, made once; see `request_head`.

@@ -181,6 +181,15 @@ class Settings(BaseSettings):
         8192, gt=0, description="Tokens of context that one-GPU verdicts assume where nobody names a length."
     )
 
+    observation_flush_s: float = Field(
+        10.0, gt=0, description="Seconds between writings of what looks at engines showed: what a kill may lose."
+    )
+    calibration: Path | None = Field(
+        None,
+        description="What started engines taught of the overhead, by GPU; calibration.json in the data directory by "
+        "default.",
+    )
+
     @field_validator("database_url")
     @classmethod
     def _is_supported(cls, url: str | None) -> str | None:
@@ -214,6 +223,10 @@ class Settings(BaseSettings):
             Priority.BATCH: self.batch_share,
             Priority.LOAD_TEST: self.load_test_share,
         }
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.calibration or self.data_dir / "calibration.json"
 
     @property
     def database(self) -> str:

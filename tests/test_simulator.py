@@ -25,6 +25,7 @@ from servers import serve
 from simulated_models import H100, LLAMA_8B, TINY, gpu_with_blocks, model_of
 
 from gateway.domain.roofline import Work, build_roofline
+from gateway.engine_reports import cache_config_lines, read_glance, resolve_engine
 from gateway.errors import StartRefused
 from gateway.simulator import create_engine, run_engine
 
@@ -583,3 +584,13 @@ def is_healthy(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_the_cache_facts_have_the_labels_that_vllm_has():
+    real = (Path(__file__).parent / "vllm_0_32_metrics.txt").read_bytes()
+    with slow_engine(blocks=40) as url:
+        shown = get(url, "/metrics")
+    ours, theirs = (resolve_engine(cache_config_lines(body), version=None) for body in (shown, real))
+    assert [name for name, _ in ours.labels] == [name for name, _ in theirs.labels]
+    assert (ours.num_gpu_blocks, ours.kv_cache_size_tokens, ours.enable_prefix_caching) == (40, 640, False)
+    assert read_glance(shown).started_at_s is not None

@@ -12,10 +12,13 @@ from fastapi.security import HTTPBearer
 from gateway.access import Access, asked_priority, permit_roles
 from gateway.accounts import Accounts
 from gateway.batches import Batches
+from gateway.calibration_file import CalibrationBook
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.accounts import Caller, Role
 from gateway.domain.records import Priority
+from gateway.engine_diary import EngineDiary
+from gateway.engine_records import EngineRecords
 from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
@@ -42,6 +45,9 @@ class Services:
     access: Access
     accounts: Accounts
     keys: KeyRing
+    engine_records: EngineRecords
+    engine_diary: EngineDiary
+    calibration: CalibrationBook
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 

@@ -17,6 +17,7 @@ from gateway.domain.cost import cost_per_mtok
 from gateway.domain.memory import (
     GIB,
     ByteRange,
+    KvRefused,
     Paging,
     default_batched_tokens,
     kv_budget_bytes,
@@ -356,15 +357,20 @@ def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed
     if shape is None or weights is None:
         return None
     paging = Paging(max_batched_tokens=default_batched_tokens(f"{gpu.id} {gpu.name}", gpu.memory_bytes))
-    layout = kv_layout(shape, tensor_parallel=setup.gpus, dtype_bytes=setup.kv_dtype_bytes)
     overhead = overhead_bytes(shape, paging)
-    if layout is None or overhead is None:
+    try:
+        kv_dtype = "fp8" if setup.kv_dtype_bytes == 1 else "auto"
+        layout = kv_layout(shape, tensor_parallel=setup.gpus, kv_dtype=kv_dtype)
+        per_request = layout and layout.blocks_per_request(context, paging) * layout.block_bytes(paging)
+    except KvRefused:
+        return None
+    if per_request is None or overhead is None:
         return None
     return PredictedNeed(
         budget=kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, 0, 0),
         weights=-(-weights // setup.gpus),
         overhead=overhead,
-        per_request=layout.blocks_per_request(context, paging) * layout.block_bytes(paging),
+        per_request=per_request,
     )
 
 

@@ -281,7 +281,7 @@ def _roofline(
     attention_width: float,
     kv_dtype_bytes: int,
 ) -> Roofline:
-    layout = kv_layout(shape, dtype_bytes=kv_dtype_bytes)
+    layout = kv_layout(shape, kv_dtype="fp8" if kv_dtype_bytes == 1 else "auto")
     assert layout is not None
     params, vocab_params = shape.params or 0, (shape.vocab or 0) * (shape.hidden or 0)
     active = shape.active_params or params

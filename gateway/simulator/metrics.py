@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from gateway.domain.engine_model import GPU_MEMORY_UTILIZATION, EngineLimits, Scheduler, max_concurrency
 from gateway.domain.memory import KvLayout
@@ -26,6 +26,39 @@ _REQUEST = (
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
 _STEP_TOKENS = tuple(float(2**power) for power in (0, *range(3, 15)))
+_SETTINGS: dict[str, object] = {
+    "_block_size_resolved": True,
+    "cache_dtype": "auto",
+    "cache_hit_alignment_tokens": None,
+    "enable_mamba_shared_prefix_checkpoint": False,
+    "enable_prefix_caching": False,
+    "hash_block_size": None,
+    "is_attention_free": False,
+    "kv_cache_dtype_skip_layers": [],
+    "kv_cache_layout": None,
+    "kv_cache_memory_bytes": None,
+    "kv_offloading_backend": "native",
+    "kv_offloading_size": None,
+    "kv_sharing_fast_prefill": False,
+    "mamba_block_size": None,
+    "mamba_cache_dtype": "auto",
+    "mamba_cache_mode": "none",
+    "mamba_page_size_padded": None,
+    "mamba_ssm_cache_dtype": "auto",
+    "num_cpu_blocks": None,
+    "num_gpu_blocks_override": None,
+    "prefix_cache_retention_interval": 0,
+    "prefix_caching_hash_algo": "sha256",
+    "prefix_match_unit": None,
+    "replayssm_buffer_len": 16,
+    "skip_page_size_padded": None,
+    "swa_bounded_replay": True,
+    "use_kda_recoverssm": False,
+    "use_replayssm": False,
+    "user_specified_block_size": False,
+}
+"""The labels of vLLM 0.32's cache_config_info that are the same for every simulated engine. All but the absent prefix
+cache are vLLM's defaults, and stand for what is not simulated at all."""
 _FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
@@ -34,6 +67,7 @@ class EngineMetrics:
 
     def __init__(self, model_name: str, scheduler: Scheduler) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._labels = {"model_name": model_name, "engine": "0"}
         self._watch(scheduler)
         self.preemptions = self._counter("num_preemptions", "Cumulative number of preemption from the engine.")
@@ -67,15 +101,13 @@ class EngineMetrics:
     def describe_cache(self, limits: EngineLimits, layout: KvLayout) -> None:
         """Set `vllm:cache_config_info`: what the engine resolved at start."""
         concurrency = max_concurrency(limits, layout)
-        facts = {
+        facts = _SETTINGS | {
             "block_size": limits.block_size,
-            "cache_dtype": "auto",
-            "enable_prefix_caching": False,
+            "effective_attention_block_size": limits.block_size if layout.full_layers else None,
             "engine": "0",
             "gpu_memory_utilization": GPU_MEMORY_UTILIZATION,
             "kv_cache_max_concurrency": concurrency,
             "kv_cache_size_tokens": int(concurrency * limits.max_model_len),
-            "num_cpu_blocks": None,
             "num_gpu_blocks": limits.num_gpu_blocks,
             "sliding_window": layout.window if not layout.full_layers else None,
         }
