@@ -361,10 +361,10 @@ def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed
     try:
         kv_dtype = "fp8" if setup.kv_dtype_bytes == 1 else "auto"
         layout = kv_layout(shape, tensor_parallel=setup.gpus, kv_dtype=kv_dtype)
-        per_request = layout and layout.blocks_per_request(context, paging) * layout.block_bytes(paging)
+        if layout is None or overhead is None:
+            return None
+        per_request = layout.blocks_per_request(context, paging) * layout.block_bytes(paging)
     except KvRefused:
-        return None
-    if per_request is None or overhead is None:
         return None
     return PredictedNeed(
         budget=kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, 0, 0),
