@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -119,7 +120,7 @@ def test_the_order_of_the_calls_changes_nothing(
 @given(PRICES, st.integers(1, 16), st.lists(MOMENTS, min_size=2, max_size=6))
 def test_a_span_costs_the_same_however_it_is_cut(price: Decimal, gpus: int, cuts: list[int]) -> None:
     cuts = sorted(cuts)
-    pieces = [money_between(price, gpus, a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [money_between(price, gpus, a, b) for a, b in pairwise(cuts)]
     assert sum(pieces) == money_between(price, gpus, cuts[0], cuts[-1])
 
 

@@ -1,5 +1,483 @@
-"""x"""
+"""What models' answers cost, with the idle time of GPUs as lines of its own, and what a million tokens cost at a load.
 
-from fastapi import APIRouter
+For organisations their own calls, for overseers everybody's and the GPUs' money. The sums are `cost_sums`, the
+arithmetic is `domain.token_cost`.
+"""
 
-router = APIRouter(prefix="/api/costs", tags=["costs"])
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from gateway.access import permit_roles
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.refusals import refusals
+from gateway.api.schemas import Amount
+from gateway.api.usage import span_of_days, visible_organisation
+from gateway.cost_sums import CostSums, GpuTimeRow, SpentRow
+from gateway.domain.accounts import CALLING, OVERSEEING
+from gateway.domain.cost import is_stale, price_in_force
+from gateway.domain.settlement import DEFAULT_WEIGHT
+from gateway.domain.token_cost import (
+    Load,
+    TokenCost,
+    cost_per_million,
+    cost_per_thousand_characters,
+    energy_per_token,
+    sensitivity,
+)
+from gateway.errors import NotFound
+from gateway.spreadsheet import BOM, table_rows
+
+router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey, DescribeKey])
+
+By = Literal["model", "organisation", "run", "replica", "day"]
+HIDDEN = "what idle time cost is shown to operators, auditors and admins only"
+NO_ENERGY = "no energy counter is read by this gateway"
+MOST = 1e9
+
+
+class PriceOut(BaseModel):
+    """A price that was used. GPU prices are by the hour, API prices by the million tokens; both without VAT."""
+
+    kind: Literal["gpu_hour", "api"]
+    gpu: str | None = None
+    per_hour: Amount | None = None
+    input_per_mtok: Amount | None = None
+    cached_input_per_mtok: Amount | None = None
+    output_per_mtok: Amount | None = None
+    currency: str
+    tier: str | None = None
+    provider: str | None = None
+    date: str | None = Field(description="When it was seen.")
+    source: str | None
+    is_stale: bool = Field(description="More than 90 days older than its use, or of no known date.")
+
+
+class CostLine(BaseModel):
+    """Calls that have group, model, provenance, basis and currency in common; or a model's idle GPU time."""
+
+    kind: Literal["calls", "idle"]
+    group: str | None = Field(description="Of what was asked to group by; null where there is none, as for idle time.")
+    model: str
+    provenance: str | None
+    basis: Literal["api_price", "gpu_time", "gpu_time_provisional", "unknown"] | None = Field(
+        description="gpu_time is settled, gpu_time_provisional is not yet."
+    )
+    currency: str | None
+    cost: Amount | None
+    calls: int
+    calls_without_cost: int
+    prompt_tokens: int = Field(description="Of calls that somebody counted; so are the other two.")
+    completion_tokens: int
+    cached_tokens: int
+    gpu_seconds: Amount | None = Field(description="Idle lines: GPU time that nothing used. GPUs × seconds.")
+    idle_share: float | None = Field(description="Idle lines: their part of all GPU money, from 0 to 1.")
+    weights: list[str] = Field(description="What an uncached prompt token counted for, in completion tokens.")
+    prices: list[PriceOut]
+    reason: str | None
+
+
+class TokenFigure(BaseModel):
+    """What tokens cost at a load that is named."""
+
+    model: str | None
+    provenance: str | None
+    name: str = Field(description="output, input_and_output, blended_3_to_1, per_1000_characters or energy.")
+    load: str = Field(description="at_full, claimed, seen (idle time included) or while_busy (without it).")
+    amount: Amount | None
+    currency: str | None
+    unit: str
+    definition: str
+    calls: int | None = Field(description="Of how many calls; null where the load was given.")
+    reason: str | None
+
+
+class CostsOut(BaseModel):
+    since: str = Field(json_schema_extra={"format": "date"})
+    until: str = Field(json_schema_extra={"format": "date"}, description="The last day, included.")
+    time_zone: Literal["UTC"]
+    by: By
+    tax: Literal["excluded"]
+    unsettled_windows: int = Field(description="Minutes of replicas' time that are yet to be settled, or anew.")
+    unsettled_since: str | None = Field(description="When the first of them begins.")
+    data: list[CostLine]
+    figures: list[TokenFigure] = Field(description="By model, for overseers; empty for other groupings.")
+
+
+class SensitivityOut(BaseModel):
+    changed: str
+    amounts: dict[str, Amount | None]
+    changes: dict[str, float | None] = Field(description="As a share: 0.2 is a fifth more.")
+
+
+class TokenCostsOut(BaseModel):
+    gpu: str
+    gpus: int
+    price: PriceOut | None
+    weight: Amount
+    weight_basis: Literal["assumed", "given"]
+    figures: list[TokenFigure]
+    sensitivity: list[SensitivityOut]
+
+
+@router.get(
+    "",
+    summary="What calls cost by model, organisation, run, replica or day, and idle GPU time",
+    response_model=CostsOut,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **refusals(503)},
+)
+async def get_costs(
+    services: Gateway,
+    caller: CheckedCaller,
+    by: Annotated[By, Query(description="What to group by; replica for operators, auditors and admins.")] = "model",
+    since: Annotated[date | None, Query(description="First day of UTC; by default the month's.")] = None,
+    until: Annotated[date | None, Query(description="Last day of UTC, included; by default today.")] = None,
+    organisation: Annotated[str | None, Query(description="Only this one's.")] = None,
+    model: Annotated[str | None, Query(description="Only this model's.")] = None,
+    format: Annotated[  # noqa: A002  the query's name
+        Literal["json", "csv"], Query(description="csv: a table for spreadsheets.")
+    ] = "json",
+) -> Response:
+    """Calls count on the day on which they began, GPU time on the day of its minute. All amounts without VAT."""
+    first, last = span_of_days(since, until)
+    if by == "replica":
+        permit_roles(caller, OVERSEEING)
+    sees_all = caller.has_any(OVERSEEING)
+    sums = CostSums(services.store)
+    spent = await sums.spent(first, last, by=by, organisation=visible_organisation(caller, organisation), model=model)
+    gpu_time = await sums.gpu_time(first, last, model=model)
+    if not sees_all:  # a share of what they use, not what else there is
+        used = {row.model for row in spent}
+        gpu_time = [row for row in gpu_time if row.model in used]
+    count, begin = await sums.unsettled(datetime.combine(last + timedelta(days=1), time(), UTC))
+    lines = [_calls_line(services, row, gpu_time, by) for row in spent]
+    lines += _idle_lines(gpu_time, by, sees_all=sees_all)
+    if format == "csv":
+        headers = {"content-disposition": f'attachment; filename="costs-{first}-{last}.csv"'}
+        return Response(_as_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
+    answer = CostsOut(
+        since=str(first),
+        until=str(last),
+        time_zone="UTC",
+        by=by,
+        tax="excluded",
+        unsettled_windows=count,
+        unsettled_since=begin.isoformat() if begin is not None else None,
+        data=lines,
+        figures=_figures(spent, gpu_time) if by == "model" and sees_all and organisation is None else [],
+    )
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/tokens",
+    summary="What a million tokens cost on a GPU at a load that is given",
+    response_model=TokenCostsOut,
+    responses=refusals(404),
+)
+async def get_token_costs(
+    services: Gateway,
+    caller: CheckedCaller,
+    gpu: Annotated[str, Query(description="Id of the registry.")],
+    output_tokens_per_s: Annotated[
+        float, Query(gt=0, le=MOST, description="The whole replica's, at the load that `load` names.")
+    ],
+    load: Annotated[
+        Literal["at_full", "claimed", "seen"],
+        Query(description="at_full: the highest rate that meets the objectives."),
+    ] = "at_full",
+    input_tokens_per_s: Annotated[float, Query(ge=0, le=MOST, description="Uncached.")] = 0.0,
+    gpus: Annotated[int, Query(ge=1, le=100_000)] = 1,
+    utilisation: Annotated[float, Query(gt=0, le=1, description="Share of paid time that is spent so.")] = 1.0,
+    weight: Annotated[
+        float | None,
+        Query(ge=0, le=1000, description="What an input token costs, in output tokens; 0.25 if not given."),
+    ] = None,
+    characters: Annotated[
+        int | None, Query(ge=1, le=10**15, description="Of answers, for the cost per 1,000 characters.")
+    ] = None,
+    tokens: Annotated[int | None, Query(ge=1, le=10**15, description="Output tokens of the same answers.")] = None,
+) -> TokenCostsOut:
+    """Arithmetic with the registry's prices in force today; nothing is measured. Without VAT."""
+    permit_roles(caller, CALLING | OVERSEEING)
+    device = services.registry.current.gpus.get(gpu)
+    if device is None:
+        raise NotFound(f"There is no GPU '{gpu[:100]}' in the registry.", param="gpu")
+    today = datetime.now(UTC).date()
+    found = price_in_force(device, today, tier=services.settings.gpu_price_tier)
+    price = found.price
+    asked = Load(
+        name=load,
+        output_tokens_per_s=_exact(output_tokens_per_s),
+        input_tokens_per_s=_exact(input_tokens_per_s),
+        per_hour=price.per_hour if price is not None else Decimal(0),
+        gpus=gpus,
+        utilisation=_exact(utilisation),
+        weight=DEFAULT_WEIGHT if weight is None else _exact(weight),
+    )
+    figures = cost_per_million(asked)
+    figures.append(cost_per_thousand_characters(figures[0], characters, tokens))
+    if price is None:
+        figures = [TokenCost(f.name, f.load, None, f.unit, f.definition, found.reason) for f in figures]
+    figures.append(_no_energy())
+    currency = price.currency if price is not None else None
+    others = [p.per_hour for p in device.prices if price is not None and p != price and p.currency == price.currency]
+    return TokenCostsOut(
+        gpu=gpu,
+        gpus=gpus,
+        price=None
+        if price is None
+        else PriceOut(
+            kind="gpu_hour",
+            gpu=gpu,
+            per_hour=_plain(price.per_hour),
+            currency=price.currency,
+            tier=price.tier,
+            provider=price.provider,
+            date=str(price.on),
+            source=price.sourced.source,
+            is_stale=is_stale(price.on, today),
+        ),
+        weight=_plain(asked.weight),
+        weight_basis="assumed" if weight is None else "given",
+        figures=[_figure_out(figure, currency) for figure in figures],
+        sensitivity=[
+            SensitivityOut(
+                changed=row.changed,
+                amounts={name: _rounded(amount) for name, amount in row.amounts.items()},
+                changes={n: None if share is None else round(float(share), 6) for n, share in row.changes.items()},
+            )
+            for row in (sensitivity(asked, prices=others) if price is not None else ())
+        ],
+    )
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
+def _calls_line(services: Services, row: SpentRow, gpu_time: Sequence[GpuTimeRow], by: By) -> CostLine:
+    of_gpu = [
+        time_row
+        for time_row in gpu_time
+        if time_row.model == row.model
+        and time_row.currency == row.currency
+        and (by != "replica" or time_row.replica == row.group)
+        and (by != "day" or str(time_row.day) == row.group)
+    ]
+    is_settled = row.basis == "gpu_time"
+    reason = None
+    if row.basis == "gpu_time_provisional":
+        reason = "not settled yet: each call's share of busy time, without idle time and tokens"
+    elif row.cost is None:
+        reason = "no price, no token counts, or no engine was reached; each call's record says which"
+    elif row.calls_without_cost:
+        reason = f"the cost of {row.calls_without_cost} calls is unknown"
+    return CostLine(
+        kind="calls",
+        group=row.group,
+        model=row.model,
+        provenance=row.provenance,
+        basis=row.basis,  # type: ignore[arg-type]
+        currency=row.currency,
+        cost=None if row.cost is None else _plain(row.cost),
+        calls=row.calls,
+        calls_without_cost=row.calls_without_cost,
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.completion_tokens,
+        cached_tokens=row.cached_tokens,
+        gpu_seconds=None,
+        idle_share=None,
+        weights=_weights(of_gpu) if is_settled else [],
+        prices=_gpu_prices(of_gpu) if is_settled else _api_prices(services, row),
+        reason=reason,
+    )
+
+
+@dataclass(slots=True)
+class _Idle:
+    rows: list[GpuTimeRow]
+
+    def total(self, name: str) -> Decimal:
+        return sum((getattr(row, name) or Decimal(0) for row in self.rows), Decimal(0))
+
+
+def _idle_lines(gpu_time: Iterable[GpuTimeRow], by: By, *, sees_all: bool) -> list[CostLine]:
+    groups: dict[tuple[str | None, str, str, str | None, str | None], _Idle] = defaultdict(lambda: _Idle([]))
+    for row in gpu_time:
+        group = {"model": row.model, "replica": row.replica, "day": str(row.day)}.get(by)
+        groups[group, row.model, row.provenance, row.currency, row.reason].rows.append(row)
+    lines = []
+    for (group, model, provenance, currency, reason), idle in sorted(groups.items(), key=lambda item: str(item[0])):
+        money, rest = idle.total("money"), idle.total("idle")
+        idle_s = sum(((row.paid_s - row.busy_s) * row.gpus for row in idle.rows), Decimal(0))
+        lines.append(
+            CostLine(
+                kind="idle",
+                group=group,
+                model=model,
+                provenance=provenance,
+                basis="gpu_time" if currency is not None else "unknown",
+                currency=currency,
+                cost=_plain(rest) if sees_all and currency is not None else None,
+                calls=0,
+                calls_without_cost=0,
+                prompt_tokens=0,
+                completion_tokens=0,
+                cached_tokens=0,
+                gpu_seconds=_plain(idle_s) if sees_all else None,
+                idle_share=round(float(rest / money), 6) if money else None,
+                weights=_weights(idle.rows),
+                prices=_gpu_prices(idle.rows),
+                reason=reason if sees_all else HIDDEN,
+            )
+        )
+    return lines
+
+
+def _figures(spent: Sequence[SpentRow], gpu_time: Sequence[GpuTimeRow]) -> list[TokenFigure]:
+    """What a model's tokens cost as it was used: all settled GPU money, and without idle time."""
+    groups: dict[tuple[str, str, str], _Idle] = defaultdict(lambda: _Idle([]))
+    for row in gpu_time:
+        if row.currency is not None:
+            groups[row.model, row.provenance, row.currency].rows.append(row)
+    figures = []
+    for (model, provenance, currency), idle in sorted(groups.items()):
+        calls = [r for r in spent if (r.model, r.provenance, r.currency) == (model, provenance, currency)]
+        settled = [row for row in calls if row.basis == "gpu_time"]
+        paid_s, hours = idle.total("paid_s"), idle.total("paid_s") / 3600
+        outward = sum(row.completion_tokens for row in settled)
+        inward = sum(row.prompt_tokens - row.cached_tokens for row in settled)
+        for name, money in (("seen", "money"), ("while_busy", "busy")):
+            if not paid_s:
+                continue
+            load = Load(
+                name=name,
+                output_tokens_per_s=outward / paid_s,
+                input_tokens_per_s=max(0, inward) / paid_s,
+                per_hour=idle.total(money) / hours,
+                weight=idle.rows[-1].weight,
+            )
+            n = sum(row.calls for row in settled)
+            figures += [_figure_out(f, currency, model, provenance, n) for f in cost_per_million(load)]
+        figures.append(_figure_out(_no_energy(), None, model, provenance, sum(row.calls for row in settled)))
+    return figures
+
+
+def _no_energy() -> TokenCost:
+    figure = energy_per_token(None, None)
+    return TokenCost(figure.name, figure.load, None, figure.unit, figure.definition, NO_ENERGY)
+
+
+def _figure_out(
+    figure: TokenCost,
+    currency: str | None,
+    model: str | None = None,
+    provenance: str | None = None,
+    calls: int | None = None,
+) -> TokenFigure:
+    return TokenFigure(
+        model=model,
+        provenance=provenance,
+        name=figure.name,
+        load=figure.load,
+        amount=_rounded(figure.amount),
+        currency=currency,
+        unit=figure.unit,
+        definition=figure.definition,
+        calls=calls,
+        reason=figure.reason,
+    )
+
+
+def _weights(rows: Iterable[GpuTimeRow]) -> list[str]:
+    return sorted({f"{_plain(row.weight)} ({row.weight_basis})" for row in rows})
+
+
+def _gpu_prices(rows: Iterable[GpuTimeRow]) -> list[PriceOut]:
+    """Each once; stale where any day's use of it was."""
+    found: dict[tuple[Any, ...], bool] = {}
+    for row in rows:
+        if row.price_per_hour is not None:
+            facts = (row.gpu, row.price_per_hour, row.currency, row.price_tier, row.price_provider, row.price_on)
+            at = (*facts, row.price_source)
+            found[at] = found.get(at, False) or is_stale(row.price_on, row.day)
+    return [
+        PriceOut(
+            kind="gpu_hour",
+            gpu=gpu,
+            per_hour=_plain(per_hour),
+            currency=currency,
+            tier=tier,
+            provider=provider,
+            date=str(on) if on is not None else None,
+            source=source,
+            is_stale=stale,
+        )
+        for (gpu, per_hour, currency, tier, provider, on, source), stale in sorted(
+            found.items(), key=lambda item: str(item[0])
+        )
+    ]
+
+
+def _api_prices(services: Services, row: SpentRow) -> list[PriceOut]:
+    """The registry's present one; each call was charged with that of its own time."""
+    model = services.registry.current.models.get(row.model)
+    price = model.price if model is not None else None
+    if row.basis != "api_price" or price is None or price.currency != row.currency:
+        return []
+    cached = price.cached_input_per_mtok
+    return [
+        PriceOut(
+            kind="api",
+            input_per_mtok=_plain(price.input_per_mtok),
+            cached_input_per_mtok=None if cached is None else _plain(cached),
+            output_per_mtok=_plain(price.output_per_mtok),
+            currency=price.currency,
+            date=str(price.on) if price.on is not None else None,
+            source=price.sourced.source if price.sourced is not None else None,
+            is_stale=is_stale(price.on, datetime.now(UTC).date()),
+        )
+    ]
+
+
+def _exact(value: float) -> Decimal:
+    return Decimal(str(value))
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount:f}"
+
+
+def _rounded(amount: Decimal | None) -> str | None:
+    """A quotient, whose further digits say nothing."""
+    return None if amount is None else _plain(amount.quantize(Decimal("1e-9")))
+
+
+def _as_csv(lines: Sequence[CostLine]) -> bytes:
+    columns = tuple(CostLine.model_fields)
+    rows = [[_cell(name, getattr(line, name)) for name in columns] for line in lines]
+    return BOM + table_rows([columns, *rows])
+
+
+def _cell(name: str, value: Any) -> Any:
+    if name == "prices":
+        return "; ".join(_price_words(price) for price in value)
+    return "; ".join(value) if name == "weights" else value
+
+
+def _price_words(price: PriceOut) -> str:
+    stale = ", stale" if price.is_stale else ""
+    amount = (
+        f"{price.per_hour} {price.currency}/h {price.gpu}, {price.tier}, {price.provider}"
+        if price.kind == "gpu_hour"
+        else f"{price.input_per_mtok} in, {price.output_per_mtok} out {price.currency} per 10⁶ tokens"
+    )
+    return f"{amount}, {price.date}, {price.source}{stale}"
