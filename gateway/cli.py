@@ -24,6 +24,7 @@ from gateway.batch_command import batch_order, run_batch
 from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_estimates, render_problems, wants_json
+from gateway.costs_command import costs
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.evidence import estimate_on, feasibility_summary
@@ -49,6 +50,7 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(db_app, name="db")
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
+app.command()(costs)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UNAUTHORIZED = 401

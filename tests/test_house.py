@@ -139,6 +139,7 @@ HOUSE = [
     "gateway.api.refusals",
     "gateway.api.account_schemas",
     "gateway.api.batch_schemas",
+    "gateway.api.cost_schemas",
     "gateway.api.files",
     "gateway.api.openai",
     "gateway.api.models",

@@ -14,12 +14,19 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
 
 from gateway.access import permit_roles
+from gateway.api.cost_schemas import (
+    By,
+    CostLine,
+    CostsOut,
+    PriceOut,
+    SensitivityOut,
+    TokenCostsOut,
+    TokenFigure,
+)
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
-from gateway.api.schemas import Amount
 from gateway.api.usage import span_of_days, visible_organisation
 from gateway.cost_sums import CostSums, GpuTimeRow, SpentRow
 from gateway.domain.accounts import CALLING, OVERSEEING
@@ -38,94 +45,9 @@ from gateway.spreadsheet import BOM, table_rows
 
 router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey, DescribeKey])
 
-By = Literal["model", "organisation", "run", "replica", "day"]
 HIDDEN = "what idle time cost is shown to operators, auditors and admins only"
 NO_ENERGY = "no energy counter is read by this gateway"
 MOST = 1e9
-
-
-class PriceOut(BaseModel):
-    """A price that was used. GPU prices are by the hour, API prices by the million tokens; both without VAT."""
-
-    kind: Literal["gpu_hour", "api"]
-    gpu: str | None = None
-    per_hour: Amount | None = None
-    input_per_mtok: Amount | None = None
-    cached_input_per_mtok: Amount | None = None
-    output_per_mtok: Amount | None = None
-    currency: str
-    tier: str | None = None
-    provider: str | None = None
-    date: str | None = Field(description="When it was seen.")
-    source: str | None
-    is_stale: bool = Field(description="More than 90 days older than its use, or of no known date.")
-
-
-class CostLine(BaseModel):
-    """Calls that have group, model, provenance, basis and currency in common; or a model's idle GPU time."""
-
-    kind: Literal["calls", "idle"]
-    group: str | None = Field(description="Of what was asked to group by; null where there is none, as for idle time.")
-    model: str
-    provenance: str | None
-    basis: Literal["api_price", "gpu_time", "gpu_time_provisional", "unknown"] | None = Field(
-        description="gpu_time is settled, gpu_time_provisional is not yet."
-    )
-    currency: str | None
-    cost: Amount | None
-    calls: int
-    calls_without_cost: int
-    prompt_tokens: int = Field(description="Of calls that somebody counted; so are the other two.")
-    completion_tokens: int
-    cached_tokens: int
-    gpu_seconds: Amount | None = Field(description="Idle lines: GPU time that nothing used. GPUs × seconds.")
-    idle_share: float | None = Field(description="Idle lines: their part of all GPU money, from 0 to 1.")
-    weights: list[str] = Field(description="What an uncached prompt token counted for, in completion tokens.")
-    prices: list[PriceOut]
-    reason: str | None
-
-
-class TokenFigure(BaseModel):
-    """What tokens cost at a load that is named."""
-
-    model: str | None
-    provenance: str | None
-    name: str = Field(description="output, input_and_output, blended_3_to_1, per_1000_characters or energy.")
-    load: str = Field(description="at_full, claimed, seen (idle time included) or while_busy (without it).")
-    amount: Amount | None
-    currency: str | None
-    unit: str
-    definition: str
-    calls: int | None = Field(description="Of how many calls; null where the load was given.")
-    reason: str | None
-
-
-class CostsOut(BaseModel):
-    since: str = Field(json_schema_extra={"format": "date"})
-    until: str = Field(json_schema_extra={"format": "date"}, description="The last day, included.")
-    time_zone: Literal["UTC"]
-    by: By
-    tax: Literal["excluded"]
-    unsettled_windows: int = Field(description="Minutes of replicas' time that are yet to be settled, or anew.")
-    unsettled_since: str | None = Field(description="When the first of them begins.")
-    data: list[CostLine]
-    figures: list[TokenFigure] = Field(description="By model, for overseers; empty for other groupings.")
-
-
-class SensitivityOut(BaseModel):
-    changed: str
-    amounts: dict[str, Amount | None]
-    changes: dict[str, float | None] = Field(description="As a share: 0.2 is a fifth more.")
-
-
-class TokenCostsOut(BaseModel):
-    gpu: str
-    gpus: int
-    price: PriceOut | None
-    weight: Amount
-    weight_basis: Literal["assumed", "given"]
-    figures: list[TokenFigure]
-    sensitivity: list[SensitivityOut]
 
 
 @router.get(
@@ -199,7 +121,7 @@ async def get_token_costs(
     utilisation: Annotated[float, Query(gt=0, le=1, description="Share of paid time that is spent so.")] = 1.0,
     weight: Annotated[
         float | None,
-        Query(ge=0, le=1000, description="What an input token costs, in output tokens; 0.25 if not given."),
+        Query(ge=0, le=1000, description="Of an input token, in output tokens; 0.25 if not given."),
     ] = None,
     characters: Annotated[
         int | None, Query(ge=1, le=10**15, description="Of answers, for the cost per 1,000 characters.")
@@ -285,7 +207,7 @@ def _calls_line(services: Services, row: SpentRow, gpu_time: Sequence[GpuTimeRow
         group=row.group,
         model=row.model,
         provenance=row.provenance,
-        basis=row.basis,  # type: ignore[arg-type]
+        basis=row.basis,
         currency=row.currency,
         cost=None if row.cost is None else _plain(row.cost),
         calls=row.calls,
