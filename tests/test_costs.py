@@ -20,10 +20,12 @@ from engines import ScriptedEngine
 from gateways import RunningGateway, running_gateway
 from processes_under_test import run_simsa
 
+from gateway.answer_lengths import Lengths, korean_lengths
 from gateway.cost_tables import settled_windows
 from gateway.domain.accounts import Role, Terms
 from gateway.settlements import Settlements
 from gateway.settler import Settler
+from gateway.store import Comparison, Side
 
 ADMIN = "the-admin-of-this-gate"
 CHAT = "/v1/chat/completions"
@@ -220,6 +222,27 @@ async def test_a_million_tokens_at_a_given_load(tmp_path: Path) -> None:
         assert (await get(gateway, "/api/costs/tokens?gpu=nothing&output_tokens_per_s=1")).status == 404
         for bad in ("output_tokens_per_s=0", "output_tokens_per_s=nan", "output_tokens_per_s=1&utilisation=2"):
             assert (await get(gateway, f"/api/costs/tokens?gpu=h100-sxm&{bad}")).status == 400
+
+
+def side(text: str, tokens: int, **facts: Any) -> Side:
+    told = {"usage": {"completion_tokens": tokens, "source": "engine"}, "provenance": "real", **facts}
+    output = {"content": text, "reasoning": "생각" if tokens == 7 else None, "tool_calls": None}
+    return Side("m", "ok", None, "stop", None, told, output)
+
+
+async def test_characters_are_counted_in_korean_answers_that_comparisons_keep(tmp_path: Path) -> None:
+    async with gateway_with_a_gpu(tmp_path) as gateway:
+        store = gateway.services.store
+        sides = (
+            side("한국어 답변", 7),
+            side("an English answer", 4),
+            side("가나다", 3, provenance="simulated"),
+            side("세어지지 않은 답", 9, usage={"completion_tokens": 9, "source": "counted"}),
+        )
+        now = datetime.now(UTC)
+        await store.save_comparison(Comparison("cmp-1", now, "sequential", {}, [], sides))
+        found = await korean_lengths(store)
+        assert found == {("m", "real"): Lengths(1, 8, 7), ("m", "simulated"): Lengths(1, 3, 3)}
 
 
 async def test_costs_by_command(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ HOUSE = [
     "gateway.store",
     "gateway.settlements",
     "gateway.cost_sums",
+    "gateway.answer_lengths",
     "gateway.accounts",
     "gateway.batch_store",
     "gateway.series",

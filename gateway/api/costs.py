@@ -7,7 +7,7 @@ arithmetic is `domain.token_cost`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from gateway.access import permit_roles
+from gateway.answer_lengths import Lengths, korean_lengths
 from gateway.api.cost_schemas import (
     By,
     CostLine,
@@ -85,6 +86,8 @@ async def get_costs(
     if format == "csv":
         headers = {"content-disposition": f'attachment; filename="costs-{first}-{last}.csv"'}
         return Response(_as_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
+    shows_figures = by == "model" and sees_all and organisation is None
+    lengths = await korean_lengths(services.store) if shows_figures and gpu_time else {}
     answer = CostsOut(
         since=str(first),
         until=str(last),
@@ -94,7 +97,7 @@ async def get_costs(
         unsettled_windows=count,
         unsettled_since=begin.isoformat() if begin is not None else None,
         data=lines,
-        figures=_figures(spent, gpu_time) if by == "model" and sees_all and organisation is None else [],
+        figures=_figures(spent, gpu_time, lengths) if shows_figures else [],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -264,7 +267,9 @@ def _idle_lines(gpu_time: Iterable[GpuTimeRow], by: By, *, sees_all: bool) -> li
     return lines
 
 
-def _figures(spent: Sequence[SpentRow], gpu_time: Sequence[GpuTimeRow]) -> list[TokenFigure]:
+def _figures(
+    spent: Sequence[SpentRow], gpu_time: Sequence[GpuTimeRow], lengths: Mapping[tuple[str, str], Lengths]
+) -> list[TokenFigure]:
     """What a model's tokens cost as it was used: all settled GPU money, and without idle time."""
     groups: dict[tuple[str, str, str], _Idle] = defaultdict(lambda: _Idle([]))
     for row in gpu_time:
@@ -288,7 +293,13 @@ def _figures(spent: Sequence[SpentRow], gpu_time: Sequence[GpuTimeRow]) -> list[
                 weight=idle.rows[-1].weight,
             )
             n = sum(row.calls for row in settled)
-            figures += [_figure_out(f, currency, model, provenance, n) for f in cost_per_million(load)]
+            costs = cost_per_million(load)
+            figures += [_figure_out(f, currency, model, provenance, n) for f in costs]
+            korean = lengths.get((model, provenance), Lengths())
+            of_text = cost_per_thousand_characters(
+                costs[0], korean.characters, korean.tokens, counted="characters of Korean answers"
+            )
+            figures.append(_figure_out(of_text, currency, model, provenance, korean.answers))
         figures.append(_figure_out(_no_energy(), None, model, provenance, sum(row.calls for row in settled)))
     return figures
 
