@@ -79,6 +79,7 @@ prompt_weights = sa.Table(
     metadata,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("gpu", sa.Text, primary_key=True),
+    sa.Column("provenance", sa.Text, primary_key=True),  # of the engine that was measured: it counts for no other kind
     sa.Column("measured_at", Moment, primary_key=True),
     sa.Column("weight", Money, nullable=False),
     sa.Column("cells", sa.Integer, nullable=False),

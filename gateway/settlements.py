@@ -113,16 +113,18 @@ class Settlements:
             await connection.execute(_KEEP_PRESENCE[connection.dialect.name], rows)
             await reopen(connection, touched)
 
-    async def keep_weight(self, model: str, gpu: str, weight: PromptWeight, *, at: datetime, source: str) -> None:
-        """Use a measured weight for the windows that end after `at` and are not settled yet.
-
-        Raises ValueError for one that was assumed.
+    async def keep_weight(
+        self, model: str, gpu: str, weight: PromptWeight, *, provenance: Provenance, at: datetime, source: str
+    ) -> None:
+        """Use a measured weight for the windows of engines of that provenance that end after `at` and were never
+        settled. Raises ValueError for one that was assumed.
         """
         if weight.basis != "fitted":
             raise ValueError(f"weight: expected one that was measured, got one that is assumed: {weight.reason}")
         row = {
             "model": model,
             "gpu": gpu,
+            "provenance": provenance.value,
             "measured_at": at,
             "weight": weight.value,
             "cells": weight.cells,
@@ -208,7 +210,7 @@ async def _terms(
     statement = sa.select(settled_windows).where(*_is(settled_windows, key))
     before = (await connection.execute(statement)).mappings().first()
     if before is None:
-        weight, basis = await _weight(connection, model, key)
+        weight, basis = await _weight(connection, model, _provenance([*rows, *presences]), key)
     else:
         weight, basis = before["weight"], before["weight_basis"]
     if before is not None and before["price_per_hour"] is not None:
@@ -232,11 +234,12 @@ async def _terms(
     )
 
 
-async def _weight(connection: AsyncConnection, model: str, key: WindowKey) -> tuple[Decimal, str]:
+async def _weight(connection: AsyncConnection, model: str, provenance: str, key: WindowKey) -> tuple[Decimal, str]:
     table = prompt_weights
     statement = (
         sa.select(table.c.weight)
-        .where(table.c.model == model, table.c.gpu == key.gpu, table.c.measured_at < key.window_at + WINDOW)
+        .where(table.c.model == model, table.c.gpu == key.gpu, table.c.provenance == provenance)
+        .where(table.c.measured_at < key.window_at + WINDOW)
         .order_by(table.c.measured_at.desc())
         .limit(1)
     )
@@ -260,6 +263,12 @@ async def _arithmetic(key: WindowKey, rows: Rows, presences: Rows, terms: _Terms
     return await asyncio.to_thread(settle) if len(rows) > CALLS_OFF_LOOP else settle()
 
 
+def _provenance(rows: Rows) -> str:
+    """The one that all have; unknown where an engine became another within the window."""
+    found = {row["provenance"] for row in rows}
+    return found.pop() if len(found) == 1 else Provenance.UNKNOWN.value
+
+
 def _span_of(row: Mapping[Any, Any]) -> CallSpan:
     prompt, completion, ttft_s = row["prompt_tokens"], row["completion_tokens"], row["ttft_s"]
     if min(prompt or 0, completion or 0) < 0:  # an engine's own count, and no count
@@ -276,12 +285,11 @@ def _span_of(row: Mapping[Any, Any]) -> CallSpan:
 
 def _window_row(key: WindowKey, rows: Rows, presences: Rows, terms: _Terms, cost: WindowCost) -> dict[str, Any]:
     is_priced = terms.per_hour is not None
-    provenances = {row["provenance"] for row in (*rows, *presences)}
     return {
         **key._asdict(),
         "day": key.window_at.date(),
         "model": terms.model,
-        "provenance": provenances.pop() if len(provenances) == 1 else Provenance.UNKNOWN.value,
+        "provenance": _provenance([*rows, *presences]),
         "paid_us": cost.paid_us,
         "busy_us": cost.busy_us,
         "calls": len(rows),

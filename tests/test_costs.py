@@ -224,6 +224,33 @@ async def test_a_million_tokens_at_a_given_load(tmp_path: Path) -> None:
             assert (await get(gateway, f"/api/costs/tokens?gpu=h100-sxm&{bad}")).status == 400
 
 
+async def test_a_weight_is_fitted_to_measured_loads_and_settled_with(tmp_path: Path) -> None:
+    async with gateway_with_a_gpu(tmp_path) as gateway:
+        loads = ((1000, 10), (10, 1000), (500, 500), (2000, 100))
+        cells = [
+            {"uncached_prompt_tokens": p, "completion_tokens": c, "busy_s": 0.001 * (0.1 * p + c)} for p, c in loads
+        ]
+        asked = {"model": "m", "gpu": "h100-sxm", "provenance": "unknown", "source": "run-7", "cells": cells}
+        path = "/api/costs/weights"
+        async with RawClient(gateway.url, key=ADMIN) as client:
+            kept = (await client.request("POST", path, body=asked)).json()
+            assert (Decimal(kept["weight"]), kept["basis"], kept["cells"]) == (Decimal("0.1"), "fitted", 4)
+            assert kept["r_squared"] == pytest.approx(1)
+            few = (await client.request("POST", path, body={**asked, "cells": cells[:3]})).json()
+            assert (few["weight"], few["basis"]) == ("0.25", "assumed")
+            assert "fewer" in few["reason"]
+            assert (await client.request("POST", path, body={**asked, "gpu": "none"})).status == 404
+            assert (await client.request("POST", path, body={**asked, "cells": []})).status == 400
+        async with RawClient(gateway.url, key=await gateway.key_of("acme")) as client:
+            assert (await client.request("POST", path, body=asked)).status == 403
+        await ask(gateway, ADMIN)
+        await gateway.call()
+        await settle(gateway)
+        (line,) = [row for row in (await costs(gateway))["data"] if row["kind"] == "calls"]
+        assert line["provenance"] == "unknown"
+        assert [Decimal(weight.partition(" ")[0]) for weight in line["weights"]] == [Decimal("0.1")]
+
+
 def side(text: str, tokens: int, **facts: Any) -> Side:
     told = {"usage": {"completion_tokens": tokens, "source": "engine"}, "provenance": "real", **facts}
     output = {"content": text, "reasoning": "생각" if tokens == 7 else None, "tool_calls": None}

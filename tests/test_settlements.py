@@ -382,9 +382,15 @@ async def test_a_measured_weight_counts_from_its_measuring_on_and_is_kept_with_t
     settlements = Settlements(store)
     cells = [WeightCell(p, c, 0.001 * (0.1 * p + c)) for p, c in ((1000, 10), (10, 1000), (500, 500), (2000, 100))]
     fitted = fit_prompt_weight(cells)
-    await settlements.keep_weight("exaone", "h100-sxm", fitted, at=at(100), source="run-7")
+    await settlements.keep_weight(
+        "exaone", "h100-sxm", fitted, provenance=Provenance.SIMULATED, at=at(100), source="run-7"
+    )
     with pytest.raises(ValueError, match="assumed"):
-        await settlements.keep_weight("exaone", "h100-sxm", fit_prompt_weight([]), at=at(0), source="run-7")
+        await settlements.keep_weight(
+            "exaone", "h100-sxm", fit_prompt_weight([]), provenance=Provenance.SIMULATED, at=at(0), source="run-7"
+        )
+    other = replace(fitted, value=Decimal(3))
+    await settlements.keep_weight("exaone", "h100-sxm", other, provenance=Provenance.REAL, at=at(0), source="run-7")
     load = [call(1, 0, 30), call(2, 0, 30), call(3, 70, 90)]
     await store.upsert_calls(load)
     await settle_all(store)
@@ -393,7 +399,7 @@ async def test_a_measured_weight_counts_from_its_measuring_on_and_is_kept_with_t
         (Decimal("0.25"), "assumed"),
         (Decimal("0.1"), "fitted"),
     ]
-    await settlements.keep_weight("exaone", "h100-sxm", replace(fitted, value=Decimal(1)), at=at(1), source="run-8")
+    await settlements.keep_weight("exaone", "h100-sxm", other, provenance=simulated, at=at(1), source="run-8")
     before = await everything(database)
     await store.upsert_calls(load)
     await settle_all(store)

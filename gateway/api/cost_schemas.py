@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.api.schemas import Amount
+from gateway.api.schemas import Amount, Asked, ModelId
+from gateway.domain.records import Provenance
 
 By = Literal["model", "organisation", "run", "replica", "day"]
 
@@ -93,3 +94,30 @@ class TokenCostsOut(BaseModel):
     weight_basis: Literal["assumed", "given"]
     figures: list[TokenFigure]
     sensitivity: list[SensitivityOut]
+
+
+class WeightCellIn(Asked):
+    """One measured load; at least one of the lengths differs from load to load."""
+
+    uncached_prompt_tokens: float = Field(ge=0, le=1e15)
+    completion_tokens: float = Field(ge=0, le=1e15)
+    busy_s: float = Field(gt=0, le=1e9, description="Seconds in which at least one call was on its way.")
+
+
+class WeightIn(Asked):
+    """Measured loads of one model on one kind of GPU."""
+
+    model: ModelId
+    gpu: str = Field(min_length=1, max_length=200)
+    provenance: Provenance = Field(description="Of the engine measured: the weight counts for such engines alone.")
+    source: str = Field(min_length=1, max_length=200, description="Where the loads are from, e.g. a run's id.")
+    cells: list[WeightCellIn] = Field(min_length=1, max_length=1000)
+
+
+class WeightOut(BaseModel):
+    weight: Amount = Field(description="What an uncached prompt token counts for, in completion tokens.")
+    basis: Literal["assumed", "fitted"] = Field(description="assumed: the loads give no weight, nothing was kept.")
+    cells: int
+    r_squared: float | None
+    standard_error: float | None
+    reason: str | None

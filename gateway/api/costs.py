@@ -25,14 +25,16 @@ from gateway.api.cost_schemas import (
     SensitivityOut,
     TokenCostsOut,
     TokenFigure,
+    WeightIn,
+    WeightOut,
 )
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.api.usage import span_of_days, visible_organisation
 from gateway.cost_sums import CostSums, GpuTimeRow, SpentRow
-from gateway.domain.accounts import CALLING, OVERSEEING
+from gateway.domain.accounts import CALLING, OVERSEEING, Role
 from gateway.domain.cost import is_stale, price_in_force
-from gateway.domain.settlement import DEFAULT_WEIGHT
+from gateway.domain.settlement import DEFAULT_WEIGHT, WeightCell, fit_prompt_weight
 from gateway.domain.token_cost import (
     Load,
     TokenCost,
@@ -42,6 +44,7 @@ from gateway.domain.token_cost import (
     sensitivity,
 )
 from gateway.errors import NotFound
+from gateway.settlements import Settlements
 from gateway.spreadsheet import BOM, table_rows
 
 router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey, DescribeKey])
@@ -49,6 +52,7 @@ router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey
 HIDDEN = "what idle time cost is shown to operators, auditors and admins only"
 NO_ENERGY = "no energy counter is read by this gateway"
 MOST = 1e9
+_WEIGHING = frozenset({Role.OPERATOR, Role.ADMIN})
 
 
 @router.get(
@@ -182,6 +186,40 @@ async def get_token_costs(
             )
             for row in (sensitivity(asked, prices=others) if price is not None else ())
         ],
+    )
+
+
+@router.post(
+    "/weights",
+    summary="Fit the weight of a prompt token to measured loads, and settle with it from now on",
+    response_model=WeightOut,
+    responses=refusals(404, 503),
+)
+async def keep_weight(services: Gateway, caller: CheckedCaller, asked: WeightIn) -> WeightOut:
+    """Kept only where the loads give one: four or more, of different proportions. Settled minutes stay as they are."""
+    permit_roles(caller, _WEIGHING)
+    registry = services.registry.current
+    for kind, name, known in (("model", asked.model, registry.models), ("gpu", asked.gpu, registry.gpus)):
+        if name not in known:
+            raise NotFound(f"There is no {kind} '{name[:100]}' in the registry.", param=kind)
+    cells = [WeightCell(c.uncached_prompt_tokens, c.completion_tokens, c.busy_s) for c in asked.cells]
+    weight = fit_prompt_weight(cells)
+    if weight.basis == "fitted":
+        await Settlements(services.store).keep_weight(
+            asked.model,
+            asked.gpu,
+            weight,
+            provenance=asked.provenance,
+            at=datetime.now(UTC),
+            source=asked.source.replace("\0", "?"),
+        )
+    return WeightOut(
+        weight=_plain(weight.value),
+        basis=weight.basis,
+        cells=weight.cells,
+        r_squared=weight.r_squared,
+        standard_error=weight.standard_error,
+        reason=weight.reason,
     )
 
 

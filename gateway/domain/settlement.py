@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from math import floor, isfinite, sqrt
+from typing import Literal
 
 import numpy as np
 
@@ -80,8 +81,7 @@ class PromptWeight:
     """What an uncached prompt token counts for, in completion tokens, and how that is known."""
 
     value: Decimal
-    basis: str
-    """assumed | fitted"""
+    basis: Literal["assumed", "fitted"]
     cells: int = 0
     r_squared: float | None = None
     """1 - sum of squared residuals / sum of squared deviations of the busy time from its mean."""

@@ -81,13 +81,14 @@ def upgrade() -> None:
         "prompt_weights",
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("gpu", sa.Text(), nullable=False),
+        sa.Column("provenance", sa.Text(), nullable=False),
         sa.Column("measured_at", MOMENT, nullable=False),
         sa.Column("weight", EXACT, nullable=False),
         sa.Column("cells", sa.Integer(), nullable=False),
         sa.Column("r_squared", sa.Double(), nullable=False),
         sa.Column("standard_error", sa.Double(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "gpu", "measured_at", name="pk_prompt_weights"),
+        sa.PrimaryKeyConstraint("model", "gpu", "provenance", "measured_at", name="pk_prompt_weights"),
     )
 
 
