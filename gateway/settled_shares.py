@@ -29,6 +29,8 @@ class WindowKey(NamedTuple):
 
 MOST_WINDOWS = 2 * 24 * 60
 """Of one call: no engine works on one for two days, so a longer one is a clock that was set. It stays provisional."""
+ROWS_AT_ONCE = 100
+"""Rows handed over before the event loop gets its turn."""
 _DIALECTS = (("sqlite", sqlite), ("postgresql", postgresql))
 _ADD_SHARES = {kind: of.insert(call_shares).on_conflict_do_nothing() for kind, of in _DIALECTS}
 _REOPEN = {kind: of.insert(unsettled_windows).on_conflict_do_nothing() for kind, of in _DIALECTS}
@@ -85,9 +87,9 @@ class Reopening:
         ]
         if gone:
             await connection.execute(_REMOVE_SHARE, gone)
-        rows = [
-            {**window._asdict(), "call_id": call_id} for call_id, windows in self._shares.items() for window in windows
-        ]
-        if rows:
+        shares = [(window, call_id) for call_id, windows in self._shares.items() for window in windows]
+        for start in range(0, len(shares), ROWS_AT_ONCE):
+            some = shares[start : start + ROWS_AT_ONCE]
+            rows = [{**window._asdict(), "call_id": call_id} for window, call_id in some]
             await connection.execute(_ADD_SHARES[connection.dialect.name], rows)
         await reopen(connection, touched)

@@ -215,6 +215,8 @@ async def test_a_million_tokens_at_a_given_load(tmp_path: Path) -> None:
         assert figures["output"]["load"] == "claimed"
         assert Decimal(figures["per_1000_characters"]["amount"]) == 1
         assert figures["energy"]["reason"] == "no energy counter is read by this gateway"
+        measured = (await get(gateway, f"/api/costs/tokens?{query}&joules=500")).json()["figures"]
+        assert [Decimal(row["amount"]) for row in measured if row["name"] == "energy"] == [Decimal("0.5")]
         assert found["price"]["is_stale"]
         assert (found["weight"], found["weight_basis"]) == ("0.25", "assumed")
         changes = {row["changed"]: row["changes"]["output"] for row in found["sensitivity"]}

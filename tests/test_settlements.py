@@ -381,10 +381,8 @@ async def test_a_measured_weight_counts_from_its_measuring_on_and_is_kept_with_t
 ) -> None:
     settlements = Settlements(store)
     cells = [WeightCell(p, c, 0.001 * (0.1 * p + c)) for p, c in ((1000, 10), (10, 1000), (500, 500), (2000, 100))]
-    fitted = fit_prompt_weight(cells)
-    await settlements.keep_weight(
-        "exaone", "h100-sxm", fitted, provenance=Provenance.SIMULATED, at=at(100), source="run-7"
-    )
+    fitted, simulated = fit_prompt_weight(cells), Provenance.SIMULATED
+    await settlements.keep_weight("exaone", "h100-sxm", fitted, provenance=simulated, at=at(100), source="run-7")
     with pytest.raises(ValueError, match="assumed"):
         await settlements.keep_weight(
             "exaone", "h100-sxm", fit_prompt_weight([]), provenance=Provenance.SIMULATED, at=at(0), source="run-7"

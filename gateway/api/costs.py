@@ -134,6 +134,10 @@ async def get_token_costs(
         int | None, Query(ge=1, le=10**15, description="Of answers, for the cost per 1,000 characters.")
     ] = None,
     tokens: Annotated[int | None, Query(ge=1, le=10**15, description="Output tokens of the same answers.")] = None,
+    joules: Annotated[
+        float | None,
+        Query(ge=0, le=1e18, description="By which the GPUs' own energy counters rose while `tokens` were made."),
+    ] = None,
 ) -> TokenCostsOut:
     """Arithmetic with the registry's prices in force today; nothing is measured. Without VAT."""
     permit_roles(caller, CALLING | OVERSEEING)
@@ -156,7 +160,7 @@ async def get_token_costs(
     figures.append(cost_per_thousand_characters(figures[0], characters, tokens))
     if price is None:
         figures = [TokenCost(f.name, f.load, None, f.unit, f.definition, found.reason) for f in figures]
-    figures.append(_no_energy())
+    figures.append(_no_energy() if joules is None else energy_per_token(_exact(joules), tokens))
     currency = price.currency if price is not None else None
     others = [p.per_hour for p in device.prices if price is not None and p != price and p.currency == price.currency]
     return TokenCostsOut(
