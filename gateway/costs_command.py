@@ -47,11 +47,11 @@ def costs(
     if json or wants_json(sys.stdout):
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n")
     else:
-        _show(found)
+        show_costs(found, Console())
 
 
-def _show(found: dict[str, Any]) -> None:
-    console = Console()
+def show_costs(found: dict[str, Any], console: Console) -> None:
+    """The answer of /api/costs as tables."""
     title = f"Costs of {found['since']} to {found['until']} (UTC) by {found['by']}, without VAT"
     console.print(render_table(found["data"], _LINES, title=title))
     if found["figures"]:

@@ -19,9 +19,11 @@ from clients import Answer, RawClient
 from engines import ScriptedEngine
 from gateways import RunningGateway, running_gateway
 from processes_under_test import run_simsa
+from rich.console import Console
 
 from gateway.answer_lengths import Lengths, korean_lengths
 from gateway.cost_tables import settled_windows
+from gateway.costs_command import show_costs
 from gateway.domain.accounts import Role, Terms
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -198,6 +200,26 @@ async def test_costs_as_a_table_for_spreadsheets(tmp_path: Path) -> None:
         rows = list(csv.DictReader(io.StringIO(answer.body.decode("utf-8-sig"))))
         assert [row["kind"] for row in rows] == ["calls", "idle"]
         assert rows[0]["prices"].endswith("2020-01-01, OFFER, stale")
+
+
+async def test_costs_as_tables_on_a_terminal(tmp_path: Path) -> None:
+    async with gateway_with_a_gpu(tmp_path) as gateway:
+        await ask(gateway, ADMIN)
+        await gateway.call()
+        provisional = io.StringIO()
+        show_costs(await costs(gateway), Console(file=provisional, width=250))
+        assert "yet to be settled" in provisional.getvalue()
+        assert "gpu_time_provisional" in provisional.getvalue()
+        await settle(gateway)
+        settled = io.StringIO()
+        show_costs(await costs(gateway), Console(file=settled, width=250))
+        for words in (
+            "idle GPU time",
+            "3600 KRW/h h100-sxm (OFFER, 2020-01-01, STALE)",
+            "blended_3_to_1",
+            "while_busy",
+        ):
+            assert words in settled.getvalue()
 
 
 async def test_days_that_cannot_be_are_refused(tmp_path: Path) -> None:
