@@ -324,6 +324,7 @@ class ActiveCall(Abortable):
             timing = Timing(queue_s=self.queue_s, overhead_s=self.overhead_s)
         verdict, gpu_id = self._verdict(place)
         cost = self._cost(place, usage)
+        gpu, gpus = self._hardware(place)
         reservation = self._reservation
         charged, estimated_cost = None, None
         if reservation is not None:
@@ -347,6 +348,9 @@ class ActiveCall(Abortable):
             feasibility_gpu=gpu_id,
             charged_tokens=charged,
             estimated_cost=estimated_cost,
+            dispatched_at=place.began_at if place is not None else None,
+            gpu=gpu,
+            gpus=gpus,
         )
         self._dispatcher.limiter.settle(reservation, self.record)
         self._dispatcher.recorder.closed(self.record)
@@ -357,7 +361,14 @@ class ActiveCall(Abortable):
             return Cost(None, None, "unknown", "no engine was reached")
         replica = place.state.replica
         gpu = self._dispatcher.registry().gpus.get(replica.gpu or "")
-        return call_cost(self._model, replica, gpu, usage, place.share_s)
+        on, tier = place.began_at.date(), self._dispatcher.settings.gpu_price_tier
+        return call_cost(self._model, replica, gpu, usage, place.share_s, on=on, tier=tier)
+
+    def _hardware(self, place: Place | None) -> tuple[str | None, int | None]:
+        """What is paid for by the hour while the call is in flight; nothing where a hosted API answers."""
+        if place is None or place.state.is_remote or place.state.replica.gpu is None:
+            return None, None
+        return place.state.replica.gpu, place.state.replica.gpus
 
     def _verdict(self, place: Place | None) -> tuple[str | None, str | None]:
         if place is None:

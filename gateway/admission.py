@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from math import ceil, inf
 
 import structlog
@@ -65,7 +66,7 @@ class Turn:
 class Place:
     """One call's place on a replica: counted from `__init__` until `end`. `end` and `judge` may be called again."""
 
-    __slots__ = ("_admission", "_is_judged", "_is_over", "_mark", "_trial", "share_s", "state")
+    __slots__ = ("_admission", "_is_judged", "_is_over", "_mark", "_trial", "began_at", "share_s", "state")
 
     def __init__(self, admission: Admission, state: ReplicaState) -> None:
         self.state = state
@@ -74,6 +75,7 @@ class Place:
         self._admission = admission
         self._is_over = self._is_judged = False
         self._mark = state.shared_time.enter(admission.now())
+        self.began_at = datetime.now(UTC)
         self._trial: float | None = None
         if state.breaker is not CLOSED:
             self._trial = state.breaker.trial

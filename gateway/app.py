@@ -23,7 +23,7 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, claims, columns, comparisons, feasibility, models, ops, usage
+from gateway.api import admin, batches, claims, columns, comparisons, costs, feasibility, models, ops, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -57,6 +57,8 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.settings import Settings
+from gateway.settlements import Settlements
+from gateway.settler import Settler
 from gateway.store import RowRefused, Store
 from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
@@ -73,6 +75,7 @@ _ROUTERS = (
     batches.router,
     comparisons.router,
     usage.router,
+    costs.router,
     admin.router,
 )
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
@@ -187,6 +190,13 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             now=now,
         )
         compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)
+        settler = Settler(
+            fleet=fleet,
+            settlements=Settlements(store),
+            telemetry=telemetry,
+            settings=settings,
+            registry=lambda: live.current,
+        )
         services = Services(
             settings=settings,
             registry=live,
@@ -216,6 +226,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("tick", lambda: _tick(telemetry)),
                 ("batches", services.batches.run),
                 ("engine diary", diary.run),
+                ("settlement", settler.run),
             )
         ]
         try:
@@ -224,6 +235,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await settler.note_presences()
             await fleet.stop()
             upstream.close()
             await diary.flush()

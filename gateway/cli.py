@@ -24,6 +24,7 @@ from gateway.columns_command import columns
 from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_problems, wants_json
+from gateway.costs_command import costs
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.feasibility_command import feasibility
@@ -52,6 +53,7 @@ app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(claims_app, name="claims")
 app.command()(columns)
+app.command()(costs)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UNAUTHORIZED = 401

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 import structlog
 
@@ -58,6 +59,11 @@ class Fleet:
         return [state for state in self._states.get(model_id, ()) if state.is_up]
 
     def all_states(self) -> list[ReplicaState]:
+        return [state for states in self._states.values() for state in states]
+
+    @property
+    def states(self) -> list[ReplicaState]:
+        """Of all models."""
         return [state for states in self._states.values() for state in states]
 
     @property
@@ -223,6 +229,7 @@ class Fleet:
         if not state.is_up:
             state.forget_connection()
             self._log.info("replica up", model=state.model.id, replica=state.replica.id, provenance=state.provenance)
+            state.up_since = datetime.now(UTC)
         state.is_up = True
         state.reason = ""
         state.misses = 0
@@ -252,6 +259,8 @@ class Fleet:
             self._log.warning("replica down", model=state.model.id, replica=state.replica.id, reason=reason)
         if state.provenance is Provenance.UNKNOWN:
             state.provenance_reason = f"it is down: {reason}"
+        if state.is_up:
+            state.down_since = datetime.now(UTC)
         state.is_up = False
         state.reason = reason
         self._show(state)

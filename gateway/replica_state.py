@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import inf
 
 from gateway.domain.breaker import CLOSED, Breaker
@@ -32,6 +33,10 @@ class ReplicaState:
     places: tuple[int, ...] = ()
     """How many calls may be in flight for one more to be let in, by rank of its class; see `place_limits`."""
     is_up: bool = False
+    up_since: datetime | None = None
+    """When it came up last."""
+    down_since: datetime | None = None
+    """When it was last found to be down, or not to be reached."""
     reason: str = "not looked at yet"
     """Why it is down, in words for an operator."""
     misses: int = 0

@@ -174,6 +174,21 @@ class Settings(BaseSettings):
     batch_retry_s: float = Field(
         5.0, gt=0, description="Seconds a batch waits before it asks again, or looks again; doubled each time, to 60."
     )
+    settle_after_s: float = Field(
+        120.0,
+        ge=30,
+        description="Seconds after the end of a minute of GPU time before it is settled; later records open it again.",
+    )
+    presence_interval_s: float = Field(
+        5.0,
+        gt=0,
+        le=15,
+        description="Seconds between notes of which replicas are up: how much paid time a killed gateway may lose.",
+    )
+    gpu_price_tier: str | None = Field(
+        None,
+        description="Tier of the GPU prices that are used, e.g. reserved; the first price listed for a GPU by default.",
+    )
     feasibility_gpu: str = Field(
         "h100-sxm", description="GPU that one-GPU verdicts are given for where nobody names one."
     )

@@ -7,6 +7,7 @@ Callers make ids and moments; the store inserts them as they are. What a caller 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import DatabaseUnavailable
 from gateway.settings import DatabaseLimits
+from gateway.settled_shares import Reopening
 from gateway.tables import (
     CALL_COLUMNS,
     OPEN,
@@ -113,6 +115,8 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._engine = database.engine
+        self.call_writing = asyncio.Lock()
+        """Held by whoever writes calls and the sums made of them, which are read, added to and written back."""
         dialect = self._engine.dialect
         insert = (sqlite if dialect.name == "sqlite" else postgresql).insert(calls)
         ignoring = insert.on_conflict_do_nothing(index_elements=["id"])
@@ -167,18 +171,21 @@ class Store:
         """
         opened = [record for record in records if type(record) is CallOpened]
         ended = list({record.opened.id: record for record in records if type(record) is Call}.values())
-        change = Change()
-        async with self._transaction() as connection:
+        change, reopening = Change(), Reopening()
+        async with self.call_writing, self._transaction() as connection:
             for some in slices(ended, IDS_AT_ONCE):
-                await forget_ended(connection, [record.opened.id for record in some], change)
+                for before in await forget_ended(connection, [record.opened.id for record in some], change):
+                    reopening.replace(before)
             for starts in slices(opened, ROWS_AT_ONCE):
                 await self._insert_opened.execute(connection, [opened_row(record) for record in starts])
             for ends in slices(ended, ROWS_AT_ONCE):
                 rows = [call_row(record) for record in ends]
                 for row in rows:
+                    reopening.write_down(row)
                     change.add(row)
                 await self._upsert_call.execute(connection, rows)
             await change.write(connection)
+            await reopening.write(connection)
 
     async def list_open_ids(self) -> list[str]:
         """Ids of calls that have not ended. Before the first call of a new process: those its predecessor left."""
@@ -190,7 +197,7 @@ class Store:
         """Turn open calls among `ids` into interrupted ones; finished calls stay as they are. How many turned."""
         turned = 0
         change = Change()
-        async with self._transaction() as connection:
+        async with self.call_writing, self._transaction() as connection:
             for some in slices(ids, IDS_AT_ONCE):
                 await add_interrupted(connection, some, change)
                 statement = sa.update(calls).where(calls.c.id.in_(some), calls.c.status == OPEN)

@@ -131,6 +131,11 @@ calls = sa.Table(
     sa.Column("prompt_estimate", sa.BigInteger),
     sa.Column("charged_tokens", sa.BigInteger),
     sa.Column("estimated_cost", Money),
+    sa.Column("dispatched_at", Moment),
+    sa.Column("gpu", sa.Text),
+    sa.Column("gpus", sa.Integer),
+    sa.Column("settled_cost", Money),  # takes the place of cost_amount once the call's windows are settled
+    sa.Column("settled_currency", sa.Text),
     sa.Index("ix_calls_organisation_started_at", "organisation", "started_at"),
 )
 
@@ -304,6 +309,11 @@ def call_row(call: Call) -> dict[str, Any]:
         feasibility_gpu=call.feasibility_gpu,
         charged_tokens=call.charged_tokens,
         estimated_cost=call.estimated_cost,
+        dispatched_at=call.dispatched_at,
+        gpu=call.gpu,
+        gpus=call.gpus,
+        settled_cost=None,
+        settled_currency=None,
     )
     return row
 
@@ -356,12 +366,22 @@ def call_from_row(row: Mapping[str, Any]) -> Call | CallOpened:
         finish_reason=row["finish_reason"],
         usage=_usage(row),
         timing=_timing(row),
-        cost=Cost(row["cost_amount"], row["cost_currency"], row["cost_basis"], row["cost_reason"]),
+        cost=cost_of(row),
         feasibility=row["feasibility"],
         feasibility_gpu=row["feasibility_gpu"],
         charged_tokens=row["charged_tokens"],
         estimated_cost=row["estimated_cost"],
+        dispatched_at=row["dispatched_at"],
+        gpu=row["gpu"],
+        gpus=row["gpus"],
     )
+
+
+def cost_of(row: Mapping[Any, Any]) -> Cost:
+    """The settled cost where it is known, else what was known at the call's end."""
+    if row["settled_cost"] is not None:
+        return Cost(row["settled_cost"], row["settled_currency"], "gpu_time")
+    return Cost(row["cost_amount"], row["cost_currency"], row["cost_basis"], row["cost_reason"])
 
 
 def _usage(row: Mapping[str, Any]) -> Usage:

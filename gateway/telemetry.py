@@ -7,6 +7,7 @@ prompt or raw path is ever a label or in a log line; of a key the line has the i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
@@ -111,7 +112,7 @@ class Telemetry:
         self.cost = Numbers(
             CounterMetricFamily,
             "simsa_cost",
-            "Settled cost of finished calls.",
+            "Settled cost of finished calls: hosted APIs' at their end, GPU time's once its minute is settled.",
             ("model", "currency", "basis"),
             registry,
         )
@@ -179,6 +180,8 @@ class Telemetry:
             CounterMetricFamily, "simsa_log_lines_lost", "Log lines that could not be written.", (), registry
         ).at()
         self._models: dict[str, _ModelSeries] = {}
+        self._overcounted: dict[tuple[str, str], Decimal] = {}
+        """What settling anew took off costs that are counted already; a counter cannot go back, so it waits."""
         self._log = structlog.get_logger("simsa")
 
     def series_of(self, model: str) -> _ModelSeries:
@@ -240,6 +243,14 @@ class Telemetry:
                 "completion_tokens": usage.completion_tokens,
             }
         )
+
+    def count_settled(self, model: str, currency: str, amount: Decimal) -> None:
+        """Count what settlement added to, or took off, the settled cost of a model's calls."""
+        net = amount - self._overcounted.pop((model, currency), Decimal(0))
+        if net < 0:
+            self._overcounted[model, currency] = -net
+        else:
+            self.cost.at(model, currency, "gpu_time").value += float(net)
 
     def observe_refusal(
         self, endpoint: str, status: int, code: str | None, request_id: str, model: str = OTHER

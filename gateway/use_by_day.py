@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from gateway.domain.records import CallStatus
-from gateway.tables import OPEN, Money, calls, interrupted_columns, metadata
+from gateway.tables import OPEN, Money, calls, cost_of, interrupted_columns, metadata
 
 _DIGITS = 60
 _FAILED = frozenset({CallStatus.ERROR.value, CallStatus.TRUNCATED.value, CallStatus.INTERRUPTED.value})
@@ -79,9 +79,10 @@ use_by_day = sa.Table(
 _KEY = tuple(use_by_day.primary_key.columns)
 _SUMS = tuple(column for column in use_by_day.columns if not column.primary_key)
 _NAMES = tuple(column.name for column in (*_KEY, *_SUMS))
-_READ = tuple(
+COUNTED = tuple(
     calls.c[name]
     for name in (
+        "id",
         "started_at",
         "organisation",
         "key",
@@ -89,6 +90,9 @@ _READ = tuple(
         "provenance",
         "cost_currency",
         "cost_basis",
+        "cost_reason",
+        "settled_cost",
+        "settled_currency",
         "status",
         "prompt_tokens",
         "completion_tokens",
@@ -97,15 +101,21 @@ _READ = tuple(
         "cost_amount",
         "estimated_cost",
         "prompt_estimate",
+        "ended_at",
+        "dispatched_at",
+        "replica",
+        "gpu",
+        "gpus",
     )
 )
+"""What must be read of a call to count it, to no longer count it, and to find its windows."""
 # One parameter for all ids: some hundred cost more than the answer, and each number of them is a statement of its own.
 _IS_NAMED = {
     "sqlite": calls.c.id.in_(sa.select(sa.column("value")).select_from(sa.func.json_each(sa.bindparam("ids")))),
     "postgresql": calls.c.id == sa.any_(sa.bindparam("ids", type_=postgresql.ARRAY(sa.Text))),
 }
-_ENDED = {kind: sa.select(*_READ).where(named, calls.c.status != OPEN) for kind, named in _IS_NAMED.items()}
-_STILL_OPEN = {kind: sa.select(*_READ).where(named, calls.c.status == OPEN) for kind, named in _IS_NAMED.items()}
+_ENDED = {kind: sa.select(*COUNTED).where(named, calls.c.status != OPEN) for kind, named in _IS_NAMED.items()}
+_STILL_OPEN = {kind: sa.select(*COUNTED).where(named, calls.c.status == OPEN) for kind, named in _IS_NAMED.items()}
 _AT_PLACES = sa.select(use_by_day).where(sa.tuple_(*_KEY).in_(sa.bindparam("places", expanding=True)))
 
 
@@ -187,10 +197,15 @@ def _named(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Any]:
     return {"ids": json.dumps(list(ids)) if connection.dialect.name == "sqlite" else ids}
 
 
-async def forget_ended(connection: AsyncConnection, ids: Sequence[str], change: Change) -> None:
-    """Take what those of `ids` that have ended already are counted with out of the sums: they are written anew."""
-    for row in (await connection.execute(_ENDED[connection.dialect.name], _named(connection, ids))).mappings():
+async def forget_ended(connection: AsyncConnection, ids: Sequence[str], change: Change) -> list[sa.RowMapping]:
+    """Take what those of `ids` that have ended already are counted with out of the sums: they are written anew.
+
+    Returns what they said before.
+    """
+    rows = (await connection.execute(_ENDED[connection.dialect.name], _named(connection, ids))).mappings().all()
+    for row in rows:
         change.take_back(row)
+    return list(rows)
 
 
 async def add_interrupted(connection: AsyncConnection, ids: Sequence[str], change: Change) -> None:
@@ -213,21 +228,22 @@ async def read_day(connection: AsyncConnection, day: date, **wanted: str | None)
 def place_of(row: Mapping[Any, Any]) -> Place:
     """Where a call's row is summed up."""
     moment: datetime = row["started_at"]
+    cost = cost_of(row)
     return (
         (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).date(),
         row["organisation"] or "",
         row["key"] or "",
         row["model"],
         row["provenance"] or "",
-        row["cost_currency"] or "",
-        row["cost_basis"] or "",
+        cost.currency or "",
+        cost.basis or "",
     )
 
 
 def share_of(row: Mapping[Any, Any]) -> Sums:
     """What a call's row adds to the sums."""
     prompt, charged = row["prompt_tokens"], row["charged_tokens"] or 0
-    cost, estimate = row["cost_amount"], row["estimated_cost"]
+    cost, estimate = cost_of(row).amount, row["estimated_cost"]
     return [
         1,
         int(row["status"] in _FAILED),

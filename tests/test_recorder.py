@@ -148,7 +148,7 @@ async def test_a_record_is_in_the_file_when_the_call_returns(tmp_path: Path, dat
 async def test_full_segments_are_followed_by_new_ones_and_vanish_once_stored(
     tmp_path: Path, database: ScratchDatabase
 ) -> None:
-    async with recording(tmp_path, database.url, spool_segment_bytes=1000, recorder_flush_s=60.0) as (recorder, store):
+    async with recording(tmp_path, database.url, spool_segment_bytes=1100, recorder_flush_s=60.0) as (recorder, store):
         for number in range(20):
             recorder.closed(ended(number))
         made = segments(tmp_path)

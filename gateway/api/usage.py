@@ -78,11 +78,11 @@ async def get_usage(
     ] = "json",
 ) -> Response:
     """An organisation's key sees its own organisation's use; operators, auditors and admins see everybody's."""
-    first, last = _span(since, until)
+    first, last = span_of_days(since, until)
     used = services.accounts.usage(
         first,
         last,
-        organisation=_visible_organisation(caller, organisation),
+        organisation=visible_organisation(caller, organisation),
         key=key,
         model=model,
     )
@@ -100,7 +100,8 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, UsageRow) else str(value)
 
 
-def _span(since: date | None, until: date | None) -> tuple[date, date]:
+def span_of_days(since: date | None, until: date | None) -> tuple[date, date]:
+    """The days that are asked for; the month so far where nothing says. Raises InvalidRequest."""
     last = until or datetime.now(UTC).date()
     first = since or last.replace(day=1)
     if first > last:
@@ -110,7 +111,8 @@ def _span(since: date | None, until: date | None) -> tuple[date, date]:
     return first, last
 
 
-def _visible_organisation(caller: Caller, asked: str | None) -> str | None:
+def visible_organisation(caller: Caller, asked: str | None) -> str | None:
+    """Whose records are to be read; None: everybody's. Raises PermissionDenied for another's."""
     own = caller.own_only
     if own is not None and asked not in (None, own):
         raise PermissionDenied(

@@ -6,29 +6,110 @@ An unknown price or token count gives no amount and a reason, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
 from decimal import Context, Decimal, localcontext
 from math import isfinite
 
-from gateway.domain.records import ApiPrice, Cost, Gpu, GpuPrice, Model, Replica, ServingKind, Usage
+from gateway.domain.records import (
+    ApiPrice,
+    Cost,
+    CurrencyRate,
+    Gpu,
+    GpuPrice,
+    Model,
+    Replica,
+    ServingKind,
+    Usage,
+)
 
 _EXACT = Context(prec=60)
 _PROVISIONAL_STEP = Decimal("1e-12")
 """Smallest part of a currency unit that a provisional GPU cost distinguishes."""
+STALE_DAYS = 90
+"""A price or a rate that is older than this when it is used is marked."""
 
 
-def call_cost(model: Model, replica: Replica, gpu: Gpu | None, usage: Usage, shared_s: float) -> Cost:
+@dataclass(frozen=True, slots=True)
+class PriceInForce:
+    """The hourly price of a GPU on a day; `price` None with the reason where there is none."""
+
+    price: GpuPrice | None
+    reason: str | None = None
+
+
+def price_in_force(gpu: Gpu | None, on: date, *, tier: str | None = None) -> PriceInForce:
+    """The first price of the GPU, or its first of a tier: of several dates the last one up to `on`.
+
+    Prices of one tier, provider and currency with different dates are one list that changed. Where all of them are of
+    later dates the earliest is taken: it was seen later, but nothing else is known.
+    """
+    if gpu is None:
+        return PriceInForce(None, "the registry does not know the GPU that the replica runs on")
+    wanted = [price for price in gpu.prices if tier is None or price.tier == tier]
+    if not wanted:
+        of_tier = f" of tier {tier}" if tier is not None else ""
+        return PriceInForce(None, f"the registry has no hourly price{of_tier} for {gpu.id}")
+    first = wanted[0]
+    same = [p for p in wanted if (p.provider, p.tier, p.currency) == (first.provider, first.tier, first.currency)]
+    past = [price for price in same if price.on <= on]
+    chosen = max(past, key=lambda price: price.on) if past else min(same, key=lambda price: price.on)
+    _require_money(chosen.per_hour, "per_hour")
+    return PriceInForce(chosen)
+
+
+def is_stale(dated: date | None, on: date) -> bool:
+    """Whether a price of the day `dated` is too old to be used on another day without a word; undated ones are."""
+    return dated is None or (on - dated).days > STALE_DAYS
+
+
+def convert(amount: Decimal, currency: str, to: str, rates: Sequence[CurrencyRate], on: date) -> Cost:
+    """An amount in another currency by the latest rate up to the day `on`, which the reason names with its date.
+
+    Unknown where there is no dated rate between the two: currencies are never mixed without one.
+    """
+    if currency == to:
+        return Cost(amount, to, "converted", None)
+    usable = [rate for rate in rates if {rate.base, rate.quote} == {currency, to} and rate.on <= on]
+    if not usable:
+        return _unknown(
+            f"there is no rate between {currency} and {to} of {on} or earlier: add one to the registry's `rates`", to
+        )
+    rate = max(usable, key=lambda rate: rate.on)
+    if not (rate.rate.is_finite() and rate.rate > 0):
+        raise ValueError(f"rate: expected a number above 0, got {rate.rate}")
+    with localcontext(_EXACT):
+        converted = amount * rate.rate if rate.base == currency else amount / rate.rate
+        converted = converted.quantize(_PROVISIONAL_STEP)
+    stale = f", more than {STALE_DAYS} days old" if is_stale(rate.on, on) else ""
+    words = f"at {rate.rate} {rate.quote} a {rate.base} of {rate.on} ({rate.sourced.source}){stale}"
+    return Cost(converted, to, "converted", words)
+
+
+def call_cost(
+    model: Model,
+    replica: Replica,
+    gpu: Gpu | None,
+    usage: Usage,
+    shared_s: float,
+    *,
+    on: date | None = None,
+    tier: str | None = None,
+) -> Cost:
     """What one call cost, as known at its end: the API's price, or its share of the replica's GPU time.
 
-    `gpu` is what the registry knows of the replica's GPU. Its first price is used. Unknown, with the reason, where a
-    price or the GPU is not known.
+    `gpu` is what the registry knows of the replica's GPU, `on` the day for its price (`price_in_force`); the last one
+    where it is None. Unknown, with the reason, where a price or the GPU is not known.
     """
     if model.serving.kind is ServingKind.OPENAI_API:
         return api_cost(model.price, usage)
     if gpu is None:
         return _unknown("the registry does not say which GPU the replica runs on")
-    if not gpu.prices:
-        return _unknown(f"the registry has no hourly price for {gpu.id}")
-    return gpu_time_cost(gpu.prices[0], replica.gpus, shared_s)
+    found = price_in_force(gpu, on or date.max, tier=tier)
+    if found.price is None:
+        return Cost(amount=None, currency=None, basis="unknown", reason=found.reason)
+    return gpu_time_cost(found.price, replica.gpus, shared_s)
 
 
 def api_cost(price: ApiPrice | None, usage: Usage) -> Cost:

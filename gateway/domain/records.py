@@ -544,3 +544,8 @@ class Call:
     """What the key's token limits and budgets are charged with; None for calls without a key."""
     estimated_cost: Decimal | None = None
     """What the key's budgets in money are charged with where the cost is unknown, in the cost's currency."""
+    dispatched_at: datetime | None = None
+    """When it got its place on `replica`; None for calls that reached none."""
+    gpu: str | None = None
+    """What the registry called the replica's GPU then; None where it said nothing, and for hosted APIs."""
+    gpus: int | None = None

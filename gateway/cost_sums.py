@@ -1,0 +1,226 @@
+"""What was spent, summed up from the database: calls' costs by what they have in common, GPU money and idle time.
+
+Sums are exact and never across currencies, bases or provenances. Who may see what is the `api`'s question; what is
+not settled yet is counted, so that an answer can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal, localcontext
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.cost_tables import settled_windows, unsettled_windows
+from gateway.settlements import money
+from gateway.store import Store
+from gateway.tables import OPEN, calls, cost_of
+from gateway.use_by_day import COUNTED, read_day
+
+ROWS_AT_ONCE = 5_000
+BY_DAY = frozenset({"model", "organisation", "day"})
+"""What is summed up as calls are written; the others are read from the calls."""
+_DIGITS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class SpentRow:
+    """Calls of one group, model, provenance, currency and basis."""
+
+    group: str | None
+    model: str
+    provenance: str | None
+    basis: str | None
+    currency: str | None
+    calls: int
+    calls_without_cost: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTimeRow:
+    """Settled time of one replica, with one price and one weight, on one day."""
+
+    day: date
+    replica: str
+    model: str
+    provenance: str
+    gpu: str
+    gpus: int
+    paid_s: Decimal
+    busy_s: Decimal
+    windows: int
+    money: Decimal | None
+    busy: Decimal | None
+    idle: Decimal | None
+    currency: str | None
+    price_per_hour: Decimal | None
+    price_tier: str | None
+    price_provider: str | None
+    price_on: date | None
+    price_source: str | None
+    weight: Decimal
+    weight_basis: str
+    reason: str | None
+
+
+class CostSums:
+    """Reads sums. Raises Unavailable while the database is away."""
+
+    def __init__(self, store: Store) -> None:
+        self._transaction = store.transaction
+
+    async def spent(
+        self, first: date, last: date, *, by: str, organisation: str | None = None, model: str | None = None
+    ) -> list[SpentRow]:
+        """Costs of calls that began on these days of UTC, by `model`, `organisation`, `day`, `run` or `replica`."""
+        sums: dict[tuple[Any, ...], list[Any]] = {}
+        rows = (
+            self._days(first, last, by, organisation, model)
+            if by in BY_DAY
+            else self._calls(first, last, by, organisation, model)
+        )
+        with localcontext(prec=_DIGITS):
+            async for place, share in rows:
+                found = sums.get(place)
+                sums[place] = share if found is None else [old + new for old, new in zip(found, share, strict=True)]
+        return [_spent_row(place, sums[place]) for place in sorted(sums, key=str)]
+
+    async def gpu_time(self, first: date, last: date, *, model: str | None = None) -> list[GpuTimeRow]:
+        """Settled GPU time of these days, a row a day, replica, price and weight."""
+        table = settled_windows
+        of_kind = tuple(table.c[name] for name in _KIND)
+        statement = (
+            sa.select(*of_kind, *_SUMMED)
+            .where(table.c.day >= first, table.c.day <= last)
+            .group_by(*of_kind)
+            .order_by(*of_kind)
+        )
+        if model is not None:
+            statement = statement.where(table.c.model == model)
+        async with self._transaction() as connection:
+            return [_gpu_time_row(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def unsettled(self, until: datetime) -> tuple[int, datetime | None]:
+        """How many windows that began before `until` are yet to be settled, or settled anew, and the first of them."""
+        table = unsettled_windows
+        statement = sa.select(sa.func.count(), sa.func.min(table.c.window_at)).where(table.c.window_at < until)
+        async with self._transaction() as connection:
+            count, begin = (await connection.execute(statement)).one()
+        return count, begin
+
+    async def _days(
+        self, first: date, last: date, by: str, organisation: str | None, model: str | None
+    ) -> AsyncIterator[tuple[tuple[Any, ...], list[Any]]]:
+        for number in range((last - first).days + 1):
+            day = first + timedelta(days=number)
+            async with self._transaction() as connection:
+                rows = await read_day(connection, day, organisation=organisation, model=model)
+            for row in rows:
+                group = str(day) if by == "day" else getattr(row, by)
+                place = (group, row.model, row.provenance, row.cost_basis, row.currency)
+                counts = [row.calls, row.calls_without_cost, row.prompt_tokens, row.completion_tokens]
+                yield place, [*counts, row.cached_tokens, row.cost or Decimal(0), int(row.cost is not None)]
+
+    async def _calls(
+        self, first: date, last: date, by: str, organisation: str | None, model: str | None
+    ) -> AsyncIterator[tuple[tuple[Any, ...], list[Any]]]:
+        """A page of calls a transaction, in the order of their ids."""
+        column = {"run": calls.c.run_id, "replica": calls.c.replica}[by]
+        begin = datetime.combine(first, time(), UTC)
+        end = datetime.combine(last + timedelta(days=1), time(), UTC)
+        statement = (
+            sa.select(*COUNTED, column.label("of_group"))
+            .where(calls.c.started_at >= begin, calls.c.started_at < end, calls.c.status != OPEN)
+            .order_by(calls.c.id)
+            .limit(ROWS_AT_ONCE)
+        )
+        if organisation is not None:
+            statement = statement.where(calls.c.organisation == organisation)
+        if model is not None:
+            statement = statement.where(calls.c.model == model)
+        if by == "run":
+            statement = statement.where(calls.c.run_id.is_not(None))
+        after = ""
+        while True:
+            async with self._transaction() as connection:
+                rows = (await connection.execute(statement.where(calls.c.id > after))).mappings().all()
+            for row in rows:
+                yield _share_of(row)
+            if len(rows) < ROWS_AT_ONCE:
+                return
+            after = rows[-1]["id"]
+
+
+_KIND = (
+    "day",
+    "replica",
+    "model",
+    "provenance",
+    "gpu",
+    "gpus",
+    "currency",
+    "price_per_hour",
+    "price_tier",
+    "price_provider",
+    "price_on",
+    "price_source",
+    "weight",
+    "weight_basis",
+    "reason",
+)
+_SUMMED = (
+    sa.func.count().label("windows"),
+    *(
+        sa.func.sum(settled_windows.c[name]).label(name)
+        for name in ("paid_us", "busy_us", "money_nanos", "busy_nanos", "idle_nanos")
+    ),
+)
+
+
+def _share_of(row: Mapping[Any, Any]) -> tuple[tuple[Any, ...], list[Any]]:
+    cost = cost_of(row)
+    place = (row["of_group"], row["model"], row["provenance"], cost.basis, cost.currency)
+    tokens = [row[name] or 0 for name in ("prompt_tokens", "completion_tokens", "cached_tokens")]
+    is_known = cost.amount is not None
+    return place, [1, int(not is_known), *tokens, cost.amount or Decimal(0), int(is_known)]
+
+
+def _spent_row(place: tuple[Any, ...], sums: list[Any]) -> SpentRow:
+    group, model, provenance, basis, currency = place
+    count, without, prompt, completion, cached, cost, known = sums
+    return SpentRow(
+        group,
+        model,
+        provenance,
+        basis,
+        currency,
+        count,
+        without,
+        prompt,
+        completion,
+        cached,
+        cost if known else None,
+    )
+
+
+def _gpu_time_row(row: Mapping[Any, Any]) -> GpuTimeRow:
+    def amount(name: str) -> Decimal | None:
+        return None if row[name] is None else money(int(row[name]))
+
+    facts = {name: row[name] for name in _KIND}
+    return GpuTimeRow(
+        paid_s=Decimal(int(row["paid_us"])).scaleb(-6),
+        busy_s=Decimal(int(row["busy_us"])).scaleb(-6),
+        windows=row["windows"],
+        money=amount("money_nanos"),
+        busy=amount("busy_nanos"),
+        idle=amount("idle_nanos"),
+        **facts,
+    )

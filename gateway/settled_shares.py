@@ -1,0 +1,95 @@
+"""Which windows of a replica's time a call takes part in, and their being opened again when calls are written.
+
+Done in the transaction that writes the calls, so that no call is ever missing from a settlement. Settling itself is
+`settlements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.cost_tables import call_shares, unsettled_windows
+from gateway.domain.settlement import microseconds, moment_of, windows_of
+
+
+class WindowKey(NamedTuple):
+    """One minute of what is paid for."""
+
+    replica: str
+    gpu: str
+    gpus: int
+    window_at: datetime
+
+
+MOST_WINDOWS = 2 * 24 * 60
+"""Of one call: no engine works on one for two days, so a longer one is a clock that was set. It stays provisional."""
+ROWS_AT_ONCE = 100
+"""Rows handed over before the event loop gets its turn."""
+_DIALECTS = (("sqlite", sqlite), ("postgresql", postgresql))
+_ADD_SHARES = {kind: of.insert(call_shares).on_conflict_do_nothing() for kind, of in _DIALECTS}
+_REOPEN = {kind: of.insert(unsettled_windows).on_conflict_do_nothing() for kind, of in _DIALECTS}
+_REMOVE_SHARE = sa.delete(call_shares).where(
+    *(call_shares.c[name] == sa.bindparam(f"old_{name}") for name in (*WindowKey._fields, "call_id"))
+)
+
+
+def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
+    """The windows of a call's row; none where it took no time of a GPU that the registry names."""
+    dispatched_at, ended_at = row["dispatched_at"], row["ended_at"]
+    if dispatched_at is None or ended_at is None or row["replica"] is None or row["gpu"] is None:
+        return []
+    gpus = row["gpus"] or 1
+    begins = windows_of(microseconds(dispatched_at), microseconds(ended_at))
+    if len(begins) > MOST_WINDOWS:
+        return []
+    return [WindowKey(row["replica"], row["gpu"], gpus, moment_of(begin)) for begin in begins]
+
+
+async def reopen(connection: AsyncConnection, windows: Iterable[WindowKey]) -> None:
+    """Have them settled, or settled anew."""
+    rows = [window._asdict() for window in sorted(windows)]
+    if rows:
+        await connection.execute(_REOPEN[connection.dialect.name], rows)
+
+
+class Reopening:
+    """What writing calls in one transaction does to windows: any number of times, in any order."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, set[WindowKey]] = {}
+        self._settled: dict[str, tuple[Any, Any]] = {}
+        self._shares: dict[str, list[WindowKey]] = {}
+
+    def replace(self, row: Mapping[Any, Any]) -> None:
+        """The call says something else from now on than this."""
+        self._before[row["id"]] = set(windows_of_call(row))
+        self._settled[row["id"]] = row["settled_cost"], row["settled_currency"]
+
+    def write_down(self, row: dict[str, Any]) -> None:
+        """Take in a call that has ended. Its settled cost stays until its windows are settled anew."""
+        self._shares[row["id"]] = windows = windows_of_call(row)
+        if windows and row["id"] in self._settled:
+            row["settled_cost"], row["settled_currency"] = self._settled[row["id"]]
+
+    async def write(self, connection: AsyncConnection) -> None:
+        touched = {window for windows in self._shares.values() for window in windows}
+        touched.update(*self._before.values())
+        gone = [
+            {f"old_{name}": value for name, value in {**window._asdict(), "call_id": call_id}.items()}
+            for call_id, windows in self._before.items()
+            for window in windows.difference(self._shares.get(call_id, ()))
+        ]
+        if gone:
+            await connection.execute(_REMOVE_SHARE, gone)
+        shares = [(window, call_id) for call_id, windows in self._shares.items() for window in windows]
+        for start in range(0, len(shares), ROWS_AT_ONCE):
+            some = shares[start : start + ROWS_AT_ONCE]
+            rows = [{**window._asdict(), "call_id": call_id} for window, call_id in some]
+            await connection.execute(_ADD_SHARES[connection.dialect.name], rows)
+        await reopen(connection, touched)

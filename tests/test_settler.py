@@ -1,0 +1,212 @@
+"""What keeps settlement going: when a replica's time is paid for, and that each settled amount is counted once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from databases import ScratchDatabase, ScratchSqlite
+from test_settlements import MEDIAN, NOON, at, call
+
+from gateway.domain.records import Gpu, Model, Provenance, Registry, Replica, Serving, ServingKind
+from gateway.replica_state import ReplicaState
+from gateway.settings import Settings
+from gateway.settlements import Settlements
+from gateway.settler import Settler
+from gateway.store import Store
+from gateway.telemetry import Telemetry
+from gateway.upstream import parse_origin
+
+GPU = Gpu("h100-sxm", "H100", 80, 3.35e12, None, None, None, MEDIAN.sourced, (MEDIAN,))
+REGISTRY = Registry({}, {}, {"h100-sxm": GPU}, (), {}, None, "")
+MODEL = Model("exaone", Serving(ServingKind.VLLM, "exaone"))
+
+
+def state(number: int = 0, *, model: Model = MODEL, gpu: str | None = "h100-sxm") -> ReplicaState:
+    replica = Replica(f"exaone/{number}", "exaone", f"http://127.0.0.1:{8101 + number}", gpu=gpu)
+    return ReplicaState(replica, model, parse_origin(replica.url), (), provenance=Provenance.REAL)
+
+
+class Stage:
+    """A settler whose clock and fleet a test moves by hand."""
+
+    def __init__(self, store: Store) -> None:
+        self.states: list[ReplicaState] = []
+        self.now = NOON
+        self.telemetry = Telemetry()
+        self.settler = self.begin(store)
+
+    def begin(self, store: Store) -> Settler:
+        return Settler(
+            fleet=self,  # type: ignore[arg-type]
+            settlements=Settlements(store),
+            telemetry=self.telemetry,
+            settings=Settings(settle_after_s=60),
+            registry=lambda: REGISTRY,
+            now=lambda: self.now,
+        )
+
+    async def look_at(self, seconds: float) -> None:
+        self.now = at(seconds)
+        await self.settler.note_presences()
+
+    def up(self, one: ReplicaState, seconds: float) -> None:
+        one.is_up, one.up_since = True, at(seconds)
+
+    def down(self, one: ReplicaState, seconds: float) -> None:
+        one.is_up, one.down_since = False, at(seconds)
+
+
+@pytest.fixture
+async def store(database: ScratchDatabase) -> AsyncIterator[Store]:
+    store = await Store.open(database.url)
+    yield store
+    await store.close()
+
+
+async def spans(database: ScratchDatabase) -> list[tuple[str, float, float]]:
+    rows = await database.rows("SELECT * FROM replica_presences ORDER BY replica, since")
+    return [(row["replica"], _seconds(row["since"]), _seconds(row["until"])) for row in rows]
+
+
+def _seconds(moment: datetime | str) -> float:
+    aware = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return (aware.astimezone(UTC) - NOON).total_seconds()
+
+
+async def test_time_is_paid_from_when_a_replica_was_seen_up_until_it_was_seen_to_go(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage, one = Stage(store), state()
+    stage.states = [one, state(1)]
+    await stage.look_at(0)
+    stage.up(one, 3)
+    await stage.look_at(5)
+    await stage.look_at(10)
+    assert await spans(database) == [("exaone/0", 3, 10)]
+    stage.down(one, 12)
+    await stage.look_at(15)
+    stage.up(one, 31)
+    await stage.look_at(35)
+    assert await spans(database) == [("exaone/0", 3, 12), ("exaone/0", 31, 35)]
+
+
+async def test_a_replica_that_went_and_came_between_two_looks_is_two_presences(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage, one = Stage(store), state()
+    stage.states = [one]
+    stage.up(one, 0)
+    await stage.look_at(5)
+    stage.down(one, 6)
+    stage.up(one, 8)
+    await stage.look_at(10)
+    assert await spans(database) == [("exaone/0", 0, 6), ("exaone/0", 8, 10)]
+
+
+async def test_a_replica_that_leaves_the_registry_is_paid_until_it_was_last_seen(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage, one = Stage(store), state()
+    stage.states = [one]
+    stage.up(one, 0)
+    await stage.look_at(5)
+    stage.states = []
+    await stage.look_at(10)
+    await stage.look_at(15)
+    assert await spans(database) == [("exaone/0", 0, 5)]
+
+
+async def test_a_replica_that_is_described_otherwise_goes_on_without_a_gap(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage, one = Stage(store), state()
+    stage.states = [one]
+    stage.up(one, 0)
+    await stage.look_at(5)
+    one.replica = replace(one.replica, gpus=2)
+    await stage.look_at(10)
+    rows = await database.rows("SELECT gpus, since, until FROM replica_presences ORDER BY since")
+    assert [(row["gpus"], _seconds(row["since"]), _seconds(row["until"])) for row in rows] == [(1, 0, 10), (2, 10, 10)]
+
+
+async def test_hosted_apis_and_unknown_gpus_are_not_paid_by_the_hour(store: Store, database: ScratchDatabase) -> None:
+    hosted = Model("exaone", Serving(ServingKind.OPENAI_API, "exaone"))
+    stage = Stage(store)
+    stage.states = [state(0, model=hosted), state(1, gpu=None)]
+    for one in stage.states:
+        stage.up(one, 0)
+    await stage.look_at(5)
+    assert await spans(database) == []
+
+
+async def test_what_a_killed_gateway_saw_last_is_paid_and_no_more(store: Store, database: ScratchDatabase) -> None:
+    stage, one = Stage(store), state()
+    stage.states = [one]
+    stage.up(one, 0)
+    await stage.look_at(5)
+    later = Stage(store)  # nothing was said at the end
+    later.states = [again := state()]
+    later.up(again, 300)
+    await later.look_at(305)
+    assert await spans(database) == [("exaone/0", 0, 5), ("exaone/0", 300, 305)]
+
+
+async def test_while_the_database_is_away_presences_wait(tmp_path: Path, sqlite_file: ScratchSqlite) -> None:
+    store = await Store.open(sqlite_file.url)
+    stage, one = Stage(store), state()
+    stage.states = [one]
+    stage.up(one, 0)
+    await stage.look_at(5)
+    async with sqlite_file.gone():
+        await stage.look_at(10)
+        stage.down(one, 70)
+        await stage.look_at(75)
+        await stage.settler.settle_due()
+    await stage.look_at(80)
+    assert await spans(sqlite_file) == [("exaone/0", 0, 70)]
+    stage.now = at(1000)
+    assert await stage.settler.settle_due() == 2
+    rows = await sqlite_file.rows("SELECT paid_us FROM settled_windows ORDER BY window_at")
+    assert [row["paid_us"] for row in rows] == [60_000_000, 10_000_000]
+    await store.close()
+
+
+async def test_windows_are_settled_after_the_grace_period_and_their_costs_counted_once(store: Store) -> None:
+    stage = Stage(store)
+    await store.upsert_calls([call(1, 0, 30), call(2, 10, 30)])
+    stage.now = at(119)
+    assert await stage.settler.settle_due() == 0
+    stage.now = at(120)
+    assert await stage.settler.settle_due() == 1
+    whole = 0.024583333
+    assert counted(stage.telemetry) == pytest.approx(whole, abs=1e-12)
+    await store.upsert_calls([call(1, 0, 30)])  # again
+    assert await stage.settler.settle_due() == 1
+    assert counted(stage.telemetry) == pytest.approx(whole, abs=1e-12)
+    await store.upsert_calls([call(2, 10, 20)])  # a correction: less for one, more for the other
+    await store.upsert_calls([call(3, 40, 50)])
+    await stage.settler.settle_due()
+    assert counted(stage.telemetry) == pytest.approx(40 * 2.95 / 3600, abs=1e-8)
+    after_a_restart = Stage(store)
+    after_a_restart.now = at(10**6)
+    await store.upsert_calls([call(n, 0, 30) for n in (1,)])
+    assert await after_a_restart.settler.settle_due() == 1
+    assert counted(after_a_restart.telemetry) == 0
+
+
+def counted(telemetry: Telemetry) -> float:
+    text = telemetry.render().decode()
+    lines = [line for line in text.splitlines() if line.startswith("simsa_cost_total{") and '"gpu_time"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_a_counter_never_goes_back() -> None:
+    telemetry = Telemetry()
+    for amount, shown in (("5", 5), ("-2", 5), ("-1", 5), ("4", 6)):
+        telemetry.count_settled("exaone", "USD", Decimal(amount))
+        assert counted(telemetry) == shown
