@@ -27,6 +27,7 @@ from gateway.console import render_estimates, render_problems, wants_json
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.evidence import estimate_on, feasibility_summary
+from gateway.facts_command import show_facts
 from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable
 from gateway.log import close_log
 from gateway.prompts import PromptsInvalid
@@ -49,6 +50,7 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(db_app, name="db")
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
+registry_app.command("facts")(show_facts)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UNAUTHORIZED = 401

@@ -36,7 +36,7 @@ from gateway.domain.records import (
     Weights,
 )
 
-__all__ = ["architecture_of", "count_params", "read_weights", "shape_of_config"]
+__all__ = ["ParamCount", "architecture_of", "count_params", "read_weights", "shape_of_config"]
 
 T = TypeVar("T")
 CONFIG = "config.json"
