@@ -198,8 +198,10 @@ async def test_credentials_and_other_schemes_are_refused() -> None:
 
 async def test_a_partial_answer_that_is_not_the_asked_part_is_refused() -> None:
     async with RangeServer(at("/m", {"config.json": single()["config.json"]})) as server:
-        server.script("/m/model.safetensors", Reply(206, (), (b"x" * 8,)))
-        assert "does not say which bytes" in await refusal(f"{server.url}/m", Settings(hub_urls=server.url))
+        for headers in ((), (("content-range", "bytes 9-16/99"),)):
+            server.script("/m/model.safetensors", Reply(206, headers, (b"x" * 8,)))
+            message = await refusal(f"{server.url}/m", Settings(hub_urls=server.url))
+            assert "does not send the bytes that were asked for" in message
 
 
 async def test_files_that_are_not_whole_are_told(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ VISION_PREFIXES = (
 )
 HEADS = ("lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight", "output.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "tok_embeddings.weight", "embeddings.weight")
+LAYERS_OF_TEXT = frozenset({"model", "language_model", "language_model.model", "model.language_model", "backbone"})
+"""What stands before `.layers.` in the names of the language model's own layers."""
 DRAFT_PREFIXES = ("mtp.", "model.mtp.", "mtp_")
 _AUXILIARY = (
     "inv_freq",
@@ -186,10 +188,11 @@ def _add(sums: _Sums, tensor: Tensor, weight: _Weight | None) -> None:
 def _is_draft(name: str, layers: int | None) -> bool:
     if name.startswith(DRAFT_PREFIXES):
         return True
-    if layers is None or ".layers." not in name or name.startswith(VISION_PREFIXES):
+    before, _, after = name.partition(".layers.")
+    if layers is None or before not in LAYERS_OF_TEXT:
         return False
-    number = name.partition(".layers.")[2].partition(".")[0]
-    return number.isdecimal() and int(number) >= layers
+    number = after.partition(".")[0]
+    return number.isdecimal() and len(number) < 10 and int(number) >= layers
 
 
 # --- one tensor ---------------------------------------------------------------------------------------------

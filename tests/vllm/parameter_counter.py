@@ -16,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
 def counted(fields: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, those of the input embedding, and how many layers of each type there are."""
+    """Parameters by name and in all, those of the input embedding, and how many layers of each type there are."""
     given = {name: value for name, value in fields.items() if name != "model_type"}
     config = CONFIG_MAPPING[fields["model_type"]](**given)
     with torch.device("meta"):
@@ -26,6 +26,7 @@ def counted(fields: dict[str, Any]) -> dict[str, Any]:
         "embedding": model.get_input_embeddings().weight.numel(),
         "layer_types": dict(Counter(getattr(config, "layer_types", None) or [])),
         "tied": bool(config.tie_word_embeddings),
+        "tensors": {name: list(weight.shape) for name, weight in model.named_parameters()},
     }
 
 

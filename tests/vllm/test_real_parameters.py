@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from architectures_shown import CANDIDATES
 from known_configs import DEEPSEEK_V3, EXAONE_40_32B, LLAMA_31_8B, THIN
+from safetensors_files import tensors
 
 from gateway.checkpoints import checkpoint_config
+from gateway.domain.checkpoint import checkpoint_model
 from gateway.domain.model_config import count_params, shape_of_config
 
 COUNTER = Path(__file__).with_name("parameter_counter.py")
@@ -60,6 +62,19 @@ def test_parameters_are_those_that_transformers_counts(name: str, counts: dict[s
     assert ours is not None
     assert (ours.total, ours.embedding) == (theirs["params"], theirs["embedding"])
     assert shape_of_config(CASES[name]).tied_embeddings is theirs["tied"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_headers_of_the_same_model_lead_to_the_same_figures(name: str, counts: dict[str, dict[str, Any]]) -> None:
+    config, theirs = CASES[name], counts[name]
+    shapes: dict[str, Any] = {tensor: ("BF16", shape) for tensor, shape in theirs["tensors"].items()}
+    model = checkpoint_model("m", "here", config=config, tensors=tensors(shapes))
+    by_config = shape_of_config(config)
+    assert model.shape is not None
+    assert (model.shape.params, model.weights.size_bytes) == (theirs["params"], 2 * theirs["params"])
+    assert model.shape.active_params == by_config.active_params
+    assert model.shape.tied_embeddings is theirs["tied"]
+    assert model.shape.facts["params"].note is None
 
 
 @pytest.mark.parametrize("name", CASES)
