@@ -276,6 +276,8 @@ class _Reading:
 
     def _with_params(self, shape: ModelShape) -> ModelShape:
         fact = Sourced("arithmetic", Confidence.HIGH, f"Counted from {self.source}.")
+        if self.family.differential:
+            fact = Sourced("arithmetic", Confidence.MEDIUM, f"Counted from {self.source}, as vLLM 0.10.2 built it.")
         counted = self._found("params", self.params, fact)
         if counted is None:
             self.facts["active_params"] = self.facts["params"]
