@@ -72,6 +72,12 @@ def test_what_is_not_said_is_unknown_with_the_reason() -> None:
     assert "says no max_position_embeddings" in (shape.facts["context"].note or "")
 
 
+def test_experts_whose_layers_are_not_told_are_unknown() -> None:
+    shape = shape_of_config(thin("deepseek_v3", first_k_dense_replace=None))
+    assert (shape.moe, shape.params) == (None, None)
+    assert "says no first_k_dense_replace" in (shape.facts["moe"].note or "")
+
+
 def test_a_family_that_is_not_known_is_not_counted() -> None:
     shape = shape_of_config(dict(LLAMA_31_8B) | {"model_type": "varco9", "architectures": ["Varco9ForCausalLM"]})
     assert (shape.layers, shape.kv_heads, shape.params) == (32, 8, None)

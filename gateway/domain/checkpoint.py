@@ -63,7 +63,7 @@ def _measured_shape(shape: ModelShape, sums: TensorSums, counted: ParamCount | N
         facts["active_params"] = Sourced(
             "arithmetic", Confidence.HIGH, "The headers' parameters but for the experts that a token leaves out."
         )
-    elif counted is None and (shape.moe is not None or not facts.get("layers")):
+    elif counted is None and ("moe" in facts or "layers" not in facts):
         active = None
         reason = "Not known: the experts that a token leaves out do not follow from the configuration."
         facts["active_params"] = Sourced(source, Confidence.HIGH, reason)

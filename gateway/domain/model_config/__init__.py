@@ -219,26 +219,24 @@ class _Reading:
         return int(min(said) * _rope_factor(self.fields))
 
     def _moe(self) -> MoeShape | None:
-        fields, moe = self.fields, self.family.moe
+        fields = self.fields
         experts, chosen = fields.count(*EXPERTS), fields.count(*EXPERTS_PER_TOKEN)
         if experts is None:
             return None
         if chosen is not None and chosen > experts:
             raise fields.complaint(EXPERTS_PER_TOKEN[0], f"at most the number of experts ({experts})", chosen)
-        if chosen is None:
-            self.facts["moe"] = Sourced(
-                self.source, Confidence.HIGH, f"Not known: {self.source} says no {EXPERTS_PER_TOKEN[0]}."
-            )
-            return None
-        self.facts["moe"] = Sourced(self.source, Confidence.HIGH)
-        number = fields.count("num_hidden_layers") or 0
+        return self._found("moe", lambda: self._mixture(experts))
+
+    def _mixture(self, experts: int) -> MoeShape:
+        fields, moe = self.fields, self.family.moe
+        chosen, number = fields.need(*EXPERTS_PER_TOKEN), fields.count("num_hidden_layers") or 0
         shared = moe.always_shared if moe and moe.always_shared else fields.count(*SHARED_EXPERTS, least=0) or 0
-        dense = (
-            number - len(sparse_layers(fields, self.family, number))
-            if moe
-            else fields.count("first_k_dense_replace", least=0)
-        )
-        return MoeShape(experts, chosen, shared, fields.count(moe.ffn if moe else "moe_intermediate_size"), dense or 0)
+        inner = fields.count(moe.ffn if moe else "moe_intermediate_size")
+        if moe is None:
+            dense = fields.count("first_k_dense_replace", least=0) or 0
+        else:
+            dense = number - len(sparse_layers(fields, self.family, number))
+        return MoeShape(experts, chosen, shared, inner, dense)
 
     def _vision(self) -> VisionShape | None:
         if self.vision is None:
