@@ -27,6 +27,7 @@ from gateway.console import render_problems, wants_json
 from gateway.costs_command import costs
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
+from gateway.facts_command import show_facts
 from gateway.feasibility_command import feasibility
 from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable
 from gateway.log import close_log
@@ -54,6 +55,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(claims_app, name="claims")
 app.command()(columns)
 app.command()(costs)
+registry_app.command("facts")(show_facts)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UNAUTHORIZED = 401

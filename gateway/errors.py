@@ -248,3 +248,7 @@ class RegistryInvalid(Exception):
 
 class StartRefused(Exception):
     """The gateway will not start; the message says why and how to mend it. Exit code 2."""
+
+
+class CheckpointUnreadable(Exception):
+    """A checkpoint's facts cannot be had; the message says which file, why, and how to mend it."""

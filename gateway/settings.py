@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -204,6 +205,14 @@ class Settings(BaseSettings):
         description="What started engines taught of the overhead, by GPU; calibration.json in the data directory by "
         "default.",
     )
+    hub_urls: str = Field(
+        "",
+        description="Addresses, separated by commas, below which checkpoints' headers may be read, e.g. "
+        "https://hub.example.org/models; redirects too lead nowhere else, and empty means that none may be read.",
+    )
+    hub_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds that reading one checkpoint's headers from a hub may take in all."
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -229,6 +238,19 @@ class Settings(BaseSettings):
         if key is not None and not (key.get_secret_value().isascii() and key.get_secret_value().isprintable()):
             raise ValueError("it has characters that no HTTP header carries: use printable ASCII only")
         return key
+
+    @field_validator("hub_urls")
+    @classmethod
+    def _are_addresses(cls, urls: str) -> str:
+        for url in (part.strip() for part in urls.split(",") if part.strip()):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+                raise ValueError("expected addresses such as https://hub.example.org/models, separated by commas")
+        return urls
+
+    @property
+    def hubs(self) -> tuple[str, ...]:
+        return tuple(part.strip().rstrip("/") for part in self.hub_urls.split(",") if part.strip())
 
     @property
     def place_shares(self) -> Mapping[Priority, float]:

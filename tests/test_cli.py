@@ -25,6 +25,7 @@ COMMANDS = (
     "registry",
     "registry check",
     "registry schema",
+    "registry facts",
     "db",
     "db upgrade",
     "org",
