@@ -265,7 +265,6 @@ def test_shares_of_a_parallel_set_hold_all_weights_together(size: int, stages: i
     shares = weights_by_stage(LLAMA_WHOLE, total, tensor_parallel=size, pipeline_parallel=stages)
     assert len(shares) == stages
     assert sum(shares) * size >= total
-    assert max(shares) <= total or size * stages == 1 or max(shares) <= total + total // 100
 
 
 def test_unknown_weights_stay_unknown() -> None:

@@ -218,7 +218,7 @@ def default_batched_tokens(gpu_name: str, memory_bytes: int) -> int:
 
 
 def default_block(shape: ModelShape) -> int:
-    """Tokens of a block on a GPU unless somebody says otherwise; other kernels may want more (see docs)."""
+    """Tokens of a block on a GPU unless somebody says otherwise; some kernels for latents want 32 or 64."""
     return SPARSE_BLOCK if shape.mla is not None and shape.mla.index_head_dim else DEFAULT_BLOCK
 
 
