@@ -161,6 +161,13 @@ def test_a_file_that_is_none_is_told(text: str, message: str):
     assert any(message in problem for problem in problems_of(text))
 
 
+def test_an_id_that_another_claim_has_is_refused():
+    twice = f"claims:\n  - {{model: {MODEL}, id: a, metric: rank}}\n  - {{model: {MODEL}, id: a, metric: rank}}\n"
+    assert problems_of(twice) == [
+        f"c.yaml: claims[1] (a).id: expected an id of its own; claims[0] about {MODEL} has 'a' already (line 3)"
+    ]
+
+
 def test_too_many_claims_are_refused():
     many = "claims:\n" + f"  - {{model: {MODEL}, metric: rank}}\n" * 501
     assert any("at most 500" in problem for problem in problems_of(many))

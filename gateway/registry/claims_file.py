@@ -59,8 +59,18 @@ def _claims(document: Document, registry: Registry) -> list[StatedClaim]:
     if len(items) > MOST_CLAIMS:
         document.complain(("claims",), f"expected at most {MOST_CLAIMS} claims at a time, got {len(items)}")
         return []
-    found = [_claim(document, ("claims", n), item, n, registry) for n, item in enumerate(items)]
-    return [one for one in found if one is not None]
+    found = []
+    seen: dict[tuple[str, str], int] = {}
+    for n, item in enumerate(items):
+        one = _claim(document, ("claims", n), item, n, registry)
+        if one is None:
+            continue
+        first = seen.setdefault((one.about, one.claim.id), n)
+        if first != n:
+            message = f"expected an id of its own; claims[{first}] about {one.about} has {one.claim.id!r} already"
+            document.complain(("claims", n, "id"), message)
+        found.append(one)
+    return found
 
 
 def _claim(document: Document, loc: Loc, item: Any, position: int, registry: Registry) -> StatedClaim | None:
