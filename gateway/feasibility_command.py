@@ -6,6 +6,7 @@ Names and numbers are checked here; the arithmetic is `domain.matrix`'s and the 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,10 +19,12 @@ import msgspec
 import typer
 from rich.console import Console
 
+from gateway.checkpoint_facts import read_checkpoint
 from gateway.console import render_estimates, wants_json
 from gateway.domain.kv_cache import KV_DTYPES
 from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
 from gateway.domain.records import Gpu, Model, Registry
+from gateway.errors import CheckpointUnreadable
 from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import feasibility_page
@@ -66,6 +69,10 @@ def feasibility(
     ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of one request, prompt and answer.")] = None,
     concurrency: Annotated[int, typer.Option(help="Requests of that length at once.")] = 1,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Take the model's facts from a checkpoint: a folder, a file of one, or a URL on a hub."),
+    ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs that share each model by tensor parallelism.")] = 1,
     kv_dtype: Annotated[str, typer.Option(help="Format of the KV cache, as vLLM's --kv-cache-dtype.")] = "auto",
     form: Annotated[
@@ -83,7 +90,9 @@ def feasibility(
     registry = load_registry(settings.registry)
     question = _Question(
         registry=registry,
-        models=_named("model", models or [EVERY], registry.models),
+        models=_named("model", models or [EVERY], registry.models)
+        if checkpoint is None
+        else [_read_checkpoint(checkpoint, models or [], settings)],
         gpus=_named("GPU", gpu or [settings.feasibility_gpu], registry.gpus),
         quantisations=_quantisations(quantisation or [PUBLISHED]),
         load=MatrixLoad(
@@ -99,6 +108,16 @@ def feasibility(
     else:
         page_language: Language = "en" if language == "en" else "ko"
         _put(_content(question, wanted, page_language, is_plain=is_plain), out)
+
+
+def _read_checkpoint(source: str, ids: Sequence[str], settings: Settings) -> Model:
+    """The model that a checkpoint's own files describe; an id given beside it names it."""
+    if len(ids) > 1:
+        _refuse("--checkpoint describes one model: give no model id, or the one that it is to be called by")
+    try:
+        return asyncio.run(read_checkpoint(source, settings, model_id=ids[0] if ids else None))
+    except CheckpointUnreadable as error:
+        _refuse(str(error))
 
 
 def _show(question: _Question, *, is_plain: bool) -> None:

@@ -135,6 +135,7 @@ HOUSE = [
     "gateway.dispatch",
     "gateway.approach",
     "gateway.active_call",
+    "gateway.exchange",
     "gateway.downstream",
     "gateway.reply_homes",
     "gateway.relay",
