@@ -53,7 +53,7 @@ def heat_map(matrix: Matrix, quantisation: str, gpus: Sequence[Gpu], groups: Seq
     height = rows[-1].y + rows[-1].height + 1 if rows else top
     width = CELL_WIDTH * len(gpus)
     label = words.figure.format(format=words.quantisations[quantisation])
-    names = element("g", {}, *(_row_head(row) for row in rows))
+    names = element("g", {}, *(_row_head(row, words) for row in rows))
     columns = element("g", {}, *(_column_head(n, gpu, *heads[n], top) for n, gpu in enumerate(gpus)))
     cells = element(
         "g", {}, *(part for row in rows for part in _row_cells(row, matrix, quantisation, gpus, words, top=top))
@@ -160,7 +160,7 @@ def _first_line(cell: Cell, words: Words) -> str:
 def _tooltip(cell: Cell, gpu: Gpu, model: Model, words: Words) -> str:
     found = cell.estimate
     lines = [f"{model.name or model.id} · {gpu.name} · {words.quantisations[cell.quantisation]}"]
-    lines.append(verdict_words(cell, words))
+    lines.append(verdict_words(cell, words) if model.is_servable else f"{verdict_words(cell, words)}, {words.by_size}")
     if cell.unknown is not None:
         lines.append(unknown_words(cell.unknown, words))
     if found.headroom_bytes is not None:
@@ -270,15 +270,19 @@ def _text(x: float, y: float, name: str, text: str, **more: str) -> Element:
     return element("text", {"x": x, "y": y, "class": name, **more}, text)
 
 
-def _row_head(row: _Row) -> Element:
+def _row_head(row: _Row, words: Words) -> Element:
     if row.group is not None:
         band = element("rect", {"y": row.y, "width": HEAD_WIDTH, "height": row.height, "class": "band"})
         names = (_text(PAD, row.y + 17 + LINE * n, "group", name) for n, name in enumerate(row.lines))
         return element("g", {}, element("title", {}, row.group.name), band, *names)
     assert row.model is not None
     line, name = (LINE, "name") if row.unknown is None else (SMALL_LINE, "name dim")
-    first = row.y + (row.height - line * len(row.lines)) / 2 + line - 3
+    flag = words.by_size if row.unknown is None and not row.model.is_servable else ""
+    height = line * len(row.lines) + (SMALL_LINE if flag else 0)
+    first = row.y + (row.height - height) / 2 + line - 3
     texts = [_text(PAD, first + line * n, name, text) for n, text in enumerate(row.lines)]
+    if flag:
+        texts.append(_text(PAD, first + line * (len(row.lines) - 1) + SMALL_LINE, "by-size", flag))
     return element("g", {}, element("title", {}, row.model.name or row.model.id), *texts)
 
 

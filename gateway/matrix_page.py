@@ -100,6 +100,8 @@ def _legend(matrix: Matrix, words: Words) -> Element:
     )
     used = {cell.units for cell in matrix}
     flags = [words.units_of[units] for units in Units if units in used and words.units_of[units]]
+    if not all(model.is_servable for model in matrix.models):
+        flags.append(words.legend_by_size)
     return element(
         "section",
         {"class": "legend", "aria-labelledby": "legend"},
@@ -168,12 +170,13 @@ def _table_row(cell: Cell, model: Model, gpu: Gpu, words: Words) -> Element:
     found = cell.estimate
     why = unknown_words(cell.unknown, words) if cell.unknown is not None else words.unknown
     room = found.headroom_bytes
+    verdict = verdict_words(cell, words)
     return element(
         "tr",
         {},
         element("th", {"scope": "row"}, model.name or model.id),
         element("td", {}, gpu.name),
-        element("td", {}, verdict_words(cell, words)),
+        element("td", {}, verdict if model.is_servable else f"{verdict} ({words.by_size})"),
         _number(f"{gib(room.low)} / {gib(room.likely)} / {gib(room.high)}" if room is not None else None, why),
         _number(_count(found.max_context_one_request), why),
         _number(_count(found.max_concurrency), why),

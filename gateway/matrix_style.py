@@ -99,7 +99,8 @@ svg .band-gpu{fill:var(--soft);font-size:10.5px;text-anchor:middle}
 svg .dim{fill:var(--soft);font-size:11.5px}
 svg .gpu{font-size:11.5px;font-weight:600;text-anchor:middle}
 svg .small,svg .flag{fill:var(--soft);font-size:11px;text-anchor:middle}
-svg .flag{font-style:italic}
+svg .flag,svg .by-size{font-style:italic}
+svg .by-size{fill:var(--soft);font-size:11px}
 svg .main{font-weight:700;font-size:13px}
 svg .tight{font-size:11px}
 svg .second{font-size:11px}

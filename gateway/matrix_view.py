@@ -27,11 +27,12 @@ _STYLES = {
     Verdict.NO: ("✗", "red"),
     Verdict.UNKNOWN: ("?", "dim"),
 }
-_UNITS = {Units.WEIGHT_ONLY: "weights only", Units.UNLISTED: "speed unlisted"}
+_UNITS = {Units.WEIGHT_ONLY: "weight-only", Units.UNLISTED: "unlisted"}
 LEGEND = (
     "✓ ×N fits, N such requests at once · Q fits only in the format shown · S fits only with a shorter context, up to "
-    "the tokens shown · ✗ the fewest GPUs that hold it · ~ the guessed overhead could turn it · second "
-    "line: memory left"
+    "the tokens shown · ✗ the fewest GPUs that hold it · ~ the guessed overhead could turn it · second line: memory "
+    "left · weight-only: arithmetic stays at 16 bits · unlisted: the registry has no speed for the format · by size "
+    "only: no supported engine serves the model"
 )
 
 
@@ -69,7 +70,10 @@ def _grid(matrix: Matrix, quantisation: str, models: Sequence[Model], gpus: Sequ
         table.add_column(_head(gpu, matrix, quantisation, models), overflow="fold", width=GPU_COLUMN - 2)
     for model in models:
         cells = (_cell(matrix.cell(model, gpu, quantisation)) for gpu in gpus)
-        table.add_row(Text(printable(model.id)), *cells)
+        name = Text(printable(model.id))
+        if not model.is_servable:
+            name.append("\nby size only", style="dim italic")
+        table.add_row(name, *cells)
     return table
 
 

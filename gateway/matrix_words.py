@@ -38,6 +38,9 @@ class Words:
     legend_room: str
     legend_borderline: str
     legend_confidence: str
+    by_size: str
+    """A flag under a model that no supported engine serves."""
+    legend_by_size: str
     units: Mapping[Units, str]
     """A flag under a GPU's name; nothing for native units."""
     units_of: Mapping[Units, str]
@@ -113,13 +116,15 @@ ENGLISH = Words(
     legend_room="Second line: memory left over with this load, in GiB; with a minus sign, memory that is missing.",
     legend_borderline="Dashed line: borderline. The verdict turns within the range of the guessed overhead.",
     legend_confidence="Ring in the corner: rests on a fact of low confidence.",
+    by_size="by size only",
+    legend_by_size="“by size only”: no supported engine serves this model, so the verdict is about memory alone.",
     units={Units.NATIVE: "", Units.WEIGHT_ONLY: "weights only", Units.UNLISTED: "speed unlisted"},
     units_of={
         Units.NATIVE: "",
         Units.WEIGHT_ONLY: "“weights only”: the GPU does not compute in this format. Smaller weights save memory and "
         "reading time; arithmetic stays at 16 bits.",
         Units.UNLISTED: "“speed unlisted”: the registry has no arithmetic speed for this format. The ceiling allows "
-        "for the fastest that the width permits; the expectation assumes 16 bits.",
+        "for the fastest that the width permits; the expectation counts on the units that are listed.",
     },
     quantisations={
         "published": "As published",
@@ -259,13 +264,15 @@ KOREAN = Words(
     legend_room="둘째 줄은 이 부하에서 남는 메모리(GiB)이고, 빼기 표시가 있으면 모자라는 메모리입니다.",
     legend_borderline="점선 테두리는 경계선상의 판정입니다. 오버헤드를 얼마로 보느냐에 따라 결과가 바뀝니다.",
     legend_confidence="모서리의 동그라미는 신뢰도가 낮은 정보에 기댄 판정이라는 표시입니다.",
+    by_size="크기만 판정",
+    legend_by_size="‘크기만 판정’: 지원하는 엔진이 없는 모델이므로 메모리 크기만 따진 결과입니다.",
     units={Units.NATIVE: "", Units.WEIGHT_ONLY: "가중치만", Units.UNLISTED: "연산 속도 미상"},
     units_of={
         Units.NATIVE: "",
         Units.WEIGHT_ONLY: "‘가중치만’: 이 형식으로 연산하지 못하는 GPU입니다. 가중치가 작아져 메모리와 읽는 시간은 "
         "줄지만 연산은 16비트로 합니다.",
         Units.UNLISTED: "‘연산 속도 미상’: 이 형식의 연산 속도가 레지스트리에 없습니다. 상한은 비트 폭이 허용하는 "
-        "가장 빠른 값으로, 기대값은 16비트 연산으로 계산했습니다.",
+        "가장 빠른 값으로, 기대값은 레지스트리에 있는 연산기로 계산했습니다.",
     },
     quantisations={
         "published": "공개된 그대로",

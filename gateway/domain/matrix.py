@@ -45,7 +45,8 @@ class Units(StrEnum):
     WEIGHT_ONLY = "weight_only"
     """None: smaller weights are read faster, and multiplied in 16 bits."""
     UNLISTED = "unlisted"
-    """Perhaps some; the registry has no figure for them. The ceiling allows for them, the expectation does not."""
+    """Perhaps some; the registry has no figure for them. The ceiling allows for them, the expectation does not count
+    on them."""
 
 
 class Gap(StrEnum):
