@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.feasibility import Estimate, Verdict, estimate
-from gateway.domain.memory import GIB
+from gateway.domain.feasibility import Estimate, ServingPlan, Verdict, estimate
+from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import (
     Confidence,
     Gpu,
@@ -192,9 +193,16 @@ def test_more_gpus_are_needed_in_powers_of_two_that_divide_the_heads() -> None:
 
 @pytest.mark.parametrize(
     "question",
-    [{"context": 0}, {"context": 1, "concurrency": 0}, {"context": 1, "gpu_memory_utilization": float("nan")}],
+    [
+        {"context": 0},
+        {"context": 1, "concurrency": 0},
+        {"context": 1, "plan": ServingPlan(gpu_memory_utilization=float("nan"))},
+        {"context": 1, "plan": ServingPlan(tensor_parallel=0)},
+        {"context": 1, "plan": ServingPlan(block=-16)},
+        {"context": 1, "plan": ServingPlan(overhead_bytes=ByteRange(3, 2, 1))},
+    ],
 )
-def test_senseless_questions_are_refused(question: dict[str, int]) -> None:
+def test_senseless_questions_are_refused(question: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         estimate(candidate(LLAMA_8B), H100, **question)
 

@@ -11,12 +11,12 @@ from collections import deque
 from dataclasses import dataclass
 
 from gateway.domain.feasibility import estimate
+from gateway.domain.kv_cache import Keeps, KvGroup
 from gateway.domain.memory import GIB, KvLayout, Paging
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import Roofline, Work, build_roofline
+from gateway.domain.serving_plan import GPU_MEMORY_UTILIZATION as GPU_MEMORY_UTILIZATION
 
-GPU_MEMORY_UTILIZATION = 0.92
-"""vLLM's default since 0.22."""
 ASSUMED_CONTEXT = 8192
 """Longest request, in tokens, of a model whose own limit nobody knows."""
 
@@ -213,13 +213,22 @@ def _work(sequence: _Sequence, count: int) -> Work:
 
 def resident_blocks(layout: KvLayout, block: int, computed: int, count: int) -> int:
     """Blocks of a request that has `computed` tokens and computes `count` more: window layers keep w - 1 behind."""
-    full_groups = -(-layout.full_layers // layout.group_layers)
-    window_groups = -(-layout.window_layers // layout.group_layers)
-    held = -(-(computed + count) // block)
-    if layout.window is None:
-        return full_groups * held
-    left_behind = max(0, computed - layout.window + 1) // block
-    return full_groups * held + window_groups * (held - left_behind)
+    groups = layout.groups(Paging(block))
+    return sum(_resident(group, layout.rules.state_pages, computed, count) for group in groups)
+
+
+def _resident(group: KvGroup, state_pages: int, computed: int, count: int) -> int:
+    held = -(-(computed + count) // group.block)
+    span = group.layer.span or 0
+    match group.layer.keeps:
+        case Keeps.STATE:
+            return state_pages
+        case Keeps.WINDOW:
+            return held - max(0, computed - span + 1) // group.block
+        case Keeps.CHUNK:
+            return held - computed // span * span // group.block
+        case _:
+            return held
 
 
 def resolve_limits(
@@ -236,7 +245,7 @@ def resolve_limits(
     if max_model_len is not None and not 1 <= max_model_len <= (own_limit or max_model_len):
         raise ValueError(f"{model.id}: max_model_len must be 1 to {own_limit}, got {max_model_len}")
     context = max_model_len or own_limit or ASSUMED_CONTEXT
-    answer = estimate(model, gpu, context=context, gpu_memory_utilization=GPU_MEMORY_UTILIZATION)
+    answer = estimate(model, gpu, context=context)
     paging = answer.inputs.paging
     available = answer.kv_available_bytes
     blocks = 0 if available is None else roofline.kv.blocks_in(available.likely, paging)

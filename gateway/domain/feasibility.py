@@ -6,17 +6,18 @@ step said in words. What a running engine resolved and what a load showed stand 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.domain.derivation import Step as Step
+from gateway.domain.derivation import derive
+from gateway.domain.kv_cache import KV_DTYPES
 from gateway.domain.memory import (
     GIB,
     ByteRange,
-    KvLayout,
+    KvRefused,
     Paging,
-    default_batched_tokens,
-    kv_budget_bytes,
-    kv_layout,
     missing_kv_fields,
     number_format,
     overhead_bytes,
@@ -24,9 +25,12 @@ from gateway.domain.memory import (
     weights_bytes,
     weights_bytes_as,
 )
+from gateway.domain.memory_case import MemoryCase, layout_under
 from gateway.domain.records import Confidence, Gpu, Model, ModelShape, ServingKind, Sourced
+from gateway.domain.serving_plan import ServingPlan as ServingPlan
+from gateway.domain.serving_plan import require_sensible
+from gateway.domain.shapes import contradictions
 
-KV_DTYPE_BYTES = 2
 SHORTEST_USEFUL_CONTEXT = 2048
 """A context below this many tokens does not count as fitting with a short context."""
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -49,7 +53,7 @@ class EstimateInputs:
 
     gpu_memory_utilization: float
     paging: Paging
-    kv_dtype_bytes: int = KV_DTYPE_BYTES
+    plan: ServingPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,49 +90,15 @@ class Estimate:
     max_concurrency: int | None = None
     """Requests of full length at once, with the published weights and the likely overhead."""
     min_gpus: int | None = None
-    """Smallest tensor-parallel size, a power of two, on which the published weights fit as asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """All that the arithmetic needs, every field known."""
-
-    model: Model
-    shape: ModelShape
-    gpu: Gpu
-    context: int
-    concurrency: int
-    inputs: EstimateInputs
-    weights: int
-    overhead: ByteRange
-
-    def layout(self, tensor_parallel: int = 1) -> KvLayout:
-        layout = kv_layout(self.shape, tensor_parallel=tensor_parallel, dtype_bytes=self.inputs.kv_dtype_bytes)
-        assert layout is not None
-        return layout
-
-    def kv_available(self, weights: int, overhead: int, tensor_parallel: int = 1) -> int:
-        share = -(-weights // tensor_parallel)
-        return kv_budget_bytes(self.gpu.memory_bytes, self.inputs.gpu_memory_utilization, share, overhead)
-
-    def blocks(self, weights: int, overhead: int, tensor_parallel: int = 1) -> int:
-        available = self.kv_available(weights, overhead, tensor_parallel)
-        return self.layout(tensor_parallel).blocks_in(available, self.inputs.paging)
-
-    def concurrency_held(self, weights: int, overhead: int, tensor_parallel: int = 1) -> int:
-        """Requests of full length at once."""
-        need = self.layout(tensor_parallel).blocks_per_request(self.context, self.inputs.paging)
-        return self.blocks(weights, overhead, tensor_parallel) // need
-
-    def context_held(self, weights: int, concurrency: int) -> int:
-        """Longest context at this many requests at once, with the likely overhead, up to the model's own."""
-        blocks = self.blocks(weights, self.overhead.likely) // concurrency
-        limit = self.shape.context or self.context
-        return self.layout().longest_context(blocks, self.inputs.paging, limit=limit)
-
-    def fits(self, weights: int, overhead: int | None = None, tensor_parallel: int = 1) -> bool:
-        guess = self.overhead.likely if overhead is None else overhead
-        return self.concurrency_held(weights, guess, tensor_parallel) >= self.concurrency
+    """Smallest tensor-parallel size, a power of two, on which the weights fit as asked."""
+    num_gpu_blocks: int | None = None
+    blocks_per_request: int | None = None
+    kv_cache_max_concurrency: float | None = None
+    """As vLLM's label of this name: a fraction, and with the block that no request gets."""
+    kv_tokens: int | None = None
+    """As vLLM's label `kv_cache_size_tokens` with `context` as its max_model_len."""
+    steps: tuple[Step, ...] = ()
+    """Every intermediate figure with its formula and its source, in the order of the arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,165 +111,263 @@ class _Finding:
 
 
 def estimate(
-    model: Model, gpu: Gpu, *, context: int, concurrency: int = 1, gpu_memory_utilization: float = 0.92
+    model: Model, gpu: Gpu, *, context: int, concurrency: int = 1, plan: ServingPlan | None = None
 ) -> Estimate:
-    """Predict whether `model` serves `concurrency` requests of `context` tokens at once on one `gpu`.
+    """Predict whether `model` serves `concurrency` requests of `context` tokens at once on GPUs of this type.
 
-    Missing or senseless facts of the model give verdict unknown, with reasons that name the fields.
-    Raises ValueError for a context or concurrency below 1 or a utilization outside (0, 1].
+    Missing, senseless or contradictory facts of the model, and plans that vLLM does not start with, give verdict
+    unknown, with reasons that name them. Raises ValueError for a context or concurrency below 1 or a plan with such
+    numbers.
     """
-    _require_sensible(context, concurrency, gpu_memory_utilization)
-    paging = Paging(max_batched_tokens=default_batched_tokens(f"{gpu.id} {gpu.name}", gpu.memory_bytes))
-    inputs = EstimateInputs(gpu_memory_utilization, paging)
-    shape, weights, obstacle = model.shape, weights_bytes(model), _obstacle(model)
-    overhead = None if shape is None else overhead_bytes(shape, paging)
-    if obstacle is not None or shape is None or weights is None or overhead is None:
-        reasons = (obstacle or "Unknown: facts are missing.",)
-        return Estimate(Verdict.UNKNOWN, gpu.id, context, concurrency, inputs, reasons, weights_bytes=weights)
-    question = _Question(
-        model=model,
-        shape=shape,
-        gpu=gpu,
-        context=min(context, shape.context or context),
-        concurrency=concurrency,
-        inputs=inputs,
-        weights=weights,
-        overhead=overhead,
-    )
-    return _answer(question, asked_context=context)
+    plan = plan or ServingPlan()
+    _require_sensible(context, concurrency)
+    require_sensible(plan)
+    inputs = EstimateInputs(plan.gpu_memory_utilization, plan.paging(gpu, model.shape), plan)
+    case = _case(model, gpu, context, concurrency, inputs)
+    if isinstance(case, str):
+        return Estimate(
+            Verdict.UNKNOWN,
+            gpu.id,
+            context,
+            concurrency,
+            inputs,
+            (case,),
+            gpus=plan.gpus,
+            weights_bytes=_weights(model, plan),
+        )
+    return _answer(case, inputs, asked_context=context)
 
 
-def _require_sensible(context: int, concurrency: int, gpu_memory_utilization: float) -> None:
+def _require_sensible(context: int, concurrency: int) -> None:
     if context < 1:
         raise ValueError(f"context: expected at least 1 token, got {context}")
     if concurrency < 1:
         raise ValueError(f"concurrency: expected at least 1 request, got {concurrency}")
-    if not 0 < gpu_memory_utilization <= 1:
-        raise ValueError(f"gpu_memory_utilization: expected above 0 and up to 1, got {gpu_memory_utilization}")
 
 
-def _obstacle(model: Model) -> str | None:
+def _case(model: Model, gpu: Gpu, context: int, concurrency: int, inputs: EstimateInputs) -> MemoryCase | str:
+    """All that the arithmetic needs, or one sentence that says why there is no estimate."""
+    plan, paging = inputs.plan, inputs.paging
+    shape, weights = model.shape, _weights(model, plan)
+    obstacle = _obstacle(model, plan)
+    overhead = plan.overhead_bytes or (None if shape is None else overhead_bytes(shape, paging))
+    if obstacle is not None or shape is None or weights is None or overhead is None:
+        return obstacle or "Unknown: facts are missing."
+    length = min(context, shape.context or context)
+    try:
+        layout = layout_under(shape, plan)
+        assert layout is not None
+        return MemoryCase(
+            model=model,
+            shape=shape,
+            gpu=gpu,
+            context=length,
+            concurrency=concurrency,
+            plan=plan,
+            paging=paging,
+            weights=weights,
+            overhead=overhead,
+            layout=layout,
+            blocks_per_request=layout.blocks_per_request(length, paging),
+            stage_block_bytes=layout.stage_block_bytes(paging),
+        )
+    except KvRefused as refusal:
+        return f"Unknown: vLLM would not start: {refusal}."
+    except ValueError as error:
+        return f"Unknown: {error}."
+
+
+def _weights(model: Model, plan: ServingPlan) -> int | None:
+    """Bytes of all weights in the plan's number format; the published ones where that is theirs."""
+    asked = plan.quantisation
+    if asked is None or number_format(asked) == number_format(model.weights.dtype):
+        return weights_bytes(model)
+    return None if model.shape is None else weights_bytes_as(model.shape, asked)
+
+
+def _obstacle(model: Model, plan: ServingPlan) -> str | None:
     """Why no estimate can be made, in one sentence; None when it can."""
     unpublished = model.weights.repo is None and model.weights.size_bytes is None
     if unpublished and model.serving.kind is not ServingKind.VLLM:
         return "There are no public weights, so nothing can be said about a GPU of one's own."
     if model.shape is None:
         return "Unknown: the model's shape (layers, kv_heads, head_dim) is not in the registry."
-    missing = list(missing_kv_fields(model.shape))
-    if weights_bytes(model) is None:
-        known = number_format(model.weights.dtype) is not None
+    missing = _missing(model, model.shape, plan)
+    if missing:
+        return f"Unknown: the registry has no usable value for {', '.join(missing)}."
+    wrong = contradictions(model.shape, architecture=model.weights.architecture)
+    if wrong:
+        return f"Unknown: the registry's facts contradict each other or cannot be: {'; '.join(wrong)}."
+    return _unservable(model.shape, plan)
+
+
+def _missing(model: Model, shape: ModelShape, plan: ServingPlan) -> list[str]:
+    missing = list(missing_kv_fields(shape))
+    if plan.quantisation is not None and number_format(plan.quantisation) is None:
+        missing.append(f"the format asked for ({plan.quantisation!r})")
+    elif _weights(model, plan) is None:
+        known = plan.quantisation is not None or number_format(model.weights.dtype) is not None
         missing.append("weights.size_bytes or params" if known else f"weights.dtype ({model.weights.dtype!r})")
-    if overhead_bytes(model.shape, Paging()) is None:
+    if plan.overhead_bytes is None and overhead_bytes(shape, Paging()) is None:
         missing.append("heads and head_dim, or hidden")
-    if model.shape.context is not None and model.shape.context < 1:
+    if shape.context is not None and shape.context < 1:
         missing.append("context")
-    if not missing:
-        return None
-    return f"Unknown: the registry has no usable value for {', '.join(missing)}."
+    return missing
 
 
-def _answer(question: _Question, *, asked_context: int) -> Estimate:
-    layout, paging, overhead = question.layout(), question.inputs.paging, question.overhead
-    per_request = layout.blocks_per_request(question.context, paging) * layout.block_bytes(paging)
-    available = ByteRange(
-        *(question.kv_available(question.weights, o) for o in (overhead.high, overhead.likely, overhead.low))
-    )
-    needed = question.concurrency * per_request
-    finding = _judge(question)
-    confidence, doubts = _confidence(question)
+def _unservable(shape: ModelShape, plan: ServingPlan) -> str | None:
+    """Why vLLM does not start this model under this plan, whatever the memory."""
+    size, stages = plan.tensor_parallel, plan.pipeline_parallel
+    if plan.kv_dtype not in KV_DTYPES:
+        return f"Unknown: kv_dtype {plan.kv_dtype!r} is not known; known are {', '.join(sorted(KV_DTYPES))}."
+    if not splits_over(shape, size):
+        heads = f"{shape.heads} heads" + (f" and {shape.kv_heads} KV heads" if shape.mla is None else "")
+        return f"Unknown: vLLM cannot cut {heads} over {size} GPUs."
+    if shape.ffn and shape.ffn % size:
+        return f"Unknown: vLLM cannot cut feed-forward layers of {shape.ffn:,} over {size} GPUs."
+    if stages > (shape.layers or 0):
+        return f"Unknown: {shape.layers} layers cannot be cut into {stages} pipeline stages."
+    if plan.expert_parallel and shape.moe is None:
+        return "Unknown: expert parallelism was asked for, but the model has no experts."
+    return None
+
+
+def _answer(case: MemoryCase, inputs: EstimateInputs, *, asked_context: int) -> Estimate:
+    layout, paging, overhead, weights = case.layout, case.paging, case.overhead, case.weights
+    blocks = case.blocks(weights, overhead.likely)
+    finding = _judge(case)
+    confidence, doubts = _confidence(case)
     return Estimate(
         verdict=finding.verdict,
-        gpu=question.gpu.id,
-        context=question.context,
-        concurrency=question.concurrency,
-        inputs=question.inputs,
+        gpu=case.gpu.id,
+        context=case.context,
+        concurrency=case.concurrency,
+        inputs=inputs,
         reasons=(
             finding.sentence,
-            *_range_reasons(question, finding),
-            *_figure_reasons(question, per_request),
-            *_caveats(question, asked_context),
+            *_range_reasons(case, finding),
+            *_figure_reasons(case),
+            *_caveats(case, asked_context),
             *doubts,
         ),
+        gpus=case.plan.gpus,
         confidence=confidence,
-        weights_bytes=question.weights,
+        weights_bytes=weights,
         quantised_to=finding.quantised_to,
-        kv_bytes_per_request=per_request,
-        kv_bytes_per_request_plain=layout.plain_bytes(question.context),
+        kv_bytes_per_request=case.blocks_per_request * max(case.stage_block_bytes),
+        kv_bytes_per_request_plain=layout.plain_bytes(case.context),
         overhead_bytes=overhead,
-        kv_available_bytes=available,
-        headroom_bytes=ByteRange(available.low - needed, available.likely - needed, available.high - needed),
-        max_context_one_request=question.context_held(question.weights, 1),
-        max_concurrency=question.concurrency_held(question.weights, overhead.likely),
-        min_gpus=_min_gpus(question),
+        kv_available_bytes=_over(overhead, lambda size: _poorest(case, size)),
+        headroom_bytes=_over(overhead, lambda size: case.headroom(weights, size)),
+        max_context_one_request=case.context_held(weights, 1),
+        max_concurrency=case.requests_held(weights, overhead.likely),
+        min_gpus=_min_gpus(case),
+        num_gpu_blocks=blocks,
+        blocks_per_request=case.blocks_per_request,
+        kv_cache_max_concurrency=layout.max_concurrency(blocks, case.context, paging),
+        kv_tokens=layout.kv_tokens(blocks, case.context, paging),
+        steps=derive(case),
     )
 
 
-def _judge(question: _Question) -> _Finding:
+def _over(overhead: ByteRange, left: Callable[[int], int]) -> ByteRange:
+    """What is left, as a range: the highest overhead leaves least."""
+    return ByteRange(left(overhead.high), left(overhead.likely), left(overhead.low))
+
+
+def _poorest(case: MemoryCase, overhead: int) -> int:
+    return case.kv_available(case.weights, overhead)[case.poorest_stage(case.weights, overhead)]
+
+
+def _judge(case: MemoryCase) -> _Finding:
     """Try as published, then quantised, then with less context, and say what was found."""
-    load, on = _load(question.concurrency, question.context), f"one {question.gpu.name}"
-    if question.fits(question.weights):
-        return _Finding(Verdict.FITS, question.weights, None, f"Fits {on}: {load}.")
-    smaller = _quantised_sizes(question)
+    load, on = _load(case.concurrency, case.context), _where(case)
+    if case.fits(case.weights):
+        return _Finding(Verdict.FITS, case.weights, None, f"Fits {on}: {load}.")
+    smaller = _quantised_sizes(case)
     for name, size in smaller:
-        if question.fits(size):
+        if case.fits(size):
             sentence = f"Fits {on} only with {name} weights of {_gib(size)}: {load}."
             return _Finding(Verdict.FITS_QUANTISED, size, name, sentence)
-    shortest = min(SHORTEST_USEFUL_CONTEXT, question.shape.context or SHORTEST_USEFUL_CONTEXT)
-    for quantised_to, size in [(None, question.weights), *smaller]:
-        held = question.context_held(size, question.concurrency)
+    shortest = min(SHORTEST_USEFUL_CONTEXT, case.shape.context or SHORTEST_USEFUL_CONTEXT)
+    for quantised_to, size in [(None, case.weights), *smaller]:
+        held = case.context_held(size, case.concurrency)
         if held >= shortest:
             bits = f" and {quantised_to} weights of {_gib(size)}" if quantised_to else ""
             sentence = f"Fits {on} only with at most {held:,} tokens a request{bits}, not with the {load} asked."
             return _Finding(Verdict.FITS_SHORT_CONTEXT, size, quantised_to, sentence)
     tried = " or ".join([*(name for name, _ in smaller), f"{shortest:,} tokens a request"])
-    return _Finding(Verdict.NO, question.weights, None, f"Does not fit {on}: {load}, nor with {tried}.")
+    return _Finding(Verdict.NO, case.weights, None, f"Does not fit {on}: {load}, nor with {tried}.")
 
 
-def _quantised_sizes(question: _Question) -> list[tuple[str, int]]:
+def _quantised_sizes(case: MemoryCase) -> list[tuple[str, int]]:
     """Number formats smaller than what is published, with the bytes of the weights in each."""
-    sizes = [(name, weights_bytes_as(question.shape, name)) for name in QUANTISED_FORMATS]
-    return [(name, size) for name, size in sizes if size is not None and size < question.weights]
+    sizes = [(name, weights_bytes_as(case.shape, name)) for name in QUANTISED_FORMATS]
+    return [(name, size) for name, size in sizes if size is not None and size < case.weights]
 
 
-def _range_reasons(question: _Question, finding: _Finding) -> list[str]:
+def _range_reasons(case: MemoryCase, finding: _Finding) -> list[str]:
     """Whether the verdict would change at the ends of the guessed overhead."""
-    overhead, reasons = question.overhead, []
+    overhead, reasons = case.overhead, []
     settled_by = "only starting the engine settles it."
+    guess = "guess" if case.plan.overhead_bytes is None else "one measured"
     holds = finding.verdict in (Verdict.FITS, Verdict.FITS_QUANTISED)
-    if holds and not question.fits(finding.weights, overhead.high):
-        reasons.append(f"With {_gib(overhead.high)} of overhead, the high guess, it would not fit: {settled_by}")
-    if finding.verdict is not Verdict.FITS and question.fits(question.weights, overhead.low):
-        reasons.append(f"With {_gib(overhead.low)} of overhead, the low guess, it would fit as published: {settled_by}")
-    return reasons
-
-
-def _figure_reasons(question: _Question, per_request: int) -> list[str]:
-    layout, inputs, overhead = question.layout(), question.inputs, question.overhead
-    available = question.kv_available(question.weights, overhead.likely)
-    at_once = question.concurrency_held(question.weights, overhead.likely)
-    reasons = [
-        f"Budget: {inputs.gpu_memory_utilization:g} × {_gib(question.gpu.memory_bytes)} of memory - weights "
-        f"{_gib(question.weights)} - overhead {_gib(overhead.likely)} = {_gib(available)} for the KV cache.",
-        f"The overhead is a guess between {_gib(overhead.low)} and {_gib(overhead.high)}.",
-        f"KV cache: {_gib(per_request)} a request, in blocks of {inputs.paging.block} tokens; with the published "
-        f"weights there is room for {_load(at_once, question.context)}.",
-    ]
-    if layout.window is not None:
+    if holds and not case.fits(finding.weights, overhead.high):
+        reasons.append(f"With {_gib(overhead.high)} of overhead, the high {guess}, it would not fit: {settled_by}")
+    if finding.verdict is not Verdict.FITS and case.fits(case.weights, overhead.low):
         reasons.append(
-            f"{layout.window_layers} of {question.shape.layers} layers keep a window of {layout.window:,} tokens "
-            f"and up to {inputs.paging.tokens_in_flight:,} in flight; summed layer by layer, without vLLM's groups, "
-            f"a request would take {_gib(layout.plain_bytes(question.context))}."
+            f"With {_gib(overhead.low)} of overhead, the low {guess}, it would fit as published: {settled_by}"
         )
     return reasons
 
 
-def _caveats(question: _Question, asked_context: int) -> list[str]:
-    model, reasons = question.model, []
-    if asked_context > question.context:
-        reasons.append(f"{asked_context:,} tokens were asked for; the model takes {question.context:,} at most.")
-    if question.shape.context is None:
+def _figure_reasons(case: MemoryCase) -> list[str]:
+    layout, overhead, plan = case.layout, case.overhead, case.plan
+    stage = case.poorest_stage(case.weights, overhead.likely)
+    available = case.kv_available(case.weights, overhead.likely)[stage]
+    at_once = case.requests_held(case.weights, overhead.likely)
+    own = case.stage_weights(case.weights)[stage]
+    published = "the published" if plan.quantisation is None else f"{plan.quantisation}"
+    reasons = [
+        f"Budget: {plan.gpu_memory_utilization:g} × {_gib(case.gpu.memory_bytes)} of memory - weights "
+        f"{_gib(own)}{f' of {_gib(case.weights)}' if plan.gpus > 1 else ''} - overhead {_gib(overhead.likely)} = "
+        f"{_gib(available)} for the KV cache{' on each GPU' if plan.gpus > 1 else ''}.",
+        _overhead_reason(case),
+        f"KV cache: {_gib(case.blocks_per_request * max(case.stage_block_bytes))} a request, in blocks of "
+        f"{layout.effective_block(case.paging)} tokens; with {published} weights there is room for "
+        f"{_load(at_once, case.context)}.",
+    ]
+    if layout.window is not None:
+        kind = "chunk" if case.shape.attention_chunk is not None else "window"
+        reasons.append(
+            f"{layout.window_layers} of {case.shape.layers} layers keep a {kind} of {layout.window:,} tokens "
+            f"and up to {case.paging.tokens_in_flight:,} in flight; summed layer by layer, without vLLM's groups, "
+            f"a request would take {_gib(layout.plain_bytes(case.context))}."
+        )
+        if not plan.hybrid_kv or (kind == "chunk" and not plan.chunked_kv):
+            reasons.append("vLLM charges these layers as full attention here: its hybrid manager is off for them.")
+    return reasons
+
+
+def _overhead_reason(case: MemoryCase) -> str:
+    overhead = case.overhead
+    if case.plan.overhead_bytes is None:
+        return f"The overhead is a guess between {_gib(overhead.low)} and {_gib(overhead.high)}."
+    return (
+        f"The overhead was measured on this GPU type: {_gib(overhead.low)} to {_gib(overhead.high)}, "
+        f"likely {_gib(overhead.likely)}."
+    )
+
+
+def _caveats(case: MemoryCase, asked_context: int) -> list[str]:
+    model, reasons = case.model, []
+    if asked_context > case.context:
+        reasons.append(f"{asked_context:,} tokens were asked for; the model takes {case.context:,} at most.")
+    if case.shape.context is None:
         reasons.append("The model's own context limit is unknown; the asked context was taken as its limit.")
-    if question.shape.params is None:
+    if plan_cut := _cut_caveat(case):
+        reasons.append(plan_cut)
+    if case.shape.params is None:
         reasons.append("Quantised weights were not tried: the parameter count is unknown.")
     if "vision" in model.capabilities:
         reasons.append("The memory peak of the image encoder is not included.")
@@ -309,16 +377,24 @@ def _caveats(question: _Question, asked_context: int) -> list[str]:
     return reasons
 
 
-def _min_gpus(question: _Question) -> int | None:
+def _cut_caveat(case: MemoryCase) -> str | None:
+    known = case.shape.hidden and case.shape.vocab and case.shape.layers
+    if case.plan.gpus == 1 or known:
+        return None
+    return "Weights were cut evenly over the GPUs: hidden and vocab, which tell what is whole on each, are unknown."
+
+
+def _min_gpus(case: MemoryCase) -> int | None:
     for size in TENSOR_PARALLEL_SIZES:
-        if splits_over(question.shape, size) and question.fits(question.weights, tensor_parallel=size):
-            return size
+        cut = splits_over(case.shape, size) and not (case.shape.ffn or 0) % size
+        if cut and case.over(size).fits(case.weights):
+            return size * case.plan.pipeline_parallel
     return None
 
 
-def _confidence(question: _Question) -> tuple[Confidence, list[str]]:
+def _confidence(case: MemoryCase) -> tuple[Confidence, list[str]]:
     """The lowest confidence among the facts used, and a sentence that names the low ones."""
-    facts = _facts_used(question)
+    facts = _facts_used(case)
     ranks = {name: fact.confidence if fact is not None else Confidence.LOW for name, fact in facts.items()}
     order = (Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH)
     lowest = min(ranks.values(), key=order.index)
@@ -326,15 +402,18 @@ def _confidence(question: _Question) -> tuple[Confidence, list[str]]:
     return lowest, [f"Low confidence or no source: {', '.join(low)}."] if low else []
 
 
-def _facts_used(question: _Question) -> dict[str, Sourced | None]:
-    shape, weights = question.shape, question.model.weights
+def _facts_used(case: MemoryCase) -> dict[str, Sourced | None]:
+    shape, weights = case.shape, case.model.weights
     names = ["layers"]
     names += ["kv_heads", "head_dim"] if shape.mla is None else ["mla"]
     names += ["heads", "head_dim"] if shape.heads and shape.head_dim else ["hidden"]
     names += ["sliding_window", "global_layers"] if shape.sliding_window is not None else []
+    names += ["attention_chunk", "global_layers"] if shape.attention_chunk is not None else []
+    names += ["linear"] if shape.linear is not None else []
+    names += ["v_head_dim"] if shape.mla is None and shape.v_head_dim is not None else []
     names += ["context"] if shape.context is not None else []
-    facts: dict[str, Sourced | None] = {"gpu": question.gpu.sourced}
-    if weights.size_bytes:
+    facts: dict[str, Sourced | None] = {"gpu": case.gpu.sourced}
+    if weights.size_bytes and case.plan.quantisation is None:
         facts["weights.size_bytes"] = weights.sourced
     else:
         names.append("params")
@@ -343,6 +422,10 @@ def _facts_used(question: _Question) -> dict[str, Sourced | None]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:,.1f} GiB"
+
+
+def _where(case: MemoryCase) -> str:
+    return f"one {case.gpu.name}" if case.plan.gpus == 1 else f"{case.plan.gpus} {case.gpu.name}"
 
 
 def _load(concurrency: int, context: int) -> str:
