@@ -35,12 +35,12 @@ def main() -> int:
     matrix = build()
     judged = sum(cell.unknown is None for cell in matrix)
     cpu_s, wall_s = _best(build)
-    print(  # noqa: T201
-        f"{len(matrix.cells):,} cells ({judged:,} with a verdict): {wall_s:.2f} s, of CPU {cpu_s:.2f} s; best of {REPEATS}"
-    )
+    cells = f"{len(matrix.cells):,} cells ({judged:,} with a verdict)"
+    print(f"{cells}: {wall_s:.2f} s, of CPU {cpu_s:.2f} s; best of {REPEATS}")  # noqa: T201
+    is_fast = wall_s <= LIMIT_S
     cpu_s, wall_s = _best(lambda: feasibility_page(matrix, registry, language="ko", on=date(2026, 11, 28)))
     print(f"the page of them: {wall_s:.2f} s, of CPU {cpu_s:.2f} s")  # noqa: T201
-    return 0 if _best(build)[1] <= LIMIT_S else 1
+    return 0 if is_fast else 1
 
 
 def _models(registry: Registry) -> list[Model]:

@@ -7,7 +7,7 @@ Names and numbers are checked here; the arithmetic is `domain.matrix`'s and the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from gateway.console import render_estimates, wants_json
+from gateway.domain.kv_cache import KV_DTYPES
 from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.evidence import feasibility_summary
@@ -33,7 +34,7 @@ from gateway.settings import Settings
 FORMS = ("table", "json", "csv", "html")
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 EVERY = "all"
-MAX_TOKENS, MAX_REQUESTS = 100_000_000, 1_000_000
+MAX_TOKENS, MAX_REQUESTS, MAX_GPUS = 100_000_000, 1_000_000, 64
 """Far beyond every engine; beyond them arithmetic would leave the range of floats."""
 Entry = TypeVar("Entry")
 
@@ -65,6 +66,8 @@ def feasibility(
     ] = None,
     context: Annotated[int | None, typer.Option(help="Tokens of one request, prompt and answer.")] = None,
     concurrency: Annotated[int, typer.Option(help="Requests of that length at once.")] = 1,
+    gpus: Annotated[int, typer.Option(help="GPUs that share each model by tensor parallelism.")] = 1,
+    kv_dtype: Annotated[str, typer.Option(help="Format of the KV cache, as vLLM's --kv-cache-dtype.")] = "auto",
     form: Annotated[
         str | None, typer.Option("--format", help="table, json, csv or html; by the ending of --out if not given.")
     ] = None,
@@ -75,8 +78,7 @@ def feasibility(
 ) -> None:
     """Predict from registry facts whether models fit GPUs, how fast at most, and at what cost. Nothing is measured."""
     wanted = _form(form, json=json, csv=csv, out=out)
-    if language not in LANGUAGES:
-        _refuse(f"--language: expected ko or en, got '{language}'")
+    _one_of("--language", language, LANGUAGES)
     settings = Settings()
     registry = load_registry(settings.registry)
     question = _Question(
@@ -87,9 +89,11 @@ def feasibility(
         load=MatrixLoad(
             _within("--context", settings.feasibility_context if context is None else context, MAX_TOKENS, "tokens"),
             _within("--concurrency", concurrency, MAX_REQUESTS, "requests"),
+            _within("--gpus", gpus, MAX_GPUS, "GPUs"),
+            _one_of("--kv-dtype", kv_dtype, KV_DTYPES),
         ),
     )
-    is_plain = quantisation is None and len(question.gpus) == 1
+    is_plain = quantisation is None and len(question.gpus) == 1 and not question.load.has_own_plan
     if wanted == "table" and out is None:
         _show(question, is_plain=is_plain)
     else:
@@ -173,10 +177,13 @@ def _named(what: str, names: Iterable[str], known: Mapping[str, Entry]) -> list[
 def _quantisations(names: Sequence[str]) -> tuple[str, ...]:
     if EVERY in names:
         return QUANTISATIONS
-    for name in names:
-        if name not in QUANTISATIONS:
-            _refuse(f"--quantisation: there is no '{name}'; {meant(name, QUANTISATIONS)}")
-    return tuple(dict.fromkeys(names))
+    return tuple(_one_of("--quantisation", name, QUANTISATIONS) for name in dict.fromkeys(names))
+
+
+def _one_of(option: str, name: str, known: Collection[str]) -> str:
+    if name not in known:
+        _refuse(f"{option}: there is no '{name}'; {meant(name, known)}")
+    return name
 
 
 def _within(option: str, value: int, most: int, unit: str) -> int:

@@ -50,6 +50,8 @@ def matrix_object(matrix: Matrix, registry: Registry) -> dict[str, Any]:
         "as_of": registry.as_of.isoformat() if registry.as_of is not None else None,
         "context": matrix.load.context,
         "concurrency": matrix.load.concurrency,
+        "tensor_parallel": matrix.load.gpus,
+        "kv_dtype": matrix.load.kv_dtype,
         "quantisations": list(matrix.quantisations),
         "gpus": [gpu.id for gpu in matrix.gpus],
         "definitions": dict(DEFINITIONS),
@@ -77,18 +79,20 @@ def cell_object(cell: Cell) -> dict[str, Any]:
 def matrix_csv(matrix: Matrix, registry: Registry) -> bytes:
     """One row a cell under a head that stays as it is: new columns come last."""
     models = {model.id: model for model in matrix.models}
-    head = tuple(name for name, _ in _table_row(next(iter(matrix)), models, registry)) if matrix.cells else ()
-    rows = ([value for _, value in _table_row(cell, models, registry)] for cell in matrix)
+    kv_dtype = matrix.load.kv_dtype
+    head = tuple(name for name, _ in _table_row(next(iter(matrix)), models, registry, kv_dtype)) if matrix.cells else ()
+    rows = ([value for _, value in _table_row(cell, models, registry, kv_dtype)] for cell in matrix)
     return BOM + table_rows([head, *rows] if head else [])
 
 
 def assumptions(matrix: Matrix, words: Words) -> Iterator[str]:
     """What the figures assume, as sentences of this language."""
-    figures = assumed_figures(matrix)
-    return (said.format_map(figures) for said in words.assumptions)
+    figures = assumed_figures(matrix, words)
+    said = (*words.assumptions, words.assumption_many) if matrix.load.gpus > 1 else words.assumptions
+    return (sentence.format_map(figures) for sentence in said)
 
 
-def assumed_figures(matrix: Matrix) -> Mapping[str, str]:
+def assumed_figures(matrix: Matrix, words: Words) -> Mapping[str, str]:
     """The figures that the assumptions name; a dash for an overhead where no cell has one."""
     estimates = [cell.estimate for cell in matrix]
     overheads = [found.overhead_bytes for found in estimates if found.overhead_bytes is not None]
@@ -97,6 +101,8 @@ def assumed_figures(matrix: Matrix) -> Mapping[str, str]:
     return {
         "utilisation": ", ".join(shares) or "–",
         "block": ", ".join(map(str, blocks)) or "–",
+        "gpus": str(matrix.load.gpus),
+        "kv_dtype": words.sixteen_bits if matrix.load.kv_dtype == "auto" else matrix.load.kv_dtype,
         "overhead_low": f"{min(o.low for o in overheads) / GIB:.1f}" if overheads else "–",
         "overhead_high": f"{max(o.high for o in overheads) / GIB:.1f}" if overheads else "–",
     }
@@ -128,7 +134,9 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _table_row(cell: Cell, models: Mapping[str, Model], registry: Registry) -> tuple[tuple[str, TableCell], ...]:
+def _table_row(
+    cell: Cell, models: Mapping[str, Model], registry: Registry, kv_dtype: str
+) -> tuple[tuple[str, TableCell], ...]:
     """Head and value of every column."""
     model = models[cell.model_id]
     consortium = registry.consortia.get(model.consortium_id or "")
@@ -149,6 +157,7 @@ def _table_row(cell: Cell, models: Mapping[str, Model], registry: Registry) -> t
         ("context_tokens", row["context"]),
         ("concurrency", row["concurrency"]),
         ("gpus", row["gpus"]),
+        ("kv_dtype", kv_dtype),
         ("headroom_gib_low", headroom.get("low")),
         ("headroom_gib_likely", headroom.get("likely")),
         ("headroom_gib_high", headroom.get("high")),

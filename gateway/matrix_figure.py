@@ -114,7 +114,7 @@ def verdict_words(cell: Cell, words: Words) -> str:
 
 
 def unknown_words(unknown: Unknown, words: Words) -> str:
-    return words.gaps[unknown.gap].format(facts=fact_words(unknown.facts, words), sentence=unknown.sentence)
+    return words.gaps[unknown.gap].format(facts=fact_words(unknown.facts, words))
 
 
 def fact_words(facts: Sequence[str], words: Words) -> str:

@@ -42,7 +42,7 @@ def feasibility_page(matrix: Matrix, registry: Registry, *, language: Language, 
         element("meta", {"charset": "utf-8"}),
         element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         element("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        element("title", {}, words.title),
+        element("title", {}, _title(matrix, words)),
         element("style", {}, style_sheet()),
     )
     gpus = sorted(matrix.gpus, key=lambda gpu: (gpu.memory_bytes, gpu.bandwidth_bytes_per_s))
@@ -74,15 +74,20 @@ def _header(matrix: Matrix, registry: Registry, words: Words, on: date) -> Eleme
         "header",
         {},
         element("p", {"class": "kicker"}, words.kicker),
-        element("h1", {}, words.title),
+        element("h1", {}, _title(matrix, words)),
         _paragraph(
             judged.format(count=f"{load.concurrency:,}", context=f"{load.context:,}"),
             "lead",
         ),
         _paragraph(words.summary.format(known=known, total=total, unknown=total - known)),
-        _paragraph(words.brief.format_map(assumed_figures(matrix))),
+        _paragraph(words.brief.format_map(assumed_figures(matrix, words))),
         _paragraph(" · ".join(facts), "facts"),
     )
+
+
+def _title(matrix: Matrix, words: Words) -> str:
+    gpus = matrix.load.gpus
+    return words.title if gpus == 1 else words.title_many.format(gpus=gpus)
 
 
 def _legend(matrix: Matrix, words: Words) -> Element:

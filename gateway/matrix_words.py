@@ -20,6 +20,7 @@ Language = Literal["ko", "en"]
 @dataclass(frozen=True, slots=True)
 class Words:
     title: str
+    title_many: str
     kicker: str
     load_one: str
     load_many: str
@@ -74,6 +75,9 @@ class Words:
     per_hour: str
     assumptions_heading: str
     assumptions: tuple[str, ...]
+    assumption_many: str
+    """What is assumed besides where several GPUs share a model."""
+    sixteen_bits: str
     tip_headroom: str
     tip_context: str
     tip_at_once: str
@@ -84,11 +88,12 @@ class Words:
 
 ENGLISH = Words(
     title="Which candidate models run on one GPU: predicted (not measured)",
+    title_many="Which candidate models run on {gpus} GPUs together: predicted (not measured)",
     kicker="Simsa · infrastructure realism",
     load_one="Judged for one request at a time of {context} tokens, prompt and answer together.",
     load_many="Judged for {count} requests at once, each of {context} tokens, prompt and answer together.",
     brief="Assumed: vLLM uses {utilisation} of the memory; the overhead is a guess of {overhead_low} to "
-    "{overhead_high} GiB; the KV cache is in 16 bits. More under “What is assumed”.",
+    "{overhead_high} GiB; the KV cache is in {kv_dtype}. More under “What is assumed”.",
     summary="{known} of {total} models have enough published facts for a verdict. The other {unknown} stay unknown, "
     "each with its reason.",
     made="Made on {date}",
@@ -172,7 +177,8 @@ ENGLISH = Words(
         Gap.NO_WEIGHTS: "No public weights: nothing can be said about a GPU of one’s own.",
         Gap.NO_SHAPE: "The model’s shape (layers, KV heads, head size) is not published.",
         Gap.FACTS: "Not published, or not usable: {facts}.",
-        Gap.OTHER: "The facts are not enough: {sentence}",
+        Gap.CONTRADICTORY: "The facts in the registry contradict each other.",
+        Gap.PLAN: "vLLM does not start this model on so many GPUs, or with this format of the KV cache.",
     },
     facts={
         "layers": "number of layers",
@@ -208,7 +214,7 @@ ENGLISH = Words(
         "Everything here is predicted from published facts. Nothing was run. Only starting the engine on the GPU, "
         "under a load that fills it, settles whether a model fits.",
         "Memory is shared out the way vLLM does it: {utilisation} of the GPU’s memory, less weights, less overhead, "
-        "is the KV cache, in blocks of {block} tokens with 16-bit keys and values.",
+        "is the KV cache, in blocks of {block} tokens with keys and values in {kv_dtype}.",
         "The overhead (activations, CUDA graphs, libraries) is a guess: {overhead_low} to {overhead_high} GiB, by "
         "model and GPU. Verdicts take the likely value; a dashed line marks those that the range could turn.",
         "Devices that vLLM does not serve as it serves NVIDIA GPUs are judged by size alone: see the notes in the "
@@ -222,6 +228,9 @@ ENGLISH = Words(
         "comes on top, and so does reading prompts. “When full” is the most requests that memory holds, and that vLLM "
         "takes at once by default.",
     ),
+    assumption_many="{gpus} GPUs share each model by tensor parallelism. The ceiling lets them talk in no time, and "
+    "so does the expectation: real engines are slower.",
+    sixteen_bits="16 bits",
     tip_headroom="memory left {low} / {likely} / {high} GiB (low / likely / high)",
     tip_context="longest context of one request {tokens} tokens",
     tip_at_once="most requests at once {count}",
@@ -232,11 +241,12 @@ ENGLISH = Words(
 
 KOREAN = Words(
     title="후보 모델의 GPU 1장 구동 가능성: 예측값(실측 아님)",
+    title_many="후보 모델의 GPU {gpus}장 구동 가능성: 예측값(실측 아님)",
     kicker="심사 Simsa · 인프라 현실성",
     load_one="한 번에 요청 1건, 요청당 {context}토큰(프롬프트와 답변의 합)을 기준으로 판정했습니다.",
     load_many="동시 요청 {count}건, 요청당 {context}토큰(프롬프트와 답변의 합)을 기준으로 판정했습니다.",
     brief="전제: vLLM은 GPU 메모리의 {utilisation}까지 쓰고, 오버헤드는 {overhead_low}~{overhead_high} GiB로 "
-    "추정하며, KV 캐시는 16비트입니다. 자세한 내용은 ‘전제’에 있습니다.",
+    "추정하며, KV 캐시는 {kv_dtype}입니다. 자세한 내용은 ‘전제’에 있습니다.",
     summary="전체 {total}개 모델 가운데 {known}개는 공개된 정보만으로 판정할 수 있습니다. 나머지 {unknown}개는 ‘알 수 "
     "없음’으로 두고 모델마다 그 까닭을 적었습니다.",
     made="작성일 {date}",
@@ -319,7 +329,8 @@ KOREAN = Words(
         Gap.NO_WEIGHTS: "가중치가 공개되지 않아 자체 GPU 구동 여부를 따질 수 없습니다.",
         Gap.NO_SHAPE: "모델의 구조(층 수, KV 헤드 수, 헤드 크기)가 공개되지 않았습니다.",
         Gap.FACTS: "공개되지 않았거나 쓸 수 없는 값: {facts}.",
-        Gap.OTHER: "정보가 부족합니다: {sentence}",
+        Gap.CONTRADICTORY: "레지스트리에 적힌 값이 서로 맞지 않습니다.",
+        Gap.PLAN: "이 GPU 수나 이 KV 캐시 형식으로는 vLLM에서 시작되지 않는 모델입니다.",
     },
     facts={
         "layers": "층 수",
@@ -355,7 +366,7 @@ KOREAN = Words(
         "모든 값은 공개된 정보로 계산한 예측값이며, 실제로 실행해 본 것은 없습니다. 구동 여부는 해당 GPU에서 엔진을 "
         "띄우고 부하를 가득 걸어 보아야 확정됩니다.",
         "메모리는 vLLM의 방식대로 나눕니다. GPU 메모리의 {utilisation}에서 가중치와 오버헤드를 뺀 나머지가 KV "
-        "캐시이며, 키와 값은 16비트, 블록은 {block}토큰입니다.",
+        "캐시이며, 키와 값은 {kv_dtype}, 블록은 {block}토큰입니다.",
         "오버헤드(활성값, CUDA 그래프, 라이브러리)는 추정치입니다. 모델과 GPU에 따라 {overhead_low}~{overhead_high} "
         "GiB로 보고 가장 그럴듯한 값으로 판정했으며, 이 범위 안에서 결과가 바뀔 수 있는 칸은 점선으로 표시했습니다.",
         "vLLM이 NVIDIA GPU와 같은 방식으로 지원하지 않는 장치는 메모리 크기만으로 판정한 것입니다. GPU 제원의 비고를 "
@@ -369,6 +380,9 @@ KOREAN = Words(
         "프롬프트를 읽는 시간은 따로 듭니다. ‘가득 찼을 때’는 메모리가 담을 수 있고 vLLM이 기본 설정에서 동시에 받는 "
         "최대 요청 수를 뜻합니다.",
     ),
+    assumption_many="GPU {gpus}장이 텐서 병렬로 모델 하나를 나누어 맡습니다. 상한과 기대값 모두 GPU 사이의 통신 "
+    "시간을 넣지 않았으므로 실제 엔진은 이보다 느립니다.",
+    sixteen_bits="16비트",
     tip_headroom="남는 메모리 {low} / {likely} / {high} GiB(하한 / 유력 / 상한)",
     tip_context="요청 1건의 최대 컨텍스트 {tokens}토큰",
     tip_at_once="최대 동시 요청 {count}건",

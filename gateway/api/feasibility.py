@@ -15,6 +15,7 @@ from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey
 from gateway.api.refusals import refusals
 from gateway.api.schemas import Amount
 from gateway.domain.accounts import CALLING, OVERSEEING
+from gateway.domain.kv_cache import KV_DTYPES
 from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import InvalidRequest, NotFound
@@ -30,6 +31,7 @@ MAX_REQUESTS = 1_000_000
 """Far beyond every engine; beyond them arithmetic would leave the range of floats."""
 MAX_CELLS = 5_000
 """Some two seconds of a core, off the event loop."""
+MAX_GPUS = 64
 MAX_NAMES = 200
 EVERY = "all"
 
@@ -101,6 +103,8 @@ class FeasibilityOut(BaseModel):
     as_of: str | None = None
     context: int | None = None
     concurrency: int | None = None
+    tensor_parallel: int | None = None
+    kv_dtype: str | None = None
     quantisations: list[str] | None = None
     gpus: list[str] | None = None
     definitions: dict[str, str] | None = Field(None, description="What each figure means, with its unit.")
@@ -138,6 +142,10 @@ async def feasibility(
         Query(ge=1, le=MAX_TOKENS, description="Tokens of a request; SIMSA_FEASIBILITY_CONTEXT where left out."),
     ] = None,
     concurrency: Annotated[int, Query(ge=1, le=MAX_REQUESTS, description="Requests at a time.")] = 1,
+    gpus: Annotated[int, Query(ge=1, le=MAX_GPUS, description="GPUs that share each model by tensor parallelism.")] = 1,
+    kv_dtype: Annotated[
+        str, Query(max_length=64, description="Format of the KV cache, as vLLM's --kv-cache-dtype.")
+    ] = "auto",
     format: Annotated[  # noqa: A002  the query's name
         Format, Query(description="csv: a table for spreadsheets; html: a heat map to be read. Both are of the matrix.")
     ] = "json",
@@ -145,25 +153,29 @@ async def feasibility(
 ) -> Any:
     """Registry facts in, verdict and reasons out; a prediction, nothing measured. Without `model`: every candidate.
 
-    A matrix (several GPUs, a quantisation, or a format other than JSON) also has the speed's ceiling and expectation,
+    A matrix (several types of GPU, a quantisation, several GPUs together, a KV cache format, or a format other than
+    JSON) also has the speed's ceiling and expectation,
     the cost, definitions and assumptions. Speeds and costs are of decoding at the load that stands beside them.
     """
     permit_roles(caller, CALLING | OVERSEEING)
     registry = services.registry.current
-    gpus = _gpus(registry, gpu or [services.settings.feasibility_gpu])
+    columns = _gpus(registry, gpu or [services.settings.feasibility_gpu])
     models = _models(registry, model)
-    load = MatrixLoad(context or services.settings.feasibility_context, concurrency)
-    if quantisation is None and len(gpus) == 1 and format == "json":
-        return _json(await asyncio.to_thread(_one_gpu, models, registry, gpus[0], load))
+    if kv_dtype not in KV_DTYPES:
+        known = ", ".join(sorted(KV_DTYPES))
+        raise InvalidRequest(f"There is no KV cache format '{kv_dtype}': known are {known}", param="kv_dtype")
+    load = MatrixLoad(context or services.settings.feasibility_context, concurrency, gpus, kv_dtype)
+    if quantisation is None and len(columns) == 1 and format == "json" and not load.has_own_plan:
+        return _json(await asyncio.to_thread(_one_gpu, models, registry, columns[0], load))
     formats = _formats(quantisation)
-    cells = len(models) * len(gpus) * len(formats)
+    cells = len(models) * len(columns) * len(formats)
     if cells > MAX_CELLS:
         raise InvalidRequest(
-            f"{len(models)} models × {len(gpus)} GPUs × {len(formats)} quantisations are {cells:,} cells, more than "
+            f"{len(models)} models × {len(columns)} GPUs × {len(formats)} quantisations are {cells:,} cells, more than "
             f"{MAX_CELLS:,}: name fewer of them",
             param="model",
         )
-    return await asyncio.to_thread(_matrix_answer, models, gpus, formats, load, registry, format, lang)
+    return await asyncio.to_thread(_matrix_answer, models, columns, formats, load, registry, format, lang)
 
 
 def _one_gpu(models: list[Model], registry: Registry, gpu: Gpu, load: MatrixLoad) -> dict[str, Any]:

@@ -14,17 +14,20 @@ from math import inf
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Estimate, estimate
+from gateway.domain.kv_cache import KV_DTYPES, Paging
 from gateway.domain.memory import (
     BYTES_PER_PARAM,
-    Paging,
     default_batched_tokens,
+    kv_layout,
     missing_kv_fields,
     number_format,
     overhead_bytes,
     weights_bytes,
 )
 from gateway.domain.records import Gpu, Model, ServingKind
-from gateway.domain.roofline import EXPECTED, PEAK, Efficiency, Roofline, Work, build_roofline, missing_facts
+from gateway.domain.roofline import EXPECTED, PEAK, Roofline, Work, build_roofline, missing_facts
+from gateway.domain.serving_plan import ServingPlan
+from gateway.domain.shapes import contradictions
 
 PUBLISHED = "published"
 QUANTISATIONS = (PUBLISHED, "bf16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4")
@@ -56,8 +59,10 @@ class Gap(StrEnum):
     NO_SHAPE = "no_shape"
     FACTS = "facts"
     """Some facts are missing or cannot be right; they are named."""
-    OTHER = "other"
-    """What only the sentence says."""
+    CONTRADICTORY = "contradictory"
+    """The facts contradict each other."""
+    PLAN = "plan"
+    """vLLM would not start this model on so many GPUs, or with this KV cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,14 @@ class MatrixLoad:
     context: int
     """Tokens of one request, prompt and answer."""
     concurrency: int = 1
+    gpus: int = 1
+    """GPUs that share the model by tensor parallelism."""
+    kv_dtype: str = "auto"
+    """vLLM's --kv-cache-dtype."""
+
+    @property
+    def has_own_plan(self) -> bool:
+        return self.gpus != 1 or self.kv_dtype != "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +172,7 @@ def build_matrix(
 ) -> Matrix:
     """Every cell of models × GPUs × quantisations; what is named twice counts once.
 
-    Raises ValueError for a quantisation that is not in QUANTISATIONS, and for a load below 1.
+    Raises ValueError for a quantisation that is not in QUANTISATIONS, an unknown KV dtype, and a load below 1.
     """
     columns = {gpu.id: gpu for gpu in gpus}
     rows = {model.id: model for model in models}
@@ -167,26 +180,31 @@ def build_matrix(
     unheard = [name for name in formats if name not in QUANTISATIONS]
     if unheard:
         raise ValueError(f"quantisation: expected {', '.join(QUANTISATIONS)}, got '{unheard[0]}'")
+    if load.kv_dtype not in KV_DTYPES:
+        raise ValueError(f"kv_dtype: expected {', '.join(sorted(KV_DTYPES))}, got '{load.kv_dtype}'")
     cells: dict[tuple[str, str, str], Cell] = {}
     for model in rows.values():
         for quantisation in formats:
-            variant = model_in(model, quantisation)
-            for cell in _row(variant, tuple(columns.values()), quantisation, load):
-                cells[cell.key] = cell
+            cells |= {cell.key: cell for cell in _row(model, tuple(columns.values()), quantisation, load)}
     return Matrix(tuple(rows.values()), tuple(columns.values()), formats, load, cells)
 
 
 def model_in(model: Model, quantisation: str) -> Model:
     """The model with its weights in this number format; as it is where that is the published one."""
-    if quantisation == PUBLISHED:
+    if quantisation == PUBLISHED or number_format(model.weights.dtype) == quantisation:
         return model
     weights = replace(model.weights, dtype=quantisation, size_bytes=None, group_size=None, unquantised_params=None)
     return replace(model, weights=weights)
 
 
-def predict(model: Model, gpu: Gpu, load: MatrixLoad) -> Estimate:
+def predict(model: Model, gpu: Gpu, quantisation: str, load: MatrixLoad) -> Estimate:
     """The estimate of one cell: the only place that asks for one."""
-    return estimate(model, gpu, context=load.context, concurrency=load.concurrency)
+    plan = ServingPlan(
+        quantisation=None if quantisation == PUBLISHED else quantisation,
+        tensor_parallel=load.gpus,
+        kv_dtype=load.kv_dtype,
+    )
+    return estimate(model, gpu, context=load.context, concurrency=load.concurrency, plan=plan)
 
 
 def units_of(format_name: str | None, gpu: Gpu) -> Units:
@@ -200,19 +218,24 @@ def units_of(format_name: str | None, gpu: Gpu) -> Units:
     return Units.UNLISTED
 
 
-def why_unknown(model: Model, found: Estimate) -> Unknown:
-    """The gap in the registry's facts that leaves `found` without a verdict."""
-    sentence, shape = found.reasons[0], model.shape
-    if model.weights.repo is None and not model.weights.size_bytes and model.serving.kind is not ServingKind.VLLM:
+def why_unknown(variant: Model, found: Estimate) -> Unknown:
+    """What leaves `found` without a verdict. `variant` has its weights in the format that was asked for."""
+    sentence, shape = found.reasons[0], variant.shape
+    if variant.weights.repo is None and not variant.weights.size_bytes and variant.serving.kind is not ServingKind.VLLM:
         return Unknown(Gap.NO_WEIGHTS, (), sentence)
     if shape is None:
         return Unknown(Gap.NO_SHAPE, (), sentence)
     facts = list(missing_kv_fields(shape))
-    if weights_bytes(model) is None:
-        facts.append("params" if number_format(model.weights.dtype) else "weights.dtype")
+    if weights_bytes(variant) is None:
+        facts.append("params" if number_format(variant.weights.dtype) else "weights.dtype")
     if overhead_bytes(shape, Paging()) is None:
         facts.append("heads, head_dim" if "head_dim" not in facts else "heads")
-    return Unknown(Gap.FACTS if facts else Gap.OTHER, tuple(dict.fromkeys(facts)), sentence)
+    if shape.context is not None and shape.context < 1:
+        facts.append("context")
+    if facts:
+        return Unknown(Gap.FACTS, tuple(dict.fromkeys(facts)), sentence)
+    is_contradictory = contradictions(shape, architecture=variant.weights.architecture)
+    return Unknown(Gap.CONTRADICTORY if is_contradictory else Gap.PLAN, (), sentence)
 
 
 def most_sequences(gpu: Gpu) -> int:
@@ -223,74 +246,109 @@ def most_sequences(gpu: Gpu) -> int:
 # --- one row ------------------------------------------------------------------------------------------------
 
 
-def _row(variant: Model, gpus: Sequence[Gpu], quantisation: str, load: MatrixLoad) -> Iterator[Cell]:
+def _row(model: Model, gpus: Sequence[Gpu], quantisation: str, load: MatrixLoad) -> Iterator[Cell]:
+    variant = model_in(model, quantisation)
     format_name = number_format(variant.weights.dtype)
+    takes: _RequestTakes | None = None
     for gpu in gpus:
-        found = predict(variant, gpu, load)
-        units = units_of(format_name, gpu)
-        bare = Cell(variant.id, gpu.id, quantisation, format_name, units, found)
-        yield _with_speed(bare, variant, gpu, load)
+        found = predict(model, gpu, quantisation, load)
+        bare = Cell(model.id, gpu.id, quantisation, format_name, units_of(format_name, gpu), found)
+        why = _why_no_speed(bare, load)
+        peak = _peak(variant, gpu) if why is None else None
+        if peak is None:
+            yield _without_speed(bare, variant, gpu, why)
+            continue
+        takes = takes or _request_takes(variant, peak, load, context=found.context)
+        yield _with_speed(bare, gpu, load, _Pace.of(bare, gpu, load, peak, takes))
 
 
-def _with_speed(bare: Cell, variant: Model, gpu: Gpu, load: MatrixLoad) -> Cell:
-    found = bare.estimate
-    if found.max_concurrency is None:
-        reason = "There is no speed without a verdict."
-        return replace(bare, unknown=why_unknown(variant, found), speed_reason=reason, cost_reason=reason)
-    if found.max_concurrency < load.concurrency:
-        reason = "It does not fit as asked in this number format, so it has no speed here."
-        return replace(bare, speed_reason=reason, cost_reason=reason)
+def _why_no_speed(bare: Cell, load: MatrixLoad) -> str | None:
+    held = bare.estimate.max_concurrency
+    if held is None:
+        return "There is no speed without a verdict."
+    return (
+        "It does not fit as asked in this number format, so it has no speed here." if held < load.concurrency else None
+    )
+
+
+def _peak(variant: Model, gpu: Gpu) -> Roofline | None:
+    """One GPU at its data sheet's peak; None where facts are missing."""
+    try:
+        return build_roofline(variant, gpu, efficiency=PEAK)
+    except ValueError:
+        return None
+
+
+def _without_speed(bare: Cell, variant: Model, gpu: Gpu, why: str | None) -> Cell:
+    if bare.estimate.max_concurrency is None:
+        return replace(bare, unknown=why_unknown(variant, bare.estimate), speed_reason=why, cost_reason=why)
+    if why is not None:
+        return replace(bare, speed_reason=why, cost_reason=why)
     missing = missing_facts(variant, gpu)
-    if missing:
-        reason = f"The speed cannot be computed: unknown {', '.join(missing)}."
-        return replace(bare, speed_reason=reason, speed_facts=missing, cost_reason=reason)
-    pace = _Pace.of(variant, gpu, bare, context=found.context)
-    full = min(found.max_concurrency, max(load.concurrency, most_sequences(gpu)))
-    asked, cost_reason = _decoding(pace, gpu, load.concurrency)
-    return replace(bare, asked=asked, full=_decoding(pace, gpu, full)[0], cost_reason=cost_reason)
+    why = f"The speed cannot be computed: unknown {', '.join(missing)}."
+    return replace(bare, speed_reason=why, speed_facts=missing, cost_reason=why)
+
+
+def _with_speed(bare: Cell, gpu: Gpu, load: MatrixLoad, pace: _Pace) -> Cell:
+    held = bare.estimate.max_concurrency or load.concurrency
+    full = min(held, max(load.concurrency, most_sequences(gpu)))
+    asked, cost_reason = _decoding(pace, gpu, load, load.concurrency)
+    return replace(bare, asked=asked, full=_decoding(pace, gpu, load, full)[0], cost_reason=cost_reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _RequestTakes:
+    """What one request adds to a decode step, whatever the GPU."""
+
+    kv_bytes: float
+    """All GPUs together."""
+    flops: float
+
+
+def _request_takes(variant: Model, peak: Roofline, load: MatrixLoad, *, context: int) -> _RequestTakes:
+    """For the last token of a request of `context` tokens."""
+    work = (Work(new_tokens=1, past_tokens=context - 1),)
+    cache_alone = replace(peak, dense_read_bytes=0.0, expert_bytes=0.0, bytes_per_s=1.0, flops_per_s=inf)
+    return _RequestTakes(
+        kv_bytes=cache_alone.step_seconds(work) * _cache_share(variant, load, context),
+        flops=replace(peak, bytes_per_s=inf, flops_per_s=1.0).step_seconds(work),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """What a decode step takes: the weights once, and so much a request."""
+    """How fast a step goes: the weights are read once, the rest a request. Several GPUs share all work evenly."""
 
-    peak: Roofline
-    kv_bytes: float
-    flops: float
-    peak_flops_per_s: float
-    """With what the format's own units could do at most, where the registry does not list them."""
-    expected: Roofline
+    roofline: Roofline
+    takes: _RequestTakes
+    gpus: int
+    most_flops_per_s: float
 
     @staticmethod
-    def of(variant: Model, gpu: Gpu, cell: Cell, *, context: int) -> _Pace:
-        peak = build_roofline(variant, gpu, efficiency=PEAK)
-        work = (Work(new_tokens=1, past_tokens=context - 1),)
-        bare = replace(peak, dense_read_bytes=0.0, expert_bytes=0.0, bytes_per_s=1.0, flops_per_s=inf)
-        return _Pace(
-            peak=peak,
-            kv_bytes=bare.step_seconds(work),
-            flops=replace(peak, bytes_per_s=inf, flops_per_s=1.0).step_seconds(work),
-            peak_flops_per_s=_most_flops_per_s(cell, gpu, peak.flops_per_s),
-            expected=_slowed(peak, EXPECTED),
-        )
+    def of(cell: Cell, gpu: Gpu, load: MatrixLoad, peak: Roofline, takes: _RequestTakes) -> _Pace:
+        return _Pace(peak, takes, load.gpus, _most_flops_per_s(cell, gpu, peak.flops_per_s))
 
     def ceiling(self, requests: int) -> float:
-        return requests / self._step_s(requests, self.peak.bytes_per_s, self.peak_flops_per_s)
+        return self._tokens_per_s(requests, self.roofline.bytes_per_s, self.most_flops_per_s)
 
     def expectation(self, requests: int) -> float:
-        return requests / self._step_s(requests, self.expected.bytes_per_s, self.expected.flops_per_s)
+        peak = self.roofline
+        return self._tokens_per_s(requests, peak.bytes_per_s * EXPECTED.bandwidth, peak.flops_per_s * EXPECTED.flops)
 
-    def _step_s(self, requests: int, bytes_per_s: float, flops_per_s: float) -> float:
+    def _tokens_per_s(self, requests: int, bytes_per_s: float, flops_per_s: float) -> float:
         """As `Roofline.step_seconds` of so many equal works, without going through them one by one."""
-        read = self.peak.weights_read_bytes(requests) + requests * self.kv_bytes
-        return max(read / bytes_per_s, requests * self.flops / flops_per_s)
+        read = self.roofline.weights_read_bytes(requests) + requests * self.takes.kv_bytes
+        return self.gpus * requests / max(read / bytes_per_s, requests * self.takes.flops / flops_per_s)
 
 
-def _slowed(peak: Roofline, efficiency: Efficiency) -> Roofline:
-    """The same as `build_roofline` at this efficiency."""
-    return replace(
-        peak, bytes_per_s=peak.bytes_per_s * efficiency.bandwidth, flops_per_s=peak.flops_per_s * efficiency.flops
-    )
+def _cache_share(model: Model, load: MatrixLoad, context: int) -> float:
+    """Bytes of the KV cache in the format asked for, beside those of 16 bits."""
+    if load.kv_dtype == "auto" or model.shape is None:
+        return 1.0
+    whole, asked = kv_layout(model.shape), kv_layout(model.shape, kv_dtype=load.kv_dtype)
+    if whole is None or asked is None:
+        return 1.0
+    return asked.plain_bytes(context) / whole.plain_bytes(context)
 
 
 def _most_flops_per_s(cell: Cell, gpu: Gpu, listed: float) -> float:
@@ -298,24 +356,24 @@ def _most_flops_per_s(cell: Cell, gpu: Gpu, listed: float) -> float:
     if cell.units is not Units.UNLISTED:
         return listed
     sixteen = gpu.bf16_flops or listed
-    eight = gpu.fp8_flops or 2 * sixteen
-    return 2 * eight if cell.number_format in _FLOAT_4 else max(eight, 2 * sixteen)
+    eight = max(gpu.fp8_flops or 0.0, 2 * sixteen)
+    return 2 * eight if cell.number_format in _FLOAT_4 else eight
 
 
-def _decoding(pace: _Pace, gpu: Gpu, requests: int) -> tuple[Decoding, str | None]:
+def _decoding(pace: _Pace, gpu: Gpu, load: MatrixLoad, requests: int) -> tuple[Decoding, str | None]:
     expected = pace.expectation(requests)
-    cost, reason = _cost_range(gpu, expected)
+    cost, reason = _cost_range(gpu, load.gpus, expected)
     return Decoding(requests, pace.ceiling(requests), expected, cost), reason
 
 
-def _cost_range(gpu: Gpu, tokens_per_s: float) -> tuple[CostRange | None, str | None]:
+def _cost_range(gpu: Gpu, gpus: int, tokens_per_s: float) -> tuple[CostRange | None, str | None]:
     """Lowest and highest over the listed prices, or why there is none."""
     currencies = sorted({price.currency for price in gpu.prices})
     if not currencies:
         return None, f"The registry has no hourly price for {gpu.id}."
     if len(currencies) > 1:
         return None, f"{gpu.id} is priced in {' and '.join(currencies)}, and no exchange rate is applied."
-    costs = [cost_per_mtok(price.per_hour, 1, tokens_per_s) for price in gpu.prices]
+    costs = [cost_per_mtok(price.per_hour, gpus, tokens_per_s) for price in gpu.prices]
     return CostRange(min(costs), max(costs), currencies[0]), None
 
 
