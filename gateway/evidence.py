@@ -7,9 +7,10 @@ be stored and sent. Nothing here asks an engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from gateway.domain.feasibility import Estimate, Verdict, estimate
+from gateway.domain.feasibility import Estimate, ServingPlan, Verdict, estimate
 from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import Model, Provenance, Registry
 from gateway.replica_state import ReplicaState
@@ -19,13 +20,22 @@ THIS_MACHINE = "localhost"
 
 
 def estimate_on(
-    model: Model, registry: Registry, *, gpu_id: str, context: int, concurrency: int = 1
+    model: Model,
+    registry: Registry,
+    *,
+    gpu_id: str,
+    context: int,
+    concurrency: int = 1,
+    plan: ServingPlan | None = None,
 ) -> Estimate | None:
-    """Predict whether `model` serves so many requests of `context` tokens on one GPU; None for an unknown GPU id."""
+    """Predict whether `model` serves so many requests of `context` tokens at once; None for an unknown GPU id.
+
+    On one GPU with vLLM's defaults, unless `plan` says otherwise.
+    """
     gpu = registry.gpus.get(gpu_id)
     if gpu is None:
         return None
-    return estimate(model, gpu, context=context, concurrency=concurrency)
+    return estimate(model, gpu, context=context, concurrency=concurrency, plan=plan)
 
 
 def side_feasibility(
@@ -37,7 +47,7 @@ def side_feasibility(
     """
     gpu_id = (state.replica.gpu if state is not None else None) or settings.feasibility_gpu
     found = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context)
-    return feasibility_summary(found, gpu_id=gpu_id)
+    return feasibility_summary(found, gpu_id=gpu_id, with_steps=False)
 
 
 class OneGpuVerdicts:
@@ -63,15 +73,19 @@ class OneGpuVerdicts:
         return verdict, key[1]
 
 
-def feasibility_summary(found: Estimate | None, *, gpu_id: str | None = None) -> dict[str, Any]:
+def feasibility_summary(
+    found: Estimate | None, *, gpu_id: str | None = None, with_steps: bool = True
+) -> dict[str, Any]:
     """An estimate as JSON values: sizes in GiB, null where something is unknown (the reasons say why).
 
-    `gpu_id` is only told where there is no estimate, because the registry does not know that GPU.
+    With every step of the arithmetic, in its own unit, unless they are not wanted. `gpu_id` is only told where there
+    is no estimate, because the registry does not know that GPU.
     """
     if found is None:
         named = f" '{gpu_id}'" if gpu_id else ""
         return {
             **dict.fromkeys(_FIELDS),
+            **({"steps": []} if with_steps else {}),
             "verdict": Verdict.UNKNOWN.value,
             "gpu": gpu_id,
             "reasons": [f"Unknown: the registry has no GPU{named}."],
@@ -88,10 +102,15 @@ def feasibility_summary(found: Estimate | None, *, gpu_id: str | None = None) ->
         "overhead_gib": _range_in_gib(found.overhead_bytes),
         "max_context_one_request": found.max_context_one_request,
         "max_concurrency": found.max_concurrency,
+        "kv_tokens": found.kv_tokens,
+        "kv_cache_max_concurrency": found.kv_cache_max_concurrency,
+        "num_gpu_blocks": found.num_gpu_blocks,
+        "blocks_per_request": found.blocks_per_request,
         "min_gpus": found.min_gpus,
         "quantised_to": found.quantised_to,
         "confidence": found.confidence.value if found.confidence is not None else None,
         "reasons": list(found.reasons),
+        **({"steps": [asdict(step) for step in found.steps]} if with_steps else {}),
     }
 
 
@@ -122,6 +141,10 @@ _FIELDS = (
     "overhead_gib",
     "max_context_one_request",
     "max_concurrency",
+    "kv_tokens",
+    "kv_cache_max_concurrency",
+    "num_gpu_blocks",
+    "blocks_per_request",
     "min_gpus",
     "quantised_to",
     "confidence",

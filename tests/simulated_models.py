@@ -43,8 +43,8 @@ MIXTURE = replace(
 )
 WINDOWED = replace(LLAMA_8B, sliding_window=512, global_layers=8)
 TINY = ModelShape(
-    params=100_000_000,
-    active_params=100_000_000,
+    params=12_124_160,
+    active_params=12_124_160,
     layers=4,
     hidden=256,
     ffn=1024,

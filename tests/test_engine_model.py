@@ -149,7 +149,7 @@ def test_a_length_beyond_the_models_own_is_refused(length):
 
 def test_weights_that_leave_no_room_are_refused_with_figures():
     with pytest.raises(ValueError, match="GiB"):
-        resolve_limits(model_of(replace(LLAMA_8B, params=70_000_000_000, active_params=70_000_000_000)), H100)
+        resolve_limits(model_of(replace(LLAMA_8B, params=70_000_000_000, active_params=70_000_000_000, ffn=None)), H100)
 
 
 # --- continuous batching ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import process_time
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import (
     Confidence,
     Gpu,
+    LinearShape,
     MlaShape,
     Model,
     ModelShape,
@@ -86,11 +88,15 @@ def test_figures_follow_vllms_budget() -> None:
     assert result.kv_available_bytes is not None
     assert result.headroom_bytes is not None
     assert result.weights_bytes == 16_060_522_496
-    budget = int(H100.memory_bytes * 0.92) - 16_060_522_496
+    budget = -int(-H100.memory_bytes * 0.92 // 1) - 16_060_522_496
     assert result.kv_available_bytes.likely == budget - result.overhead_bytes.likely
     assert result.kv_available_bytes.low == budget - result.overhead_bytes.high
-    assert result.headroom_bytes.likely == result.kv_available_bytes.likely - 4 * 2**30
-    assert result.max_concurrency == result.kv_available_bytes.likely // 2**30
+    block = 16 * 131_072
+    assert result.headroom_bytes.likely == result.kv_available_bytes.likely - 4 * 2**30 - block, "one is vLLM's own"
+    assert result.num_gpu_blocks == result.kv_available_bytes.likely // block
+    assert result.max_concurrency == (result.num_gpu_blocks - 1) // 512
+    assert result.kv_cache_max_concurrency == result.num_gpu_blocks / 512
+    assert result.kv_tokens == int(result.num_gpu_blocks / 512 * 8192)
     assert result.inputs.paging.max_batched_tokens == 8192
 
 
@@ -245,7 +251,7 @@ SOUND_MODEL = st.builds(
             head_dim=128,
             context=context,
             sliding_window=window,
-            global_layers=min(full, layers),
+            global_layers=layers if window is None else min(full, layers),
         )
     ),
     st.integers(10**8, 10**11),
@@ -314,3 +320,181 @@ def test_verdict_agrees_with_its_own_figures(model: Model, context: int, concurr
     assert (result.verdict is Verdict.FITS) == (result.max_concurrency >= concurrency)
     assert (result.min_gpus == 1) == (result.verdict is Verdict.FITS)
     assert (result.max_context_one_request >= result.context) == (result.max_concurrency >= 1)
+
+
+# --- contradictions and plans -------------------------------------------------------------------------------
+
+WHOLE_8B = replace(LLAMA_8B, ffn=14336, vocab=128_256, tied_embeddings=False)
+SPARSE = replace(LLAMA_8B, params=30 * 10**9, active_params=3 * 10**9, moe=MoeShape(128, 8, expert_ffn=None))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said_of_it"),
+    [
+        (replace(LLAMA_8B, heads=30), "heads (30) is no multiple of kv_heads (8)"),
+        (replace(LLAMA_8B, kv_heads=64), "kv_heads (64) is more than heads (32)"),
+        (replace(SPARSE, active_params=31 * 10**9), "active_params (31,000,000,000) is more than params"),
+        (replace(SPARSE, moe=MoeShape(8, 9)), "moe.experts_per_token (9) is more than moe.experts (8)"),
+        (replace(SPARSE, moe=MoeShape(8, 2, dense_layers=33)), "moe.dense_layers (33) is more than layers (32)"),
+        (replace(LLAMA_8B, hidden=-4096), "hidden must be at least 1, got -4,096"),
+        (replace(LLAMA_8B, sliding_window=512, attention_chunk=512, global_layers=8), "serves no model with both"),
+        (replace(WHOLE_8B, params=10 * 10**9), "differs by more than 20%"),
+        (replace(WHOLE_8B, params=6 * 10**9), "differs by more than 20%"),
+        (replace(EXAONE_32B, global_layers=65), "no usable value for global_layers"),
+        (replace(EXAONE_32B, sliding_window=0), "no usable value for sliding_window"),
+        (replace(LLAMA_8B, layers=-1), "no usable value for layers"),
+        (
+            replace(LLAMA_8B, linear=LinearShape(20, 1000), global_layers=20, sliding_window=512),
+            "no usable value for global_layers",
+        ),
+    ],
+)
+def test_what_cannot_be_gives_a_reason_and_no_number(shape: ModelShape, said_of_it: str) -> None:
+    result = estimate(candidate(shape), H100, context=4096)
+    assert result.verdict is Verdict.UNKNOWN
+    assert said_of_it in said(result)
+    assert (result.max_concurrency, result.kv_tokens, result.headroom_bytes, result.steps) == (None, None, None, ())
+
+
+def test_a_published_count_within_a_fifth_of_the_layers_is_believed() -> None:
+    assert estimate(candidate(WHOLE_8B), H100, context=4096).verdict is Verdict.FITS
+    assert estimate(candidate(replace(WHOLE_8B, params=9 * 10**9)), H100, context=4096).verdict is Verdict.FITS
+
+
+@pytest.mark.parametrize(
+    ("shape", "plan", "said_of_it"),
+    [
+        (LLAMA_8B, ServingPlan(tensor_parallel=3), "cannot cut 32 heads and 8 KV heads over 3 GPUs"),
+        (
+            replace(LLAMA_8B, heads=48, kv_heads=6),
+            ServingPlan(tensor_parallel=4),
+            "48 heads and 6 KV heads over 4 GPUs",
+        ),
+        (LLAMA_8B, ServingPlan(pipeline_parallel=33), "32 layers cannot be cut into 33 pipeline stages"),
+        (LLAMA_8B, ServingPlan(kv_dtype="fp7"), "kv_dtype 'fp7' is not known"),
+        (LLAMA_8B, ServingPlan(kv_dtype="fp8_ds_mla"), "not known for attention with keys and values"),
+        (LLAMA_8B, ServingPlan(quantisation="int3"), "the format asked for ('int3')"),
+        (LLAMA_8B, ServingPlan(expert_parallel=True), "the model has no experts"),
+        (
+            replace(LLAMA_8B, linear=LinearShape(24, 10**6), global_layers=8),
+            ServingPlan(hybrid_kv=False),
+            "vLLM would not start",
+        ),
+    ],
+)
+def test_a_plan_that_vllm_does_not_start_with_gives_a_reason(
+    shape: ModelShape, plan: ServingPlan, said_of_it: str
+) -> None:
+    result = estimate(candidate(shape), H100, context=4096, plan=plan)
+    assert result.verdict is Verdict.UNKNOWN
+    assert said_of_it in said(result)
+    assert result.kv_tokens is None
+
+
+def test_an_fp8_cache_holds_twice_the_requests() -> None:
+    whole = estimate(candidate(LLAMA_8B), H100, context=8192)
+    half = estimate(candidate(LLAMA_8B), H100, context=8192, plan=ServingPlan(kv_dtype="fp8"))
+    assert whole.kv_bytes_per_request == 2 * (half.kv_bytes_per_request or 0)
+    assert (half.num_gpu_blocks or 0) // 2 == whole.num_gpu_blocks
+
+
+def test_the_weights_asked_for_are_the_ones_judged() -> None:
+    asked = estimate(candidate(EXAONE_32B), H100, context=131_072, plan=ServingPlan(quantisation="fp8"))
+    assert (asked.verdict, asked.quantised_to) == (Verdict.FITS, None)
+    published = estimate(candidate(EXAONE_32B), H100, context=131_072)
+    assert (asked.weights_bytes or 0) < 0.6 * (published.weights_bytes or 0)
+
+
+def test_a_tensor_parallel_set_is_one_budget_a_gpu() -> None:
+    plan = ServingPlan(tensor_parallel=2)
+    pair = estimate(candidate(EXAONE_32B), H100, context=131_072, plan=plan)
+    assert (pair.verdict, pair.gpus, pair.min_gpus) == (Verdict.FITS, 2, 2)
+    assert "Fits 2 H100" in pair.reasons[0]
+    assert pair.kv_available_bytes is not None
+    assert pair.weights_bytes is not None
+    assert pair.kv_available_bytes.likely < H100.memory_bytes * 0.92 - pair.weights_bytes / 2
+
+
+def test_the_poorest_stage_of_a_pipeline_decides() -> None:
+    plan = ServingPlan(pipeline_parallel=3)
+    staged = estimate(candidate(WHOLE_8B), L4, context=8192, plan=plan)
+    figures = {step.name: step.value for step in staged.steps}
+    assert staged.gpus == 3
+    assert figures["block_bytes"] == 16 * 4096 * 11, "32 layers are cut into 11, 11 and 10: vLLM spares the last"
+    assert figures["weights_per_gpu"] > (staged.weights_bytes or 0) / 3
+
+
+def test_a_measured_overhead_is_told_apart_from_a_guess() -> None:
+    measured = ByteRange(2 * GIB, 2 * GIB + 1, 2 * GIB + 2)
+    result = estimate(candidate(LLAMA_8B), H100, context=4096, plan=ServingPlan(overhead_bytes=measured))
+    assert result.overhead_bytes == measured
+    assert "The overhead was measured on this GPU type" in said(result)
+    assert "guess" not in said(result)
+    sources = {step.source for step in result.steps if step.name.startswith("overhead")}
+    assert sources == {"measured on this GPU type (calibration)"}
+    assert "is a guess" in said(estimate(candidate(LLAMA_8B), H100, context=4096))
+
+
+def test_chunks_and_states_take_less_than_full_attention() -> None:
+    full = estimate(candidate(LLAMA_8B), H100, context=131_072)
+    chunked = estimate(candidate(replace(LLAMA_8B, attention_chunk=8192, global_layers=8)), H100, context=131_072)
+    linear = estimate(
+        candidate(replace(LLAMA_8B, linear=LinearShape(24, 2**20), global_layers=8)), H100, context=131_072
+    )
+    sizes = [found.kv_bytes_per_request or 0 for found in (linear, chunked, full)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2] / 3
+    assert "keep a chunk of 8,192 tokens" in said(chunked)
+
+
+# --- the derivation -----------------------------------------------------------------------------------------
+
+
+def test_every_figure_of_the_verdict_can_be_worked_out_from_the_steps() -> None:
+    result = estimate(candidate(EXAONE_32B), H100, context=32_768)
+    steps = {step.name: step for step in result.steps}
+    value = {name: step.value for name, step in steps.items()}
+    assert value["requested"] == -(-H100.memory_bytes * 92 // 100)
+    assert value["kv_budget_likely"] == value["requested"] - value["weights"] - value["overhead_likely"]
+    assert value["num_gpu_blocks"] == value["kv_budget_likely"] // value["block_bytes"]
+    assert value["blocks_per_request"] == 5891
+    assert value["kv_cache_max_concurrency"] == value["num_gpu_blocks"] / 5891
+    assert value["kv_cache_size_tokens"] == int(value["kv_cache_max_concurrency"] * 32_768) == result.kv_tokens
+    assert value["requests_at_once"] == (value["num_gpu_blocks"] - 1) // 5891 == result.max_concurrency
+    assert value["headroom"] == value["kv_budget_likely"] - (5891 + 1) * value["block_bytes"]
+    assert result.headroom_bytes is not None
+    assert value["headroom"] == result.headroom_bytes.likely
+    assert steps["memory"].source == "accelerator table: data sheet (confidence high)"
+    assert steps["sliding_window"].source == "registry: card (confidence high)"
+    assert steps["batches_in_flight"].source == "vLLM's default"
+    assert steps["overhead_likely"].source == "a guess"
+    assert steps["kv_groups"].formula.count("blocks of 16 tokens") == 4
+
+
+def test_every_step_names_its_source_and_every_result_its_formula() -> None:
+    for shape in (LLAMA_8B, EXAONE_32B, replace(LLAMA_8B, linear=LinearShape(24, 2**20), global_layers=8)):
+        for plan in (ServingPlan(), ServingPlan(tensor_parallel=2, kv_dtype="fp8", block=32, max_batched_tokens=512)):
+            steps = estimate(candidate(shape), H100, context=8192, plan=plan).steps
+            assert len({step.name for step in steps}) == len(steps)
+            assert all(step.source for step in steps)
+            assert all(step.formula for step in steps if step.source == "computed")
+
+
+@given(SOUND_MODEL, CONTEXTS, CONCURRENCIES, GPUS)
+def test_headroom_is_there_exactly_where_it_fits(model: Model, context: int, concurrency: int, device: Gpu) -> None:
+    result = estimate(model, device, context=context, concurrency=concurrency)
+    assert result.headroom_bytes is not None
+    assert (result.headroom_bytes.likely >= 0) == (result.verdict is Verdict.FITS)
+
+
+def test_a_large_matrix_takes_well_under_two_seconds() -> None:
+    """30 models × 15 GPUs × 5 quantisations."""
+    models = [candidate(replace(EXAONE_32B, layers=layers)) for layers in range(64, 94)]
+    devices = [gpu(f"g{n}", (24 + 9 * n) * GIB) for n in range(15)]
+    formats = (None, "fp8", "int4", "awq", "mxfp4")
+    begun = process_time()
+    for model in models:
+        for device in devices:
+            for name in formats:
+                estimate(model, device, context=32_768, concurrency=4, plan=ServingPlan(quantisation=name))
+    assert process_time() - begun < 2

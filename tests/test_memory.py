@@ -25,7 +25,18 @@ from gateway.domain.memory import (
     weights_bytes,
     weights_bytes_as,
 )
-from gateway.domain.records import MlaShape, Model, ModelShape, MoeShape, Serving, ServingKind, Weights
+from gateway.domain.records import (
+    LinearShape,
+    MlaShape,
+    Model,
+    ModelShape,
+    MoeShape,
+    Serving,
+    ServingKind,
+    VisionShape,
+    Weights,
+)
+from gateway.domain.weights import weights_by_stage
 
 LLAMA_8B = ModelShape(params=8_030_261_248, layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128)
 EXAONE_32B = ModelShape(
@@ -87,14 +98,17 @@ def test_budget_matches_vllms_own_report() -> None:
 
 
 @pytest.mark.parametrize(
-    ("full", "window", "group"),
-    [(16, 48, 16), (10, 12, 12), (12, 10, 12), (8, 10, 8), (30, 0, 30), (0, 30, 30)],
+    ("full", "window", "widest"),
+    [(16, 48, 16), (10, 12, 12), (12, 10, 12), (8, 11, 11), (8, 12, 8), (13, 7, 7), (30, 0, 30), (0, 30, 30)],
 )
-def test_groups_take_the_smaller_count_unless_the_counts_are_close(full: int, window: int, group: int) -> None:
+def test_groups_take_the_smaller_count_unless_the_larger_is_below_one_and_a_half(
+    full: int, window: int, widest: int
+) -> None:
+    """vLLM 0.32.0's own rule; tests/vllm/test_kv_grid.py has it from vLLM itself."""
     shape = ModelShape(layers=full + window, kv_heads=8, head_dim=128, sliding_window=1024, global_layers=full)
     layout = kv_layout(shape)
     assert layout is not None
-    assert layout.group_layers == group
+    assert layout.block_bytes(Paging(16)) == widest * 16 * 4096
 
 
 def test_short_groups_are_padded() -> None:
@@ -171,9 +185,87 @@ def test_published_size_goes_before_the_parameter_count() -> None:
 
 @pytest.mark.parametrize(("tied", "kept"), [(True, 1_000_000), (False, 2_000_000), (None, 2_000_000)])
 def test_quantised_weights_keep_the_embedding_in_16_bits(tied: bool | None, kept: int) -> None:
+    """And each row of 1,000 parameters has a scale of 4 bytes."""
     shape = ModelShape(params=10_000_000, vocab=1000, hidden=1000, tied_embeddings=tied)
-    assert weights_bytes_as(shape, "fp8") == 10_000_000 + kept
+    assert weights_bytes_as(shape, "fp8") == (10_000_000 - kept) * 1004 // 1000 + 2 * kept
     assert weights_bytes_as(shape, "bf16") == 20_000_000
+
+
+def test_groups_and_kept_parameters_are_the_checkpoints_own_where_it_says_them() -> None:
+    shape = ModelShape(params=10_000_000, vocab=1000, hidden=1000, tied_embeddings=True)
+    told = {"group_size": 32, "unquantised_params": 2_000_000}
+    assert weights_bytes_as(shape, "int4", published=Weights(dtype="int4", **told)) == 8_000_000 * 9 // 16 + 4_000_000
+    assert weights_bytes_as(shape, "awq", published=Weights(dtype="awq", **told)) == 8_000_000 * 37 // 64 + 4_000_000
+    assert weights_bytes_as(shape, "fp8", published=Weights(dtype="fp8", group_size=128, unquantised_params=0)) == (
+        10_000_000 + -(-10_000_000 * 4 // 128**2)
+    )
+    assert weights_bytes_as(shape, "int4", published=Weights(dtype="fp8", **told)) == weights_bytes_as(shape, "int4")
+
+
+def test_norms_router_and_image_encoder_stay_in_16_bits_too() -> None:
+    plain = ModelShape(params=10_000_000_000, layers=10, hidden=1000)
+    seeing = replace(plain, moe=MoeShape(100, 2, dense_layers=1), vision=VisionShape(params=400_000_000))
+    kept = 2 * 1000 * 10 + 9 * 100 * 1000 + 400_000_000
+    assert weights_bytes_as(seeing, "nvfp4") == (10_000_000_000 - kept) * 9 // 16 + 2 * kept
+    assert weights_bytes(published(seeing)) == 20_000_000_000
+
+
+# --- shares of a parallel set -------------------------------------------------------------------------------
+
+LLAMA_WHOLE = replace(LLAMA_8B, ffn=14336, vocab=128_256, tied_embeddings=False)
+
+
+def test_tensor_parallel_cuts_all_but_norms() -> None:
+    total = 2 * 8_030_261_248
+    (half,) = weights_by_stage(LLAMA_WHOLE, total, tensor_parallel=2)
+    assert half == total // 2 + 2 * (2 * 4096 * 32) // 2, "norms are whole on both"
+
+
+def test_more_gpus_than_kv_heads_hold_repeats_of_their_projections() -> None:
+    total = 2 * 8_030_261_248
+    (share,) = weights_by_stage(LLAMA_WHOLE, total, tensor_parallel=16)
+    norms, keys = 2 * 2 * 4096 * 32, 2 * 32 * 4096 * 2 * 8 * 128
+    assert share == -(-(total - norms - keys) // 16) + norms + keys // 8
+
+
+def test_first_and_last_stage_have_embedding_and_head_and_the_rest_goes_by_layers() -> None:
+    total = 2 * 8_030_261_248
+    stages = weights_by_stage(LLAMA_WHOLE, total, pipeline_parallel=4)
+    embedding = 2 * 128_256 * 4096
+    body = (total - 2 * embedding) // 4
+    assert stages == (body + embedding, body, body, body + embedding)
+
+
+def test_a_tied_embedding_is_on_the_first_and_the_last_stage() -> None:
+    shape = replace(LLAMA_WHOLE, tied_embeddings=True, params=7_504_924_672)
+    first, last = weights_by_stage(shape, 2 * 7_504_924_672, pipeline_parallel=2)
+    assert first == last
+    assert first + last == 2 * 7_504_924_672 + 2 * 128_256 * 4096
+
+
+def test_vocabularies_are_padded_to_64_rows_where_they_are_cut() -> None:
+    shape = ModelShape(params=2_000_000, layers=1, hidden=1000, vocab=1000, tied_embeddings=True)
+    (share,) = weights_by_stage(shape, 4_000_000, tensor_parallel=2)
+    assert share == (4_000_000 - 4000 + 24 * 1000 * 2) // 2 + 4000
+
+
+def test_whole_experts_are_dealt_out_where_experts_are_parallel() -> None:
+    moe = MoeShape(10, 2, expert_ffn=100)
+    shape = ModelShape(params=10_000_000, layers=2, hidden=1000, moe=moe)
+    experts, router, norms = 2 * 10 * 3 * 100 * 1000, 2 * 10 * 1000, 2 * 2 * 1000
+    left = 10_000_000 - experts - router - norms
+    (cut,) = weights_by_stage(shape, 20_000_000, tensor_parallel=4)
+    (dealt,) = weights_by_stage(shape, 20_000_000, tensor_parallel=4, expert_parallel=True)
+    assert cut == 2 * (router + norms) + (left + experts) * 2 // 4
+    assert dealt == 2 * (router + norms) + left * 2 // 4 + experts * 2 * 3 // 10
+
+
+@given(st.integers(1, 16), st.integers(1, 8), st.integers(1, 2**40))
+def test_shares_of_a_parallel_set_hold_all_weights_together(size: int, stages: int, total: int) -> None:
+    shares = weights_by_stage(LLAMA_WHOLE, total, tensor_parallel=size, pipeline_parallel=stages)
+    assert len(shares) == stages
+    assert sum(shares) * size >= total
+    assert max(shares) <= total or size * stages == 1 or max(shares) <= total + total // 100
 
 
 def test_unknown_weights_stay_unknown() -> None:
@@ -187,6 +279,8 @@ def test_missing_fields_are_named() -> None:
     assert missing_kv_fields(ModelShape()) == ("layers", "kv_heads", "head_dim")
     assert missing_kv_fields(replace(EXAONE_32B, global_layers=None)) == ("global_layers",)
     assert missing_kv_fields(replace(EXAONE_32B, global_layers=65)) == ("global_layers",)
+    assert missing_kv_fields(replace(EXAONE_32B, sliding_window=None)) == ("sliding_window or attention_chunk",)
+    assert missing_kv_fields(replace(LLAMA_8B, linear=LinearShape(8))) == ("linear.state_bytes",)
     assert missing_kv_fields(DEEPSEEK_V3) == ()
     assert kv_bytes_per_token(ModelShape()) is None
     assert kv_bytes_per_token_past_window(ModelShape()) is None

@@ -190,6 +190,16 @@ class RangeOut(BaseModel):
     high: float
 
 
+class StepOut(BaseModel):
+    """One figure on the way to a verdict."""
+
+    name: str
+    value: float | int | str
+    unit: str
+    formula: str = Field(description="Empty for an input.")
+    source: str = Field(description="Where an input came from; computed where it follows from steps above.")
+
+
 class FeasibilityOut(BaseModel):
     """Predicted from configuration, nothing measured. Sizes in GiB; null = unknown, the reasons say why."""
 
@@ -204,10 +214,15 @@ class FeasibilityOut(BaseModel):
     overhead_gib: RangeOut | None = Field(description="A guess, not a measurement.")
     max_context_one_request: int | None
     max_concurrency: int | None
+    kv_tokens: int | None = Field(None, description="As vLLM's label kv_cache_size_tokens at this context.")
+    kv_cache_max_concurrency: float | None = Field(None, description="As vLLM's label: a fraction.")
+    num_gpu_blocks: int | None = None
+    blocks_per_request: int | None = None
     min_gpus: int | None
     quantised_to: str | None
     confidence: Confidence | None
     reasons: list[str]
+    steps: list[StepOut] | None = Field(None, description="Every intermediate figure; left out beside an answer.")
 
 
 class SideErrorOut(BaseModel):

@@ -97,8 +97,13 @@ class Estimate:
     """As vLLM's label of this name: a fraction, and with the block that no request gets."""
     kv_tokens: int | None = None
     """As vLLM's label `kv_cache_size_tokens` with `context` as its max_model_len."""
-    steps: tuple[Step, ...] = ()
-    """Every intermediate figure with its formula and its source, in the order of the arithmetic."""
+    case: MemoryCase | None = None
+    """All inputs of the arithmetic, where it could be done."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every intermediate figure with its formula and its source, in the order of the arithmetic."""
+        return () if self.case is None else derive(self.case)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +271,7 @@ def _answer(case: MemoryCase, inputs: EstimateInputs, *, asked_context: int) -> 
         blocks_per_request=case.blocks_per_request,
         kv_cache_max_concurrency=layout.max_concurrency(blocks, case.context, paging),
         kv_tokens=layout.kv_tokens(blocks, case.context, paging),
-        steps=derive(case),
+        case=case,
     )
 
 
@@ -344,7 +349,7 @@ def _figure_reasons(case: MemoryCase) -> list[str]:
             f"and up to {case.paging.tokens_in_flight:,} in flight; summed layer by layer, without vLLM's groups, "
             f"a request would take {_gib(layout.plain_bytes(case.context))}."
         )
-        if not plan.hybrid_kv or (kind == "chunk" and not plan.chunked_kv):
+        if not plan.hybrid_kv:
             reasons.append("vLLM charges these layers as full attention here: its hybrid manager is off for them.")
     return reasons
 

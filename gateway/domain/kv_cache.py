@@ -92,11 +92,9 @@ class KvRules:
 
     hybrid: bool = True
     """Off: window and chunk layers are charged as full ones, and state layers are refused beside attention."""
-    chunked: bool = False
-    """Whether VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE is set; else a model with chunk layers is served as
-    if the hybrid manager were off."""
     state_pages: int = 2
-    """Pages of a request's state: 2 with prefix caching (its default, cache mode "align"), 1 without."""
+    """Pages of a request's state: 2 with prefix caching (its default, cache mode "align"), 3 for Mamba-2 layers then,
+    1 without."""
     kernel_block: int = 16
     """Tokens of the attention kernel's smallest block."""
 
@@ -123,16 +121,14 @@ class KvGroup:
 
         A window of w keeps w - 1 tokens and those in flight, and a block more as it may start within one.
         """
-        span = self.layer.span or 0
-        match self.layer.keeps:
-            case Keeps.WINDOW:
-                return _cdiv(min(span - 1 + paging.tokens_in_flight, context), self.block) + 1
-            case Keeps.CHUNK:
-                return _cdiv(min(span + paging.tokens_in_flight, context), self.block)
-            case Keeps.STATE:
-                return state_pages
-            case _:
-                return _cdiv(context, self.block)
+        keeps, span = self.layer.keeps, self.layer.span or 0
+        if keeps is Keeps.FULL or keeps is Keeps.LATENT:
+            return -(-context // self.block)
+        if keeps is Keeps.WINDOW:
+            return -(-min(span - 1 + paging.tokens_in_flight, context) // self.block) + 1
+        if keeps is Keeps.CHUNK:
+            return -(-min(span + paging.tokens_in_flight, context) // self.block)
+        return state_pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +168,8 @@ class KvLayout:
 
     def blocks_per_request(self, context: int, paging: Paging) -> int:
         """Blocks for one request of `context` tokens, all groups together. Grows with `context`. Raises KvRefused."""
-        pages = self.rules.state_pages
-        return sum(group.blocks_per_request(context, paging, pages) for group in self.groups(paging))
+        pages, demand = self.rules.state_pages, _demand(self.layers, self.rules, paging.block)
+        return sum(alike * group.blocks_per_request(context, paging, pages) for group, alike in demand)
 
     def max_concurrency(self, blocks: int, context: int, paging: Paging) -> float:
         """vLLM's kv_cache_max_concurrency: requests of full length that `blocks` blocks are worth, as a fraction."""
@@ -190,9 +186,10 @@ class KvLayout:
     def longest_context(self, blocks: int, paging: Paging, *, limit: int) -> int:
         """Most tokens, up to `limit`, of a request that `blocks` blocks can hold; 0 when none fits."""
         low, high = 0, limit
+        pages, demand = self.rules.state_pages, _demand(self.layers, self.rules, paging.block)
         while low < high:
             middle = (low + high + 1) // 2
-            if self.blocks_per_request(middle, paging) <= blocks:
+            if sum(alike * group.blocks_per_request(middle, paging, pages) for group, alike in demand) <= blocks:
                 low = middle
             else:
                 high = middle - 1
@@ -329,7 +326,7 @@ def _groups(layers: tuple[KvLayers, ...], rules: KvRules, block: int) -> tuple[K
     if not any(kind.count for kind in layers):
         raise KvRefused("no layer keeps anything")
     pages = _aligned([kind for kind in layers if kind.count], rules, block)
-    if not rules.hybrid or (not rules.chunked and any(s.layer.keeps is Keeps.CHUNK for s, _ in pages)):
+    if not rules.hybrid:
         pages = _promoted(pages)
         if not _of_one_type(pages):
             raise KvRefused("without the hybrid KV cache manager vLLM refuses layers of kinds that it cannot unify")
@@ -345,6 +342,15 @@ def _groups(layers: tuple[KvLayers, ...], rules: KvRules, block: int) -> tuple[K
             raise
         return (_whole_group(pages),)
     return _equal_groups(pages)
+
+
+@lru_cache(maxsize=4096)
+def _demand(layers: tuple[KvLayers, ...], rules: KvRules, block: int) -> tuple[tuple[KvGroup, int], ...]:
+    """The groups that ask for blocks in different ways, each with how many there are of it."""
+    found: dict[tuple[KvLayer, int], list[KvGroup]] = {}
+    for group in _groups(layers, rules, block):
+        found.setdefault((group.layer, group.block), []).append(group)
+    return tuple((alike[0], len(alike)) for alike in found.values())
 
 
 def _aligned(layers: Sequence[KvLayers], rules: KvRules, block: int) -> _Pages:

@@ -51,6 +51,8 @@ class MemoryCase:
     def stage_weights(self, weights: int) -> tuple[int, ...]:
         """Bytes of the weights on one GPU of each stage."""
         plan = self.plan
+        if plan.tensor_parallel == plan.pipeline_parallel == 1:
+            return (weights,)
         return weights_by_stage(
             self.shape,
             weights,

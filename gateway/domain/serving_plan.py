@@ -33,13 +33,11 @@ class ServingPlan:
     batches_in_flight: int | None = None
     """2 with asynchronous scheduling, one more than the stages of a pipeline, 1 on the CPU."""
     hybrid_kv: bool = True
-    """Whether the hybrid KV cache manager is on."""
+    """Whether the hybrid KV cache manager is on: else window and chunk layers are charged as full attention."""
     overhead_bytes: ByteRange | None = None
     """Measured, beside weights and KV cache, on one GPU of this type; None = a guess is made."""
-    chunked_kv: bool = False
-    """Whether VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE is set; else chunks are charged as full attention."""
-    prefix_caching: bool = True
-    """With it a request has two pages of a state layer, without it one."""
+    state_pages: int = 2
+    """Pages that a request has of a state layer: 2 with prefix caching, 3 for Mamba-2 layers then, 1 without it."""
 
     @property
     def gpus(self) -> int:
@@ -47,7 +45,7 @@ class ServingPlan:
 
     @property
     def rules(self) -> KvRules:
-        return KvRules(hybrid=self.hybrid_kv, chunked=self.chunked_kv, state_pages=2 if self.prefix_caching else 1)
+        return KvRules(hybrid=self.hybrid_kv, state_pages=self.state_pages)
 
     def paging(self, gpu: Gpu, shape: ModelShape | None) -> Paging:
         """The settings as vLLM's server would resolve them on this GPU."""
@@ -64,6 +62,7 @@ def require_sensible(plan: ServingPlan) -> None:
         "max_batched_tokens": plan.max_batched_tokens,
         "block": plan.block,
         "batches_in_flight": plan.batches_in_flight,
+        "state_pages": plan.state_pages,
     }
     for name, count in counts.items():
         if count is not None and count < 1:
