@@ -120,12 +120,12 @@ def pages(registry: Registry) -> list[dict[str, Any]]:
     found = []
     for name in GATHERED:
         shape = registry.models[name].shape if name in registry.models else None
-        layout = kv_layout(shape, dtype_bytes=1) if shape is not None else None
+        layout = kv_layout(shape) if shape is not None else None
         if layout is not None:
             found.append(
                 {
                     "name": name,
-                    "token_elements": layout.token_bytes,
+                    "token_elements": layout.token_bytes // 2,  # of 16 bits each
                     "block": BLOCK,
                     "blocks": GATHERED_TOKENS // BLOCK,
                 }

@@ -23,8 +23,8 @@ from typing import Any
 
 from bench.gpu_page import Engine, parse_cache_config
 from gateway.checkpoints import SERVER, checkpoint_config, write_checkpoint
-from gateway.domain.feasibility import Estimate, estimate
-from gateway.domain.memory import kv_blocks_per_request, weights_bytes
+from gateway.domain.feasibility import Estimate, ServingPlan, estimate
+from gateway.domain.memory import kv_blocks_per_request, requested_bytes, weights_bytes
 from gateway.domain.records import Gpu, Model
 from gateway.settings import child_environment
 
@@ -70,7 +70,7 @@ def real_size_config(model: Model, *, max_model_len: int) -> dict[str, Any]:
 
 def run_engine(python: Path, model: Model, gpu: Gpu, *, context: int, within_s: float) -> Engine:
     """Start one engine, read its cache_config_info, end it. What went wrong becomes the result's reason."""
-    predicted = estimate(model, gpu, context=context, gpu_memory_utilization=UTILIZATION)
+    predicted = estimate(model, gpu, context=context, plan=ServingPlan(gpu_memory_utilization=UTILIZATION))
     if predicted.kv_available_bytes is None or predicted.kv_available_bytes.high <= 0:
         return _result(model, gpu, predicted, context, {}, reason="its weights do not fit by the prediction")
     with tempfile.TemporaryDirectory(prefix="simsa-gpu-check-") as directory:
@@ -111,7 +111,7 @@ def _result(
         weights_bytes=weights_bytes(model),
         resolved=resolved,
         block_bytes=None if need is None else need.block_bytes,
-        requested_bytes=int(gpu.memory_bytes * UTILIZATION),
+        requested_bytes=requested_bytes(gpu.memory_bytes, UTILIZATION),
         reason=reason,
     )
 

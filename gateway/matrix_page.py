@@ -186,22 +186,22 @@ def _table_row(cell: Cell, model: Model, gpu: Gpu, words: Words) -> Element:
         _number(_count(found.max_context_one_request), why),
         _number(_count(found.max_concurrency), why),
         _number(_least_gpus(found, words), why),
-        *_decoding_cells(cell.asked, cell, gpu, words, with_requests=False),
-        *_decoding_cells(cell.full, cell, gpu, words, with_requests=True),
+        *_speed_cells(cell, gpu, words),
         element("td", {}, words.confidence[found.confidence] if found.confidence is not None else why),
     )
 
 
-def _decoding_cells(
-    decoding: Decoding | None, cell: Cell, gpu: Gpu, words: Words, *, with_requests: bool
-) -> Iterator[Element]:
-    """Speed and cost, or why there is none."""
-    if decoding is None:
-        why = _no_speed(cell, words)
-        yield from (_number(None, why), _number(None, why))
+def _speed_cells(cell: Cell, gpu: Gpu, words: Words) -> Iterator[Element]:
+    """Speed and cost as asked and when full, or once why there is none."""
+    if cell.asked is None or cell.full is None:
+        yield element("td", {"class": "gap", "colspan": 4}, _no_speed(cell, words))
         return
-    requests = f", {words.at_once.format(count=f'{decoding.requests:,}')}" if with_requests else ""
-    yield _number(f"{speed_words(decoding)}{requests}", "")
+    yield from _decoding_cells(cell.asked, gpu, words)
+    yield from _decoding_cells(cell.full, gpu, words, load=f", {words.at_once.format(count=f'{cell.full.requests:,}')}")
+
+
+def _decoding_cells(decoding: Decoding, gpu: Gpu, words: Words, *, load: str = "") -> Iterator[Element]:
+    yield _number(f"{speed_words(decoding)}{load}", "")
     cost = decoding.cost_per_mtok
     yield _number(cost_words(cost) if cost is not None else None, words.mixed_prices if gpu.prices else words.no_price)
 

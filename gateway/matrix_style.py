@@ -129,6 +129,8 @@ caption{text-align:left;color:var(--soft);padding:4px 0}
 th,td{padding:5px 10px;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}
 thead th{border-bottom:2px solid var(--rule);font-weight:600;min-width:84px}
 tbody th{font-weight:600}
+details td:nth-child(2){white-space:nowrap}
+details th[scope=row],details td:nth-child(3){min-width:130px}
 .n{text-align:right;white-space:nowrap}
 .gap{color:var(--soft)}
 .unknowns dt{font-weight:600}

@@ -177,6 +177,10 @@ def test_units_of_a_format_are_told_by_what_the_registry_lists(name: str, on_a10
     assert units_of(name, H100) is on_h100
 
 
+def test_a_gpu_of_unknown_speed_is_not_said_to_lack_units() -> None:
+    assert units_of("fp8", replace(H100, bf16_flops=None, fp8_flops=None)) is Units.UNLISTED
+
+
 def test_the_published_format_asked_for_by_name_is_the_checkpoint_itself() -> None:
     model = candidate(LLAMA_8B, size_bytes=17 * GIB)
     assert model_in(model, "bf16") is model

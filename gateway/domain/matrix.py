@@ -211,6 +211,8 @@ def units_of(format_name: str | None, gpu: Gpu) -> Units:
     """What `gpu` multiplies weights of this format with; the formats are those of BYTES_PER_PARAM."""
     if format_name is None or format_name in _SIXTEEN_BITS:
         return Units.NATIVE
+    if format_name not in _INTEGER_WEIGHTS and gpu.bf16_flops is None:
+        return Units.UNLISTED
     if format_name == "fp8":
         return Units.NATIVE if gpu.fp8_flops else Units.WEIGHT_ONLY
     if format_name in _INTEGER_WEIGHTS or (format_name in _FLOAT_4 and not gpu.fp8_flops):
