@@ -13,10 +13,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from gateway.access import permit_roles
 from gateway.answer_lengths import Lengths, korean_lengths
+from gateway.api.bodies import read_json
 from gateway.api.cost_schemas import (
     By,
     CostLine,
@@ -30,6 +31,7 @@ from gateway.api.cost_schemas import (
 )
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
+from gateway.api.schemas import body_of
 from gateway.api.usage import span_of_days, visible_organisation
 from gateway.cost_sums import CostSums, GpuTimeRow, SpentRow
 from gateway.domain.accounts import CALLING, OVERSEEING, Role
@@ -197,11 +199,13 @@ async def get_token_costs(
     "/weights",
     summary="Fit the weight of a prompt token to measured loads, and settle with it from now on",
     response_model=WeightOut,
-    responses=refusals(404, 503),
+    responses=refusals(404, 413, 503),
+    openapi_extra=body_of(WeightIn),
 )
-async def keep_weight(services: Gateway, caller: CheckedCaller, asked: WeightIn) -> WeightOut:
+async def keep_weight(request: Request, services: Gateway, caller: CheckedCaller) -> WeightOut:
     """Kept only where the loads give one: four or more, of different proportions. Settled minutes stay as they are."""
     permit_roles(caller, _WEIGHING)
+    asked = await read_json(request, services, WeightIn)
     registry = services.registry.current
     for kind, name, known in (("model", asked.model, registry.models), ("gpu", asked.gpu, registry.gpus)):
         if name not in known:

@@ -181,7 +181,10 @@ def fit_prompt_weight(cells: Sequence[WeightCell]) -> PromptWeight:
     scale = tokens.max(axis=0)
     if not scale.all() or np.linalg.matrix_rank(tokens / scale, tol=1e-6) < 2:
         return _assumed(cells, "all measured loads have prompts and answers in one proportion: no fit can part them")
-    inverse = np.linalg.inv(tokens.T @ tokens)
+    try:
+        inverse = np.linalg.inv(tokens.T @ tokens)
+    except np.linalg.LinAlgError:
+        return _assumed(cells, "the measured loads are too much alike for a fit")
     prompt_s, completion_s = inverse @ (tokens.T @ busy_s)
     residuals = busy_s - tokens @ np.array([prompt_s, completion_s])
     deviations = busy_s - busy_s.mean()
@@ -191,6 +194,8 @@ def fit_prompt_weight(cells: Sequence[WeightCell]) -> PromptWeight:
     spread = inverse * (residuals @ residuals) / (len(cells) - 2)
     variance = (spread[0, 0] + weight**2 * spread[1, 1] - 2 * weight * spread[0, 1]) / completion_s**2
     r_squared = 1 - (residuals @ residuals) / (deviations @ deviations)
+    if not all(isfinite(value) for value in (weight, variance, r_squared)):
+        return _assumed(cells, "the measured loads are too large or too small for a fit")
     value = Decimal(str(round(float(weight), 6)))
     return PromptWeight(value, "fitted", len(cells), float(r_squared), sqrt(max(0.0, float(variance))))
 
