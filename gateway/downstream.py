@@ -155,6 +155,8 @@ class ClientProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._owed: Literal["head", "body"] | None = None
         """Which part of a request has begun to come and is not whole."""
+        self._under_way: Exchange | None = None
+        """What is being answered, whatever waits behind it."""
         self._idle_since: float | None = None
         """When the last answer was whole, while no other request has begun."""
         self._due: float | None = None
@@ -205,6 +207,7 @@ class ClientProtocol(HttpToolsProtocol):
             expects_continue=self.expect_100_continue,
         )
         if under_way is None or under_way.response_complete:
+            self._under_way = exchange
             self._start_asgi_task(exchange, self.app)
         else:
             self.pipeline.appendleft((exchange, self.app))
@@ -249,7 +252,8 @@ class ClientProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._under_way, app = cast("tuple[Exchange, Any]", self.pipeline.pop())
+            self._start_asgi_task(self._under_way, app)
         elif self._owed is None:
             self._idle_since = self.loop.time()
             self._expect(self.timeout_keep_alive)
@@ -280,6 +284,9 @@ class ClientProtocol(HttpToolsProtocol):
         self._joining.stop_watching()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._under_way is not None and not self._under_way.response_complete:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
         super().connection_lost(exc)
         if self._alarm is not None:
             self._alarm.cancel()

@@ -49,6 +49,8 @@ class Exchange(RequestResponseCycle):
         self._is_read = False
         """The application has been given the end of the request."""
         self._is_chunked = False
+        self._is_open_ended = False
+        """The answer ends with the connection."""
         self._bytes_due = 0
         """Of the length that the head has promised."""
 
@@ -72,7 +74,8 @@ class Exchange(RequestResponseCycle):
         # The request has come whole, as most do: there is no next piece to wait for.
         self._is_read = True
         self.message_event.clear()
-        return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+        body, self.body = self.body, bytearray()
+        return {"type": "http.request", "body": bytes(body), "more_body": False}
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -80,12 +83,14 @@ class Exchange(RequestResponseCycle):
         if self.disconnected:
             return
         if not self.response_started:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"'{message['type']}' before the answer's head")
+            self.transport.write(self._head_of(message))
             self.response_started = True
             self.waiting_for_100_continue = False
-            self.transport.write(self._head_of(message))
             return
-        if self.response_complete:
-            raise RuntimeError(f"'{message['type']}' after the answer was whole")
+        if self.response_complete or message["type"] != "http.response.body":
+            raise RuntimeError(f"'{message['type']}' after the answer's head, or after its end")
         body, is_last = message.get("body", b""), not message.get("more_body", False)
         if self._is_chunked:
             piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -93,7 +98,7 @@ class Exchange(RequestResponseCycle):
                 piece += b"0\r\n\r\n"
         else:
             piece = b"" if self.scope["method"] == "HEAD" else body
-            self._bytes_due -= len(piece)
+            self._bytes_due -= 0 if self._is_open_ended else len(piece)
             if self._bytes_due < 0:
                 raise RuntimeError("the answer is longer than its head says")
         if piece:
@@ -113,12 +118,13 @@ class Exchange(RequestResponseCycle):
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        if not is_framed:
-            self._is_chunked = True
+        is_chunked = not is_framed and self.scope["http_version"] != "1.0"  # there the connection's end is the answer's
+        if is_chunked:
             lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join(lines)
         if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
             raise RuntimeError("a header's value has a line end in it")
+        self._is_chunked, self._is_open_ended = is_chunked, not is_framed and not is_chunked
         return head + b"\r\n"
 
     def _end(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -139,6 +140,41 @@ async def test_the_end_of_a_request_is_told_once_and_then_only_that_the_client_l
             await client.start("POST", "/%EC%95%88?a=b", body=b"whole")
         assert left.wait(10)
     assert told == ["whole", "http.disconnect"]
+
+
+async def test_an_answer_of_unknown_length_to_an_old_client_ends_with_the_connection() -> None:
+    with served(app_saying(start(), part(b"a", more=True), part(b"b"))) as url:
+        async with RawClient(url) as client:
+            await client.send_raw(b"GET /x HTTP/1.0\r\nhost: a\r\n\r\n")
+            whole = await client._reader.read()
+    assert b"transfer-encoding" not in whole
+    assert whole.endswith(b"\r\n\r\nab")
+
+
+async def test_who_waits_behind_another_request_does_not_hide_that_the_client_left() -> None:
+    told = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if (await receive())["type"] == "http.disconnect":
+            told.set()
+
+    with served(app) as url:
+        async with RawClient(url) as client:
+            await client.send_raw(b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n" * 2)
+        assert told.wait(10)
+
+
+async def test_a_head_that_cannot_be_written_is_followed_by_nothing() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(RuntimeError):
+            await send(start((b"x-a", b"a\nb")))
+        await send(start((b"content-length", b"2")))
+        await send(part(b"{}"))
+
+    with served(app) as url:
+        async with RawClient(url) as client:
+            assert (await client.request("GET", "/x")).body == b"{}"
 
 
 async def test_the_scope_says_what_was_asked() -> None:
