@@ -89,7 +89,7 @@ def feasibility_summary(
         named = f" '{gpu_id}'" if gpu_id else ""
         return {
             **dict.fromkeys(_FIELDS),
-            **({"steps": []} if with_steps else {}),
+            "steps": [] if with_steps else None,
             "verdict": Verdict.UNKNOWN.value,
             "gpu": gpu_id,
             "reasons": [f"Unknown: the registry has no GPU{named}."],
@@ -114,7 +114,7 @@ def feasibility_summary(
         "quantised_to": found.quantised_to,
         "confidence": found.confidence.value if found.confidence is not None else None,
         "reasons": list(found.reasons),
-        **({"steps": [asdict(step) for step in found.steps]} if with_steps else {}),
+        "steps": [asdict(step) for step in found.steps] if with_steps else None,
     }
 
 

@@ -30,7 +30,7 @@ GPU = "h100-sxm"
 ORGANISATION = "askers"
 T = TypeVar("T")
 SHAPE = {
-    "params": "100M",
+    "params": 12_124_160,
     "layers": 4,
     "hidden": 256,
     "ffn": 1024,

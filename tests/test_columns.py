@@ -95,9 +95,9 @@ def test_what_a_simulated_engine_resolves_is_what_is_predicted_of_it(shape: Mode
     ("engine", "model", "words"),
     [
         (ResolvedEngine(max_model_len=64), replace(LLAMA, shape=None), "no shape"),
-        (ResolvedEngine(max_model_len=64, cache_dtype="nvfp4"), LLAMA, "'nvfp4' is not counted"),
+        (ResolvedEngine(max_model_len=64, cache_dtype="mystery"), LLAMA, "'mystery' is not known"),
         (ResolvedEngine(max_model_len=64), model_of(replace(LLAMA_8B, kv_heads=None)), "kv_heads"),
-        (ResolvedEngine(max_model_len=64), model_of(replace(LLAMA_8B, linear=LinearShape(4))), "constant state"),
+        (ResolvedEngine(max_model_len=64), model_of(replace(LLAMA_8B, linear=LinearShape(4))), "linear.state_bytes"),
         (ResolvedEngine(), model_of(replace(LLAMA_8B, context=None)), "context length is known"),
     ],
 )

@@ -286,7 +286,7 @@ async def test_real_weights_on_a_named_gpu_teach_the_calibration_and_a_broken_on
             assert shown["provenance"] == "real"
             overhead = row(shown, "overhead")
             assert overhead["resolved"]["value"] == pytest.approx(
-                81559 / 1024 * 0.92 - 100e6 * 2 / 2**30 - 70, abs=0.01
+                81559 / 1024 * 0.92 - 12_124_160 * 2 / 2**30 - 70, abs=0.01
             )
             assert shown["calibration"]["n"] == 1
             assert shown["calibration"]["overhead_gib"]["likely"] == overhead["resolved"]["value"]

@@ -66,8 +66,8 @@ def naming_what_exists(described: dict[str, Any]) -> dict[str, Any]:
                     parameter["schema"] = {"type": "string", "enum": NAMES[parameter["name"]]}
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 shape = content["schema"]
-                _name_fields(shape["properties"])
-                if set(shape["properties"]) >= ONE_OF_TWO:
+                _name_fields(shape.get("properties", {}))
+                if set(shape.get("properties", ())) >= ONE_OF_TWO:
                     del shape["properties"]["prompt"]
                     shape["required"].append("messages")
     return named
