@@ -33,8 +33,9 @@ DEFINITIONS: Mapping[str, str] = {
     "min_gpus": "smallest tensor-parallel size, a power of two up to 64, that holds the load; null: none does",
     "asked": "decoding at the concurrency asked for, every request with its whole context in cache, no prefill",
     "full": "the same with the most requests that memory holds and vLLM's default max_num_seqs takes at once",
-    "ceiling_tokens_per_s": "output tokens per second of all requests together at the data sheet's peak; no engine "
-    "beats it at this context",
+    "ceiling_tokens_per_s": "output tokens per second of all requests together, with the least that must be read and "
+    "computed, at the data sheet's peak and on the fastest units that the format's width permits; no engine beats it "
+    "at this context; null: see ceiling_reason",
     "expected_tokens_per_s": "the same at 0.8 of the bandwidth and 0.5 of the arithmetic; proves nothing",
     "cost_per_mtok": "lowest and highest listed GPU-hour price ÷ (expected tokens/s × 3600) × 10^6, per million output "
     "tokens; no idle time, no prefill",
@@ -72,6 +73,7 @@ def cell_object(cell: Cell) -> dict[str, Any]:
         "asked": _decoding_object(cell.asked),
         "full": _decoding_object(cell.full),
         "speed_reason": cell.speed_reason,
+        "ceiling_reason": cell.ceiling_reason,
         "cost_reason": cell.cost_reason,
     }
 
@@ -113,7 +115,9 @@ def _decoding_object(decoding: Decoding | None) -> dict[str, Any] | None:
         return None
     return {
         "requests": decoding.requests,
-        "ceiling_tokens_per_s": _rounded(decoding.ceiling_tokens_per_s),
+        "ceiling_tokens_per_s": None
+        if decoding.ceiling_tokens_per_s is None
+        else _rounded(decoding.ceiling_tokens_per_s),
         "expected_tokens_per_s": _rounded(decoding.expected_tokens_per_s),
         "cost_per_mtok": _cost_object(decoding.cost_per_mtok),
     }
@@ -177,6 +181,7 @@ def _table_row(
         ("cost_reason", cell.cost_reason),
         ("reasons", " ".join(row["reasons"])),
         ("registry_sha256", registry.sha256),
+        ("ceiling_reason", cell.ceiling_reason),
     )
 
 

@@ -228,8 +228,9 @@ ENGLISH = Words(
         "Other formats than the published one are worked out from the parameter count, with embeddings left in 16 "
         "bits. Whether such a checkpoint exists, and answers as well, is another question.",
         "Tokens per second are for decoding alone, every request with its whole context in cache. The ceiling is at "
-        "the data sheet’s peak: no engine beats it. The expectation takes 0.8 of the bandwidth and 0.5 of the "
-        "arithmetic; it proves nothing.",
+        "the data sheet’s peak, with all weights in the format and the fastest units that its width permits: no engine "
+        "beats it; “?” where a fact is unknown that it needs. The expectation takes 0.8 of the bandwidth and 0.5 of "
+        "the arithmetic; it proves nothing.",
         "Cost is the GPU’s lowest to highest listed price at the expected rate, kept up around the clock. Idle time "
         "comes on top, and so does reading prompts. “When full” is the most requests that memory holds, and that vLLM "
         "takes at once by default.",
@@ -386,7 +387,8 @@ KOREAN = Words(
         "공개된 형식이 아닌 칸은 매개변수 수로 계산했고 임베딩은 16비트로 두었습니다. 그런 체크포인트가 실제로 "
         "있는지, 답변의 품질이 유지되는지는 별개의 문제입니다.",
         "초당 토큰은 디코딩만 계산한 값이며, 모든 요청의 컨텍스트가 캐시에 가득 찬 상태를 가정합니다. 상한은 제원표의 "
-        "최고 성능으로 계산하여 어떤 엔진도 넘을 수 없습니다. 기대값은 대역폭의 0.8, 연산의 0.5를 쓴 값으로 아무것도 "
+        "최고 성능에, 모든 가중치가 그 형식이고 비트 폭이 허용하는 가장 빠른 연산기가 있다고 보고 계산하여 어떤 엔진도 "
+        "넘을 수 없습니다. 필요한 정보가 없으면 ‘?’로 적습니다. 기대값은 대역폭의 0.8, 연산의 0.5를 쓴 값으로 아무것도 "
         "증명하지 않습니다.",
         "비용은 기대 속도를 쉬지 않고 유지할 때의 값으로, 공개된 GPU 가격의 최저와 최고를 썼습니다. 노는 시간과 "
         "프롬프트를 읽는 시간은 따로 듭니다. ‘가득 찼을 때’는 메모리가 담을 수 있고 vLLM이 기본 설정에서 동시에 받는 "

@@ -38,7 +38,7 @@ HEAD = (
     "max_concurrency,min_gpus,asked_requests,asked_ceiling_tokens_per_s,asked_expected_tokens_per_s,"
     "asked_cost_per_mtok_low,asked_cost_per_mtok_high,asked_cost_currency,full_requests,full_ceiling_tokens_per_s,"
     "full_expected_tokens_per_s,full_cost_per_mtok_low,full_cost_per_mtok_high,full_cost_currency,confidence,"
-    "speed_reason,cost_reason,reasons,registry_sha256"
+    "speed_reason,cost_reason,reasons,registry_sha256,ceiling_reason"
 )
 
 
@@ -61,6 +61,8 @@ def test_object_has_figures_units_definitions_and_assumptions() -> None:
     for row in found["data"]:
         assert row["verdict"] != "unknown" or row["reasons"]
         assert (row["asked"] is None) == (row["speed_reason"] is not None)
+        no_ceiling = row["asked"] is not None and row["asked"]["ceiling_tokens_per_s"] is None
+        assert no_ceiling == (row["ceiling_reason"] is not None)
         for decoding in (row["asked"], row["full"]):
             if decoding is not None and decoding["cost_per_mtok"] is not None:
                 assert Decimal(decoding["cost_per_mtok"]["low"]) <= Decimal(decoding["cost_per_mtok"]["high"])

@@ -57,7 +57,7 @@ class DecodingOut(BaseModel):
     """Output tokens per second of all requests together; see `definitions`."""
 
     requests: int
-    ceiling_tokens_per_s: float
+    ceiling_tokens_per_s: float | None = Field(description="null: see ceiling_reason.")
     expected_tokens_per_s: float
     cost_per_mtok: CostRangeOut | None = Field(description="null: see cost_reason.")
 
@@ -91,6 +91,7 @@ class FeasibilityRow(BaseModel):
     asked: DecodingOut | None = Field(None, description="null: see speed_reason.")
     full: DecodingOut | None = None
     speed_reason: str | None = None
+    ceiling_reason: str | None = None
     cost_reason: str | None = None
 
 
