@@ -13,7 +13,7 @@ from typing import Any
 from gateway.domain.matrix import Cell, CostRange, Decoding, Matrix
 from gateway.domain.memory import GIB
 from gateway.domain.records import Model, Registry
-from gateway.evidence import feasibility_summary
+from gateway.evidence import OVERHEAD_BASES, feasibility_summary
 from gateway.matrix_words import ENGLISH, Words
 from gateway.spreadsheet import BOM, table_rows
 from gateway.spreadsheet import Cell as TableCell
@@ -27,7 +27,7 @@ DEFINITIONS: Mapping[str, str] = {
     "units": "native: the GPU computes in the format; weight_only: it does not, arithmetic stays at 16 bits; unlisted: "
     "the registry has no speed for it, the ceiling allows for the fastest that the width permits",
     "headroom_gib": "GiB of KV cache left over at the load asked for; low, likely and high overhead; negative: missing",
-    "is_borderline": "whether the verdict turns within the range of the guessed overhead",
+    "is_borderline": "whether the verdict turns within the range of the overhead",
     "max_context_one_request": "tokens of the longest single request, prompt and answer",
     "max_concurrency": "requests of the asked length that memory holds at once",
     "min_gpus": "smallest tensor-parallel size, a power of two up to 64, that holds the load; null: none does",
@@ -105,9 +105,16 @@ def assumed_figures(matrix: Matrix, words: Words) -> Mapping[str, str]:
         "block": ", ".join(map(str, blocks)) or "–",
         "gpus": str(matrix.load.gpus),
         "kv_dtype": words.sixteen_bits if matrix.load.kv_dtype == "auto" else matrix.load.kv_dtype,
-        "overhead_low": f"{min(o.low for o in overheads) / GIB:.1f}" if overheads else "–",
-        "overhead_high": f"{max(o.high for o in overheads) / GIB:.1f}" if overheads else "–",
+        "overhead": words.overhead_is[_overhead_basis(matrix)].format(
+            low=f"{min(o.low for o in overheads) / GIB:.1f}" if overheads else "–",
+            high=f"{max(o.high for o in overheads) / GIB:.1f}" if overheads else "–",
+        ),
     }
+
+
+def _overhead_basis(matrix: Matrix) -> str:
+    kinds = {cell.estimate.overhead_is_measured for cell in matrix}
+    return "both" if len(kinds) > 1 else OVERHEAD_BASES[True in kinds]
 
 
 def _decoding_object(decoding: Decoding | None) -> dict[str, Any] | None:
@@ -182,6 +189,7 @@ def _table_row(
         ("reasons", " ".join(row["reasons"])),
         ("registry_sha256", registry.sha256),
         ("ceiling_reason", cell.ceiling_reason),
+        ("overhead_basis", row["overhead_basis"]),
     )
 
 

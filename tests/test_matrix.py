@@ -29,7 +29,7 @@ from gateway.domain.matrix import (
     most_sequences,
     units_of,
 )
-from gateway.domain.memory import GIB
+from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import Confidence, Gpu, GpuPrice, Model, MoeShape, Registry, Sourced
 from gateway.domain.roofline import Roofline, Work, build_bound, expect_roofline
 from gateway.domain.serving_plan import ServingPlan
@@ -207,6 +207,26 @@ def test_a_smaller_cache_holds_more_and_reads_faster() -> None:
     assert whole.full.ceiling_tokens_per_s is not None
     assert half.full.ceiling_tokens_per_s is not None
     assert half.full.ceiling_tokens_per_s > 1.5 * whole.full.ceiling_tokens_per_s
+
+
+def test_a_measured_overhead_stands_in_the_place_of_the_guess_on_its_gpu_alone() -> None:
+    measured = ByteRange(GIB, 2 * GIB, 3 * GIB)
+    matrix = build_matrix([LLAMA], [H100, L4], [PUBLISHED, "fp8"], LOAD, measured_overheads={H100.id: measured})
+    plain = build_matrix([LLAMA], [H100, L4], [PUBLISHED, "fp8"], LOAD)
+    for cell in matrix:
+        is_measured = cell.gpu_id == H100.id
+        assert cell.estimate.overhead_is_measured == is_measured
+        assert any("The overhead was measured" in said for said in cell.estimate.reasons) == is_measured
+        assert (cell.estimate.overhead_bytes == measured) == is_measured
+        assert is_measured or cell == plain.cells[cell.key]
+
+
+def test_a_measured_overhead_needs_no_width() -> None:
+    narrow = candidate(replace(DENSE, hidden=None, heads=None))
+    measured = {H100.id: ByteRange(GIB, 2 * GIB, 3 * GIB)}
+    unknown = next(iter(only(narrow, H100))).unknown
+    assert unknown is not None
+    assert next(iter(build_matrix([narrow], [H100], [PUBLISHED], LOAD, measured_overheads=measured))).unknown is None
 
 
 # --- number formats -----------------------------------------------------------------------------------------

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
+from types import MappingProxyType
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Estimate, estimate
 from gateway.domain.kv_cache import KV_DTYPES, Keeps, Paging
 from gateway.domain.memory import (
     BYTES_PER_PARAM,
+    ByteRange,
     default_batched_tokens,
     kv_layout,
     missing_kv_fields,
@@ -37,6 +39,7 @@ _SIXTEEN_BITS = frozenset({"fp32", "bf16", "fp16"})
 _INTEGER_WEIGHTS = frozenset({"int4", "awq"})
 """GPTQ and AWQ: 4-bit weights are widened to 16 bits before they are multiplied, on every GPU."""
 _FLOAT_4 = frozenset({"nvfp4", "mxfp4"})
+NOTHING_MEASURED: Mapping[str, ByteRange] = MappingProxyType({})
 _PLAIN_KV_BYTES = 2
 """An element of the KV cache where no other format is asked for."""
 
@@ -172,10 +175,16 @@ class Matrix:
 
 
 def build_matrix(
-    models: Iterable[Model], gpus: Iterable[Gpu], quantisations: Iterable[str], load: MatrixLoad
+    models: Iterable[Model],
+    gpus: Iterable[Gpu],
+    quantisations: Iterable[str],
+    load: MatrixLoad,
+    *,
+    measured_overheads: Mapping[str, ByteRange] = NOTHING_MEASURED,
 ) -> Matrix:
     """Every cell of models × GPUs × quantisations; what is named twice counts once.
 
+    `measured_overheads`, by GPU id, stand in the place of the guess.
     Raises ValueError for a quantisation that is not in QUANTISATIONS, an unknown KV dtype, and a load below 1.
     """
     columns = {gpu.id: gpu for gpu in gpus}
@@ -189,7 +198,8 @@ def build_matrix(
     cells: dict[tuple[str, str, str], Cell] = {}
     for model in rows.values():
         for quantisation in formats:
-            cells |= {cell.key: cell for cell in _row(model, tuple(columns.values()), quantisation, load)}
+            row = _row(model, tuple(columns.values()), quantisation, load, measured_overheads)
+            cells |= {cell.key: cell for cell in row}
     return Matrix(tuple(rows.values()), tuple(columns.values()), formats, load, cells)
 
 
@@ -201,12 +211,15 @@ def model_in(model: Model, quantisation: str) -> Model:
     return replace(model, weights=weights)
 
 
-def predict(model: Model, gpu: Gpu, quantisation: str, load: MatrixLoad) -> Estimate:
+def predict(
+    model: Model, gpu: Gpu, quantisation: str, load: MatrixLoad, *, measured_overhead: ByteRange | None = None
+) -> Estimate:
     """The estimate of one cell: the only place that asks for one."""
     plan = ServingPlan(
         quantisation=None if quantisation == PUBLISHED else quantisation,
         tensor_parallel=load.gpus,
         kv_dtype=load.kv_dtype,
+        overhead_bytes=measured_overhead,
     )
     return estimate(model, gpu, context=load.context, concurrency=load.concurrency, plan=plan)
 
@@ -234,7 +247,7 @@ def why_unknown(variant: Model, found: Estimate) -> Unknown:
     facts = list(missing_kv_fields(shape))
     if weights_bytes(variant) is None:
         facts.append("params" if number_format(variant.weights.dtype) else "weights.dtype")
-    if overhead_bytes(shape, Paging()) is None:
+    if not found.overhead_is_measured and overhead_bytes(shape, Paging()) is None:
         facts.append("heads, head_dim" if "head_dim" not in facts else "heads")
     if shape.context is not None and shape.context < 1:
         facts.append("context")
@@ -252,11 +265,13 @@ def most_sequences(gpu: Gpu) -> int:
 # --- one row ------------------------------------------------------------------------------------------------
 
 
-def _row(model: Model, gpus: Sequence[Gpu], quantisation: str, load: MatrixLoad) -> Iterator[Cell]:
+def _row(
+    model: Model, gpus: Sequence[Gpu], quantisation: str, load: MatrixLoad, overheads: Mapping[str, ByteRange]
+) -> Iterator[Cell]:
     variant = model_in(model, quantisation)
     format_name = number_format(variant.weights.dtype)
     for gpu in gpus:
-        found = predict(model, gpu, quantisation, load)
+        found = predict(model, gpu, quantisation, load, measured_overhead=overheads.get(gpu.id))
         bare = Cell(model.id, gpu.id, quantisation, format_name, units_of(format_name, gpu), found)
         why = _why_no_speed(bare, load)
         pace = _pace(variant, gpu, load, context=found.context) if why is None else None
