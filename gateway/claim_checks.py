@@ -1,6 +1,6 @@
 """The verdicts on all claims of a registry, or on an assessor's own, and their form as JSON values.
 
-The reasoning stands in `domain.claims`; here claims are chosen and evidence is looked up by model. Nothing is stored.
+The reasoning stands in `domain.claims`; here claims are chosen and evidence is put to them. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gateway.domain.claims import CheckedClaim, check_claim
 from gateway.domain.records import Claim, Registry
 from gateway.registry.claims_file import StatedClaim
 
-EvidenceOf = Callable[[str], Sequence[Evidence]]
-"""What is known of a model, by its id."""
+EvidenceOf = Callable[[StatedClaim], Sequence[Evidence]]
+"""What was run that speaks to a claim."""
 _SAID = (
     *("id", "text", "metric", "value", "unit", "comparison", "statistic", "attainment_percent"),
     *("gpu", "gpus", "quantisation", "kv_dtype", "context_tokens", "input_tokens", "output_tokens", "cached_tokens"),
@@ -25,7 +25,7 @@ _SAID = (
 )
 
 
-def no_evidence(_model: str) -> Sequence[Evidence]:
+def no_evidence(_stated: StatedClaim) -> Sequence[Evidence]:
     """Where nothing was run: arithmetic alone speaks."""
     return ()
 
@@ -62,7 +62,7 @@ def check_claims(
             one.claim,
             registry.models.get(one.about, one.about),
             registry.gpus,
-            evidence=evidence_of(one.about),
+            evidence=evidence_of(one),
             gpu=gpu,
         )
         for one in stated

@@ -128,7 +128,17 @@ def render_models(models: Iterable[Model]) -> Group:
 
 def render_estimates(estimates: Iterable[tuple[str, Estimate]]) -> Group:
     """One-GPU verdicts, predicted from configuration only; each pair is a model's id and its estimate."""
-    return render_table(estimates, _ESTIMATE_COLUMNS, title="Predicted from configuration; the overhead is a guess")
+    shown = tuple(estimates)
+    said = overhead_words(found for _, found in shown)
+    return render_table(shown, _ESTIMATE_COLUMNS, title=f"Predicted from configuration; {said}")
+
+
+def overhead_words(estimates: Iterable[Estimate]) -> str:
+    """Whether the overhead of these is a guess or measured."""
+    kinds = {found.overhead_is_measured for found in estimates}
+    if kinds == {True}:
+        return "the overhead was measured on this type of GPU"
+    return "the overhead is measured for some GPUs, for others a guess" if True in kinds else "the overhead is a guess"
 
 
 def _known(value: object | None, why: str) -> Figure:

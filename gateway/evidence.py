@@ -21,6 +21,7 @@ from gateway.replica_state import ReplicaState
 from gateway.settings import LOOPBACK, Settings
 
 THIS_MACHINE = "localhost"
+OVERHEAD_BASES = {False: "guess", True: "measured"}
 
 
 def estimate_on(
@@ -104,6 +105,7 @@ def feasibility_summary(
         "weights_gib": _in_gib(found.weights_bytes),
         "kv_gib_per_request": _in_gib(found.kv_bytes_per_request),
         "overhead_gib": _range_in_gib(found.overhead_bytes),
+        "overhead_basis": None if found.overhead_bytes is None else OVERHEAD_BASES[found.overhead_is_measured],
         "max_context_one_request": found.max_context_one_request,
         "max_concurrency": found.max_concurrency,
         "kv_tokens": found.kv_tokens,
@@ -208,6 +210,7 @@ _FIELDS = (
     "weights_gib",
     "kv_gib_per_request",
     "overhead_gib",
+    "overhead_basis",
     "max_context_one_request",
     "max_concurrency",
     "kv_tokens",

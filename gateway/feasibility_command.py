@@ -19,10 +19,12 @@ import msgspec
 import typer
 from rich.console import Console
 
+from gateway.calibration_file import CalibrationBook
 from gateway.checkpoint_facts import read_checkpoint
 from gateway.console import render_estimates, wants_json
 from gateway.domain.kv_cache import KV_DTYPES
-from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import CheckpointUnreadable
 from gateway.evidence import feasibility_summary
@@ -51,9 +53,12 @@ class _Question:
     gpus: Sequence[Gpu]
     quantisations: Sequence[str]
     load: MatrixLoad
+    measured_overheads: Mapping[str, ByteRange]
 
     def matrix(self) -> Matrix:
-        return build_matrix(self.models, self.gpus, self.quantisations, self.load)
+        return build_matrix(
+            self.models, self.gpus, self.quantisations, self.load, measured_overheads=self.measured_overheads
+        )
 
 
 def feasibility(
@@ -75,6 +80,13 @@ def feasibility(
     ] = None,
     gpus: Annotated[int, typer.Option(help="GPUs that share each model by tensor parallelism.")] = 1,
     kv_dtype: Annotated[str, typer.Option(help="Format of the KV cache, as vLLM's --kv-cache-dtype.")] = "auto",
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration/--no-calibration",
+            help="Take the overhead that engines showed on a type of GPU, where any did; or the guess everywhere.",
+        ),
+    ] = True,
     form: Annotated[
         str | None, typer.Option("--format", help="table, json, csv or html; by the ending of --out if not given.")
     ] = None,
@@ -101,6 +113,9 @@ def feasibility(
             _within("--gpus", gpus, MAX_GPUS, "GPUs"),
             _one_of("--kv-dtype", kv_dtype, KV_DTYPES),
         ),
+        measured_overheads=_measured_overheads(settings.calibration_file, registry)
+        if calibration
+        else NOTHING_MEASURED,
     )
     is_plain = quantisation is None and len(question.gpus) == 1 and not question.load.has_own_plan
     if wanted == "table" and out is None:
@@ -108,6 +123,15 @@ def feasibility(
     else:
         page_language: Language = "en" if language == "en" else "ko"
         _put(_content(question, wanted, page_language, is_plain=is_plain), out)
+
+
+def _measured_overheads(path: Path, registry: Registry) -> Mapping[str, ByteRange]:
+    """What the calibration file says of each GPU that it knows."""
+    book = CalibrationBook(path)
+    if book.problem is not None:
+        _refuse(f"{book.problem}; or leave it out with --no-calibration")
+    found = {name: book.calibrated_overhead(name) for name in registry.gpus}
+    return {name: overhead for name, overhead in found.items() if overhead is not None}
 
 
 def _read_checkpoint(source: str, ids: Sequence[str], settings: Settings) -> Model:

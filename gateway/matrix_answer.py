@@ -13,7 +13,7 @@ from typing import Any
 from gateway.domain.matrix import Cell, CostRange, Decoding, Matrix
 from gateway.domain.memory import GIB
 from gateway.domain.records import Model, Registry
-from gateway.evidence import feasibility_summary
+from gateway.evidence import OVERHEAD_BASES, feasibility_summary
 from gateway.matrix_words import ENGLISH, Words
 from gateway.spreadsheet import BOM, table_rows
 from gateway.spreadsheet import Cell as TableCell
@@ -27,14 +27,15 @@ DEFINITIONS: Mapping[str, str] = {
     "units": "native: the GPU computes in the format; weight_only: it does not, arithmetic stays at 16 bits; unlisted: "
     "the registry has no speed for it, the ceiling allows for the fastest that the width permits",
     "headroom_gib": "GiB of KV cache left over at the load asked for; low, likely and high overhead; negative: missing",
-    "is_borderline": "whether the verdict turns within the range of the guessed overhead",
+    "is_borderline": "whether the verdict turns within the range of the overhead",
     "max_context_one_request": "tokens of the longest single request, prompt and answer",
     "max_concurrency": "requests of the asked length that memory holds at once",
     "min_gpus": "smallest tensor-parallel size, a power of two up to 64, that holds the load; null: none does",
     "asked": "decoding at the concurrency asked for, every request with its whole context in cache, no prefill",
     "full": "the same with the most requests that memory holds and vLLM's default max_num_seqs takes at once",
-    "ceiling_tokens_per_s": "output tokens per second of all requests together at the data sheet's peak; no engine "
-    "beats it at this context",
+    "ceiling_tokens_per_s": "output tokens per second of all requests together, with the least that must be read and "
+    "computed, at the data sheet's peak and on the fastest units that the format's width permits; no engine beats it "
+    "at this context; null: see ceiling_reason",
     "expected_tokens_per_s": "the same at 0.8 of the bandwidth and 0.5 of the arithmetic; proves nothing",
     "cost_per_mtok": "lowest and highest listed GPU-hour price ÷ (expected tokens/s × 3600) × 10^6, per million output "
     "tokens; no idle time, no prefill",
@@ -72,6 +73,7 @@ def cell_object(cell: Cell) -> dict[str, Any]:
         "asked": _decoding_object(cell.asked),
         "full": _decoding_object(cell.full),
         "speed_reason": cell.speed_reason,
+        "ceiling_reason": cell.ceiling_reason,
         "cost_reason": cell.cost_reason,
     }
 
@@ -103,9 +105,16 @@ def assumed_figures(matrix: Matrix, words: Words) -> Mapping[str, str]:
         "block": ", ".join(map(str, blocks)) or "–",
         "gpus": str(matrix.load.gpus),
         "kv_dtype": words.sixteen_bits if matrix.load.kv_dtype == "auto" else matrix.load.kv_dtype,
-        "overhead_low": f"{min(o.low for o in overheads) / GIB:.1f}" if overheads else "–",
-        "overhead_high": f"{max(o.high for o in overheads) / GIB:.1f}" if overheads else "–",
+        "overhead": words.overhead_is[_overhead_basis(matrix)].format(
+            low=f"{min(o.low for o in overheads) / GIB:.1f}" if overheads else "–",
+            high=f"{max(o.high for o in overheads) / GIB:.1f}" if overheads else "–",
+        ),
     }
+
+
+def _overhead_basis(matrix: Matrix) -> str:
+    kinds = {cell.estimate.overhead_is_measured for cell in matrix}
+    return "both" if len(kinds) > 1 else OVERHEAD_BASES[True in kinds]
 
 
 def _decoding_object(decoding: Decoding | None) -> dict[str, Any] | None:
@@ -113,7 +122,9 @@ def _decoding_object(decoding: Decoding | None) -> dict[str, Any] | None:
         return None
     return {
         "requests": decoding.requests,
-        "ceiling_tokens_per_s": _rounded(decoding.ceiling_tokens_per_s),
+        "ceiling_tokens_per_s": None
+        if decoding.ceiling_tokens_per_s is None
+        else _rounded(decoding.ceiling_tokens_per_s),
         "expected_tokens_per_s": _rounded(decoding.expected_tokens_per_s),
         "cost_per_mtok": _cost_object(decoding.cost_per_mtok),
     }
@@ -177,6 +188,8 @@ def _table_row(
         ("cost_reason", cell.cost_reason),
         ("reasons", " ".join(row["reasons"])),
         ("registry_sha256", registry.sha256),
+        ("ceiling_reason", cell.ceiling_reason),
+        ("overhead_basis", row["overhead_basis"]),
     )
 
 

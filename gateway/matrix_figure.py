@@ -122,7 +122,12 @@ def fact_words(facts: Sequence[str], words: Words) -> str:
 
 
 def speed_words(decoding: Decoding) -> str:
-    return f"{short(decoding.expected_tokens_per_s)} ({short(decoding.ceiling_tokens_per_s)})"
+    return f"{short(decoding.expected_tokens_per_s)} ({ceiling_words(decoding)})"
+
+
+def ceiling_words(decoding: Decoding) -> str:
+    """A question mark where it is unknown, as for a verdict."""
+    return "?" if decoding.ceiling_tokens_per_s is None else short(decoding.ceiling_tokens_per_s)
 
 
 def cost_words(cost: CostRange) -> str:
@@ -182,7 +187,7 @@ def _pace_lines(full: Decoding | None, words: Words) -> Iterator[str]:
     yield words.tip_speed.format(
         requests=f"{full.requests:,}",
         expected=short(full.expected_tokens_per_s),
-        ceiling=short(full.ceiling_tokens_per_s),
+        ceiling=ceiling_words(full),
     )
     cost = full.cost_per_mtok
     if cost is not None:

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.console import printable, render_estimates
+from gateway.console import overhead_words, printable, render_estimates
 from gateway.domain.feasibility import Verdict
 from gateway.domain.matrix import Cell, Decoding, Matrix, Units
 from gateway.domain.records import Gpu, Model
@@ -30,9 +30,9 @@ _STYLES = {
 _UNITS = {Units.WEIGHT_ONLY: "weight-only", Units.UNLISTED: "unlisted"}
 LEGEND = (
     "✓ ×N fits, N such requests at once · Q fits only in the format shown · S fits only with a shorter context, up to "
-    "the tokens shown · ✗ the fewest GPUs that hold it · ~ the guessed overhead could turn it · second line: memory "
-    "left · weight-only: arithmetic stays at 16 bits · unlisted: the registry has no speed for the format · by size "
-    "only: no supported engine serves the model"
+    "the tokens shown · ✗ the fewest GPUs that hold it · ~ the range of the overhead could turn it · second line: "
+    "memory left · weight-only: arithmetic stays at 16 bits · unlisted: the registry has no speed for the format · by "
+    "size only: no supported engine serves the model"
 )
 
 
@@ -47,7 +47,8 @@ def render_matrix(matrix: Matrix, *, width: int) -> Group:
     load = matrix.load
     requests = "1 request" if load.concurrency == 1 else f"{load.concurrency:,} requests at once"
     head = Text(
-        f"Predicted, not measured: {requests} of {load.context:,} tokens; the overhead is a guess", style="bold"
+        f"Predicted, not measured: {requests} of {load.context:,} tokens; {overhead_words(c.estimate for c in matrix)}",
+        style="bold",
     )
     tail = [Text(LEGEND, style="dim")] if judged else []
     return Group(head, *parts, *tail, *_unknown_lines(matrix))

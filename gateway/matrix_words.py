@@ -76,6 +76,8 @@ class Words:
     assumptions_heading: str
     assumptions: tuple[str, ...]
     assumption_many: str
+    overhead_is: Mapping[str, str]
+    """By basis: guess, measured, both."""
     """What is assumed besides where several GPUs share a model."""
     sixteen_bits: str
     tip_headroom: str
@@ -92,8 +94,8 @@ ENGLISH = Words(
     kicker="Simsa · infrastructure realism",
     load_one="Judged for one request at a time of {context} tokens, prompt and answer together.",
     load_many="Judged for {count} requests at once, each of {context} tokens, prompt and answer together.",
-    brief="Assumed: vLLM uses {utilisation} of the memory; the overhead is a guess of {overhead_low} to "
-    "{overhead_high} GiB; the KV cache is in {kv_dtype}. More under “What is assumed”.",
+    brief="Assumed: vLLM uses {utilisation} of the memory; the overhead is {overhead}; "
+    "the KV cache is in {kv_dtype}. More under “What is assumed”.",
     summary="{known} of {total} models have enough published facts for a verdict. The other {unknown} stay unknown, "
     "each with its reason.",
     made="Made on {date}",
@@ -119,7 +121,7 @@ ENGLISH = Words(
     },
     also_as="{verdict}, and only as {format}",
     legend_room="Second line: memory left over with this load, in GiB; with a minus sign, memory that is missing.",
-    legend_borderline="Dashed line: borderline. The verdict turns within the range of the guessed overhead.",
+    legend_borderline="Dashed line: borderline. The verdict turns within the range of the overhead.",
     legend_confidence="Ring in the corner: rests on a fact of low confidence.",
     by_size="by size only",
     legend_by_size="“by size only”: no supported engine serves this model, so the verdict is about memory alone.",
@@ -221,19 +223,25 @@ ENGLISH = Words(
         "under a load that fills it, settles whether a model fits.",
         "Memory is shared out the way vLLM does it: {utilisation} of the GPU’s memory, less weights, less overhead, "
         "is the KV cache, in blocks of {block} tokens with keys and values in {kv_dtype}.",
-        "The overhead (activations, CUDA graphs, libraries) is a guess: {overhead_low} to {overhead_high} GiB, by "
-        "model and GPU. Verdicts take the likely value; a dashed line marks those that the range could turn.",
+        "The overhead (activations, CUDA graphs, libraries), by model and GPU, is {overhead}. "
+        "Verdicts take the likely value; a dashed line marks those that the range could turn.",
         "Devices that vLLM does not serve as it serves NVIDIA GPUs are judged by size alone: see the notes in the "
         "table of GPUs.",
         "Other formats than the published one are worked out from the parameter count, with embeddings left in 16 "
         "bits. Whether such a checkpoint exists, and answers as well, is another question.",
         "Tokens per second are for decoding alone, every request with its whole context in cache. The ceiling is at "
-        "the data sheet’s peak: no engine beats it. The expectation takes 0.8 of the bandwidth and 0.5 of the "
-        "arithmetic; it proves nothing.",
+        "the data sheet’s peak, with all weights in the format and the fastest units that its width permits: no engine "
+        "beats it; “?” where a fact is unknown that it needs. The expectation takes 0.8 of the bandwidth and 0.5 of "
+        "the arithmetic; it proves nothing.",
         "Cost is the GPU’s lowest to highest listed price at the expected rate, kept up around the clock. Idle time "
         "comes on top, and so does reading prompts. “When full” is the most requests that memory holds, and that vLLM "
         "takes at once by default.",
     ),
+    overhead_is={
+        "guess": "a guess of {low} to {high} GiB",
+        "measured": "measured on this type of GPU, {low} to {high} GiB",
+        "both": "measured for some types of GPU and for others a guess, {low} to {high} GiB",
+    },
     assumption_many="{gpus} GPUs share each model by tensor parallelism. The ceiling lets them talk in no time, and "
     "so does the expectation: real engines are slower.",
     sixteen_bits="16 bits",
@@ -251,8 +259,8 @@ KOREAN = Words(
     kicker="심사 Simsa · 인프라 현실성",
     load_one="한 번에 요청 1건, 요청당 {context}토큰(프롬프트와 답변의 합)을 기준으로 판정했습니다.",
     load_many="동시 요청 {count}건, 요청당 {context}토큰(프롬프트와 답변의 합)을 기준으로 판정했습니다.",
-    brief="전제: vLLM은 GPU 메모리의 {utilisation}까지 쓰고, 오버헤드는 {overhead_low}~{overhead_high} GiB로 "
-    "추정하며, KV 캐시는 {kv_dtype}입니다. 자세한 내용은 ‘전제’에 있습니다.",
+    brief="전제: vLLM은 GPU 메모리의 {utilisation}까지 쓰고, 오버헤드는 {overhead}"
+    "하며, KV 캐시는 {kv_dtype}입니다. 자세한 내용은 ‘전제’에 있습니다.",
     summary="전체 {total}개 모델 가운데 {known}개는 공개된 정보만으로 판정할 수 있습니다. 나머지 {unknown}개는 ‘알 수 "
     "없음’으로 두고 모델마다 그 까닭을 적었습니다.",
     made="작성일 {date}",
@@ -379,19 +387,25 @@ KOREAN = Words(
         "띄우고 부하를 가득 걸어 보아야 확정됩니다.",
         "메모리는 vLLM의 방식대로 나눕니다. GPU 메모리의 {utilisation}에서 가중치와 오버헤드를 뺀 나머지가 KV "
         "캐시이며, 키와 값은 {kv_dtype}, 블록은 {block}토큰입니다.",
-        "오버헤드(활성값, CUDA 그래프, 라이브러리)는 추정치입니다. 모델과 GPU에 따라 {overhead_low}~{overhead_high} "
-        "GiB로 보고 가장 그럴듯한 값으로 판정했으며, 이 범위 안에서 결과가 바뀔 수 있는 칸은 점선으로 표시했습니다.",
+        "오버헤드(활성값, CUDA 그래프, 라이브러리)는 모델과 GPU에 따라 {overhead}했습니다. "
+        "가장 그럴듯한 값으로 판정했으며, 이 범위 안에서 결과가 바뀔 수 있는 칸은 점선으로 표시했습니다.",
         "vLLM이 NVIDIA GPU와 같은 방식으로 지원하지 않는 장치는 메모리 크기만으로 판정한 것입니다. GPU 제원의 비고를 "
         "보십시오.",
         "공개된 형식이 아닌 칸은 매개변수 수로 계산했고 임베딩은 16비트로 두었습니다. 그런 체크포인트가 실제로 "
         "있는지, 답변의 품질이 유지되는지는 별개의 문제입니다.",
         "초당 토큰은 디코딩만 계산한 값이며, 모든 요청의 컨텍스트가 캐시에 가득 찬 상태를 가정합니다. 상한은 제원표의 "
-        "최고 성능으로 계산하여 어떤 엔진도 넘을 수 없습니다. 기대값은 대역폭의 0.8, 연산의 0.5를 쓴 값으로 아무것도 "
+        "최고 성능에, 모든 가중치가 그 형식이고 비트 폭이 허용하는 가장 빠른 연산기가 있다고 보고 계산하여 어떤 엔진도 "
+        "넘을 수 없습니다. 필요한 정보가 없으면 ‘?’로 적습니다. 기대값은 대역폭의 0.8, 연산의 0.5를 쓴 값으로 아무것도 "
         "증명하지 않습니다.",
         "비용은 기대 속도를 쉬지 않고 유지할 때의 값으로, 공개된 GPU 가격의 최저와 최고를 썼습니다. 노는 시간과 "
         "프롬프트를 읽는 시간은 따로 듭니다. ‘가득 찼을 때’는 메모리가 담을 수 있고 vLLM이 기본 설정에서 동시에 받는 "
         "최대 요청 수를 뜻합니다.",
     ),
+    overhead_is={
+        "guess": "{low}~{high} GiB로 추정",
+        "measured": "같은 GPU에서 {low}~{high} GiB로 측정",
+        "both": "일부 GPU는 측정하고 나머지는 추정하여 {low}~{high} GiB로 계산",
+    },
     assumption_many="GPU {gpus}장이 텐서 병렬로 모델 하나를 나누어 맡습니다. 상한과 기대값 모두 GPU 사이의 통신 "
     "시간을 넣지 않았으므로 실제 엔진은 이보다 느립니다.",
     sixteen_bits="16비트",

@@ -174,12 +174,12 @@ def test_an_image_encoder_is_not_read_for_text():
 def test_what_is_not_read_for_certain_is_not_counted():
     sparse = replace(LLAMA_8B, mla=MlaShape(512, 64, index_head_dim=128))
     chunked = replace(LLAMA_8B, attention_chunk=8192, global_layers=8)
-    linear = replace(LLAMA_8B, linear=LinearShape(24), global_layers=8)
+    linear = replace(LLAMA_8B, linear=LinearShape(24, state_bytes=1000), global_layers=8)
     weights = 2 * (8_030_261_248 - EMBEDDING) / 3.35e12
     assert ceiling(sparse, Load(10_000, 100)).tpot_s == pytest.approx(weights)
-    for shape in (chunked, linear):
+    for shape, states in ((chunked, 0), (linear, 24_000)):
         bound = build_bound(model_of(shape), H100, gpus=1, weights_format="bf16", kv_dtype_bytes=2)
-        assert bound.cache.read_bytes(10_000) == 8 * 10_000 * 4096
+        assert bound.cache.read_bytes(10_000) == 8 * 10_000 * 4096 + states
 
 
 @pytest.mark.parametrize(

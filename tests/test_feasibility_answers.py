@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
@@ -20,9 +21,13 @@ from rich.console import Console
 from test_feasibility import EXAONE_32B, H100, L4, LLAMA_8B, candidate
 
 from gateway.api.feasibility import MAX_CELLS, FeasibilityOut, Quantisation
+from gateway.calibration_file import save_calibration
 from gateway.domain.accounts import Role, Terms
+from gateway.domain.calibration import OverheadObservation
 from gateway.domain.feasibility import estimate
 from gateway.domain.matrix import QUANTISATIONS, MatrixLoad, build_matrix
+from gateway.domain.memory import GIB, ByteRange
+from gateway.domain.records import Provenance
 from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import DEFINITIONS, matrix_csv, matrix_object
 from gateway.matrix_view import render_matrix, render_one
@@ -38,7 +43,7 @@ HEAD = (
     "max_concurrency,min_gpus,asked_requests,asked_ceiling_tokens_per_s,asked_expected_tokens_per_s,"
     "asked_cost_per_mtok_low,asked_cost_per_mtok_high,asked_cost_currency,full_requests,full_ceiling_tokens_per_s,"
     "full_expected_tokens_per_s,full_cost_per_mtok_low,full_cost_per_mtok_high,full_cost_currency,confidence,"
-    "speed_reason,cost_reason,reasons,registry_sha256"
+    "speed_reason,cost_reason,reasons,registry_sha256,ceiling_reason,overhead_basis"
 )
 
 
@@ -61,6 +66,8 @@ def test_object_has_figures_units_definitions_and_assumptions() -> None:
     for row in found["data"]:
         assert row["verdict"] != "unknown" or row["reasons"]
         assert (row["asked"] is None) == (row["speed_reason"] is not None)
+        no_ceiling = row["asked"] is not None and row["asked"]["ceiling_tokens_per_s"] is None
+        assert no_ceiling == (row["ceiling_reason"] is not None)
         for decoding in (row["asked"], row["full"]):
             if decoding is not None and decoding["cost_per_mtok"] is not None:
                 assert Decimal(decoding["cost_per_mtok"]["low"]) <= Decimal(decoding["cost_per_mtok"]["high"])
@@ -185,6 +192,57 @@ async def test_command_refuses_in_one_line(arguments: list[str], words: list[str
         assert word in ended.error_line
 
 
+def calibration_in(directory: Path) -> Path:
+    """What one engine taught of the l4: an overhead of exactly 2 GiB."""
+    path = directory / "calibration.json"
+    seen = OverheadObservation(
+        gpu="l4",
+        model="m",
+        overhead_bytes=2 * GIB,
+        requested_bytes=20 * GIB,
+        weights_bytes=GIB,
+        kv_bytes=17 * GIB,
+        predicted=ByteRange(GIB, GIB, GIB),
+        provenance=Provenance.REAL,
+        engine_version="0.32.0",
+        on=date(2026, 11, 28),
+        source="a report",
+    )
+    save_calibration(path, [seen])
+    return path
+
+
+def bases_of(rows: list[dict[str, Any]]) -> dict[str, tuple[str, float]]:
+    return {row["gpu"]: (row["overhead_basis"], row["overhead_gib"]["likely"]) for row in rows}
+
+
+async def test_command_takes_the_measured_overhead_unless_told_not_to(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"registry": SHIPPED, "calibration": calibration_in(tmp_path)}
+    asking = ("feasibility", "Motif-2.6B", "--gpu", "l4")
+    (plain,) = json.loads((await run_simsa(*asking, **settings)).out)
+    assert bases_of([plain]) == {"l4": ("measured", 2.0)}
+    assert any("The overhead was measured on this GPU type" in said for said in plain["reasons"])
+    (guessed,) = json.loads((await run_simsa(*asking, "--no-calibration", **settings)).out)
+    assert guessed["overhead_basis"] == "guess"
+    matrix = json.loads((await run_simsa(*asking, "--gpu", "h100-sxm", **settings)).out)
+    found = bases_of(matrix["data"])
+    assert (found["l4"], found["h100-sxm"][0]) == (("measured", 2.0), "guess")
+    assert any("measured for some types of GPU and for others a guess" in said for said in matrix["assumptions"])
+    drawn = await run_simsa(*asking, "--gpu", "h100-sxm", "--format", "table", **settings)
+    assert "the overhead is measured for some GPUs, for others a guess" in " ".join(drawn.out.split())
+
+
+async def test_command_refuses_a_broken_calibration_and_goes_on_without_it_when_told_to(tmp_path: Path) -> None:
+    broken = tmp_path / "calibration.json"
+    broken.write_text("{")
+    settings: dict[str, Any] = {"registry": SHIPPED, "calibration": broken}
+    ended = await run_simsa("feasibility", "Motif-2.6B", **settings)
+    assert (ended.code, ended.out) == (2, "")
+    assert str(broken) in ended.error_line
+    assert "--no-calibration" in ended.error_line
+    assert (await run_simsa("feasibility", "Motif-2.6B", "--no-calibration", **settings)).code == 0
+
+
 # --- the route ----------------------------------------------------------------------------------------------
 
 
@@ -210,6 +268,26 @@ async def test_route_answers_its_first_parameters_as_ever(tmp_path: Path) -> Non
     assert one.json() == {"basis": "predicted", "data": [{"model": "Motif-2.6B", **feasibility_summary(found)}]}
     assert [row["model"] for row in every.json()["data"]] == list(REGISTRY.models)
     assert {row["gpu"] for row in every.json()["data"]} == {"h100-sxm"}
+
+
+async def test_route_takes_the_measured_overhead_unless_told_not_to(tmp_path: Path) -> None:
+    query = f"{PATH}?model=Motif-2.6B&gpu=l4"
+    async with asked(tmp_path, calibration=calibration_in(tmp_path)) as client:
+        one = await client.request("GET", query)
+        guessed = await client.request("GET", f"{query}&calibrated=false")
+        matrix = await client.request("GET", f"{query}&gpu=h100-sxm")
+        plain = await client.request("GET", f"{query}&gpu=h100-sxm&calibrated=false")
+        pages = [await client.request("GET", f"{query}&format=html&lang={lang}") for lang in ("ko", "en")]
+    assert bases_of(one.json()["data"]) == {"l4": ("measured", 2.0)}
+    found = estimate(REGISTRY.models["Motif-2.6B"], REGISTRY.gpus["l4"], context=8192)
+    assert guessed.json()["data"] == [{"model": "Motif-2.6B", **feasibility_summary(found)}]
+    mixed = bases_of(matrix.json()["data"])
+    assert (mixed["l4"], mixed["h100-sxm"][0]) == (("measured", 2.0), "guess")
+    assert {row["overhead_basis"] for row in plain.json()["data"]} == {"guess"}
+    for page, words in zip(
+        pages, ("같은 GPU에서 2.0~2.0 GiB로 측정", "measured on this type of GPU, 2.0"), strict=True
+    ):
+        assert words in page.body.decode()
 
 
 async def test_route_gives_the_matrix_as_json_csv_and_a_page(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ from gateway.domain.matrix import (
     most_sequences,
     units_of,
 )
-from gateway.domain.memory import GIB
+from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import Confidence, Gpu, GpuPrice, Model, MoeShape, Registry, Sourced
-from gateway.domain.roofline import EXPECTED, PEAK, Work, build_roofline
+from gateway.domain.roofline import Roofline, Work, build_bound, expect_roofline
 from gateway.domain.serving_plan import ServingPlan
 from gateway.registry import load_registry
 
@@ -39,8 +39,9 @@ SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
 LISTS = Sourced("lists", Confidence.MEDIUM)
 LOAD = MatrixLoad(context=8192, concurrency=4)
 ORDER = (Verdict.NO, Verdict.FITS_SHORT_CONTEXT, Verdict.FITS_QUANTISED, Verdict.FITS)
-LLAMA = replace(candidate(LLAMA_8B), id="llama")
-EXAONE = replace(candidate(EXAONE_32B), id="exaone")
+DENSE = replace(LLAMA_8B, vocab=128_256, active_params=LLAMA_8B.params)
+LLAMA = replace(candidate(DENSE), id="llama")
+EXAONE = replace(candidate(replace(EXAONE_32B, active_params=EXAONE_32B.params)), id="exaone")
 BARE = replace(candidate(None), id="bare")
 
 
@@ -82,26 +83,75 @@ def test_every_cell_has_the_estimate_of_its_plan(registry: Registry, shipped: Ma
         assert cell.estimate == estimate(model, device, context=8192, concurrency=4, plan=plan)
 
 
-@pytest.mark.parametrize("quantisation", [PUBLISHED, "bf16", "int4", "awq"])
+def pace_of(roofline: Roofline) -> float:
+    """Tokens per second of the load, request by request as the roofline has it."""
+    return 4 / roofline.step_seconds([Work(new_tokens=1, past_tokens=8191)] * 4)
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "fp8"])
+@pytest.mark.parametrize("gpus", [1, 4])
+@pytest.mark.parametrize("quantisation", QUANTISATIONS)
 @pytest.mark.parametrize("model", [LLAMA, EXAONE], ids=lambda model: model.id)
-def test_speed_is_that_of_the_roofline(model: Model, quantisation: str) -> None:
-    cell = next(iter(only(model, H200, quantisation)))
-    works = [Work(new_tokens=1, past_tokens=8191)] * 4
-    for efficiency, found in (
-        (PEAK, cell.asked and cell.asked.ceiling_tokens_per_s),
-        (EXPECTED, cell.asked and cell.asked.expected_tokens_per_s),
-    ):
-        step_s = build_roofline(model_in(model, quantisation), H200, efficiency=efficiency).step_seconds(works)
-        assert found == pytest.approx(4 / step_s, rel=1e-9)
+def test_speed_is_that_of_the_bound_and_of_the_expectation(
+    model: Model, quantisation: str, gpus: int, kv_dtype: str
+) -> None:
+    cell = next(iter(only(model, H200, quantisation, replace(LOAD, gpus=gpus, kv_dtype=kv_dtype))))
+    name = "bf16" if quantisation == PUBLISHED else quantisation
+    kv_bytes = 2 if kv_dtype == "auto" else 1
+    bound = build_bound(model, H200, gpus=gpus, weights_format=name, kv_dtype_bytes=kv_bytes)
+    expected = expect_roofline(model, H200, gpus=gpus, weights_format=name, kv_dtype_bytes=kv_bytes)
+    assert cell.asked is not None
+    assert cell.asked.ceiling_tokens_per_s == pytest.approx(pace_of(bound), rel=1e-9)
+    assert cell.asked.expected_tokens_per_s == pytest.approx(pace_of(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in QUANTISATIONS if name not in (PUBLISHED, "bf16")])
+def test_no_engine_with_everything_quantised_on_the_fastest_units_beats_a_ceiling(name: str) -> None:
+    """An engine of its own arithmetic: all weights but the input embedding at the format's width, with a scale of a
+    byte for 16 of 4 bits, the cache, and 16 ÷ bits times the 16-bit operations."""
+    bits = {"fp8": 8, "int8": 8}.get(name, 4)
+    shape, requests = LLAMA.shape, 256
+    assert shape is not None
+    cell = next(iter(only(LLAMA, H200, name, MatrixLoad(context=16, concurrency=requests))))
+    assert shape.params is not None
+    assert H100.bf16_flops is not None
+    weights = 1.125 * (shape.params - 128_256 * 4096) * bits / 8
+    cache = requests * 15 * 32 * 8 * 128 * 2 * 2
+    read_s = (weights + cache) / H100.bandwidth_bytes_per_s
+    flops_s = requests * 2 * (shape.params - 128_256 * 4096) / (H100.bf16_flops * 16 / bits)
+    assert cell.asked is not None
+    assert cell.asked.ceiling_tokens_per_s is not None
+    assert cell.asked.ceiling_tokens_per_s >= 0.999 * requests / max(read_s, flops_s)
+
+
+def test_a_scaled_cache_is_read_with_its_scales() -> None:
+    load = MatrixLoad(context=32_768, concurrency=8, kv_dtype="int4_per_token_head")
+    cell = next(iter(only(LLAMA, H200, load=load)))
+    bound = build_bound(LLAMA, H200, gpus=1, weights_format="bf16", kv_dtype_bytes=2)
+    cache = 8 * 32 * 32_767 * 8 * (64 + 64 + 8)
+    assert cell.asked is not None
+    assert cell.asked.ceiling_tokens_per_s == pytest.approx(
+        8 * bound.bytes_per_s / (bound.dense_read_bytes + cache), rel=1e-9
+    )
+
+
+def test_a_ceiling_is_unknown_where_a_bound_would_have_to_guess() -> None:
+    cell = next(iter(only(candidate(LLAMA_8B), H100)))
+    assert cell.asked is not None
+    assert (cell.asked.ceiling_tokens_per_s, cell.asked.expected_tokens_per_s > 0) == (None, True)
+    assert cell.ceiling_reason == "The ceiling cannot be computed: unknown vocab, active_params, moe."
+    odd = replace(LLAMA, weights=replace(LLAMA.weights, dtype="odd", size_bytes=17 * GIB))
+    assert next(iter(only(odd, H100))).ceiling_reason == "The ceiling cannot be computed: unknown weights.dtype."
+    assert next(iter(only(LLAMA, H100))).ceiling_reason is None
 
 
 def test_speed_of_a_mixture_counts_the_experts_that_a_batch_touches() -> None:
     moe = MoeShape(experts=64, experts_per_token=4)
-    model = candidate(replace(LLAMA_8B, active_params=2_000_000_000, moe=moe))
+    model = candidate(replace(DENSE, active_params=2_000_000_000, moe=moe))
     cell = next(iter(only(model, H100)))
-    step_s = build_roofline(model, H100, efficiency=PEAK).step_seconds([Work(1, 8191)] * 4)
+    bound = build_bound(model, H100, gpus=1, weights_format="bf16", kv_dtype_bytes=2)
     assert cell.asked is not None
-    assert cell.asked.ceiling_tokens_per_s == pytest.approx(4 / step_s, rel=1e-9)
+    assert cell.asked.ceiling_tokens_per_s == pytest.approx(pace_of(bound), rel=1e-9)
 
 
 def test_full_load_is_what_memory_holds_and_the_engine_takes() -> None:
@@ -154,7 +204,29 @@ def test_a_smaller_cache_holds_more_and_reads_faster() -> None:
     assert (half.estimate.max_concurrency or 0) >= 2 * (whole.estimate.max_concurrency or 0)
     assert whole.full is not None
     assert half.full is not None
+    assert whole.full.ceiling_tokens_per_s is not None
+    assert half.full.ceiling_tokens_per_s is not None
     assert half.full.ceiling_tokens_per_s > 1.5 * whole.full.ceiling_tokens_per_s
+
+
+def test_a_measured_overhead_stands_in_the_place_of_the_guess_on_its_gpu_alone() -> None:
+    measured = ByteRange(GIB, 2 * GIB, 3 * GIB)
+    matrix = build_matrix([LLAMA], [H100, L4], [PUBLISHED, "fp8"], LOAD, measured_overheads={H100.id: measured})
+    plain = build_matrix([LLAMA], [H100, L4], [PUBLISHED, "fp8"], LOAD)
+    for cell in matrix:
+        is_measured = cell.gpu_id == H100.id
+        assert cell.estimate.overhead_is_measured == is_measured
+        assert any("The overhead was measured" in said for said in cell.estimate.reasons) == is_measured
+        assert (cell.estimate.overhead_bytes == measured) == is_measured
+        assert is_measured or cell == plain.cells[cell.key]
+
+
+def test_a_measured_overhead_needs_no_width() -> None:
+    narrow = candidate(replace(DENSE, hidden=None, heads=None))
+    measured = {H100.id: ByteRange(GIB, 2 * GIB, 3 * GIB)}
+    unknown = next(iter(only(narrow, H100))).unknown
+    assert unknown is not None
+    assert next(iter(build_matrix([narrow], [H100], [PUBLISHED], LOAD, measured_overheads=measured))).unknown is None
 
 
 # --- number formats -----------------------------------------------------------------------------------------
@@ -194,7 +266,8 @@ def test_an_unlisted_unit_never_lowers_a_ceiling() -> None:
         plain = next(iter(only(LLAMA, H100, "bf16", load)))
         assert cell.asked is not None
         assert plain.asked is not None
-        assert cell.asked.ceiling_tokens_per_s >= plain.asked.ceiling_tokens_per_s
+        assert plain.asked.ceiling_tokens_per_s is not None
+        assert (cell.asked.ceiling_tokens_per_s or 0) >= plain.asked.ceiling_tokens_per_s
 
 
 @pytest.mark.parametrize(
@@ -230,6 +303,8 @@ def test_no_speed_and_no_cost_without_a_reason(shipped: Matrix) -> None:
         assert (cell.asked is None) == (cell.speed_reason is not None) == (cell.full is None), cell.key
         has_cost = cell.asked is not None and cell.asked.cost_per_mtok is not None
         assert has_cost == (cell.cost_reason is None), cell.key
+        has_ceiling = cell.asked is None or cell.asked.ceiling_tokens_per_s is not None
+        assert has_ceiling == (cell.ceiling_reason is None), cell.key
 
 
 @pytest.mark.parametrize(
@@ -267,7 +342,9 @@ def test_what_does_not_fit_has_no_speed() -> None:
 def shapes() -> st.SearchStrategy[Model]:
     return st.builds(
         lambda layers, kv_heads, group, params: candidate(
-            replace(LLAMA_8B, layers=layers, kv_heads=kv_heads, heads=kv_heads * group, params=params)
+            replace(
+                DENSE, layers=layers, kv_heads=kv_heads, heads=kv_heads * group, params=params, active_params=params
+            )
         ),
         st.integers(1, 96),
         st.sampled_from((1, 2, 4, 8)),
@@ -308,6 +385,7 @@ def test_longer_contexts_leave_room_for_fewer_requests(model: Model, context: in
 def test_an_expectation_never_beats_its_ceiling(model: Model, name: str, context: int, requests: int) -> None:
     cell = next(iter(only(model, H200, name, MatrixLoad(context, requests))))
     for found in _decodings(cell.asked, cell.full):
+        assert found.ceiling_tokens_per_s is not None
         assert 0 < found.expected_tokens_per_s <= found.ceiling_tokens_per_s
         assert found.requests >= 1
 

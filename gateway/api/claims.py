@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from gateway.api.bodies import read_json
-from gateway.api.deps import DescribeKey, Gateway, RequireKey
+from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.api.schemas import Asked, body_of
-from gateway.claim_checks import check_claims, claim_object, registry_claims
+from gateway.claim_checks import EvidenceOf, check_claims, claim_object, registry_claims
 from gateway.domain.claims import ClaimVerdict
+from gateway.domain.engine_evidence import engine_evidence, speaks_to
 from gateway.domain.records import Registry
+from gateway.engine_sightings import engines_by_model
 from gateway.errors import InvalidRequest, NotFound, RegistryInvalid
-from gateway.registry.claims_file import MOST_CLAIMS, parse_claims
+from gateway.registry.claims_file import MOST_CLAIMS, StatedClaim, parse_claims
 
 router = APIRouter(prefix="/api/claims", tags=["claims"], dependencies=[RequireKey, DescribeKey])
 
@@ -60,7 +63,8 @@ async def list_claims(
     verdict: Annotated[ClaimVerdict | None, Query(description="Only with this verdict.")] = None,
     gpu: Annotated[str | None, Query(description="The GPU to take where a claim names none.")] = None,
 ) -> dict[str, Any]:
-    """By arithmetic over registry facts; evidence of runs is weighed where there is any."""
+    """By arithmetic over registry facts, and by what engines of the model resolved at start and showed under a load
+    that filled them. Only a real engine on a named GPU supports a claim; others are listed, with the reason."""
     registry = services.registry.current
     if model is not None and model not in registry.models:
         raise NotFound(f"There is no model '{model[:128]}'. See GET /api/models.", param="model")
@@ -70,7 +74,8 @@ async def list_claims(
     _known_gpu(registry, gpu)
     stated = registry_claims(registry, about=None if consortium is None else {consortium})
     asked = [one for one in stated if model in (None, one.about)]
-    found = await asyncio.to_thread(check_claims, asked, registry, gpu=gpu)
+    shown = await _what_engines_show(asked, services, registry)
+    found = await asyncio.to_thread(check_claims, asked, registry, gpu=gpu, evidence_of=shown)
     chosen = [one for one in found if verdict in (None, one.verdict)]
     return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in chosen]}
 
@@ -87,18 +92,28 @@ async def check_stated_claims(request: Request, services: Gateway) -> dict[str, 
     asked = await read_json(request, services, ClaimsRequest)
     registry = services.registry.current
     _known_gpu(registry, asked.gpu)
-    return await asyncio.to_thread(_check, asked, registry)
+    stated = await asyncio.to_thread(_stated, asked, registry)
+    shown = await _what_engines_show(stated, services, registry)
+    found = await asyncio.to_thread(check_claims, stated, registry, gpu=asked.gpu, evidence_of=shown)
+    return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in found]}
 
 
-def _check(asked: ClaimsRequest, registry: Registry) -> dict[str, Any]:
+async def _what_engines_show(stated: Iterable[StatedClaim], services: Services, registry: Registry) -> EvidenceOf:
+    """Looked up once for all claims that an engine can speak to."""
+    models = {one.about for one in stated if speaks_to(one.claim)}
+    if models:
+        await services.engine_diary.flush()
+    seen = await engines_by_model(models, registry, services.fleet.all_states(), services.engine_records)
+    return lambda one: engine_evidence(one.claim, seen.get(one.about, ()))
+
+
+def _stated(asked: ClaimsRequest, registry: Registry) -> list[StatedClaim]:
     body = json.dumps({"claims": asked.claims}, ensure_ascii=False).encode()  # JSON is YAML
     try:
-        stated = parse_claims(body, path="body", registry=registry)
+        return parse_claims(body, path="body", registry=registry)
     except RegistryInvalid as error:
         told = "; ".join(line.removeprefix("body: ").removesuffix(" (line 1)") for line in error.problems)
         raise InvalidRequest(told, param="claims") from error
-    found = check_claims(stated, registry, gpu=asked.gpu)
-    return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in found]}
 
 
 def _known_gpu(registry: Registry, gpu: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -11,15 +12,18 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.access import permit_roles
-from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.api.schemas import Amount
 from gateway.domain.accounts import CALLING, OVERSEEING
+from gateway.domain.feasibility import estimate
 from gateway.domain.kv_cache import KV_DTYPES
-from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry
+from gateway.domain.serving_plan import ServingPlan
 from gateway.errors import InvalidRequest, NotFound
-from gateway.evidence import estimate_on, feasibility_summary
+from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import POLICY, feasibility_page
 from gateway.matrix_words import Language
@@ -57,7 +61,7 @@ class DecodingOut(BaseModel):
     """Output tokens per second of all requests together; see `definitions`."""
 
     requests: int
-    ceiling_tokens_per_s: float
+    ceiling_tokens_per_s: float | None = Field(description="null: see ceiling_reason.")
     expected_tokens_per_s: float
     cost_per_mtok: CostRangeOut | None = Field(description="null: see cost_reason.")
 
@@ -76,7 +80,10 @@ class FeasibilityRow(BaseModel):
     headroom_gib: GibRange | None
     weights_gib: float | None
     kv_gib_per_request: float | None
-    overhead_gib: GibRange | None = Field(description="A guess.")
+    overhead_gib: GibRange | None = Field(description="A guess, or measured: see overhead_basis.")
+    overhead_basis: Literal["guess", "measured"] | None = Field(
+        None, description="measured: as engines with real weights showed it on this type of GPU; null with no overhead."
+    )
     max_context_one_request: int | None
     max_concurrency: int | None
     min_gpus: int | None
@@ -91,6 +98,7 @@ class FeasibilityRow(BaseModel):
     asked: DecodingOut | None = Field(None, description="null: see speed_reason.")
     full: DecodingOut | None = None
     speed_reason: str | None = None
+    ceiling_reason: str | None = None
     cost_reason: str | None = None
 
 
@@ -146,6 +154,10 @@ async def feasibility(
     kv_dtype: Annotated[
         str, Query(max_length=64, description="Format of the KV cache, as vLLM's --kv-cache-dtype.")
     ] = "auto",
+    calibrated: Annotated[
+        bool,
+        Query(description="Take the overhead that engines showed on a type of GPU, where any did."),
+    ] = True,
     format: Annotated[  # noqa: A002  the query's name
         Format, Query(description="csv: a table for spreadsheets; html: a heat map to be read. Both are of the matrix.")
     ] = "json",
@@ -165,8 +177,9 @@ async def feasibility(
         known = ", ".join(sorted(KV_DTYPES))
         raise InvalidRequest(f"There is no KV cache format '{kv_dtype}': known are {known}", param="kv_dtype")
     load = MatrixLoad(context or services.settings.feasibility_context, concurrency, gpus, kv_dtype)
+    measured = _measured_overheads(services, columns) if calibrated else NOTHING_MEASURED
     if quantisation is None and len(columns) == 1 and format == "json" and not load.has_own_plan:
-        return _json(await asyncio.to_thread(_one_gpu, models, registry, columns[0], load))
+        return _json(await asyncio.to_thread(_one_gpu, models, registry, columns[0], load, measured))
     formats = _formats(quantisation)
     cells = len(models) * len(columns) * len(formats)
     if cells > MAX_CELLS:
@@ -175,27 +188,26 @@ async def feasibility(
             f"{MAX_CELLS:,}: name fewer of them",
             param="model",
         )
-    return await asyncio.to_thread(_matrix_answer, models, columns, formats, load, registry, format, lang)
+    matrix = await asyncio.to_thread(build_matrix, models, columns, formats, load, measured_overheads=measured)
+    return await asyncio.to_thread(_matrix_answer, matrix, registry, format, lang)
 
 
-def _one_gpu(models: list[Model], registry: Registry, gpu: Gpu, load: MatrixLoad) -> dict[str, Any]:
-    rows = []
+def _measured_overheads(services: Services, gpus: list[Gpu]) -> Mapping[str, ByteRange]:
+    found = {gpu.id: services.calibration.calibrated_overhead(gpu.id) for gpu in gpus}
+    return {name: overhead for name, overhead in found.items() if overhead is not None}
+
+
+def _one_gpu(
+    models: list[Model], registry: Registry, gpu: Gpu, load: MatrixLoad, measured: Mapping[str, ByteRange]
+) -> dict[str, Any]:
+    rows, plan = [], ServingPlan(overhead_bytes=measured.get(gpu.id))
     for candidate in models:
-        found = estimate_on(candidate, registry, gpu_id=gpu.id, context=load.context, concurrency=load.concurrency)
+        found = estimate(candidate, gpu, context=load.context, concurrency=load.concurrency, plan=plan)
         rows.append({"model": candidate.id, **feasibility_summary(found)})
     return {"basis": "predicted", "data": rows}
 
 
-def _matrix_answer(
-    models: list[Model],
-    gpus: list[Gpu],
-    formats: tuple[str, ...],
-    load: MatrixLoad,
-    registry: Registry,
-    form: Format,
-    language: Language,
-) -> Response:
-    matrix: Matrix = build_matrix(models, gpus, formats, load)
+def _matrix_answer(matrix: Matrix, registry: Registry, form: Format, language: Language) -> Response:
     match form:
         case "json":
             return _json(matrix_object(matrix, registry))

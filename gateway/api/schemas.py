@@ -211,7 +211,8 @@ class FeasibilityOut(BaseModel):
     headroom_gib: RangeOut | None
     weights_gib: float | None
     kv_gib_per_request: float | None
-    overhead_gib: RangeOut | None = Field(description="A guess, not a measurement.")
+    overhead_gib: RangeOut | None = Field(description="A guess, or measured: see overhead_basis.")
+    overhead_basis: Literal["guess", "measured"] | None = None
     max_context_one_request: int | None
     max_concurrency: int | None
     kv_tokens: int | None = Field(None, description="As vLLM's label kv_cache_size_tokens at this context.")

@@ -24,8 +24,6 @@ from gateway.domain.memory import (
     kv_layout,
     number_format,
     overhead_bytes,
-    weights_bytes,
-    weights_bytes_as,
 )
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import (
@@ -34,6 +32,7 @@ from gateway.domain.roofline import (
     build_bound,
     expect_roofline,
     least_weights_bytes,
+    published_or_as,
 )
 
 MEMORY_AT_MOST = Fraction(2**30, 10**9)
@@ -372,13 +371,6 @@ def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed
         overhead=overhead,
         per_request=per_request,
     )
-
-
-def published_or_as(model: Model, weights_format: str) -> int | None:
-    """Bytes of the weights as published where that is the format, else what they would take in it."""
-    if number_format(model.weights.dtype) == number_format(weights_format):
-        return weights_bytes(model)
-    return None if model.shape is None else weights_bytes_as(model.shape, weights_format)
 
 
 # --- what both share ----------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from gateway.domain.ceilings import (
     Setup,
     memory_at_most,
     predicted_need,
-    published_or_as,
 )
 from gateway.domain.claim_evidence import Evidence, EvidenceKind, needed_run
 from gateway.domain.claim_outcome import (
@@ -34,7 +33,7 @@ from gateway.domain.claim_outcome import (
 from gateway.domain.feasibility import SHORTEST_USEFUL_CONTEXT
 from gateway.domain.memory import GIB, missing_kv_fields, number_format
 from gateway.domain.records import Claim, Gpu, Model, Provenance, Sourced
-from gateway.domain.roofline import least_cache_bytes, least_weights_bytes
+from gateway.domain.roofline import least_cache_bytes, least_weights_bytes, published_or_as
 
 
 @dataclass(frozen=True, slots=True)

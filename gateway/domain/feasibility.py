@@ -101,6 +101,11 @@ class Estimate:
     """All inputs of the arithmetic, where it could be done."""
 
     @property
+    def overhead_is_measured(self) -> bool:
+        """Whether engines on this type of GPU showed the overhead; else it is a guess."""
+        return self.inputs.plan.overhead_bytes is not None
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """Every intermediate figure with its formula and its source, in the order of the arithmetic."""
         return () if self.case is None else derive(self.case)

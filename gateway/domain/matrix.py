@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
-from math import inf
+from types import MappingProxyType
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Estimate, estimate
-from gateway.domain.kv_cache import KV_DTYPES, Paging
+from gateway.domain.kv_cache import KV_DTYPES, Keeps, Paging
 from gateway.domain.memory import (
     BYTES_PER_PARAM,
+    ByteRange,
     default_batched_tokens,
     kv_layout,
     missing_kv_fields,
@@ -25,7 +26,7 @@ from gateway.domain.memory import (
     weights_bytes,
 )
 from gateway.domain.records import Gpu, Model, ServingKind
-from gateway.domain.roofline import EXPECTED, PEAK, Roofline, Work, build_roofline, missing_facts
+from gateway.domain.roofline import Roofline, Work, build_bound, expect_roofline, missing_bound_facts, missing_facts
 from gateway.domain.serving_plan import ServingPlan
 from gateway.domain.shapes import contradictions
 
@@ -38,6 +39,9 @@ _SIXTEEN_BITS = frozenset({"fp32", "bf16", "fp16"})
 _INTEGER_WEIGHTS = frozenset({"int4", "awq"})
 """GPTQ and AWQ: 4-bit weights are widened to 16 bits before they are multiplied, on every GPU."""
 _FLOAT_4 = frozenset({"nvfp4", "mxfp4"})
+NOTHING_MEASURED: Mapping[str, ByteRange] = MappingProxyType({})
+_PLAIN_KV_BYTES = 2
+"""An element of the KV cache where no other format is asked for."""
 
 
 class Units(StrEnum):
@@ -46,10 +50,10 @@ class Units(StrEnum):
     NATIVE = "native"
     """Units of the format itself, whose speed the registry has."""
     WEIGHT_ONLY = "weight_only"
-    """None: smaller weights are read faster, and multiplied in 16 bits."""
+    """None: smaller weights are read faster, and multiplied in 16 bits. The ceiling allows for units nonetheless."""
     UNLISTED = "unlisted"
-    """Perhaps some; the registry has no figure for them. The ceiling allows for them, the expectation does not count
-    on them."""
+    """Perhaps some; the registry has no figure for them. The ceiling allows for the fastest that the width permits, the
+    expectation counts on the units that are listed."""
 
 
 class Gap(StrEnum):
@@ -104,12 +108,13 @@ class CostRange:
 class Decoding:
     """Output tokens per second while `requests` requests, each with its whole context in cache, get their next token.
 
-    No prefill in between: requests ÷ time of one decode step. The ceiling is at the data sheet's peak and no engine
-    beats it at this context; the expectation takes 0.8 of the bandwidth and 0.5 of the operations.
+    No prefill in between: requests ÷ time of one decode step. The ceiling is `build_bound`'s, which no engine beats at
+    this context; the expectation `expect_roofline`'s, with 0.8 of the bandwidth and 0.5 of the operations.
     """
 
     requests: int
-    ceiling_tokens_per_s: float
+    ceiling_tokens_per_s: float | None
+    """None where a fact is unknown that a bound needs; see `Cell.ceiling_reason`."""
     expected_tokens_per_s: float
     cost_per_mtok: CostRange | None
     """At the expected rate, kept up all the time; None has its reason in `Cell.cost_reason`."""
@@ -136,6 +141,8 @@ class Cell:
     """Why `asked` and `full` are None."""
     speed_facts: tuple[str, ...] = ()
     """The facts that a speed would need and the registry lacks, where that is why."""
+    ceiling_reason: str | None = None
+    """Why there is a speed to expect and no ceiling."""
     cost_reason: str | None = None
     """Why there is no cost."""
 
@@ -168,10 +175,16 @@ class Matrix:
 
 
 def build_matrix(
-    models: Iterable[Model], gpus: Iterable[Gpu], quantisations: Iterable[str], load: MatrixLoad
+    models: Iterable[Model],
+    gpus: Iterable[Gpu],
+    quantisations: Iterable[str],
+    load: MatrixLoad,
+    *,
+    measured_overheads: Mapping[str, ByteRange] = NOTHING_MEASURED,
 ) -> Matrix:
     """Every cell of models × GPUs × quantisations; what is named twice counts once.
 
+    `measured_overheads`, by GPU id, stand in the place of the guess.
     Raises ValueError for a quantisation that is not in QUANTISATIONS, an unknown KV dtype, and a load below 1.
     """
     columns = {gpu.id: gpu for gpu in gpus}
@@ -185,7 +198,8 @@ def build_matrix(
     cells: dict[tuple[str, str, str], Cell] = {}
     for model in rows.values():
         for quantisation in formats:
-            cells |= {cell.key: cell for cell in _row(model, tuple(columns.values()), quantisation, load)}
+            row = _row(model, tuple(columns.values()), quantisation, load, measured_overheads)
+            cells |= {cell.key: cell for cell in row}
     return Matrix(tuple(rows.values()), tuple(columns.values()), formats, load, cells)
 
 
@@ -197,12 +211,15 @@ def model_in(model: Model, quantisation: str) -> Model:
     return replace(model, weights=weights)
 
 
-def predict(model: Model, gpu: Gpu, quantisation: str, load: MatrixLoad) -> Estimate:
+def predict(
+    model: Model, gpu: Gpu, quantisation: str, load: MatrixLoad, *, measured_overhead: ByteRange | None = None
+) -> Estimate:
     """The estimate of one cell: the only place that asks for one."""
     plan = ServingPlan(
         quantisation=None if quantisation == PUBLISHED else quantisation,
         tensor_parallel=load.gpus,
         kv_dtype=load.kv_dtype,
+        overhead_bytes=measured_overhead,
     )
     return estimate(model, gpu, context=load.context, concurrency=load.concurrency, plan=plan)
 
@@ -230,7 +247,7 @@ def why_unknown(variant: Model, found: Estimate) -> Unknown:
     facts = list(missing_kv_fields(shape))
     if weights_bytes(variant) is None:
         facts.append("params" if number_format(variant.weights.dtype) else "weights.dtype")
-    if overhead_bytes(shape, Paging()) is None:
+    if not found.overhead_is_measured and overhead_bytes(shape, Paging()) is None:
         facts.append("heads, head_dim" if "head_dim" not in facts else "heads")
     if shape.context is not None and shape.context < 1:
         facts.append("context")
@@ -248,20 +265,17 @@ def most_sequences(gpu: Gpu) -> int:
 # --- one row ------------------------------------------------------------------------------------------------
 
 
-def _row(model: Model, gpus: Sequence[Gpu], quantisation: str, load: MatrixLoad) -> Iterator[Cell]:
+def _row(
+    model: Model, gpus: Sequence[Gpu], quantisation: str, load: MatrixLoad, overheads: Mapping[str, ByteRange]
+) -> Iterator[Cell]:
     variant = model_in(model, quantisation)
     format_name = number_format(variant.weights.dtype)
-    takes: _RequestTakes | None = None
     for gpu in gpus:
-        found = predict(model, gpu, quantisation, load)
+        found = predict(model, gpu, quantisation, load, measured_overhead=overheads.get(gpu.id))
         bare = Cell(model.id, gpu.id, quantisation, format_name, units_of(format_name, gpu), found)
         why = _why_no_speed(bare, load)
-        peak = _peak(variant, gpu) if why is None else None
-        if peak is None:
-            yield _without_speed(bare, variant, gpu, why)
-            continue
-        takes = takes or _request_takes(variant, peak, load, context=found.context)
-        yield _with_speed(bare, gpu, load, _Pace.of(bare, gpu, load, peak, takes))
+        pace = _pace(variant, gpu, load, context=found.context) if why is None else None
+        yield _without_speed(bare, variant, gpu, why) if pace is None else _with_speed(bare, gpu, load, pace)
 
 
 def _why_no_speed(bare: Cell, load: MatrixLoad) -> str | None:
@@ -271,14 +285,6 @@ def _why_no_speed(bare: Cell, load: MatrixLoad) -> str | None:
     return (
         "It does not fit as asked in this number format, so it has no speed here." if held < load.concurrency else None
     )
-
-
-def _peak(variant: Model, gpu: Gpu) -> Roofline | None:
-    """One GPU at its data sheet's peak; None where facts are missing."""
-    try:
-        return build_roofline(variant, gpu, efficiency=PEAK)
-    except ValueError:
-        return None
 
 
 def _without_speed(bare: Cell, variant: Model, gpu: Gpu, why: str | None) -> Cell:
@@ -295,71 +301,74 @@ def _with_speed(bare: Cell, gpu: Gpu, load: MatrixLoad, pace: _Pace) -> Cell:
     held = bare.estimate.max_concurrency or load.concurrency
     full = min(held, max(load.concurrency, most_sequences(gpu)))
     asked, cost_reason = _decoding(pace, gpu, load, load.concurrency)
-    return replace(bare, asked=asked, full=_decoding(pace, gpu, load, full)[0], cost_reason=cost_reason)
-
-
-@dataclass(frozen=True, slots=True)
-class _RequestTakes:
-    """What one request adds to a decode step, whatever the GPU."""
-
-    kv_bytes: float
-    """All GPUs together."""
-    flops: float
-
-
-def _request_takes(variant: Model, peak: Roofline, load: MatrixLoad, *, context: int) -> _RequestTakes:
-    """For the last token of a request of `context` tokens."""
-    work = (Work(new_tokens=1, past_tokens=context - 1),)
-    cache_alone = replace(peak, dense_read_bytes=0.0, expert_bytes=0.0, bytes_per_s=1.0, flops_per_s=inf)
-    return _RequestTakes(
-        kv_bytes=cache_alone.step_seconds(work) * _cache_share(variant, load, context),
-        flops=replace(peak, bytes_per_s=inf, flops_per_s=1.0).step_seconds(work),
+    return replace(
+        bare,
+        asked=asked,
+        full=_decoding(pace, gpu, load, full)[0],
+        cost_reason=cost_reason,
+        ceiling_reason=pace.why_no_bound,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """How fast a step goes: the weights are read once, the rest a request. Several GPUs share all work evenly."""
+    """How fast decoding goes: what to expect and what no engine beats, for the last token of each request."""
 
-    roofline: Roofline
-    takes: _RequestTakes
-    gpus: int
-    most_flops_per_s: float
+    expected: Roofline
+    bound: Roofline | None
+    why_no_bound: str | None
+    work: Work
 
-    @staticmethod
-    def of(cell: Cell, gpu: Gpu, load: MatrixLoad, peak: Roofline, takes: _RequestTakes) -> _Pace:
-        return _Pace(peak, takes, load.gpus, _most_flops_per_s(cell, gpu, peak.flops_per_s))
-
-    def ceiling(self, requests: int) -> float:
-        return self._tokens_per_s(requests, self.roofline.bytes_per_s, self.most_flops_per_s)
+    def ceiling(self, requests: int) -> float | None:
+        return None if self.bound is None else self._tokens_per_s(self.bound, requests)
 
     def expectation(self, requests: int) -> float:
-        peak = self.roofline
-        return self._tokens_per_s(requests, peak.bytes_per_s * EXPECTED.bandwidth, peak.flops_per_s * EXPECTED.flops)
+        return self._tokens_per_s(self.expected, requests)
 
-    def _tokens_per_s(self, requests: int, bytes_per_s: float, flops_per_s: float) -> float:
+    def _tokens_per_s(self, roofline: Roofline, requests: int) -> float:
         """As `Roofline.step_seconds` of so many equal works, without going through them one by one."""
-        read = self.roofline.weights_read_bytes(requests) + requests * self.takes.kv_bytes
-        return self.gpus * requests / max(read / bytes_per_s, requests * self.takes.flops / flops_per_s)
+        cache = roofline.cache.read_bytes(self.work.past_tokens)
+        read_s = (roofline.weights_read_bytes(requests) + requests * cache) / roofline.bytes_per_s
+        return requests / max(read_s, requests * roofline.request_flops(self.work) / roofline.flops_per_s)
 
 
-def _cache_share(model: Model, load: MatrixLoad, context: int) -> float:
-    """Bytes of the KV cache in the format asked for, beside those of 16 bits."""
-    if load.kv_dtype == "auto" or model.shape is None:
-        return 1.0
-    whole, asked = kv_layout(model.shape), kv_layout(model.shape, kv_dtype=load.kv_dtype)
-    if whole is None or asked is None:
-        return 1.0
-    return asked.plain_bytes(context) / whole.plain_bytes(context)
+def _pace(variant: Model, gpu: Gpu, load: MatrixLoad, *, context: int) -> _Pace | None:
+    """For requests of `context` tokens; None where facts are missing that an expectation needs."""
+    if missing_facts(variant, gpu):
+        return None
+    expected = expect_roofline(
+        variant, gpu, gpus=load.gpus, weights_format=variant.weights.dtype, kv_dtype_bytes=_PLAIN_KV_BYTES
+    )
+    bound, why = _bound(variant, gpu, load)
+    return _Pace(
+        expected=_with_cache(expected, variant, load),
+        bound=None if bound is None else _with_cache(bound, variant, load),
+        why_no_bound=why,
+        work=Work(new_tokens=1, past_tokens=context - 1),
+    )
 
 
-def _most_flops_per_s(cell: Cell, gpu: Gpu, listed: float) -> float:
-    """Operations that refute: half the width allows twice as many at most, where no figure is listed."""
-    if cell.units is not Units.UNLISTED:
-        return listed
-    sixteen = gpu.bf16_flops or listed
-    eight = max(gpu.fp8_flops or 0.0, 2 * sixteen)
-    return 2 * eight if cell.number_format in _FLOAT_4 else eight
+def _bound(variant: Model, gpu: Gpu, load: MatrixLoad) -> tuple[Roofline | None, str | None]:
+    """What no engine beats, or why that is not known."""
+    missing = missing_bound_facts(variant, gpu)
+    if number_format(variant.weights.dtype) is None:
+        missing = (*missing, "weights.dtype")
+    if missing:
+        return None, f"The ceiling cannot be computed: unknown {', '.join(missing)}."
+    bound = build_bound(
+        variant, gpu, gpus=load.gpus, weights_format=variant.weights.dtype, kv_dtype_bytes=_PLAIN_KV_BYTES
+    )
+    return bound, None
+
+
+def _with_cache(roofline: Roofline, variant: Model, load: MatrixLoad) -> Roofline:
+    """The same with the KV cache in the format asked for, its scales included."""
+    shape = variant.shape
+    layout = None if load.kv_dtype == "auto" or shape is None else kv_layout(shape, kv_dtype=load.kv_dtype)
+    if layout is None:
+        return roofline
+    sizes = [each.layer.token_bytes for each in layout.layers if each.layer.keeps is not Keeps.STATE]
+    return replace(roofline, cache=replace(roofline.cache, token_bytes=max(sizes, default=0)), kv=layout)
 
 
 def _decoding(pace: _Pace, gpu: Gpu, load: MatrixLoad, requests: int) -> tuple[Decoding, str | None]:

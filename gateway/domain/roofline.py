@@ -161,7 +161,7 @@ def expect_roofline(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, k
     """
     missing = missing_facts(model, gpu)
     shape, flops = model.shape, expected_flops(gpu, weights_format)
-    weights = None if shape is None else weights_bytes_as(shape, weights_format)
+    weights = published_or_as(model, weights_format)
     if missing or shape is None or weights is None or flops is None:
         raise _unknown(model, gpu, missing or (f"the size of weights in {weights_format}",))
     return _roofline(
@@ -240,6 +240,13 @@ def least_weights_bytes(model: Model, weights_format: str) -> int | None:
     if size is None or not published or published <= 0:
         return size or published
     return min(size, published)
+
+
+def published_or_as(model: Model, weights_format: str) -> int | None:
+    """Bytes of the weights as published where that is the format, else what they would take in it."""
+    if number_format(model.weights.dtype) == number_format(weights_format):
+        return weights_bytes(model)
+    return None if model.shape is None else weights_bytes_as(model.shape, weights_format)
 
 
 def least_cache_bytes(model: Model, context: int, *, kv_dtype_bytes: int) -> int:
