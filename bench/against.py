@@ -1,4 +1,4 @@
-"""`make bench-against`: what a whole answer costs this gateway, as a ratio to another commit's, in alternating rounds.
+"""`make bench-against`: what an answer costs this gateway, as a ratio to another commit's, in alternating rounds.
 
 A figure in microseconds is the machine's as much as the gateway's, and a shared machine changes from minute to minute.
 Two versions that are asked in turn, many short rounds each, meet the same machine: their ratio is the code's own. The
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
@@ -35,7 +35,7 @@ FIRST_LIGHT = "b0bd43f"
 
 
 async def measure(
-    engine_url: str, core: int, other: Path, rounds: int, requests: int, note: Console
+    engine_url: str, core: int, other: Path, rounds: int, requests: int, note: Console, cost_us: Cost
 ) -> dict[str, object]:
     async with asyncio.timeout(TIME_LIMIT_S), AsyncExitStack() as stack:
         sides: dict[str, Gateway] = {
@@ -45,9 +45,9 @@ async def measure(
         costs: dict[str, list[float]] = {name: [] for name in sides}
         for round_ in range(-1, rounds):
             for name in sorted(sides, reverse=round_ % 2 == 0):
-                cost_us = await _cost_us(sides[name], requests)
+                cost = await cost_us(sides[name], requests)
                 if round_ >= 0:  # the round before the first warms up
-                    costs[name].append(cost_us)
+                    costs[name].append(cost)
             if round_ % 10 == 9:
                 note.print(f"  {round_ + 1} of {rounds} rounds", style="dim", highlight=False)
     ratio, low, high = median_interval([this / that for this, that in zip(costs["this"], costs["other"], strict=True)])
@@ -60,12 +60,26 @@ async def measure(
     }
 
 
-async def _cost_us(side: Gateway, requests: int) -> float:
+async def cost_of_answers_us(side: Gateway, requests: int) -> float:
+    """CPU time of the gateway a whole answer."""
     before_s = cpu_s(side.pid)
     result = await load.whole_answers(side.target, MODEL, clients=CLIENTS, count=requests)
     if result.errors:
         raise GatewayFailed(f"not every answer was right: {dict(result.errors)}")
     return (cpu_s(side.pid) - before_s) / requests * 1e6
+
+
+async def cost_of_events_us(side: Gateway, requests: int) -> float:
+    """CPU time of the gateway an event, of a hundred streams of fifty events a second for `requests` / 100 seconds."""
+    before_s = cpu_s(side.pid)
+    result = await load.streams(side.target, MODEL, count=100, rate_per_s=50.0, seconds=requests / 100)
+    if result.errors:
+        raise GatewayFailed(f"not every stream was right: {dict(result.errors)}")
+    return (cpu_s(side.pid) - before_s) / result.events * 1e6
+
+
+Cost = Callable[[Gateway, int], Awaitable[float]]
+COSTS: dict[str, Cost] = {"answers": cost_of_answers_us, "events": cost_of_events_us}
 
 
 @contextmanager
@@ -82,6 +96,7 @@ def checked_out(commit: str) -> Iterator[Path]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__.split("\n")[0])
     parser.add_argument("commit", nargs="?", default=FIRST_LIGHT, help="what to compare with (default: %(default)s)")
+    parser.add_argument("--of", choices=COSTS, default="answers", help="whole answers, or the events of streams")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--requests", type=int, default=500, help="whole answers a round")
     options = parser.parse_args(arguments)
@@ -92,14 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
         with checked_out(options.commit) as other, fast_engine(cpu=cores[1 % len(cores)], cwd=ROOT) as (_, engine_url):
             os.sched_setaffinity(0, {cores[-1]})
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                found = runner.run(measure(engine_url, cores[0], other, options.rounds, options.requests, note))
+                found = runner.run(
+                    measure(engine_url, cores[0], other, options.rounds, options.requests, note, COSTS[options.of])
+                )
     except (GatewayFailed, TimeoutError) as failure:
         note.print(str(failure) or f"not finished after {TIME_LIMIT_S:.0f} s", markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         note.print("stopped: nothing is reported")
         return 130
-    report = {"against": options.commit, **found, "calibration_us": calibration_s() * 1e6}
+    report = {"against": options.commit, "of": options.of, **found, "calibration_us": calibration_s() * 1e6}
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
     return 0
 
