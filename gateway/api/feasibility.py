@@ -78,6 +78,7 @@ class FeasibilityRow(BaseModel):
     kv_gib_per_request: float | None
     overhead_gib: GibRange | None = Field(description="A guess.")
     max_context_one_request: int | None
+    max_context_at_concurrency: int | None = Field(description="With the weights of the verdict.")
     max_concurrency: int | None
     min_gpus: int | None
     quantised_to: str | None
