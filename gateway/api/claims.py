@@ -79,7 +79,7 @@ async def list_claims(
     "",
     summary="Check claims without keeping them",
     response_model=ClaimsOut,
-    responses=refusals(413),
+    responses=refusals(413, 503),
     openapi_extra=body_of(ClaimsRequest),
 )
 async def check_stated_claims(request: Request, services: Gateway) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def check_stated_claims(request: Request, services: Gateway) -> dict[str, 
     asked = await read_json(request, services, ClaimsRequest)
     registry = services.registry.current
     _known_gpu(registry, asked.gpu)
-    return await asyncio.to_thread(_check, asked, registry)
+    return await services.long_work.run(lambda: _check(asked, registry))
 
 
 def _check(asked: ClaimsRequest, registry: Registry) -> dict[str, Any]:

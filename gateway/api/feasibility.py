@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,10 +18,11 @@ from gateway.api.refusals import refusals
 from gateway.api.schemas import Amount
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.kv_cache import KV_DTYPES
-from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.matrix import PUBLISHED, QUANTISATIONS, Cell, Matrix, MatrixLoad, build_matrix
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import InvalidRequest, NotFound
 from gateway.evidence import estimate_on, feasibility_summary
+from gateway.long_work import give_way
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import POLICY, feasibility_page
 from gateway.matrix_words import Language
@@ -30,13 +33,18 @@ MAX_TOKENS = 100_000_000
 MAX_REQUESTS = 1_000_000
 """Far beyond every engine; beyond them arithmetic would leave the range of floats."""
 MAX_CELLS = 5_000
-"""Some two seconds of a core, off the event loop."""
+"""Some four seconds of a core, page included, one such answer at a time: see `long_work`."""
 MAX_GPUS = 64
 MAX_NAMES = 200
 EVERY = "all"
 
 Quantisation = Literal["published", "bf16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4", "all"]
 Format = Literal["json", "csv", "html"]
+_MEDIA_TYPES: Mapping[Format, str] = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+}
 
 
 class GibRange(BaseModel):
@@ -118,7 +126,7 @@ class FeasibilityOut(BaseModel):
     response_model=FeasibilityOut,
     responses={
         200: {"content": {"text/csv": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}},
-        **refusals(404),
+        **refusals(404, 503),
     },
 )
 async def feasibility(
@@ -176,7 +184,14 @@ async def feasibility(
             f"{MAX_CELLS:,}: name fewer of them",
             param="model",
         )
-    return await asyncio.to_thread(_matrix_answer, models, columns, formats, load, registry, format, lang)
+    today = datetime.now(UTC).date()
+    names = tuple(model.id for model in models), tuple(gpu.id for gpu in columns)
+    learnt = tuple(services.calibration.calibration(gpu.id) for gpu in columns)
+    body = await services.long_work.answer(
+        (registry.sha256, learnt, *names, formats, load, format, lang, today),
+        lambda: _matrix_body(_matrix(models, columns, formats, load), registry, format, lang, today),
+    )
+    return Response(body, media_type=_MEDIA_TYPES[format], headers=_headers(format, lang))
 
 
 def _one_gpu(models: list[Model], registry: Registry, gpu: Gpu, load: MatrixLoad) -> dict[str, Any]:
@@ -187,26 +202,33 @@ def _one_gpu(models: list[Model], registry: Registry, gpu: Gpu, load: MatrixLoad
     return {"basis": "predicted", "data": rows}
 
 
-def _matrix_answer(
-    models: list[Model],
-    gpus: list[Gpu],
-    formats: tuple[str, ...],
-    load: MatrixLoad,
-    registry: Registry,
-    form: Format,
-    language: Language,
-) -> Response:
-    matrix: Matrix = build_matrix(models, gpus, formats, load)
+def _matrix(models: list[Model], gpus: list[Gpu], formats: tuple[str, ...], load: MatrixLoad) -> Matrix:
+    """Model by model, so that the event loop gets its turns in between."""
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for model in models:
+        cells |= build_matrix([model], gpus, formats, load).cells
+        give_way()
+    return replace(build_matrix([], gpus, formats, load), models=tuple(models), cells=cells)
+
+
+def _matrix_body(matrix: Matrix, registry: Registry, form: Format, language: Language, today: date) -> bytes:
     match form:
         case "json":
-            return _json(matrix_object(matrix, registry))
+            return msgspec.json.encode(matrix_object(matrix, registry))
         case "csv":
-            headers = {"content-disposition": 'attachment; filename="feasibility.csv"'}
-            return Response(matrix_csv(matrix, registry), media_type="text/csv; charset=utf-8", headers=headers)
+            return matrix_csv(matrix, registry)
         case "html":
-            page = feasibility_page(matrix, registry, language=language, on=datetime.now(UTC).date())
-            headers = {"content-security-policy": POLICY, "content-language": language}
-            return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+            return feasibility_page(matrix, registry, language=language, on=today).encode()
+
+
+def _headers(form: Format, language: Language) -> dict[str, str]:
+    match form:
+        case "json":
+            return {}
+        case "csv":
+            return {"content-disposition": 'attachment; filename="feasibility.csv"'}
+        case "html":
+            return {"content-security-policy": POLICY, "content-language": language}
 
 
 def _json(value: dict[str, Any]) -> Response:
