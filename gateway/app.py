@@ -53,6 +53,7 @@ from gateway.key_ring import KeyRing
 from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
 from gateway.log import flush_log
+from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
@@ -215,6 +216,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             engine_records=engine_records,
             engine_diary=diary,
             calibration=calibration,
+            long_work=LongWork(),
             now=now,
         )
         _take_registry(live.current, live, fleet, telemetry, settings)
@@ -235,6 +237,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            services.long_work.close()
             await settler.note_presences()
             await fleet.stop()
             upstream.close()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Protocol
 
@@ -46,7 +47,9 @@ class Folder(Protocol):
 
     async def read(self, name: str, *, limit: int) -> bytes | None: ...
 
-    async def read_header(self, name: str) -> tuple[bytes, int | None] | None: ...
+    async def read_header(self, name: str, *, reserve: Callable[[int], None]) -> tuple[bytes, int | None] | None:
+        """`reserve` is told the header's length before it is read, and may raise; it may be called from any thread."""
+        ...
 
 
 async def read_checkpoint(source: str, settings: Settings, *, model_id: str | None = None) -> Model:
@@ -103,21 +106,17 @@ async def _read_folder(folder: Folder, model_id: str, source: str, files: Sequen
 
 async def _read_headers(folder: Folder, files: Sequence[str], source: str, *, is_sure: bool) -> dict[str, Header]:
     """The headers by file. `is_sure`: whether the files must be there."""
-    places, read_bytes = asyncio.Semaphore(FILES_AT_ONCE), 0
+    places, allowance = asyncio.Semaphore(FILES_AT_ONCE), _Allowance(source)
     found: dict[str, Header] = {}
 
     async def read_one(name: str) -> None:
-        nonlocal read_bytes
         async with places:
-            answer = await folder.read_header(name)
+            answer = await folder.read_header(name, reserve=allowance.take)
             if answer is None and is_sure:
                 raise ValueError(f"{source}/{INDEX}: expected {name} beside it, and there is none")
             if answer is None:
                 return
             data, length = answer
-            read_bytes += len(data)
-            if read_bytes > MAX_HEADERS_BYTES:
-                raise ValueError(f"{source}: expected at most {MAX_HEADERS_BYTES:,} bytes of headers in all")
             header = found[name] = parse_header(data, file=f"{source}/{name}")
             if length is not None and length != header.file_bytes:
                 expected = f"{header.file_bytes:,} bytes by its header"
@@ -130,6 +129,22 @@ async def _read_headers(folder: Folder, files: Sequence[str], source: str, *, is
     except ExceptionGroup as group:
         raise group.exceptions[0] from group
     return found
+
+
+class _Allowance:
+    """How many bytes of headers may still be read. Files are read in several threads."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._left = MAX_HEADERS_BYTES
+        self._lock = Lock()
+
+    def take(self, size: int) -> None:
+        """Raises ValueError where so many are no longer left."""
+        with self._lock:
+            self._left -= size
+            if self._left < 0:
+                raise ValueError(f"{self._source}: expected at most {MAX_HEADERS_BYTES:,} bytes of headers in all")
 
 
 def _tensors(headers: Mapping[str, Header], index: Index | None, source: str) -> list[Tensor]:
@@ -206,8 +221,8 @@ class _LocalFolder:
     async def read(self, name: str, *, limit: int) -> bytes | None:
         return await asyncio.to_thread(self._read, name, limit)
 
-    async def read_header(self, name: str) -> tuple[bytes, int | None] | None:
-        return await asyncio.to_thread(self._read_header, name)
+    async def read_header(self, name: str, *, reserve: Callable[[int], None]) -> tuple[bytes, int | None] | None:
+        return await asyncio.to_thread(self._read_header, name, reserve)
 
     def _read(self, name: str, limit: int) -> bytes | None:
         path = self._path / name
@@ -222,13 +237,14 @@ class _LocalFolder:
             raise CheckpointUnreadable(f"{path}: expected at most {limit:,} bytes")
         return data
 
-    def _read_header(self, name: str) -> tuple[bytes, int | None] | None:
+    def _read_header(self, name: str, reserve: Callable[[int], None]) -> tuple[bytes, int | None] | None:
         path = self._path / name
         try:
             with path.open("rb") as file:
                 prefix = file.read(PREFIX_BYTES)
-                data = prefix + file.read(header_length(prefix, file=str(path)))
-                return data, path.stat().st_size
+                length = header_length(prefix, file=str(path))
+                reserve(length)
+                return prefix + file.read(length), path.stat().st_size
         except FileNotFoundError:
             return None
         except OSError as error:

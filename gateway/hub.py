@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -33,6 +33,9 @@ class HubFolder:
         self._upstream = upstream
         self._within_s = within_s
         self._due = asyncio.get_running_loop().time() + within_s
+        if "?" in url or "#" in url:
+            expected = "expected the address of a folder, which ends before any '?' or '#'"
+            raise CheckpointUnreadable(f"{_shown(url)}: {expected}")
         self._require_allowed(self.url)
 
     async def read(self, name: str, *, limit: int) -> bytes | None:
@@ -47,8 +50,11 @@ class HubFolder:
             finally:
                 reply.release()
 
-    async def read_header(self, name: str) -> tuple[bytes, int | None] | None:
-        """A safetensors file up to its header's end, and its length where that is told; None when there is none."""
+    async def read_header(self, name: str, *, reserve: Callable[[int], None]) -> tuple[bytes, int | None] | None:
+        """A safetensors file up to its header's end, and its length where that is told; None when there is none.
+
+        `reserve` is told the header's length before it is fetched, and may raise.
+        """
         url = f"{self.url}/{name}"
         with self._in_words(name):
             reply = await self._open(url, (0, PREFIX_BYTES))
@@ -59,6 +65,7 @@ class HubFolder:
                 body, total = _Body(reply), _file_length(reply)
                 prefix = await body.take(PREFIX_BYTES)
                 length = header_length(prefix, file=url)
+                reserve(length)
                 if reply.status == 200:
                     return prefix + await body.take(length), total
             finally:
@@ -94,7 +101,7 @@ class HubFolder:
                 return reply
             reply.release()
             url = urljoin(url, location.decode("latin-1"))
-        raise CheckpointUnreadable(f"{url}: more than {MAX_REDIRECTS} redirects")
+        raise CheckpointUnreadable(f"{_shown(url)}: more than {MAX_REDIRECTS} redirects")
 
     def _require_allowed(self, url: str) -> tuple[Origin, bytes]:
         """Where to ask, and for what. Raises CheckpointUnreadable."""
@@ -185,5 +192,5 @@ def _place(url: str) -> tuple[tuple[str, str, int], str]:
 
 def _shown(url: str) -> str:
     """An address fit for a message: without credentials and signatures."""
-    plain = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+    plain = re.split(r"[?#]", re.sub(r"//[^/@]*@", "//", url), maxsplit=1)[0]
     return "".join(sign if sign.isprintable() else "?" for sign in plain)[:200]

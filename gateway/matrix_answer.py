@@ -29,6 +29,8 @@ DEFINITIONS: Mapping[str, str] = {
     "headroom_gib": "GiB of KV cache left over at the load asked for; low, likely and high overhead; negative: missing",
     "is_borderline": "whether the verdict turns within the range of the overhead",
     "max_context_one_request": "tokens of the longest single request, prompt and answer",
+    "max_context_at_concurrency": "tokens a request with which all the requests asked for run at once, with the "
+    "weights of the verdict (quantised_to)",
     "max_concurrency": "requests of the asked length that memory holds at once",
     "min_gpus": "smallest tensor-parallel size, a power of two up to 64, that holds the load; null: none does",
     "asked": "decoding at the concurrency asked for, every request with its whole context in cache, no prefill",
@@ -190,6 +192,7 @@ def _table_row(
         ("registry_sha256", registry.sha256),
         ("ceiling_reason", cell.ceiling_reason),
         ("overhead_basis", row["overhead_basis"]),
+        ("max_context_at_concurrency_tokens", row["max_context_at_concurrency"]),
     )
 
 

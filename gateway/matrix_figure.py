@@ -153,7 +153,7 @@ def _first_line(cell: Cell, words: Words) -> str:
         case Verdict.FITS_SHORT_CONTEXT if found.quantised_to:
             return _format_name(found.quantised_to)
         case Verdict.FITS_SHORT_CONTEXT:
-            return words.needs.format(tokens=_tokens(found.max_context_one_request or 0))
+            return words.needs.format(tokens=_tokens(found.max_context_at_concurrency or 0))
         case Verdict.NO if found.min_gpus is not None:
             return words.gpus_least.format(count=found.min_gpus)
         case Verdict.NO:
@@ -173,6 +173,9 @@ def _tooltip(cell: Cell, gpu: Gpu, model: Model, words: Words) -> str:
         lines.append(words.tip_headroom.format(low=gib(room.low), likely=gib(room.likely), high=gib(room.high)))
     if found.max_context_one_request is not None:
         lines.append(words.tip_context.format(tokens=f"{found.max_context_one_request:,}"))
+    if found.max_context_at_concurrency is not None and found.concurrency > 1:
+        tokens = f"{found.max_context_at_concurrency:,}"
+        lines.append(words.tip_context_at.format(requests=f"{found.concurrency:,}", tokens=tokens))
     if found.max_concurrency is not None:
         lines.append(words.tip_at_once.format(count=f"{found.max_concurrency:,}"))
     lines.extend(_pace_lines(cell.full, words))

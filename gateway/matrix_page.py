@@ -184,6 +184,7 @@ def _table_row(cell: Cell, model: Model, gpu: Gpu, words: Words) -> Element:
         element("td", {}, verdict if model.is_servable else f"{verdict} ({words.by_size})"),
         _number(f"{gib(room.low)} / {gib(room.likely)} / {gib(room.high)}" if room is not None else None, why),
         _number(_count(found.max_context_one_request), why),
+        _number(_count(found.max_context_at_concurrency), why),
         _number(_count(found.max_concurrency), why),
         _number(_least_gpus(found, words), why),
         *_speed_cells(cell, gpu, words),

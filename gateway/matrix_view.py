@@ -30,9 +30,10 @@ _STYLES = {
 _UNITS = {Units.WEIGHT_ONLY: "weight-only", Units.UNLISTED: "unlisted"}
 LEGEND = (
     "✓ ×N fits, N such requests at once · Q fits only in the format shown · S fits only with a shorter context, up to "
-    "the tokens shown · ✗ the fewest GPUs that hold it · ~ the range of the overhead could turn it · second line: "
-    "memory left · weight-only: arithmetic stays at 16 bits · unlisted: the registry has no speed for the format · by "
-    "size only: no supported engine serves the model"
+    "the tokens shown at the number of requests asked · ✗ the fewest GPUs that hold it, of 1, 2, 4 … 64 by tensor "
+    "parallelism · ~ the range of the overhead could turn it · second line: memory left · weight-only: arithmetic "
+    "stays at 16 bits · unlisted: the registry has no speed for the format · by size only: no supported engine serves "
+    "the model"
 )
 
 
@@ -106,7 +107,7 @@ def _figure(cell: Cell) -> str:
         case Verdict.FITS_QUANTISED | Verdict.FITS_SHORT_CONTEXT if found.quantised_to:
             return found.quantised_to
         case Verdict.FITS_SHORT_CONTEXT:
-            return f"≤ {found.max_context_one_request or 0:,}"
+            return f"≤ {found.max_context_at_concurrency or 0:,}"
         case Verdict.NO:
             return f"{found.min_gpus} GPUs" if found.min_gpus is not None else "–"
         case _:

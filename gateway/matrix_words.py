@@ -82,6 +82,7 @@ class Words:
     sixteen_bits: str
     tip_headroom: str
     tip_context: str
+    tip_context_at: str
     tip_at_once: str
     tip_speed: str
     tip_cost: str
@@ -113,10 +114,10 @@ ENGLISH = Words(
     legend_of={
         Verdict.FITS: "Fits. ×5 means that memory holds five such requests at once.",
         Verdict.FITS_QUANTISED: "Fits only with smaller weights, in the format shown.",
-        Verdict.FITS_SHORT_CONTEXT: "Fits only with a shorter context; the longest for one request is shown, in "
-        "tokens.",
-        Verdict.NO: "Does not fit. Shown is the fewest GPUs of this type that together hold it; a dash where no "
-        "number up to 64 does.",
+        Verdict.FITS_SHORT_CONTEXT: "Fits only with a shorter context; shown are the most tokens a request may have "
+        "at the number of requests asked.",
+        Verdict.NO: "Does not fit. Shown is the fewest GPUs of this type that together hold it, of 2, 4, 8, 16, 32 "
+        "and 64 by tensor parallelism (other numbers were not tried); a dash where none of them does.",
         Verdict.UNKNOWN: "Unknown: a fact that the arithmetic needs is not published. The reason is in the row.",
     },
     also_as="{verdict}, and only as {format}",
@@ -161,8 +162,9 @@ ENGLISH = Words(
         "verdict": "Verdict",
         "headroom": "Memory left, GiB (low / likely / high)",
         "context": "Longest context of one request",
+        "context_at": "Longest context at the number of requests asked",
         "at_once": "Most requests at once",
-        "gpus": "Fewest GPUs",
+        "gpus": "Fewest GPUs (powers of two)",
         "speed": "Tokens/s as asked: expected (ceiling)",
         "cost": "Cost per million output tokens as asked",
         "full_speed": "Tokens/s when full: expected (ceiling), requests",
@@ -247,6 +249,7 @@ ENGLISH = Words(
     sixteen_bits="16 bits",
     tip_headroom="memory left {low} / {likely} / {high} GiB (low / likely / high)",
     tip_context="longest context of one request {tokens} tokens",
+    tip_context_at="longest context of {requests} at once {tokens} tokens",
     tip_at_once="most requests at once {count}",
     tip_speed="{expected} tokens/s expected, ceiling {ceiling}, with {requests} at once",
     tip_cost="{low}–{high} {currency} per million output tokens at that rate",
@@ -278,10 +281,10 @@ KOREAN = Words(
     legend_of={
         Verdict.FITS: "구동 가능. ×5는 이런 요청 5건을 동시에 담을 수 있다는 뜻입니다.",
         Verdict.FITS_QUANTISED: "칸에 적힌 형식으로 가중치를 더 줄여야 구동할 수 있습니다.",
-        Verdict.FITS_SHORT_CONTEXT: "컨텍스트를 줄여야 구동할 수 있습니다. 요청 1건이 쓸 수 있는 최대 토큰 수를 "
-        "적었습니다.",
-        Verdict.NO: "구동 불가. 같은 GPU가 적어도 몇 장 있어야 하는지 적었고, 64장까지 방법이 없으면 줄표(–)를 "
-        "넣었습니다.",
+        Verdict.FITS_SHORT_CONTEXT: "컨텍스트를 줄여야 구동할 수 있습니다. 주어진 동시 요청 수에서 요청당 쓸 수 있는 "
+        "최대 토큰 수를 적었습니다.",
+        Verdict.NO: "구동 불가. 같은 GPU가 적어도 몇 장 있어야 하는지 적었습니다. 텐서 병렬 2, 4, 8, 16, 32, 64장만 "
+        "따졌고 그 사이의 수는 따지지 않았습니다. 어느 것으로도 안 되면 줄표(–)를 넣었습니다.",
         Verdict.UNKNOWN: "알 수 없음. 계산에 필요한 정보가 공개되지 않았습니다. 까닭은 그 줄에 적었습니다.",
     },
     also_as="{verdict}({format}로 양자화도 필요)",
@@ -325,8 +328,9 @@ KOREAN = Words(
         "verdict": "판정",
         "headroom": "남는 메모리, GiB(하한 / 유력 / 상한)",
         "context": "요청 1건의 최대 컨텍스트(토큰)",
+        "context_at": "주어진 동시 요청 수의 최대 컨텍스트(토큰)",
         "at_once": "최대 동시 요청",
-        "gpus": "최소 GPU 수",
+        "gpus": "최소 GPU 수(2의 거듭제곱)",
         "speed": "기준 부하의 초당 토큰: 기대값(상한)",
         "cost": "기준 부하의 출력 100만 토큰당 비용",
         "full_speed": "가득 찼을 때의 초당 토큰: 기대값(상한), 요청 수",
@@ -344,7 +348,7 @@ KOREAN = Words(
         Gap.NO_SHAPE: "모델의 구조(층 수, KV 헤드 수, 헤드 크기)가 공개되지 않았습니다.",
         Gap.FACTS: "공개되지 않았거나 쓸 수 없는 값: {facts}.",
         Gap.CONTRADICTORY: "레지스트리에 적힌 값이 서로 맞지 않습니다.",
-        Gap.PLAN: "이 GPU 수나 이 KV 캐시 형식으로는 vLLM에서 시작되지 않는 모델입니다.",
+        Gap.PLAN: "이 GPU 수나 이 KV 캐시 형식으로는 vLLM이 이 모델을 띄우지 못합니다.",
     },
     facts={
         "layers": "층 수",
@@ -397,7 +401,7 @@ KOREAN = Words(
         "최고 성능에, 모든 가중치가 그 형식이고 비트 폭이 허용하는 가장 빠른 연산기가 있다고 보고 계산하여 어떤 엔진도 "
         "넘을 수 없습니다. 필요한 정보가 없으면 ‘?’로 적습니다. 기대값은 대역폭의 0.8, 연산의 0.5를 쓴 값으로 아무것도 "
         "증명하지 않습니다.",
-        "비용은 기대 속도를 쉬지 않고 유지할 때의 값으로, 공개된 GPU 가격의 최저와 최고를 썼습니다. 노는 시간과 "
+        "비용은 기대 속도를 쉬지 않고 유지할 때의 값으로, 공개된 GPU 가격의 최저와 최고를 썼습니다. 유휴 시간과 "
         "프롬프트를 읽는 시간은 따로 듭니다. ‘가득 찼을 때’는 메모리가 담을 수 있고 vLLM이 기본 설정에서 동시에 받는 "
         "최대 요청 수를 뜻합니다.",
     ),
@@ -411,6 +415,7 @@ KOREAN = Words(
     sixteen_bits="16비트",
     tip_headroom="남는 메모리 {low} / {likely} / {high} GiB(하한 / 유력 / 상한)",
     tip_context="요청 1건의 최대 컨텍스트 {tokens}토큰",
+    tip_context_at="동시 {requests}건의 최대 컨텍스트 {tokens}토큰",
     tip_at_once="최대 동시 요청 {count}건",
     tip_speed="동시 {requests}건에서 초당 {expected}토큰 기대, 상한 {ceiling}",
     tip_cost="이 속도에서 출력 100만 토큰당 {low}~{high} {currency}",

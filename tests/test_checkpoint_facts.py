@@ -11,7 +11,7 @@ from known_configs import THIN
 from processes_under_test import run_simsa
 from range_server import RangeServer
 from safetensors_files import Shapes, data_bytes, file_head, whole_file
-from scripted_replies import CLOSE, Reply
+from scripted_replies import CLOSE, Reply, Request
 
 from gateway.checkpoint_facts import read_checkpoint
 from gateway.domain.model_config import count_params
@@ -162,8 +162,40 @@ async def test_redirects_lead_to_allowed_places_only() -> None:
 
 async def test_redirects_end() -> None:
     async with RangeServer({}) as server:
-        server.script("/m/config.json", Reply(301, (("location", "config.json"),)))
-        assert "more than 5 redirects" in await refusal(f"{server.url}/m", Settings(hub_urls=server.url))
+        server.script("/m/config.json", Reply(301, (("location", "config.json?signature=SECRET"),)))
+        message = await refusal(f"{server.url}/m", Settings(hub_urls=server.url))
+        assert f"{server.url}/m/config.json: more than 5 redirects" in message
+        assert "SECRET" not in message
+
+
+@pytest.mark.parametrize("tail", ["?token=SECRET", "#SECRET", "/?token=SECRET", "?", "#"])
+async def test_the_address_of_a_folder_has_no_query(tail: str) -> None:
+    async with RangeServer(at("/m", single())) as server:
+        message = await refusal(f"{server.url}/m{tail}", Settings(hub_urls=server.url))
+        assert "expected the address of a folder" in message
+        assert "SECRET" not in message
+        assert server.requests == []
+
+
+class PrefixesOnly(RangeServer):
+    """Never answers for what comes behind the first eight bytes of a file of weights."""
+
+    def usual(self, request: Request) -> Reply:
+        is_rest = request.path.endswith(".safetensors") and request.header("range") != "bytes=0-7"
+        return Reply.hang() if is_rest else super().usual(request)
+
+
+async def test_headers_are_not_fetched_beyond_what_all_may_take_together() -> None:
+    """The prefixes alone say that eight headers of 99 MB are too much: at most two of them are asked for."""
+    names = [f"m{n}.safetensors" for n in range(8)]
+    index = json.dumps({"weight_map": {name: name for name in names}}).encode()
+    prefix = (99_000_000).to_bytes(8, "little")
+    files = {"model.safetensors.index.json": index, **dict.fromkeys(names, prefix)}
+    async with PrefixesOnly(at("/m", files)) as server:
+        message = await refusal(f"{server.url}/m", Settings(hub_urls=server.url))
+        asked = [one for name in names for one in server.ranges_of(f"/m/{name}") if one != "bytes=0-7"]
+    assert "expected at most 268,435,456 bytes of headers in all" in message
+    assert len(asked) <= 2
 
 
 @pytest.mark.parametrize(

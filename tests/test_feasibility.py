@@ -184,10 +184,11 @@ def test_fact_without_a_source_counts_as_low() -> None:
 
 
 def test_caveats_are_said() -> None:
-    unservable = Serving(ServingKind.VLLM, "m", max_vllm="0.10.2", reason="vLLM removed it after 0.10.2")
+    unservable = Serving(ServingKind.VLLM, "m", max_vllm="0.10.2", reason="vLLM removed it after 0.10.2.")
     model = replace(candidate(LLAMA_8B), serving=unservable, capabilities=frozenset({"vision"}))
     result = estimate(model, H100, context=4096)
     assert "By size only: no supported engine serves this model (vLLM removed it after 0.10.2)." in result.reasons
+    assert not [reason for reason in result.reasons if "..)" in reason or ".)." in reason]
     assert "image encoder" in said(result)
 
 

@@ -30,11 +30,14 @@ from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import Provenance
 from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import DEFINITIONS, matrix_csv, matrix_object
+from gateway.matrix_page import feasibility_page
 from gateway.matrix_view import render_matrix, render_one
+from gateway.matrix_words import Language
 from gateway.registry import load_registry
 
 SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
 REGISTRY = load_registry(SHIPPED)
+LANGUAGES: tuple[Language, ...] = ("ko", "en")
 PATH = "/api/feasibility"
 HEAD = (
     "basis,model,model_name,consortium,gpu,quantisation,number_format,units,verdict,quantised_to,context_tokens,"
@@ -43,7 +46,7 @@ HEAD = (
     "max_concurrency,min_gpus,asked_requests,asked_ceiling_tokens_per_s,asked_expected_tokens_per_s,"
     "asked_cost_per_mtok_low,asked_cost_per_mtok_high,asked_cost_currency,full_requests,full_ceiling_tokens_per_s,"
     "full_expected_tokens_per_s,full_cost_per_mtok_low,full_cost_per_mtok_high,full_cost_currency,confidence,"
-    "speed_reason,cost_reason,reasons,registry_sha256,ceiling_reason,overhead_basis"
+    "speed_reason,cost_reason,reasons,registry_sha256,ceiling_reason,overhead_basis,max_context_at_concurrency_tokens"
 )
 
 
@@ -90,6 +93,33 @@ def test_no_text_of_a_csv_is_a_formula() -> None:
         MatrixLoad(8192),
     )
     assert [row["gpu"] for row in table_of(matrix_csv(matrix, REGISTRY))] == ["'=1+1"]
+
+
+def test_longest_context_is_that_of_the_requests_asked() -> None:
+    """The worked example of docs/feasibility: forty users at 3,984 tokens, not one at the model's own limit."""
+    gpu = REGISTRY.gpus["h100-sxm"]
+    matrix = build_matrix([REGISTRY.models["EXAONE-4.0-32B"]], [gpu], ["fp8"], MatrixLoad(8192, 40))
+    (cell,) = matrix
+    assert cell.estimate.max_context_at_concurrency == 3984
+    assert (cell.estimate.max_context_one_request or 0) > 100_000
+    (row,) = matrix_object(matrix, REGISTRY)["data"]
+    assert row["max_context_at_concurrency"] == 3984
+    assert table_of(matrix_csv(matrix, REGISTRY))[0]["max_context_at_concurrency_tokens"] == "3984"
+    assert "S ≤ 3,984" in drawn(render_matrix(matrix, width=160), 160)
+    for language in LANGUAGES:
+        page = feasibility_page(matrix, REGISTRY, language=language, on=date(2026, 11, 28))
+        assert "≤ 4.0k" in page
+        assert "3,984" in page
+
+
+@pytest.mark.parametrize("requests", [1, 7, 40, 300])
+def test_longest_context_holds_and_one_block_more_does_not(requests: int) -> None:
+    model = candidate(LLAMA_8B)
+    held = estimate(model, H100, context=8192, concurrency=requests).max_context_at_concurrency
+    assert held is not None
+    assert (estimate(model, H100, context=held, concurrency=requests).max_concurrency or 0) >= requests
+    if held < (LLAMA_8B.context or 0):
+        assert (estimate(model, H100, context=held + 1, concurrency=requests).max_concurrency or 0) < requests
 
 
 def drawn(what: Any, width: int = 120) -> str:

@@ -105,6 +105,7 @@ HOUSE = [
     "gateway.series",
     "gateway.log",
     "gateway.background",
+    "gateway.long_work",
     "gateway.telemetry",
     "gateway.http_reply",
     "gateway.upstream",

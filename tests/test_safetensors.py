@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import process_time
 from typing import Any
 
 import pytest
@@ -97,12 +98,22 @@ def test_a_header_cut_short_is_refused(shapes: Any, data: st.DataObject) -> None
         ({**ONE, "b": ONE["a"]}, "'b': expected data from byte 12 on; it overlaps"),
         ({"__metadata__": {"n": 1}, **ONE}, "__metadata__: expected a mapping from text to text"),
         ({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 1]}}, "expected 1.5 bytes"),
+        ({"a": {"dtype": "F6_E2M3", "shape": [3], "data_offsets": [0, 1]}}, "expected 2.25 bytes"),
+        ({"a": ONE["a"] | {"shape": [2**56] * 64}}, "'a': shape: expected at most 72,057,594,037,927,936 bytes"),
     ],
 )
 def test_what_is_malformed_is_named(header: object, complaint: str) -> None:
     message = refusal_of(header)
     assert message.startswith("f.safetensors: ")
     assert complaint in message
+
+
+def test_a_name_that_stands_there_twice_is_found_in_linear_time() -> None:
+    names = [f"model.layers.{n}.weight" for n in range(200_000)]
+    text = "{" + ", ".join(f'"{name}": {{}}' for name in [*names, names[-1]]) + "}"
+    began = process_time()
+    assert "'model.layers.199999.weight' stands there twice" in refusal_of(text.encode())
+    assert process_time() - began < 10, "a search of every name through every other takes half an hour"
 
 
 def test_no_header_is_longer_than_the_format_allows() -> None:

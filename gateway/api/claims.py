@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -10,11 +9,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from gateway.access import permit_roles
 from gateway.api.bodies import read_json
-from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.api.schemas import Asked, body_of
 from gateway.claim_checks import EvidenceOf, check_claims, claim_object, registry_claims
+from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.claims import ClaimVerdict
 from gateway.domain.engine_evidence import engine_evidence, speaks_to
 from gateway.domain.records import Registry
@@ -58,6 +59,7 @@ class ClaimsRequest(Asked):
 @router.get("", summary="Every claim with its verdict", response_model=ClaimsOut, responses=refusals(404))
 async def list_claims(
     services: Gateway,
+    caller: CheckedCaller,
     model: Annotated[str | None, Query(description="Only about this model.")] = None,
     consortium: Annotated[str | None, Query(description="Only about this one and its models.")] = None,
     verdict: Annotated[ClaimVerdict | None, Query(description="Only with this verdict.")] = None,
@@ -65,6 +67,7 @@ async def list_claims(
 ) -> dict[str, Any]:
     """By arithmetic over registry facts, and by what engines of the model resolved at start and showed under a load
     that filled them. Only a real engine on a named GPU supports a claim; others are listed, with the reason."""
+    permit_roles(caller, CALLING | OVERSEEING)
     registry = services.registry.current
     if model is not None and model not in registry.models:
         raise NotFound(f"There is no model '{model[:128]}'. See GET /api/models.", param="model")
@@ -75,7 +78,7 @@ async def list_claims(
     stated = registry_claims(registry, about=None if consortium is None else {consortium})
     asked = [one for one in stated if model in (None, one.about)]
     shown = await _what_engines_show(asked, services, registry)
-    found = await asyncio.to_thread(check_claims, asked, registry, gpu=gpu, evidence_of=shown)
+    found = await services.long_work.run(lambda: check_claims(asked, registry, gpu=gpu, evidence_of=shown))
     chosen = [one for one in found if verdict in (None, one.verdict)]
     return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in chosen]}
 
@@ -84,17 +87,18 @@ async def list_claims(
     "",
     summary="Check claims without keeping them",
     response_model=ClaimsOut,
-    responses=refusals(413),
+    responses=refusals(413, 503),
     openapi_extra=body_of(ClaimsRequest),
 )
-async def check_stated_claims(request: Request, services: Gateway) -> dict[str, Any]:
+async def check_stated_claims(request: Request, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """All mistakes are told at once, each with its field and what would be right; then nothing is checked."""
+    permit_roles(caller, CALLING | OVERSEEING)
     asked = await read_json(request, services, ClaimsRequest)
     registry = services.registry.current
     _known_gpu(registry, asked.gpu)
-    stated = await asyncio.to_thread(_stated, asked, registry)
+    stated = await services.long_work.run(lambda: _stated(asked, registry))
     shown = await _what_engines_show(stated, services, registry)
-    found = await asyncio.to_thread(check_claims, stated, registry, gpu=asked.gpu, evidence_of=shown)
+    found = await services.long_work.run(lambda: check_claims(stated, registry, gpu=asked.gpu, evidence_of=shown))
     return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in found]}
 
 

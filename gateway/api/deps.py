@@ -23,6 +23,7 @@ from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
+from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.store import Store
@@ -48,6 +49,7 @@ class Services:
     engine_records: EngineRecords
     engine_diary: EngineDiary
     calibration: CalibrationBook
+    long_work: LongWork
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,12 +19,13 @@ from gateway.api.schemas import Amount
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.feasibility import estimate
 from gateway.domain.kv_cache import KV_DTYPES
-from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
+from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Cell, Matrix, MatrixLoad, build_matrix
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.domain.serving_plan import ServingPlan
 from gateway.errors import InvalidRequest, NotFound
 from gateway.evidence import feasibility_summary
+from gateway.long_work import give_way
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import POLICY, feasibility_page
 from gateway.matrix_words import Language
@@ -34,13 +36,18 @@ MAX_TOKENS = 100_000_000
 MAX_REQUESTS = 1_000_000
 """Far beyond every engine; beyond them arithmetic would leave the range of floats."""
 MAX_CELLS = 5_000
-"""Some two seconds of a core, off the event loop."""
+"""Some four seconds of a core, page included, one such answer at a time: see `long_work`."""
 MAX_GPUS = 64
 MAX_NAMES = 200
 EVERY = "all"
 
 Quantisation = Literal["published", "bf16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4", "all"]
 Format = Literal["json", "csv", "html"]
+_MEDIA_TYPES: Mapping[Format, str] = {
+    "json": "application/json",
+    "csv": "text/csv; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+}
 
 
 class GibRange(BaseModel):
@@ -85,6 +92,7 @@ class FeasibilityRow(BaseModel):
         None, description="measured: as engines with real weights showed it on this type of GPU; null with no overhead."
     )
     max_context_one_request: int | None
+    max_context_at_concurrency: int | None = Field(description="With the weights of the verdict.")
     max_concurrency: int | None
     min_gpus: int | None
     quantised_to: str | None
@@ -125,7 +133,7 @@ class FeasibilityOut(BaseModel):
     response_model=FeasibilityOut,
     responses={
         200: {"content": {"text/csv": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}},
-        **refusals(404),
+        **refusals(404, 503),
     },
 )
 async def feasibility(
@@ -188,8 +196,13 @@ async def feasibility(
             f"{MAX_CELLS:,}: name fewer of them",
             param="model",
         )
-    matrix = await asyncio.to_thread(build_matrix, models, columns, formats, load, measured_overheads=measured)
-    return await asyncio.to_thread(_matrix_answer, matrix, registry, format, lang)
+    today = datetime.now(UTC).date()
+    names = tuple(model.id for model in models), tuple(gpu.id for gpu in columns)
+    body = await services.long_work.answer(
+        (registry.sha256, tuple(sorted(measured.items())), *names, formats, load, format, lang, today),
+        lambda: _matrix_body(_matrix(models, columns, formats, load, measured), registry, format, lang, today),
+    )
+    return Response(body, media_type=_MEDIA_TYPES[format], headers=_headers(format, lang))
 
 
 def _measured_overheads(services: Services, gpus: list[Gpu]) -> Mapping[str, ByteRange]:
@@ -207,17 +220,35 @@ def _one_gpu(
     return {"basis": "predicted", "data": rows}
 
 
-def _matrix_answer(matrix: Matrix, registry: Registry, form: Format, language: Language) -> Response:
+def _matrix(
+    models: list[Model], gpus: list[Gpu], formats: tuple[str, ...], load: MatrixLoad, measured: Mapping[str, ByteRange]
+) -> Matrix:
+    """Model by model, so that the event loop gets its turns in between."""
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for model in models:
+        cells |= build_matrix([model], gpus, formats, load, measured_overheads=measured).cells
+        give_way()
+    return replace(build_matrix([], gpus, formats, load), models=tuple(models), cells=cells)
+
+
+def _matrix_body(matrix: Matrix, registry: Registry, form: Format, language: Language, today: date) -> bytes:
     match form:
         case "json":
-            return _json(matrix_object(matrix, registry))
+            return msgspec.json.encode(matrix_object(matrix, registry))
         case "csv":
-            headers = {"content-disposition": 'attachment; filename="feasibility.csv"'}
-            return Response(matrix_csv(matrix, registry), media_type="text/csv; charset=utf-8", headers=headers)
+            return matrix_csv(matrix, registry)
         case "html":
-            page = feasibility_page(matrix, registry, language=language, on=datetime.now(UTC).date())
-            headers = {"content-security-policy": POLICY, "content-language": language}
-            return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+            return feasibility_page(matrix, registry, language=language, on=today).encode()
+
+
+def _headers(form: Format, language: Language) -> dict[str, str]:
+    match form:
+        case "json":
+            return {}
+        case "csv":
+            return {"content-disposition": 'attachment; filename="feasibility.csv"'}
+        case "html":
+            return {"content-security-policy": POLICY, "content-language": language}
 
 
 def _json(value: dict[str, Any]) -> Response:

@@ -16,7 +16,7 @@ _WORDS = {
     404: "there is no such thing",
     409: "the name means another thing already",
     413: "the body is too large",
-    503: "shutting down, or the database is away",
+    503: "shutting down, the database is away, or as much waits already as may",
 }
 
 

@@ -214,6 +214,9 @@ class FeasibilityOut(BaseModel):
     overhead_gib: RangeOut | None = Field(description="A guess, or measured: see overhead_basis.")
     overhead_basis: Literal["guess", "measured"] | None = None
     max_context_one_request: int | None
+    max_context_at_concurrency: int | None = Field(
+        None, description="The longest with the requests asked at once, with the weights of the verdict."
+    )
     max_concurrency: int | None
     kv_tokens: int | None = Field(None, description="As vLLM's label kv_cache_size_tokens at this context.")
     kv_cache_max_concurrency: float | None = Field(None, description="As vLLM's label: a fraction.")

@@ -87,6 +87,8 @@ class Estimate:
     headroom_bytes: ByteRange | None = None
     """KV available - concurrency × KV per request, with the published weights."""
     max_context_one_request: int | None = None
+    max_context_at_concurrency: int | None = None
+    """The longest with which all the requests asked for run at once, with the weights of the verdict."""
     max_concurrency: int | None = None
     """Requests of full length at once, with the published weights and the likely overhead."""
     min_gpus: int | None = None
@@ -270,6 +272,7 @@ def _answer(case: MemoryCase, inputs: EstimateInputs, *, asked_context: int) -> 
         kv_available_bytes=_over(overhead, lambda size: _poorest(case, size)),
         headroom_bytes=_over(overhead, lambda size: case.headroom(weights, size)),
         max_context_one_request=case.context_held(weights, 1),
+        max_context_at_concurrency=case.context_held(finding.weights, case.concurrency),
         max_concurrency=case.requests_held(weights, overhead.likely),
         min_gpus=_min_gpus(case),
         num_gpu_blocks=blocks,
@@ -382,7 +385,7 @@ def _caveats(case: MemoryCase, asked_context: int) -> list[str]:
     if "vision" in model.capabilities:
         reasons.append("The memory peak of the image encoder is not included.")
     if not model.is_servable:
-        why = f" ({model.serving.reason})" if model.serving.reason else ""
+        why = f" ({model.serving.reason.rstrip('.')})" if model.serving.reason else ""
         reasons.append(f"By size only: no supported engine serves this model{why}.")
     return reasons
 

@@ -8,7 +8,7 @@ in `tensor_sums`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,6 +17,7 @@ PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 LARGEST = 2**56
+"""Of any number in a header; no file is that long."""
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8,
     "F4": 4,
@@ -139,9 +140,7 @@ def read_json_object(data: bytes, *, what: str) -> dict[str, Any]:
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            double = next(name for name in found if names.count(name) > 1)
-            raise ValueError(f"{_named(double)} stands there twice")
+            raise ValueError(f"{_named(_double(pairs))} stands there twice")
         return found
 
     try:
@@ -157,6 +156,16 @@ def read_json_object(data: bytes, *, what: str) -> dict[str, Any]:
     return value
 
 
+def _double(pairs: Sequence[tuple[str, Any]]) -> str:
+    """The first name that was there before."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("every name stands there once")
+
+
 def _span(name: str, described: Any, file: str) -> tuple[int, int, Tensor]:
     """Where a tensor's data begins and ends, counted from the end of the header, and the tensor."""
     at = f"{file}: {_named(name)}"
@@ -170,11 +179,13 @@ def _span(name: str, described: Any, file: str) -> tuple[int, int, Tensor]:
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(offset) for offset in offsets):
         raise ValueError(f"{at}: data_offsets: expected where its data begins and ends, got {_shown(offsets)}")
     begin, end = offsets
-    bits = prod(shape) * DTYPE_BITS[dtype]
-    if bits % 8 or end - begin != bits // 8:
-        raise ValueError(
-            f"{at}: data_offsets: expected {bits / 8:,.15g} bytes for {dtype} {shape}, got {end - begin:,}"
-        )
+    size, odd_bits = divmod(prod(shape) * DTYPE_BITS[dtype], 8)
+    if size > LARGEST:
+        raise ValueError(f"{at}: shape: expected at most {LARGEST:,} bytes of {dtype}, got {_shown(shape)}")
+    if odd_bits or end - begin != size:
+        part = f"{odd_bits / 8:g}".removeprefix("0") if odd_bits else ""
+        expected = f"expected {size:,}{part} bytes for {dtype} {_shown(shape)}"
+        raise ValueError(f"{at}: data_offsets: {expected}, got {end - begin:,}")
     return begin, end, Tensor(name, dtype, tuple(shape), end - begin)
 
 
