@@ -6,6 +6,7 @@ Done in the transaction that writes the calls, so that no call is ever missing f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -53,9 +54,11 @@ def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
 
 async def reopen(connection: AsyncConnection, windows: Iterable[WindowKey]) -> None:
     """Have them settled, or settled anew."""
-    rows = [window._asdict() for window in sorted(windows)]
-    if rows:
+    in_order = sorted(windows)
+    for start in range(0, len(in_order), ROWS_AT_ONCE):
+        rows = [window._asdict() for window in in_order[start : start + ROWS_AT_ONCE]]
         await connection.execute(_REOPEN[connection.dialect.name], rows)
+        await asyncio.sleep(0)
 
 
 class Reopening:

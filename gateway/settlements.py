@@ -135,14 +135,15 @@ class Settlements:
         async with self._store.transaction() as connection:
             await connection.execute(_KEEP_WEIGHT[connection.dialect.name], row)
 
-    async def list_due(self, before: datetime, *, limit: int = 100) -> list[WindowKey]:
-        """Windows that ended at `before` or earlier and are to be settled, the oldest first."""
-        statement = (
-            sa.select(unsettled_windows)
-            .where(unsettled_windows.c.window_at <= before - WINDOW)
-            .order_by(unsettled_windows.c.window_at, unsettled_windows.c.replica)
-            .limit(limit)
-        )
+    async def list_due(self, before: datetime, *, limit: int = 100, after: WindowKey | None = None) -> list[WindowKey]:
+        """Windows that ended at `before` or earlier and are to be settled, the oldest first; those behind `after`."""
+        table = unsettled_windows
+        order = (table.c.window_at, table.c.replica, table.c.gpu, table.c.gpus)
+        statement = sa.select(table).where(table.c.window_at <= before - WINDOW).order_by(*order).limit(limit)
+        if after is not None:
+            passed = (after.window_at, after.replica, after.gpu, after.gpus)
+            marks = [sa.bindparam(None, value, type_=column.type) for column, value in zip(order, passed, strict=True)]
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*marks))
         async with self._store.transaction() as connection:
             return [WindowKey(*row) for row in await connection.execute(statement)]
 
