@@ -196,6 +196,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             telemetry=telemetry,
             settings=settings,
             registry=lambda: live.current,
+            charge=limiter.correct,
         )
         services = Services(
             settings=settings,

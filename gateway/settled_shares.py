@@ -39,6 +39,13 @@ _REMOVE_SHARE = sa.delete(call_shares).where(
     *(call_shares.c[name] == sa.bindparam(f"old_{name}") for name in (*WindowKey._fields, "call_id"))
 )
 
+_UNSETTLE = (
+    sa.update(call_shares)
+    .where(call_shares.c.call_id == sa.bindparam("of_call"))
+    .values(cost_nanos=None, currency=None)
+)
+"""For calls that leave a window: what they cost in the others is to be summed up anew."""
+
 
 def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
     """The windows of a call's row; none where it took no time of a GPU that the registry names."""
@@ -90,6 +97,7 @@ class Reopening:
         ]
         if gone:
             await connection.execute(_REMOVE_SHARE, gone)
+            await connection.execute(_UNSETTLE, [{"of_call": name} for name in {row["old_call_id"] for row in gone}])
         shares = [(window, call_id) for call_id, windows in self._shares.items() for window in windows]
         for start in range(0, len(shares), ROWS_AT_ONCE):
             some = shares[start : start + ROWS_AT_ONCE]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from uuid import uuid4
 
 import structlog
@@ -55,13 +56,16 @@ class Settler:
         telemetry: Telemetry,
         settings: Settings,
         registry: Callable[[], Registry],
+        charge: Callable[[str, date, Mapping[str, Decimal], int], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`charge`: told of keys whose calls' charges a settlement changes; see `Limiter.correct`."""
         self._fleet = fleet
         self._settlements = settlements
         self._telemetry = telemetry
         self._settings = settings
         self._registry = registry
+        self._charge = charge
         self._now = now
         self._seen: dict[ReplicaState, _Seen] = {}
         self._over: list[_Seen] = []
@@ -124,6 +128,8 @@ class Settler:
         self._refused.discard(key)
         for change in changes:
             self._telemetry.count_settled(change.model, change.currency, change.amount)
+            if self._charge is not None and change.key is not None:
+                self._charge(change.key, change.began_on, change.charged, change.without_cost)
         return True
 
     def find_price(self, gpu_id: str, on: date) -> PriceInForce:

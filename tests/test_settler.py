@@ -7,13 +7,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from databases import ScratchDatabase, ScratchSqlite
-from test_settlements import MEDIAN, NOON, at, call
+from test_settlements import DAY, MEDIAN, NOON, at, call
 
-from gateway.domain.records import Gpu, Model, Provenance, Registry, Replica, Serving, ServingKind
+from gateway.accounts import Accounts
+from gateway.domain.records import Cost, Gpu, Model, Provenance, Registry, Replica, Serving, ServingKind
+from gateway.limits import Limiter
 from gateway.replica_state import ReplicaState
 from gateway.settings import Settings
 from gateway.settlements import Settlements
@@ -41,7 +44,7 @@ class Stage:
         self.telemetry = Telemetry()
         self.settler = self.begin(store)
 
-    def begin(self, store: Store) -> Settler:
+    def begin(self, store: Store, **more: Any) -> Settler:
         return Settler(
             fleet=self,  # type: ignore[arg-type]
             settlements=Settlements(store),
@@ -49,6 +52,7 @@ class Stage:
             settings=Settings(settle_after_s=60),
             registry=lambda: REGISTRY,
             now=lambda: self.now,
+            **more,
         )
 
     async def look_at(self, seconds: float) -> None:
@@ -278,3 +282,22 @@ async def test_a_pass_settles_one_batch_so_that_looks_come_between(store: Store)
     await store.upsert_calls([call(n, n * 60, n * 60 + 5) for n in range(WINDOWS_AT_ONCE + 3)])
     stage.now = at(20_000)
     assert [await stage.settler.settle_due() for _ in range(3)] == [WINDOWS_AT_ONCE, 3, 0]
+
+
+async def test_a_keys_ledgers_agree_with_what_usage_says_after_a_settlement(store: Store) -> None:
+    stage = Stage(store)
+    limiter = Limiter(now=lambda: 0.0, wall=stage.now.timestamp)
+    calls = [call(1, 0, 30), call(2, 10, 30), call(4, 5, 10, cost=Cost(None, None, "unknown", "no price"))]
+    await store.upsert_calls(calls)
+    await limiter.restore(Accounts(store).usage(DAY, DAY))
+    settler = stage.begin(store, charge=limiter.correct)
+    stage.now = at(1000)
+    assert await settler.settle_due() == 1
+    await store.upsert_calls([call(2, 10, 20)])
+    assert await settler.settle_due() == 1
+    anew = Limiter(now=lambda: 0.0, wall=NOON.timestamp)
+    await anew.restore(Accounts(store).usage(DAY, DAY))
+    for key in ("key-1", "key-2"):
+        for known, read in zip(limiter.ledgers(key) or (), anew.ledgers(key) or (), strict=True):
+            assert (known.spent("USD"), known.unpriced) == (read.spent("USD"), read.unpriced)
+            assert known.spent("USD") > 0
