@@ -152,7 +152,7 @@ class ActiveCall(Abortable):
     @property
     def replica_id(self) -> str | None:
         place = self._approach.place
-        return place.state.replica.id if place is not None else None
+        return place.replica.id if place is not None else None
 
     @property
     def attempts(self) -> int:
@@ -359,18 +359,18 @@ class ActiveCall(Abortable):
     def _cost(self, place: Place | None, usage: Usage) -> Cost:
         if place is None:
             return Cost(None, None, "unknown", "no engine was reached")
-        replica = place.state.replica
+        replica = place.replica
         gpu = self._dispatcher.registry().gpus.get(replica.gpu or "")
         on, tier = place.began_at.date(), self._dispatcher.settings.gpu_price_tier
         return call_cost(self._model, replica, gpu, usage, place.share_s, on=on, tier=tier)
 
     def _hardware(self, place: Place | None) -> tuple[str | None, int | None]:
         """What is paid for by the hour while the call is in flight; nothing where a hosted API answers."""
-        if place is None or place.state.is_remote or place.state.replica.gpu is None:
+        if place is None or place.state.is_remote or place.replica.gpu is None:
             return None, None
-        return place.state.replica.gpu, place.state.replica.gpus
+        return place.replica.gpu, place.replica.gpus
 
     def _verdict(self, place: Place | None) -> tuple[str | None, str | None]:
         if place is None:
             return None, None
-        return self._dispatcher.verdicts.verdict(self._model, place.state.replica.gpu)
+        return self._dispatcher.verdicts.verdict(self._model, place.replica.gpu)

@@ -66,10 +66,12 @@ class Turn:
 class Place:
     """One call's place on a replica: counted from `__init__` until `end`. `end` and `judge` may be called again."""
 
-    __slots__ = ("_admission", "_is_judged", "_is_over", "_mark", "_trial", "began_at", "share_s", "state")
+    __slots__ = ("_admission", "_is_judged", "_is_over", "_mark", "_trial", "began_at", "replica", "share_s", "state")
 
     def __init__(self, admission: Admission, state: ReplicaState) -> None:
         self.state = state
+        self.replica = state.replica
+        """What the registry said of it when the call was sent: that is recorded and paid."""
         self.share_s = 0.0
         """Seconds of the replica's busy time that fall to the call; known after `end`."""
         self._admission = admission

@@ -197,6 +197,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             telemetry=telemetry,
             settings=settings,
             registry=lambda: live.current,
+            charge=limiter.correct,
         )
         services = Services(
             settings=settings,

@@ -7,8 +7,8 @@ process began is read from the calls at the start. The arithmetic is `domain.lim
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import ceil
 
@@ -153,6 +153,20 @@ class Limiter:
         priced = (currency, amount) if amount is not None and currency is not None else None
         tokens = call.charged_tokens or 0
         reservation.account.settle(hold, tokens, priced, now_s=now_s, is_unpriced=priced is None)
+
+    def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
+        """Take over by how much the charges of calls that began on a day of UTC changed when they were settled."""
+        ledgers = self.ledgers(key)
+        if ledgers is None:
+            return
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        for ledger, is_present in zip(
+            ledgers, (began_on == today, began_on.replace(day=1) == today.replace(day=1)), strict=True
+        ):
+            if is_present:
+                ledger.unpriced += without_cost
+                for currency, amount in charged.items():
+                    ledger.spend(currency, amount)
 
     def headers(self, reservation: Reservation | None) -> RawHeaders:
         """x-ratelimit-* for an answer; nothing where the key's minute is not limited."""

@@ -6,6 +6,7 @@ Done in the transaction that writes the calls, so that no call is ever missing f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -38,6 +39,13 @@ _REMOVE_SHARE = sa.delete(call_shares).where(
     *(call_shares.c[name] == sa.bindparam(f"old_{name}") for name in (*WindowKey._fields, "call_id"))
 )
 
+_UNSETTLE = (
+    sa.update(call_shares)
+    .where(call_shares.c.call_id == sa.bindparam("of_call"))
+    .values(cost_nanos=None, currency=None)
+)
+"""For calls that leave a window: what they cost in the others is to be summed up anew."""
+
 
 def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
     """The windows of a call's row; none where it took no time of a GPU that the registry names."""
@@ -53,9 +61,11 @@ def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
 
 async def reopen(connection: AsyncConnection, windows: Iterable[WindowKey]) -> None:
     """Have them settled, or settled anew."""
-    rows = [window._asdict() for window in sorted(windows)]
-    if rows:
+    in_order = sorted(windows)
+    for start in range(0, len(in_order), ROWS_AT_ONCE):
+        rows = [window._asdict() for window in in_order[start : start + ROWS_AT_ONCE]]
         await connection.execute(_REOPEN[connection.dialect.name], rows)
+        await asyncio.sleep(0)
 
 
 class Reopening:
@@ -87,6 +97,7 @@ class Reopening:
         ]
         if gone:
             await connection.execute(_REMOVE_SHARE, gone)
+            await connection.execute(_UNSETTLE, [{"of_call": name} for name in {row["old_call_id"] for row in gone}])
         shares = [(window, call_id) for call_id, windows in self._shares.items() for window in windows]
         for start in range(0, len(shares), ROWS_AT_ONCE):
             some = shares[start : start + ROWS_AT_ONCE]

@@ -8,8 +8,8 @@ it was first settled with. When to settle belongs in `settler`, the arithmetic i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -40,9 +40,9 @@ from gateway.domain.settlement import (
     windows_of,
 )
 from gateway.settled_shares import WindowKey, reopen
-from gateway.store import IDS_AT_ONCE, Store, slices
+from gateway.store import Store, slices
 from gateway.tables import calls
-from gateway.use_by_day import COUNTED, Change
+from gateway.use_by_day import COUNTED, Change, place_of, share_of
 
 WINDOW = timedelta(microseconds=WINDOW_US)
 CALLS_OFF_LOOP = 200
@@ -50,7 +50,24 @@ CALLS_OFF_LOOP = 200
 FindPrice = Callable[[str, date], PriceInForce]
 """The price of a GPU on a day, or why there is none."""
 _DIALECTS = (("sqlite", sqlite), ("postgresql", postgresql))
-_WITH_TOKENS = (*COUNTED, calls.c.ttft_s, call_shares.c.cost_nanos)
+SHARES_AT_ONCE = 100
+"""Calls that are read or written before the event loop gets its turn."""
+_NEEDED = tuple(
+    calls.c[name]
+    for name in (
+        "id",
+        "model",
+        "provenance",
+        "started_at",
+        "dispatched_at",
+        "ended_at",
+        "ttft_s",
+        "prompt_tokens",
+        "completion_tokens",
+        "cached_tokens",
+    )
+)
+"""What must be known of a call to share a window out."""
 
 
 def _replacing(insert: sqlite.Insert | postgresql.Insert, table: sa.Table, *names: str) -> sa.Insert:
@@ -81,13 +98,20 @@ class Presence:
     until: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SettledChange:
-    """By how much the settled costs of a model's calls grew: a first settlement's whole, a later one's difference."""
+    """What a settlement changed for the calls of one model and key that began on one day of UTC."""
 
     model: str
     currency: str
-    amount: Decimal
+    key: str | None
+    began_on: date
+    amount: Decimal = Decimal(0)
+    """By how much their settled costs grew: a first settlement's whole, a later one's difference."""
+    charged: dict[str, Decimal] = field(default_factory=dict)
+    """By how much what they are charged with grew, by currency: provisional costs make room for settled ones."""
+    without_cost: int = 0
+    """How many calls more have no cost."""
 
 
 class Settlements:
@@ -135,14 +159,15 @@ class Settlements:
         async with self._store.transaction() as connection:
             await connection.execute(_KEEP_WEIGHT[connection.dialect.name], row)
 
-    async def list_due(self, before: datetime, *, limit: int = 100) -> list[WindowKey]:
-        """Windows that ended at `before` or earlier and are to be settled, the oldest first."""
-        statement = (
-            sa.select(unsettled_windows)
-            .where(unsettled_windows.c.window_at <= before - WINDOW)
-            .order_by(unsettled_windows.c.window_at, unsettled_windows.c.replica)
-            .limit(limit)
-        )
+    async def list_due(self, before: datetime, *, limit: int = 100, after: WindowKey | None = None) -> list[WindowKey]:
+        """Windows that ended at `before` or earlier and are to be settled, the oldest first; those behind `after`."""
+        table = unsettled_windows
+        order = (table.c.window_at, table.c.replica, table.c.gpu, table.c.gpus)
+        statement = sa.select(table).where(table.c.window_at <= before - WINDOW).order_by(*order).limit(limit)
+        if after is not None:
+            passed = (after.window_at, after.replica, after.gpu, after.gpus)
+            marks = [sa.bindparam(None, value, type_=column.type) for column, value in zip(order, passed, strict=True)]
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*marks))
         async with self._store.transaction() as connection:
             return [WindowKey(*row) for row in await connection.execute(statement)]
 
@@ -187,8 +212,13 @@ def _is(table: sa.Table, key: WindowKey) -> list[sa.ColumnElement[bool]]:
 
 async def _calls_in(connection: AsyncConnection, key: WindowKey) -> Rows:
     joined = call_shares.join(calls, calls.c.id == call_shares.c.call_id)
-    statement = sa.select(*_WITH_TOKENS).select_from(joined).where(*_is(call_shares, key)).order_by(calls.c.id)
-    return (await connection.execute(statement)).mappings().all()
+    statement = sa.select(*_NEEDED, call_shares.c.cost_nanos).select_from(joined).where(*_is(call_shares, key))
+    found = (await connection.execute(statement.order_by(calls.c.id))).mappings()
+    rows: list[Mapping[Any, Any]] = []
+    for some in found.partitions(SHARES_AT_ONCE):  # each is made of what the database gave when it is asked for
+        rows += some
+        await asyncio.sleep(0)
+    return rows
 
 
 async def _presences_in(connection: AsyncConnection, key: WindowKey) -> Rows:
@@ -313,38 +343,56 @@ async def _write_shares(
 ) -> list[SettledChange]:
     """What each call costs in this window, and in all where all of its windows are settled."""
     if currency is None:
-        return []
-    changed = [row for row in rows if row["cost_nanos"] != cost.shares[row["id"]]]
-    if not changed:
-        return []
-    await connection.execute(
-        _SET_SHARE,
-        [
-            {
-                **{f"of_{name}": value for name, value in key._asdict().items()},
-                "of_call": row["id"],
-                "nanos": cost.shares[row["id"]],
-                "in_currency": currency,
-            }
-            for row in changed
-        ],
-    )
-    change, found = Change(), []
-    wholes = await _whole_costs(connection, [row["id"] for row in changed])
-    for row in changed:
-        whole = wholes.get(row["id"])
-        if whole is None or whole == (row["settled_cost"], row["settled_currency"]):
-            continue
-        amount, in_currency = whole
-        change.take_back(row)
-        change.add({**row, "settled_cost": amount, "settled_currency": in_currency})
-        found.append((row, amount, in_currency))
-    if not found:
-        return []
-    values = [{"of_call": row["id"], "amount": amount, "in_currency": unit} for row, amount, unit in found]
-    await connection.execute(_SET_CALL, values)
+        return await _set_costs(connection, [row["id"] for row in rows], take_back=True)
+    shares = [(row["id"], cost.shares[row["id"]]) for row in rows if row["cost_nanos"] != cost.shares[row["id"]]]
+    window = {f"of_{name}": value for name, value in key._asdict().items()}
+    for some in slices(shares, SHARES_AT_ONCE):
+        values = [{**window, "of_call": of_call, "nanos": nanos, "in_currency": currency} for of_call, nanos in some]
+        await connection.execute(_SET_SHARE, values)
+        await asyncio.sleep(0)
+    return await _set_costs(connection, [of_call for of_call, _ in shares])
+
+
+async def _set_costs(
+    connection: AsyncConnection, ids: Sequence[str], *, take_back: bool = False
+) -> list[SettledChange]:
+    """Give calls the cost of all their windows where it is another; `take_back`: none, where one has no price."""
+    change = Change()
+    found: dict[tuple[Any, ...], SettledChange] = {}
+    for some in slices(ids, SHARES_AT_ONCE):
+        wholes = {} if take_back else await _whole_costs(connection, some)
+        named = some if take_back else list(wholes)
+        statement = sa.select(*COUNTED).where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
+        values = []
+        for row in (await connection.execute(statement, {"ids": named})).mappings().all() if named else ():
+            amount, currency = wholes.get(row["id"], (None, None))
+            if (amount, currency) == (row["settled_cost"], row["settled_currency"]):
+                continue
+            after = {**row, "settled_cost": amount, "settled_currency": currency}
+            change.take_back(row)
+            change.add(after)
+            _tell(found, row, after)
+            values.append({"of_call": row["id"], "amount": amount, "in_currency": currency})
+        if values:
+            await connection.execute(_SET_CALL, values)
+        await asyncio.sleep(0)
     await change.write(connection)
-    return _by_model(found)
+    return list(found.values())
+
+
+def _tell(found: dict[tuple[Any, ...], SettledChange], before: Mapping[Any, Any], after: Mapping[Any, Any]) -> None:
+    """Add what one call's change of cost changes."""
+    day, _, key, model, *_ = place_of(before)
+    currency = after["settled_currency"] or before["settled_currency"]
+    told = found.setdefault((model, currency, key, day), SettledChange(model, currency, key or None, day))
+    for row, sign in ((before, -1), (after, 1)):
+        if row["settled_cost"] is not None and row["settled_currency"] == currency:
+            told.amount += sign * row["settled_cost"]
+        _, _, _, _, _, unit, _ = place_of(row)
+        *_, without, cost, estimate = share_of(row)
+        told.without_cost += sign * int(without)
+        if unit:
+            told.charged[unit] = told.charged.get(unit, Decimal(0)) + sign * (Decimal(cost) + Decimal(estimate))
 
 
 _SET_SHARE = (
@@ -363,10 +411,10 @@ _SET_CALL = (
 async def _whole_costs(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[Decimal, str]]:
     """What calls cost in all their windows; without those of which one is not settled, or has another currency."""
     shares: dict[str, list[tuple[int | None, str | None]]] = {}
-    for some in slices(ids, IDS_AT_ONCE):
-        statement = sa.select(call_shares.c.call_id, call_shares.c.cost_nanos, call_shares.c.currency)
-        for call_id, nanos, currency in await connection.execute(statement.where(call_shares.c.call_id.in_(some))):
-            shares.setdefault(call_id, []).append((nanos, currency))
+    statement = sa.select(call_shares.c.call_id, call_shares.c.cost_nanos, call_shares.c.currency)
+    of_calls = statement.where(call_shares.c.call_id.in_(sa.bindparam("ids", expanding=True)))
+    for call_id, nanos, currency in await connection.execute(of_calls, {"ids": list(ids)}):
+        shares.setdefault(call_id, []).append((nanos, currency))
     wholes = {}
     for call_id, parts in shares.items():
         currencies = {currency for _, currency in parts}
@@ -379,12 +427,3 @@ async def _whole_costs(connection: AsyncConnection, ids: Sequence[str]) -> dict[
 def money(nanos: int) -> Decimal:
     """Nanos as an amount, exactly, with its nine places."""
     return Decimal(nanos).scaleb(-9) if nanos else Decimal("0E-9")
-
-
-def _by_model(found: Iterable[tuple[Mapping[Any, Any], Decimal, str]]) -> list[SettledChange]:
-    sums: dict[tuple[str, str], Decimal] = {}
-    for row, amount, currency in found:
-        before = row["settled_cost"] if row["settled_currency"] == currency else None
-        at = row["model"], currency
-        sums[at] = sums.get(at, Decimal(0)) + amount - (before or Decimal(0))
-    return [SettledChange(model, currency, amount) for (model, currency), amount in sums.items()]

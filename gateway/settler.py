@@ -7,9 +7,11 @@ A replica's time is paid for from when the gateway saw it up until it saw it go,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from uuid import uuid4
 
 import structlog
@@ -26,6 +28,12 @@ from gateway.store import RowRefused
 from gateway.telemetry import Telemetry
 
 WINDOWS_AT_ONCE = 100
+BATCH_S = 10.0
+"""After so long the next look at the fleet comes before more windows."""
+LOOKS_MISSED = 6
+"""So many intervals after a look it is still believed that what was up then was up all the time."""
+LEAST_GAP_S = 60.0
+"""Shorter times without a look are believed at any interval: a database may take as long to answer."""
 
 
 @dataclass(slots=True)
@@ -33,7 +41,7 @@ class _Seen:
     """A presence, and how far the database knows it."""
 
     presence: Presence
-    up_since: datetime
+    up_since: datetime | None
     kept_until: datetime
 
 
@@ -48,24 +56,30 @@ class Settler:
         telemetry: Telemetry,
         settings: Settings,
         registry: Callable[[], Registry],
+        charge: Callable[[str, date, Mapping[str, Decimal], int], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`charge`: told of keys whose calls' charges a settlement changes; see `Limiter.correct`."""
         self._fleet = fleet
         self._settlements = settlements
         self._telemetry = telemetry
         self._settings = settings
         self._registry = registry
+        self._charge = charge
         self._now = now
         self._seen: dict[ReplicaState, _Seen] = {}
         self._over: list[_Seen] = []
+        self._looked_at: datetime | None = None
+        self._most_gap = timedelta(seconds=max(LEAST_GAP_S, LOOKS_MISSED * settings.presence_interval_s))
+        self._refused: set[WindowKey] = set()
         self._is_failing = False
         self._log = structlog.get_logger("simsa.settlement")
 
     async def run(self) -> None:
         while True:
             await self.note_presences()
-            await self.settle_due()
-            await asyncio.sleep(self._settings.presence_interval_s)
+            if await self.settle_due() < WINDOWS_AT_ONCE:
+                await asyncio.sleep(self._settings.presence_interval_s)
 
     async def note_presences(self) -> None:
         """Keep which replicas are up now. While the database is away it waits in memory."""
@@ -82,15 +96,20 @@ class Settler:
         self._is_failing = False
 
     async def settle_due(self) -> int:
-        """Settle what is due, the oldest first; how many windows."""
+        """Settle what is due, the oldest first, one batch at most; how many windows.
+
+        Those that the database refused are passed over while there are others, so that they keep nobody waiting.
+        """
         before = self._now() - timedelta(seconds=self._settings.settle_after_s)
-        settled = 0
+        stop_s = time.monotonic() + BATCH_S
+        settled, after = 0, None
         try:
-            while due := await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE):
-                done = sum([await self._settle(key) for key in due])
-                settled += done
-                if not done:
-                    break
+            while due := await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE, after=after):
+                for key in due:
+                    settled += await self._settle(key)
+                    if settled >= WINDOWS_AT_ONCE or time.monotonic() > stop_s:
+                        return settled
+                after = due[-1]
         except Unavailable as error:
             self._note_failure(error)
         return settled
@@ -100,12 +119,17 @@ class Settler:
         try:
             changes = await self._settlements.settle(key, self.find_price)
         except RowRefused as error:
-            self._log.error(
-                "a window cannot be settled", replica=key.replica, window=str(key.window_at), why=str(error)
-            )
+            if key not in self._refused:
+                self._refused.add(key)
+                self._log.error(
+                    "a window cannot be settled", replica=key.replica, window=str(key.window_at), why=str(error)
+                )
             return False
+        self._refused.discard(key)
         for change in changes:
             self._telemetry.count_settled(change.model, change.currency, change.amount)
+            if self._charge is not None and change.key is not None:
+                self._charge(change.key, change.began_on, change.charged, change.without_cost)
         return True
 
     def find_price(self, gpu_id: str, on: date) -> PriceInForce:
@@ -115,37 +139,47 @@ class Settler:
         return price_in_force(gpu, on, tier=self._settings.gpu_price_tier)
 
     def _look(self) -> None:
-        """Move presences on to now; end those of replicas that went, or are described otherwise."""
-        now = self._now()
+        """Move presences on to now; end those of replicas that went, or are described otherwise.
+
+        After a time without looks, or a clock that was set, nobody knows what was up meanwhile: presences end with the
+        look before, and others begin.
+        """
+        now, before = self._now(), self._looked_at
+        self._looked_at = now
+        is_unbroken = before is None or abs(now - before) <= self._most_gap
         states = {state for state in self._fleet.states if state.is_up and not state.is_remote and state.replica.gpu}
         for state, seen in list(self._seen.items()):
-            if state not in states or self._identity(state) != _identity_of(seen):
-                went_at = state.down_since if state.down_since and state.down_since > seen.up_since else None
-                until = min(now, went_at) if went_at else seen.presence.until
-                if state in states and went_at is None:  # still up, described otherwise
-                    until = now
-                seen.presence = replace(seen.presence, until=max(seen.presence.until, until))
+            is_still_up = state in states and state.up_since == seen.up_since
+            if is_still_up and is_unbroken:
+                seen.presence = replace(seen.presence, until=max(seen.presence.until, now))
+            if not (is_still_up and is_unbroken and self._identity(state) == _identity_of(seen)):
+                if is_unbroken and not is_still_up:
+                    self._end(seen, state, now)
                 self._over.append(self._seen.pop(state))
-        for state in states:
-            known = self._seen.get(state)
-            if known is None:
-                self._seen[state] = self._begin(state, now)
-            elif now > known.presence.until:
-                known.presence = replace(known.presence, until=now)
-
-    def _begin(self, state: ReplicaState, now: datetime) -> _Seen:
-        up_since = state.up_since or now
-        before = [seen.presence.until for seen in self._over if seen.presence.replica == state.replica.id]
-        since = min(now, max([up_since, *before]))
-        replica_id, gpu, gpus, model, provenance, _ = self._identity(state)
-        presence = Presence(str(uuid4()), replica_id, gpu, gpus, model, provenance, since, now)
-        return _Seen(presence, up_since, since)
+                if is_still_up:
+                    since = seen.presence.until if is_unbroken else now
+                    self._seen[state] = self._begin(state, since, now)
+        for state in states - self._seen.keys():
+            came_at = state.up_since if before is None or (state.up_since and state.up_since > before) else None
+            self._seen[state] = self._begin(state, min(now, came_at or now), now)
 
     @staticmethod
-    def _identity(state: ReplicaState) -> tuple[str, str, int, str, Provenance, datetime | None]:
+    def _end(seen: _Seen, state: ReplicaState, now: datetime) -> None:
+        """It went: until then where that is known, else until it was last seen."""
+        if state.down_since is not None and seen.up_since is not None and state.down_since > seen.up_since:
+            until = max(seen.presence.until, min(now, state.down_since))
+            seen.presence = replace(seen.presence, until=until)
+
+    def _begin(self, state: ReplicaState, since: datetime, now: datetime) -> _Seen:
+        replica_id, gpu, gpus, model, provenance = self._identity(state)
+        presence = Presence(str(uuid4()), replica_id, gpu, gpus, model, provenance, since, max(since, now))
+        return _Seen(presence, state.up_since, since)
+
+    @staticmethod
+    def _identity(state: ReplicaState) -> tuple[str, str, int, str, Provenance]:
         """What a presence is of: where any of it changes another one begins."""
         replica = state.replica
-        return replica.id, replica.gpu or "", replica.gpus, state.model.id, state.provenance, state.up_since
+        return replica.id, replica.gpu or "", replica.gpus, state.model.id, state.provenance
 
     def _note_failure(self, error: Exception) -> None:
         if not self._is_failing:
@@ -153,6 +187,6 @@ class Settler:
         self._is_failing = True
 
 
-def _identity_of(seen: _Seen) -> tuple[str, str, int, str, Provenance, datetime | None]:
+def _identity_of(seen: _Seen) -> tuple[str, str, int, str, Provenance]:
     presence = seen.presence
-    return presence.replica, presence.gpu, presence.gpus, presence.model, presence.provenance, seen.up_since
+    return presence.replica, presence.gpu, presence.gpus, presence.model, presence.provenance

@@ -14,7 +14,7 @@ from clients import Answer, RawClient
 from engines import CLOSE, DONE, Reply, Request, ScriptedEngine, chat_answer, chat_chunk, usage_body
 from gateways import RunningGateway, entry, running_gateway
 
-from gateway.domain.records import CallStatus, Priority
+from gateway.domain.records import CallStatus, Priority, Replica
 
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 8}
@@ -374,6 +374,30 @@ async def test_changed_cap_counts_at_once_and_calls_under_way_go_on_counting(tmp
             await engine.holding(name)
             engine.answer(name)
             assert (await callers.answer(name)).status == 200
+
+
+async def test_a_call_under_way_keeps_the_replica_and_gpu_that_it_was_sent_to(tmp_path: Path) -> None:
+    gpu = {"name": "A GPU", "memory": "81559 MiB", "bandwidth_tb_per_s": 3.35, "source": "test", "confidence": "low"}
+    gpus = [{"id": name, **gpu} for name in ("h100", "h200")]
+    engine = GatedEngine()
+    async with house(tmp_path, [engine], 1) as (gateway, callers):
+
+        def replica() -> Replica:
+            return gateway.services.fleet.states[0].replica
+
+        first = {"url": engine.url, "id": "before", "gpu": "h100", "gpus": 2}
+        gateway.write_registry([{**entry("m"), "replicas": [first]}], gpus=gpus)
+        await gateway.until(lambda: replica().id == "before")
+        await callers.send("one")
+        await engine.holding("one")
+        after = {"url": engine.url, "id": "after", "gpu": "h200"}
+        gateway.write_registry([{**entry("m"), "replicas": [after]}], gpus=gpus)
+        await gateway.until(lambda: replica().id == "after")
+        engine.answer("one")
+        assert (await callers.answer("one")).status == 200
+        call = await gateway.call()
+        assert (call.replica, call.gpu, call.gpus) == ("before", "h100", 2)
+        assert call.feasibility_gpu == "h100"
 
 
 async def test_class_that_does_not_exist_is_the_callers_mistake(tmp_path: Path) -> None:

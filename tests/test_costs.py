@@ -307,3 +307,27 @@ async def test_costs_by_command(tmp_path: Path) -> None:
         refused = await run_simsa("costs", "--by", "colour", "--url", gateway.url, admin_key=ADMIN)
         assert refused.code == 2
         assert "by" in refused.err
+
+
+TOKENS = "/api/costs/tokens?gpu=h100-sxm&output_tokens_per_s="
+EXTREME = (
+    "1e-6",
+    "1e-6&utilisation=1e-6&gpus=100000&characters=1&tokens=1000000000000000",
+    "1e9&input_tokens_per_s=1e-320&weight=1e-320",
+    "5&joules=1e18&tokens=1",
+)
+
+
+async def test_extreme_loads_have_an_answer_and_impossible_ones_a_reason(tmp_path: Path) -> None:
+    async with gateway_with_a_gpu(tmp_path) as gateway:
+        for query in EXTREME:
+            answer = await get(gateway, TOKENS + query)
+            assert answer.status == 200, answer.body
+            assert Decimal(answer.json()["figures"][0]["amount"]) >= 0
+        for query in ("1e-18", "1e-300", "5e-324", "nan", "inf", "1e10"):
+            answer = await get(gateway, TOKENS + query)
+            assert answer.status == 400
+            assert answer.json()["error"]["param"] == "output_tokens_per_s"
+        answer = await get(gateway, TOKENS + "5&utilisation=1e-20")
+        assert answer.status == 400
+        assert "0.000001" in answer.json()["error"]["message"]

@@ -285,6 +285,31 @@ def test_a_broken_file_is_named_with_its_line(text: str | bytes, message: str) -
     assert problems_of(text) == [message]
 
 
+A_GPU = (
+    "gpus:\n  - {id: h, name: H, memory: 81559 MiB, bandwidth_tb_per_s: 3.35, source: t, confidence: low}\nmodels:\n"
+)
+PAID_TWICE = (
+    "expected none: the engine at http://e/v1 has its GPU on line 4 already and would be paid for twice; leave gpu and "
+    "gpus out here, and the cost of this entry's calls is unknown"
+)
+
+
+@pytest.mark.parametrize(
+    ("second", "where"),
+    [
+        ("  - {id: b, serving: {kind: vllm}, replicas: [{url: 'http://e', gpu: h}]}\n", "models[1] (b).replicas[0]"),
+        ("  - {id: b, serving: {kind: vllm}, replicas: [{url: 'http://e2', gpu: h}]}\n", None),
+        ("  - {id: b, serving: {kind: vllm}, replicas: [{url: 'http://e'}, {url: 'http://f', gpu: h}]}\n", None),
+    ],
+)
+def test_the_gpu_of_one_engine_is_named_once(second: str, where: str | None) -> None:
+    text = A_GPU + "  - {id: a, serving: {kind: vllm}, replicas: [{url: 'http://e', gpu: h}]}\n" + second
+    if where is None:
+        assert len(parse_registry(text.encode(), path="r.yaml").models) == 2
+    else:
+        assert problems_of(text) == [f"r.yaml: {where}.gpu: {PAID_TWICE} (line 5)"]
+
+
 ENTRIES = [
     (
         "models:\n  - {id: a, serving: {kind: vllm}}\n  - {id: a, serving: {kind: vllm}}\n",

@@ -415,3 +415,39 @@ async def test_a_window_keeps_the_price_that_it_was_settled_with(store: Store, d
     await store.upsert_calls([call(1, 0, 30)])
     await settle_all(store, dearer)
     assert await everything(database) == before
+
+
+async def test_a_call_that_is_rewritten_with_fewer_windows_has_the_cost_of_those(store: Store) -> None:
+    await store.upsert_calls([call(1, 0, 90)])
+    await settle_all(store)
+    await store.upsert_calls([call(1, 0, 60)])
+    await settle_all(store)
+    found = await store.get_call("call-0001")
+    assert isinstance(found, Call)
+    assert found.cost.amount == Decimal(60 * 2.95 / 3600).quantize(Decimal("1e-9"), rounding="ROUND_DOWN")
+
+
+async def test_a_call_that_moves_to_a_gpu_without_price_keeps_no_settled_cost(store: Store) -> None:
+    def find_price(gpu: str, on: date) -> PriceInForce:
+        return price(gpu, on) if gpu == "h100-sxm" else no_price(gpu, on)
+
+    await store.upsert_calls([call(1, 0, 30)])
+    await settle_all(store)
+    await store.upsert_calls([call(1, 0, 30, gpu="h200")])
+    (change,) = await settle_all(store, find_price)
+    found = await store.get_call("call-0001")
+    assert isinstance(found, Call)
+    assert found.cost.basis == "gpu_time_provisional"
+    assert change.amount == -Decimal("0.024583333")
+    (used,) = [row async for row in Accounts(store).usage(DAY, DAY)]
+    assert (used.cost, used.cost_basis) == (Decimal("0.01"), "gpu_time_provisional")
+
+
+async def test_a_settlement_says_what_it_charges_each_key_beyond_what_was_known(store: Store) -> None:
+    unknown = Cost(None, None, "unknown", "no price")
+    await store.upsert_calls([call(1, 0, 30), call(2, 40, 50, cost=unknown)])
+    told = {change.key: change for change in await settle_all(store)}
+    assert told["key-1"].charged == {"USD": told["key-1"].amount - Decimal("0.01")}
+    assert told["key-2"].charged == {"USD": told["key-2"].amount}
+    assert [told[key].without_cost for key in ("key-1", "key-2")] == [0, -1]
+    assert {change.began_on for change in told.values()} == {call(1, 0, 30).opened.started_at.date()}

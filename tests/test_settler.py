@@ -7,16 +7,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from databases import ScratchDatabase, ScratchSqlite
-from test_settlements import MEDIAN, NOON, at, call
+from test_settlements import DAY, MEDIAN, NOON, at, call
 
-from gateway.domain.records import Gpu, Model, Provenance, Registry, Replica, Serving, ServingKind
+from gateway.accounts import Accounts
+from gateway.domain.records import Cost, Gpu, Model, Provenance, Registry, Replica, Serving, ServingKind
+from gateway.limits import Limiter
 from gateway.replica_state import ReplicaState
 from gateway.settings import Settings
 from gateway.settlements import Settlements
-from gateway.settler import Settler
+from gateway.settler import WINDOWS_AT_ONCE, Settler
 from gateway.store import Store
 from gateway.telemetry import Telemetry
 from gateway.upstream import parse_origin
@@ -40,7 +44,7 @@ class Stage:
         self.telemetry = Telemetry()
         self.settler = self.begin(store)
 
-    def begin(self, store: Store) -> Settler:
+    def begin(self, store: Store, **more: Any) -> Settler:
         return Settler(
             fleet=self,  # type: ignore[arg-type]
             settlements=Settlements(store),
@@ -48,6 +52,7 @@ class Stage:
             settings=Settings(settle_after_s=60),
             registry=lambda: REGISTRY,
             now=lambda: self.now,
+            **more,
         )
 
     async def look_at(self, seconds: float) -> None:
@@ -164,6 +169,7 @@ async def test_while_the_database_is_away_presences_wait(tmp_path: Path, sqlite_
     await stage.look_at(5)
     async with sqlite_file.gone():
         await stage.look_at(10)
+        await stage.look_at(40)
         stage.down(one, 70)
         await stage.look_at(75)
         await stage.settler.settle_due()
@@ -210,3 +216,88 @@ def test_a_counter_never_goes_back() -> None:
     for amount, shown in (("5", 5), ("-2", 5), ("-1", 5), ("4", 6)):
         telemetry.count_settled("exaone", "USD", Decimal(amount))
         assert counted(telemetry) == shown
+
+
+async def test_a_replica_that_gets_another_name_or_its_gpu_later_pays_no_hour_twice(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage, renamed, named_later = Stage(store), state(), state(1, gpu=None)
+    stage.states = [renamed, named_later]
+    for one in stage.states:
+        stage.up(one, 0)
+    for second in range(0, 3601, 50):
+        await stage.look_at(second)
+    renamed.replica = replace(renamed.replica, id="exaone/9")
+    named_later.replica = replace(named_later.replica, gpu="h100-sxm")
+    await stage.look_at(3610)
+    await stage.look_at(3620)
+    assert await spans(database) == [("exaone/0", 0, 3610), ("exaone/1", 3610, 3620), ("exaone/9", 3610, 3620)]
+
+
+async def test_a_replica_that_takes_the_name_of_another_begins_where_its_own_name_ends(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage, first, second = Stage(store), state(), state(1)
+    stage.states = [first, second]
+    for one in stage.states:
+        stage.up(one, 0)
+    await stage.look_at(0)
+    stage.down(first, 20)
+    await stage.look_at(30)
+    stage.states = [second]
+    second.replica = replace(second.replica, id="exaone/0")
+    await stage.look_at(60)
+    await stage.look_at(65)
+    assert await spans(database) == [("exaone/0", 0, 20), ("exaone/0", 60, 65), ("exaone/1", 0, 60)]
+
+
+@pytest.mark.parametrize("jump_s", [30 * 86_400, -3600])
+async def test_a_clock_that_is_set_or_a_machine_that_slept_pays_no_time_that_nobody_saw(
+    store: Store, database: ScratchDatabase, jump_s: int
+) -> None:
+    stage, one = Stage(store), state()
+    stage.states = [one]
+    stage.up(one, 0)
+    await stage.look_at(5)
+    await stage.look_at(5 + jump_s)
+    await stage.look_at(10 + jump_s)
+    assert sorted(await spans(database)) == sorted([("exaone/0", 0, 5), ("exaone/0", 5 + jump_s, 10 + jump_s)])
+
+
+async def test_windows_that_the_database_refuses_keep_no_other_waiting(
+    store: Store,
+) -> None:
+    stage = Stage(store)
+    refused = [call(n, n * 60, n * 60 + 5, gpus=-1) for n in range(120)]
+    await store.upsert_calls([*refused, call(500, 9000, 9010)])
+    stage.now = at(20_000)
+    with structlog.testing.capture_logs() as told:
+        assert await stage.settler.settle_due() == 1
+        assert await stage.settler.settle_due() == 0
+    assert len([line for line in told if line["event"] == "a window cannot be settled"]) == len(refused)
+
+
+async def test_a_pass_settles_one_batch_so_that_looks_come_between(store: Store) -> None:
+    stage = Stage(store)
+    await store.upsert_calls([call(n, n * 60, n * 60 + 5) for n in range(WINDOWS_AT_ONCE + 3)])
+    stage.now = at(20_000)
+    assert [await stage.settler.settle_due() for _ in range(3)] == [WINDOWS_AT_ONCE, 3, 0]
+
+
+async def test_a_keys_ledgers_agree_with_what_usage_says_after_a_settlement(store: Store) -> None:
+    stage = Stage(store)
+    limiter = Limiter(now=lambda: 0.0, wall=stage.now.timestamp)
+    calls = [call(1, 0, 30), call(2, 10, 30), call(4, 5, 10, cost=Cost(None, None, "unknown", "no price"))]
+    await store.upsert_calls(calls)
+    await limiter.restore(Accounts(store).usage(DAY, DAY))
+    settler = stage.begin(store, charge=limiter.correct)
+    stage.now = at(1000)
+    assert await settler.settle_due() == 1
+    await store.upsert_calls([call(2, 10, 20)])
+    assert await settler.settle_due() == 1
+    anew = Limiter(now=lambda: 0.0, wall=NOON.timestamp)
+    await anew.restore(Accounts(store).usage(DAY, DAY))
+    for key in ("key-1", "key-2"):
+        for known, read in zip(limiter.ledgers(key) or (), anew.ledgers(key) or (), strict=True):
+            assert (known.spent("USD"), known.unpriced) == (read.spent("USD"), read.unpriced)
+            assert known.spent("USD") > 0

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -54,6 +54,10 @@ router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey
 HIDDEN = "what idle time cost is shown to operators, auditors and admins only"
 NO_ENERGY = "no energy counter is read by this gateway"
 MOST = 1e9
+LEAST = 1e-6
+"""Of a rate and a utilisation: an engine that makes less in a second is not at work."""
+_WIDE = Context(prec=200)
+"""For amounts of any length: what is asked for may be extreme, and has an answer."""
 _WEIGHING = frozenset({Role.OPERATOR, Role.ADMIN})
 
 
@@ -119,7 +123,7 @@ async def get_token_costs(
     caller: CheckedCaller,
     gpu: Annotated[str, Query(description="Id of the registry.")],
     output_tokens_per_s: Annotated[
-        float, Query(gt=0, le=MOST, description="The whole replica's, at the load that `load` names.")
+        float, Query(ge=LEAST, le=MOST, description="The whole replica's, at the load that `load` names.")
     ],
     load: Annotated[
         Literal["at_full", "claimed", "seen"],
@@ -127,7 +131,7 @@ async def get_token_costs(
     ] = "at_full",
     input_tokens_per_s: Annotated[float, Query(ge=0, le=MOST, description="Uncached.")] = 0.0,
     gpus: Annotated[int, Query(ge=1, le=100_000)] = 1,
-    utilisation: Annotated[float, Query(gt=0, le=1, description="Share of paid time that is spent so.")] = 1.0,
+    utilisation: Annotated[float, Query(ge=LEAST, le=1, description="Share of paid time that is spent so.")] = 1.0,
     weight: Annotated[
         float | None,
         Query(ge=0, le=1000, description="Of an input token, in output tokens; 0.25 if not given."),
@@ -437,7 +441,7 @@ def _plain(amount: Decimal) -> str:
 
 def _rounded(amount: Decimal | None) -> str | None:
     """A quotient, whose further digits say nothing."""
-    return None if amount is None else _plain(amount.quantize(Decimal("1e-9")))
+    return None if amount is None else _plain(amount.quantize(Decimal("1e-9"), context=_WIDE))
 
 
 def _as_csv(lines: Sequence[CostLine]) -> bytes:

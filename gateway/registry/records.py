@@ -72,6 +72,8 @@ class Entries:
     def __init__(self, document: Document, known: Known) -> None:
         self._document = document
         self._known = known
+        self._payers: dict[tuple[str, str], Loc] = {}
+        """The first entry that names the GPU of each engine."""
 
     def refuse_duplicates(self, section: str, entries: Iterable[tuple[Loc, str]]) -> None:
         """Complain of each id that an earlier entry already has."""
@@ -287,7 +289,22 @@ class Entries:
         for n, replica in enumerate(block.replicas):
             self._refer((*loc, "replicas", n, "gpu"), replica.gpu, self._known.gpus, "gpus")
             replicas.append(_replica(block.id, n, replica))
+            if replica.gpu is not None and block.serving.kind != "openai_api":
+                self._refuse_second_payer((*loc, "replicas", n, "gpu"), replicas[-1])
         return tuple(replicas)
+
+    def _refuse_second_payer(self, loc: Loc, replica: Replica) -> None:
+        """One engine's GPU is paid for once, by the entry that names it first."""
+        engine = replica.url, replica.base_path
+        first = self._payers.setdefault(engine, loc)
+        if first != loc:
+            line = self._document.lines.get(first)
+            message = (
+                f"expected none: the engine at {replica.url}{replica.base_path} has its GPU"
+                f"{f' on line {line}' if line else ' in an earlier entry'} already and would be paid for twice; leave "
+                "gpu and gpus out here, and the cost of this entry's calls is unknown"
+            )
+            self._document.complain(loc, message)
 
     def _shape(self, loc: Loc, block: ShapeBlock, *, needed: bool) -> ModelShape:
         facts: dict[str, Sourced] = {}
