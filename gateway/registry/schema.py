@@ -133,8 +133,8 @@ class ConsortiumBlock(Origin):
 
 
 class MlaBlock(Origin):
-    kv_lora_rank: Count = Field(description="values of the shared latent per token and layer")
-    qk_rope_head_dim: Count = Field(description="values of the rotary key per token and layer")
+    kv_lora_rank: Count | None = Field(description="values of the shared latent per token and layer; null = unknown")
+    qk_rope_head_dim: Count | None = Field(description="values of the rotary key per token and layer; null = unknown")
     q_lora_rank: Count | None = None
     index_head_dim: Count | None = Field(None, description="Key size of the sparse indexer, where there is one.")
 

@@ -22,6 +22,8 @@ from gateway.registry.text import did_you_mean, shown
 
 T = TypeVar("T")
 LARGEST = 10**18
+SMALLEST = Decimal("1e-12")
+"""Below this a figure that is not 0 means nothing here, and a share of it would be no number."""
 
 
 def _refusal(expected: str, got: object) -> PydanticCustomError:
@@ -78,11 +80,14 @@ def _decimal(raw: object, expected: str) -> Decimal:
     try:
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
             raise InvalidOperation
-        value = Decimal(str(raw))
-        if not value.is_finite() or abs(value) > LARGEST:
+        value = Decimal(raw) if isinstance(raw, int) else Decimal(str(raw))
+        if not value.is_finite():
             raise InvalidOperation
     except InvalidOperation:
         raise _refusal(expected, raw) from None
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        message = f"expected {expected} of a size from {SMALLEST:.0e} to {LARGEST:.0e}, got {value:.4g}"
+        raise PydanticCustomError("refused", "{message}", {"message": message})
     return value
 
 
