@@ -23,6 +23,7 @@ from gateway.registry.values import (
     CountOrZero,
     Currency,
     Day,
+    KvFormat,
     Level,
     Many,
     MetricName,
@@ -95,7 +96,7 @@ class ClaimBlock(Origin):
     quantisation: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4"] | None = Field(
         None, description="Number format of the weights; left out = not said."
     )
-    kv_dtype: Literal["bf16", "fp16", "fp8"] | None = Field(None, description="Number format of the KV cache.")
+    kv_dtype: KvFormat | None = Field(None, description="Number format of the KV cache.")
     context_tokens: Count | None = Field(None, description="Longest request, prompt and answer.")
     input_tokens: Count | None = None
     output_tokens: Count | None = None

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.domain.claim_terms import METRICS
+from gateway.domain.claim_terms import KV_FORMATS, METRICS
 from gateway.registry.text import did_you_mean, shown
 
 T = TypeVar("T")
@@ -136,6 +136,14 @@ def _metric(raw: object) -> str:
     return raw
 
 
+def _kv_format(raw: object) -> str:
+    if not isinstance(raw, str) or raw not in KV_FORMATS:
+        hint = did_you_mean(raw, KV_FORMATS) if isinstance(raw, str) else ""
+        message = f"expected one of {', '.join(KV_FORMATS)}; got {shown(raw)}{hint}"
+        raise PydanticCustomError("refused", "{message}", {"message": message})
+    return raw
+
+
 def _source_keys(raw: object) -> object:
     return [raw] if isinstance(raw, str) else raw
 
@@ -230,4 +238,5 @@ Sources = Annotated[
 Many = Annotated[list[T], BeforeValidator(_many)]
 Level = Literal["high", "medium", "low"]
 MetricName = Annotated[str, BeforeValidator(_metric), WithJsonSchema({"enum": list(METRICS)})]
+KvFormat = Annotated[str, BeforeValidator(_kv_format), WithJsonSchema({"enum": list(KV_FORMATS)})]
 Capability = Literal["chat", "completions", "reasoning", "tools", "structured_output", "vision", "embeddings"]
