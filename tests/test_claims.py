@@ -471,7 +471,9 @@ def test_a_start_may_refute_memory_and_only_a_load_makes_it_hold():
 
 def test_a_measurement_that_arithmetic_forbids_is_no_verdict_but_a_contradiction():
     impossible = claim("tpot_s", "0.0001", statistic="p50", **FULL, **LOAD)
-    measured = run("tpot_s", "0.00009", "0.00009", "0.00009", statistic="p50", quantisation="bf16", **LOAD)
+    measured = run(
+        "tpot_s", "0.00009", "0.00009", "0.00009", statistic="p50", quantisation="bf16", kv_dtype="bf16", **LOAD
+    )
     found = check(impossible, LLAMA, measured)
     assert found.verdict is ClaimVerdict.OPEN
     assert "contradict each other" in found.reasons[0]

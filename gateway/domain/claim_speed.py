@@ -66,9 +66,8 @@ def judge_speed(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
     if claim.quantisation is None:
         four = _with_lengths(claim, compute_ceilings(model, replace(light, weights_format=SMALLEST_FORMAT), best.load))
         if _is_refuted(claim, four):
-            bits = (
-                f"In 4 bits or more: {_refutation(claim, four)} With fewer it could, which the claim does not rule out."
-            )
+            fewer = "With fewer it could, which the claim does not rule out."
+            bits = f"In 4 bits or more: {_refutation(claim, four)} {fewer}"
             return _arithmetic(claim, Outcome.OPEN, four, (bits,))
     if _is_refuted(claim, as_stated):
         bits = f"{_refutation(claim, as_stated)} With fewer bits it could, which the claim does not rule out."
@@ -313,9 +312,8 @@ def judge_cost(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
     low = min(price.per_hour for price in gpu.prices if price.currency == currency)
     limit = next((one.value for one in found.evidence if one.kind is EvidenceKind.CEILING), None)
     if found.outcome is Outcome.OPEN and limit is not None and claim.value is not None and claim.value < limit:
-        never = (
-            f"Not at any listed price: {_price_words(claim, limit)} Another price may be agreed, so it refutes nothing."
-        )
+        agreed = "Another price may be agreed, so it refutes nothing."
+        never = f"Not at any listed price: {_price_words(claim, limit)} {agreed}"
         found = replace(found, reasons=(never, *found.reasons[1:]))
     cheapest = f"At {low:g} {currency} an hour for each GPU, the lowest listed price, and no idle time."
     prices = [price.sourced for price in gpu.prices]

@@ -1,8 +1,8 @@
 """A claim and what is known about it -> a verdict, with the reasons, the margin and the derivation.
 
 Arithmetic may refute a claim and never proves one. A measurement counts when it is real, valid, on the GPU claimed and
-under the load claimed; it refutes only where the claim names all that the run varies. What may be claimed is in claim_terms, the
-arithmetic in claim_arithmetic; gathering evidence belongs elsewhere: it is handed in.
+under the load claimed; it refutes only where the claim names all that the run varies. What may be claimed is in
+claim_terms, the arithmetic in claim_arithmetic; gathering evidence belongs elsewhere: it is handed in.
 """
 
 from __future__ import annotations

@@ -187,8 +187,9 @@ def build_bound(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dt
     """What no engine can beat: the least that must be read and computed, at the full speed of `gpus` GPUs.
 
     Communication takes no time, the embedding and the output head are quantised like the rest, weights of few bits are
-    multiplied by the fastest unit there could be, all tokens choose the same experts, an image encoder is not read, what a sparse indexer leaves out
-    and what a chunk holds is not read. Raises ValueError that names every missing fact: a bound guesses nothing.
+    multiplied by the fastest unit there could be, all tokens choose the same experts, an image encoder is not read,
+    what a sparse indexer leaves out and what a chunk holds is not read. Raises ValueError that names every missing
+    fact: a bound guesses nothing.
     """
     missing = missing_bound_facts(model, gpu)
     shape, flops = model.shape, flops_at_best(gpu, weights_format)
