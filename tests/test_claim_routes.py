@@ -63,8 +63,7 @@ async def test_every_claim_is_listed_with_its_verdict(tmp_path: Path) -> None:
         ("other", None, "one-gpu"),
     }
     fits = found["m", "makers", "one-gpu"]
-    assert (fits["verdict"], fits["confidence"], fits["holds_for"]) == ("open", "low", None)
-    assert fits["reasons"][0].startswith(("By size alone", "It is predicted to fit"))
+    assert (fits["verdict"], fits["holds_for"]) == ("open", None)
     assert fits["derivation"]
     fast = found["m", "makers", "fast"]
     assert fast["verdict"] == "refuted (arithmetic)"

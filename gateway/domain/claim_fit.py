@@ -199,8 +199,8 @@ class _FitWords:
         return (
             f"By size alone it fits: weights of {gb(size)} ({stated}{wide}), the cache of "
             f"{self._predicted_load(smallest)} and the high guess at the overhead fit {setup_words(smallest.setup)}, "
-            f"with {gib(smallest.headroom_low)} to spare on each, and {roomy} of the {len(self.found)} GPUs of the table. "
-            "The overhead is a guess, and no engine was started."
+            f"with {gib(smallest.headroom_low)} to spare on each, and {roomy} of the {len(self.found)} GPUs of the "
+            "table. The overhead is a guess, and no engine was started."
         )
 
     def _predicted_load(self, one: _Fitting) -> str:

@@ -227,7 +227,7 @@ def _assumptions(claim: Claim, found: Ceilings) -> Iterable[str]:
     if claim.quantisation is None and found.setup.weights_format == LEAST_FORMAT:
         yield f"In its favour weights in {LEAST_FORMAT} were taken, as it names no quantisation."
     if doubt := rounding_of(found.model):
-        yield f"Its parameters are rounded or inferred, so it would have to miss by more than {doubt:.0%}."
+        yield f"Its parameters are rounded or inferred, so only a miss by more than {doubt:.0%} refutes."
     if claim.gpus is None:
         yield "It names no number of GPUs; read as one."
     silent = [
