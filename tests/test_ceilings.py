@@ -24,7 +24,7 @@ A_DAY = date(2026, 11, 23)
 
 
 def found(shape: ModelShape, load: Load, *, gpus: int = 1, weights: str = "bf16", kv: int = 2) -> Ceilings:
-    return compute_ceilings(model_of(shape), Setup(H100, gpus, weights, kv), load)
+    return compute_ceilings(model_of(shape), Setup(H100, gpus, weights, {1: "fp8", 2: "auto"}[kv]), load)
 
 
 def ceiling(shape: ModelShape, load: Load, *, gpus: int = 1, weights: str = "bf16", kv: int = 2) -> Speed:
@@ -76,13 +76,22 @@ def test_a_gpu_without_8_bit_floats_may_still_have_8_bit_integers():
     assert flops_at_best(replace(H100, bf16_flops=None), "bf16") is None
 
 
-def test_a_mixture_reads_the_experts_that_its_batch_touches():
+def test_a_bound_reads_the_experts_of_one_token_as_all_may_choose_the_same():
     one, many = ceiling(MIXTURE, Load(100, 100, 1)), ceiling(MIXTURE, Load(100, 100, 64))
     assert one.tpot_s == pytest.approx((2 * (3_000_000_000 - EMBEDDING) + 100 * 131_072) / 3.35e12)
     expert = 27_000_000_000 / 120 * 2
-    touched = 128 * (1 - (1 - 8 / 128) ** 64)
+    touched = 8
     dense = 2 * (30_000_000_000 - EMBEDDING) - 128 * expert
     assert many.tpot_s == pytest.approx((dense + touched * expert + 64 * 100 * 131_072) / 3.35e12)
+
+
+def test_a_prefix_that_all_share_is_kept_and_read_once():
+    load = Load(8192, 100, 64, cached_tokens=8000)
+    got = ceiling(LLAMA_8B, load)
+    read = 2 * (8_030_261_248 - EMBEDDING) + (8000 + 64 * 192) * 131_072
+    assert got.tpot_s == pytest.approx(read / 3.35e12)
+    assert ceiling(LLAMA_8B, replace(load, batch=1000)).at_once == 1000
+    assert ceiling(LLAMA_8B, replace(load, batch=1000, cached_tokens=0)).at_once < 100
 
 
 def test_speculation_saves_reading_and_no_operations():
@@ -193,7 +202,7 @@ def test_what_is_not_read_for_certain_is_not_counted():
         lambda: Load(1, 1, accepted_length=float("nan")),
         lambda: Setup(H100, 0, "bf16"),
         lambda: Setup(H100, 1, "mystery"),
-        lambda: Setup(H100, 1, "bf16", 3),
+        lambda: Setup(H100, 1, "bf16", "mystery"),
     ],
 )
 def test_senseless_questions_are_refused(wrong):

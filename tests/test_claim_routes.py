@@ -63,8 +63,7 @@ async def test_every_claim_is_listed_with_its_verdict(tmp_path: Path) -> None:
         ("other", None, "one-gpu"),
     }
     fits = found["m", "makers", "one-gpu"]
-    assert (fits["verdict"], fits["confidence"]) == ("holds", "high")
-    assert fits["holds_for"].startswith("by size alone")
+    assert (fits["verdict"], fits["holds_for"]) == ("open", None)
     assert fits["derivation"]
     fast = found["m", "makers", "fast"]
     assert fast["verdict"] == "refuted (arithmetic)"
@@ -78,7 +77,7 @@ async def test_every_claim_is_listed_with_its_verdict(tmp_path: Path) -> None:
     [
         ("model=m", ["one-gpu", "fast"]),
         ("consortium=makers", ["many", "one-gpu", "fast"]),
-        ("verdict=holds", ["one-gpu"]),
+        ("verdict=open", ["one-gpu"]),
         ("model=m&verdict=refuted+(arithmetic)", ["fast"]),
         ("model=other&consortium=makers", []),
     ],
@@ -110,7 +109,7 @@ async def test_an_assessors_claims_are_checked_and_not_kept(tmp_path: Path) -> N
         answer = await asked(gateway, "POST", "/api/claims", {"claims": claims})
         after = await asked(gateway, "GET", "/api/claims")
     assert answer.status == 200
-    assert [one["verdict"] for one in answer.json()["data"]] == ["refuted (arithmetic)", "holds"]
+    assert [one["verdict"] for one in answer.json()["data"]] == ["refuted (arithmetic)", "open"]
     assert answer.json()["data"][1]["claim"]["text"] == "한 장에서 😀"
     assert len(after.json()["data"]) == 4
 
@@ -152,7 +151,7 @@ async def test_the_shipped_claims_are_json_in_a_pipe_and_none_is_refuted() -> No
     assert (ended.code, ended.err) == (0, "")
     found = json.loads(ended.out)
     assert {one["consortium"] for one in found} == set(load_registry(SHIPPED).consortia)
-    assert {one["verdict"] for one in found} == {"holds", "open", "not testable here"}
+    assert {one["verdict"] for one in found} == {"open", "not testable here"}
 
 
 async def test_one_model_alone_is_checked() -> None:
@@ -209,6 +208,6 @@ def test_a_terminal_shows_a_table_and_for_one_model_the_derivation() -> None:
     screen = Console(file=StringIO(), width=160)
     screen.print(render_claims(found, in_full=True))
     shown = screen.file.getvalue()  # type: ignore[attr-defined]
-    assert "Motif-2.6B · single-gpu: holds" in shown
-    assert "Left open: Serving it: vLLM removed its architecture after 0.10.2" in shown
-    assert "1 holds, 2 not testable here" in shown
+    assert "Motif-2.6B · single-gpu: open" in shown
+    assert "Not servable by current vLLM: vLLM removed its architecture after 0.10.2" in shown
+    assert "2 not testable here, 1 open" in shown

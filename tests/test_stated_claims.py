@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain.claim_terms import METRICS
+from gateway.domain.memory import missing_kv_fields
 from gateway.errors import RegistryInvalid
 from gateway.registry import load_registry, parse_registry
 from gateway.registry.claims_file import StatedClaim, parse_claims
@@ -74,6 +75,12 @@ TTFT = "metric: ttft_s, value: 1, statistic: p99"
         ("metric: tttf_s, value: 1", "got 'tttf_s', did you mean 'ttft_s'?"),
         ("metric: ttft_s, statistic: p50", "value: missing; expected the figure that ttft_s claims"),
         ("metric: ttft_s, statistic: p50, value: soon", "value: expected a number, got 'soon'"),
+        (
+            "metric: ttft_s, statistic: p50, value: '1e-400'",
+            "value: expected a number of a size from 1e-12 to 1e+18, got 1e-400",
+        ),
+        ("metric: ttft_s, statistic: p50, value: 1.0e-320", "value: expected a number of a size from 1e-12 to 1e+18"),
+        ("metric: params, value: '1e400'", "value: expected a number of a size from 1e-12 to 1e+18, got 1e+400"),
         ("metric: ttft_s, statistic: p50, value: -1", "value: expected more than 0, got -1"),
         ("metric: ttft_s, statistic: p50, value: 0", "value: expected more than 0, got 0"),
         ("metric: ttft_s, statistic: p50, value: .nan", "value: expected a number, got nan"),
@@ -129,6 +136,19 @@ def test_a_mistake_is_told_with_its_field_its_line_and_what_would_be_right(claim
     problems = problems_with(claim)
     assert any(message in problem for problem in problems), problems
     assert all(problem.startswith("c.yaml: claims[0]") and problem.endswith("(line 2)") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "metric: ttft_s, statistic: p50, value: '1e-400'",
+        "metric: ttft_s, statistic: p50, value: soon",
+        "metric: ttft_s, statistic: p42, value: 1",
+        "metric: tttf_s, statistic: p50, value: 1",
+    ],
+)
+def test_a_field_that_is_wrong_is_not_called_missing_as_well(claim: str):
+    assert len(problems_with(claim)) == 1
 
 
 def test_every_mistake_is_told_at_once():
@@ -207,3 +227,9 @@ def test_every_shipped_claim_has_a_metric_and_none_quotes_words_that_are_not_at_
     assert len(claims) >= 40
     assert all(one.metric in METRICS for one in claims)
     assert all(one.original is None for one in claims if one.sourced.source == "ARTICLE")
+
+
+def test_a_latent_of_unknown_size_lacks_its_own_sizes_and_no_heads():
+    shape = SHIPPED.models["VAETKI"].shape
+    assert shape is not None
+    assert missing_kv_fields(shape) == ("mla.kv_lora_rank",)

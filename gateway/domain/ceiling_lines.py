@@ -43,7 +43,8 @@ def _inputs(found: Ceilings) -> list[str]:
         if shape.moe is not None:
             shown.append(
                 f"{shape.moe.experts_per_token} of {shape.moe.experts} experts a token "
-                f"({_source(shape.facts.get('moe'))}), chosen evenly"
+                f"({_source(shape.facts.get('moe'))}); the ceiling reads those of one token, the expectation those "
+                "chosen evenly"
             )
         if shape.mla is not None:
             shown.append(

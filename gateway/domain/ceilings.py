@@ -9,39 +9,34 @@ a claim belongs to claims.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
 from gateway.domain.cost import cost_per_mtok
-from gateway.domain.memory import (
-    GIB,
-    ByteRange,
-    KvRefused,
-    Paging,
-    default_batched_tokens,
-    kv_budget_bytes,
-    kv_layout,
-    number_format,
-    overhead_bytes,
-)
+from gateway.domain.feasibility import Verdict, estimate
+from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.memory import GIB, number_format
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import (
+    LEAST_FORMAT,
     Roofline,
     Work,
     build_bound,
     expect_roofline,
     least_weights_bytes,
-    published_or_as,
 )
+from gateway.domain.serving_plan import ServingPlan
 
 MEMORY_AT_MOST = Fraction(2**30, 10**9)
 """The registry's memory may be a nominal size read as 10⁹ bytes a GB; a refutation allows for the larger reading."""
 ENOUGH = 0.99
 """Share of the highest rate at which a larger batch is said to gain nothing more."""
 MOST_AT_ONCE = 2**20
-GPU_MEMORY_UTILIZATION = 0.92
-"""vLLM's default since 0.22."""
+KV_ALIASES = {"bf16": "bfloat16", "fp16": "float16"}
+"""Short names of number formats, and what vLLM's --kv-cache-dtype calls them."""
+LEAST_KV = "int4_per_token_head"
+"""No format of the KV cache has fewer bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +74,28 @@ class Setup:
     gpu: Gpu
     gpus: int
     weights_format: str
-    """A number format of `memory.BYTES_PER_PARAM`."""
-    kv_dtype_bytes: int = 2
+    """A number format of `memory.BYTES_PER_PARAM`, or for a bound the least one."""
+    kv_dtype: str = "auto"
+    """A name of vLLM's --kv-cache-dtype, or a short one of `KV_ALIASES`."""
+
+    @property
+    def kv_element_bytes(self) -> float:
+        """Least bytes of one element of the cache; scales are left out."""
+        if self.kv_dtype.startswith(("int4", "nvfp4")):
+            return 0.5
+        return 2 if self.plan_kv_dtype in ("auto", "bfloat16", "float16") else 1
+
+    @property
+    def plan_kv_dtype(self) -> str:
+        return KV_ALIASES.get(self.kv_dtype, self.kv_dtype)
 
     def __post_init__(self) -> None:
         _at_least(1, gpus=self.gpus)
-        if number_format(self.weights_format) is None:
+        if number_format(self.weights_format) is None and self.weights_format != LEAST_FORMAT:
             raise ValueError(f"weights_format: expected a number format such as bf16 or fp8, got {self.weights_format}")
-        if self.kv_dtype_bytes not in (1, 2):
-            raise ValueError(f"kv_dtype_bytes: expected 1 (fp8) or 2 (16 bits), got {self.kv_dtype_bytes}")
+        if self.plan_kv_dtype not in KV_DTYPES:
+            known = ", ".join(sorted((*KV_DTYPES, *KV_ALIASES)))
+            raise ValueError(f"kv_dtype: expected one of {known}, got {self.kv_dtype}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +196,15 @@ def _ceiling(model: Model, setup: Setup, load: Load) -> Speed:
         setup.gpu,
         gpus=setup.gpus,
         weights_format=setup.weights_format,
-        kv_dtype_bytes=setup.kv_dtype_bytes,
+        kv_dtype_bytes=setup.kv_element_bytes,
     )
     room = memory_at_most(setup) - (least_weights_bytes(model, setup.weights_format) or 0)
-    most = _fitting(room, roofline.cache.read_bytes(load.input_tokens))
+    own, shared = _own_and_shared(roofline, load, load.input_tokens)
+    most = _fitting(room - shared, own)
     if most < 1:
         raise NoRoom(_no_room(model, setup, load))
-    pace, at_once = _pace(roofline, load, decode_context(load, "ceiling")), min(load.batch, most)
+    pace = _pace(roofline, load, decode_context(load, "ceiling"))
+    pace, at_once = replace(pace, cache_bytes=own, shared_bytes=shared), min(load.batch, most)
     rate, best = pace.most_requests_per_s(at_once), _best_concurrency(pace.most_requests_per_s, most)
     return Speed(
         basis="ceiling",
@@ -224,6 +234,8 @@ class _Pace:
     decode_flops: float
     cache_bytes: int
     """Read by a decode step for each request."""
+    shared_bytes: int = 0
+    """Read by a decode step once for all requests: a prefix that they share."""
 
     def tpot_s(self, batch: int) -> float:
         """A decode step of `batch` requests, for each token that it gives one of them.
@@ -231,7 +243,7 @@ class _Pace:
         Speculation saves reading, not operations: every accepted token has to be computed.
         """
         roofline = self.roofline
-        read = roofline.weights_read_bytes(batch) + batch * self.cache_bytes
+        read = roofline.weights_read_bytes(batch) + self.shared_bytes + batch * self.cache_bytes
         read_s = read / roofline.bytes_per_s / self.load.accepted_length
         return max(read_s, batch * self.decode_flops / roofline.flops_per_s)
 
@@ -243,7 +255,7 @@ class _Pace:
         along with decode steps, so no limit adds the time of one to that of the other.
         """
         roofline, tokens = self.roofline, self.load.output_tokens - 1
-        step = roofline.weights_read_bytes(batch) / batch + self.cache_bytes
+        step = (roofline.weights_read_bytes(batch) + self.shared_bytes) / batch + self.cache_bytes
         read_s = tokens / self.load.accepted_length * step / roofline.bytes_per_s
         flops_s = (self.prompt_flops + tokens * self.decode_flops) / roofline.flops_per_s
         return min(batch / self.lone_e2e_s(), 1.0 / max(read_s, flops_s))
@@ -269,6 +281,12 @@ def _pace(roofline: Roofline, load: Load, context: int) -> _Pace:
     )
 
 
+def _own_and_shared(roofline: Roofline, load: Load, context: int) -> tuple[int, int]:
+    """Bytes of the cache that each request needs for itself, and those that all share where a prefix was kept."""
+    own = roofline.cache.read_bytes(context - load.cached_tokens)
+    return own, roofline.cache.read_bytes(context) - own
+
+
 def memory_at_most(setup: Setup) -> int:
     """Bytes that the GPUs can have together, by the larger reading of their size."""
     return int(setup.gpus * setup.gpu.memory_bytes * MEMORY_AT_MOST)
@@ -285,12 +303,14 @@ def _no_room(model: Model, setup: Setup, load: Load) -> str:
 
 
 def _expected(model: Model, setup: Setup, load: Load) -> Speed:
+    if setup.weights_format == LEAST_FORMAT:
+        raise ValueError("weights of 2 bits are a bound, and nobody is expected to serve them")
     roofline = expect_roofline(
         model,
         setup.gpu,
         gpus=setup.gpus,
         weights_format=setup.weights_format,
-        kv_dtype_bytes=setup.kv_dtype_bytes,
+        kv_dtype_bytes=setup.kv_element_bytes,
     )
     most = _expected_at_once(model, setup, load)
     if most < 1:
@@ -320,56 +340,19 @@ def _expected(model: Model, setup: Setup, load: Load) -> Speed:
 
 def _expected_at_once(model: Model, setup: Setup, load: Load) -> int:
     """Requests of full length that vLLM's budget holds, with the likely overhead; raises ValueError where unknown."""
-    need = predicted_need(model, setup, context=load.input_tokens + load.output_tokens)
-    if need is None:
-        raise ValueError(f"the KV cache of {model.id} cannot be computed")
-    return min(MOST_AT_ONCE, max(0, need.available.likely) // max(1, need.per_request))
+    found = estimate(model, setup.gpu, context=load.input_tokens + load.output_tokens, plan=plan_of(model, setup))
+    if found.verdict is Verdict.UNKNOWN or found.max_concurrency is None:
+        raise ValueError(found.reasons[0].removeprefix("Unknown: ").rstrip("."))
+    return min(MOST_AT_ONCE, found.max_concurrency)
 
 
-@dataclass(frozen=True, slots=True)
-class PredictedNeed:
-    """The KV cache of one GPU of a set, by vLLM's budget: what is there and what a request takes. A prediction."""
-
-    budget: int
-    """vLLM's share of the memory."""
-    weights: int
-    overhead: ByteRange
-    """A guess."""
-    per_request: int
-
-    @property
-    def available(self) -> ByteRange:
-        """With the high, the likely and the low guess at the overhead."""
-        room, overhead = self.budget - self.weights, self.overhead
-        return ByteRange(room - overhead.high, room - overhead.likely, room - overhead.low)
-
-    def headroom(self, concurrency: int) -> ByteRange:
-        needed = concurrency * self.per_request
-        room = self.available
-        return ByteRange(room.low - needed, room.likely - needed, room.high - needed)
-
-
-def predicted_need(model: Model, setup: Setup, *, context: int) -> PredictedNeed | None:
-    """What vLLM would have for its cache and set aside for a request of `context` tokens; None where unknown."""
-    shape, gpu = model.shape, setup.gpu
-    weights = published_or_as(model, setup.weights_format)
-    if shape is None or weights is None:
-        return None
-    paging = Paging(max_batched_tokens=default_batched_tokens(f"{gpu.id} {gpu.name}", gpu.memory_bytes))
-    overhead = overhead_bytes(shape, paging)
-    try:
-        kv_dtype = "fp8" if setup.kv_dtype_bytes == 1 else "auto"
-        layout = kv_layout(shape, tensor_parallel=setup.gpus, kv_dtype=kv_dtype)
-        if layout is None or overhead is None:
-            return None
-        per_request = layout.blocks_per_request(context, paging) * layout.block_bytes(paging)
-    except KvRefused:
-        return None
-    return PredictedNeed(
-        budget=kv_budget_bytes(gpu.memory_bytes, GPU_MEMORY_UTILIZATION, 0, 0),
-        weights=-(-weights // setup.gpus),
-        overhead=overhead,
-        per_request=per_request,
+def plan_of(model: Model, setup: Setup) -> ServingPlan:
+    """The setup as an engine would be started: its GPUs as a tensor-parallel set."""
+    is_published = number_format(model.weights.dtype) == number_format(setup.weights_format)
+    return ServingPlan(
+        quantisation=None if is_published else setup.weights_format,
+        kv_dtype=setup.plan_kv_dtype,
+        tensor_parallel=setup.gpus,
     )
 
 

@@ -1,5 +1,4 @@
-"""What arithmetic alone says to a claim: refuted, or open; and where the claim is about size or a listed price, that
-it holds.
+"""What arithmetic alone says to a claim: refuted, or open; it never makes one hold.
 
 Here the kinds of claims are told apart, and those that need no bound are judged: list prices and published facts.
 """
@@ -65,12 +64,12 @@ def _listed_price(claim: Claim, model: Model) -> Arithmetic:
     limit = claim.value or Decimal(0)
     margin = None if not limit else float((limit - listed) / limit)
     if meets(claim, listed):
-        what = f"by the price list {when}, before tax"
-        return Arithmetic(Outcome.HOLDS, (line,), margin, what, derivation=(line,), confidence=confidence)
-    if price.on is not None and (claim.on is None or claim.on >= price.on):
-        return Arithmetic(Outcome.REFUTED, (line,), margin, derivation=(line,), confidence=confidence)
-    why = "The list is younger than the claim, or of an unknown day, and prices change."
-    return Arithmetic(Outcome.OPEN, (line, why), margin, derivation=(line,), confidence=confidence)
+        why = "That is the claim, before tax; a list shows what is asked for, not what is paid."
+    else:
+        why = "Not at any listed price; prices change and are agreed, so that refutes nothing."
+    return Arithmetic(
+        Outcome.OPEN, (line, why), margin, left_open=(needed_run(claim),), derivation=(line,), confidence=confidence
+    )
 
 
 def _fact(claim: Claim, model: Model) -> Arithmetic:

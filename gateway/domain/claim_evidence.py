@@ -21,6 +21,8 @@ class EvidenceKind(StrEnum):
     """From configuration; settles nothing."""
     CEILING = "ceiling"
     """What cannot be exceeded: refutes, never proves."""
+    CONFIG = "config"
+    """What the checkpoint's own files say."""
     RESOLVED = "resolved"
     """What an engine said when it had started."""
     OBSERVED = "observed"
@@ -55,6 +57,7 @@ class Evidence:
     """The value of each repeat, where there were several."""
     unit: str | None = None
     quantisation: str | None = None
+    kv_dtype: str | None = None
     context_tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -122,6 +125,8 @@ def needed_run(claim: Claim) -> str:
     under = f" with {load}" if load else ""
     if metric.kind is MetricKind.FIT:
         return f"Starting the published weights on {on}{under}, and a load that fills the cache, would settle it."
+    if metric.kind is MetricKind.PRICE and claim.gpu is None:
+        return "A bill of the day that it is claimed for would settle it."
     if metric.kind is MetricKind.FACT:
         return "The checkpoint's own files would settle it, or what an engine resolves when it has started."
     least = f", {LEAST_N[claim.statistic]} requests or more each" if claim.statistic in LEAST_N else ""

@@ -1,6 +1,6 @@
-"""Claims about memory: refuted where even the least cannot fit, holding where a claim is about size alone.
+"""Claims about memory: refuted where even the least cannot fit; everything else an engine has to show.
 
-What stands between the two, an engine has to show. Bytes and budgets come from ceilings.
+What is predicted is `feasibility`'s answer; bytes and budgets of a refutation come from ceilings.
 """
 
 from __future__ import annotations
@@ -9,13 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from gateway.domain.ceilings import (
-    GPU_MEMORY_UTILIZATION,
-    PredictedNeed,
-    Setup,
-    memory_at_most,
-    predicted_need,
-)
+from gateway.domain.ceilings import LEAST_KV, Setup, memory_at_most, plan_of
 from gateway.domain.claim_evidence import Evidence, EvidenceKind, needed_run
 from gateway.domain.claim_outcome import (
     SMALLEST_FORMAT,
@@ -25,46 +19,66 @@ from gateway.domain.claim_outcome import (
     context_of,
     gb,
     gib,
-    kv_bytes_of,
+    low_ones,
     lowest,
-    most_favourable_format,
+    rounding_of,
     setup_words,
 )
-from gateway.domain.feasibility import SHORTEST_USEFUL_CONTEXT
-from gateway.domain.memory import GIB, missing_kv_fields, number_format
-from gateway.domain.records import Claim, Gpu, Model, Provenance, Sourced
-from gateway.domain.roofline import least_cache_bytes, least_weights_bytes, published_or_as
+from gateway.domain.feasibility import SHORTEST_USEFUL_CONTEXT, Estimate, estimate
+from gateway.domain.memory import GIB, number_format
+from gateway.domain.records import Claim, Confidence, Gpu, Model, Provenance, Sourced
+from gateway.domain.roofline import LEAST_FORMAT, least_cache_bytes, least_weights_bytes, published_or_as
+from gateway.domain.serving_plan import GPU_MEMORY_UTILIZATION
 
 
 @dataclass(frozen=True, slots=True)
 class _Fitting:
-    """One model on one set of GPUs, at its least and as published."""
+    """One model on one set of GPUs, at its least and as it is predicted."""
 
     setup: Setup
-    least_bytes: int | None
-    """Of weights and caches, in what favours the claim; None where the weights are unknown."""
+    least_weights: int | None
+    """In what favours the claim; None = unknown."""
+    least_cache: int
+    four_bit_bytes: int | None
+    """Weights and caches in 4 bits, where the claim leaves it open."""
     published_bytes: int | None
-    """The same with the weights as published and a 16-bit cache."""
-    need: PredictedNeed | None
-    """By vLLM's budget; None = unknown."""
-    requests: int
+    """With the weights as published and a 16-bit cache, or as the claim says."""
+    predicted: Estimate
+    doubt: float
+    """Share by which the weights may be smaller, because their count is rounded."""
+
+    @property
+    def room(self) -> int:
+        return memory_at_most(self.setup)
+
+    @property
+    def least_bytes(self) -> int | None:
+        return None if self.least_weights is None else self.least_weights + self.least_cache
 
     @property
     def headroom_low(self) -> int | None:
         """Predicted cache left over on each GPU with the high guess at the overhead; None = unknown."""
-        return None if self.need is None else self.need.headroom(self.requests).low
+        return None if self.predicted.headroom_bytes is None else self.predicted.headroom_bytes.low
 
     @property
     def headroom_likely(self) -> int | None:
-        return None if self.need is None else self.need.headroom(self.requests).likely
+        return None if self.predicted.headroom_bytes is None else self.predicted.headroom_bytes.likely
 
     @property
     def is_impossible(self) -> bool:
-        return self.least_bytes is not None and self.least_bytes > memory_at_most(self.setup)
+        return self.least_bytes is not None and self.least_bytes * (1 - self.doubt) > self.room
+
+    @property
+    def is_impossible_by_weights(self) -> bool:
+        return self.least_weights is not None and self.least_weights * (1 - self.doubt) > self.room
+
+    @property
+    def is_impossible_in_4_bits(self) -> bool:
+        return self.four_bit_bytes is not None and self.four_bit_bytes * (1 - self.doubt) > self.room
 
     @property
     def is_impossible_as_published(self) -> bool:
-        return self.published_bytes is not None and self.published_bytes > memory_at_most(self.setup)
+        return self.published_bytes is not None and self.published_bytes > self.room
 
     @property
     def fits_by_size(self) -> bool:
@@ -76,33 +90,34 @@ def judge_fit(claim: Claim, model: Model, gpus: Mapping[str, Gpu], assumed_gpu: 
     name = claim.gpu or assumed_gpu
     devices = [gpus[name]] if name is not None else sorted(gpus.values(), key=lambda gpu: gpu.memory_bytes)
     if not devices:
-        return Arithmetic(Outcome.OPEN, ("Unknown: the registry has no GPUs.",))
+        return Arithmetic(Outcome.OPEN, ("Unknown: the registry has no GPUs.",), left_open=(needed_run(claim),))
     found = [_fitting(claim, model, gpu, count) for gpu in devices]
     told = _FitWords(claim, model, found, assumed=name is not None and claim.gpu is None)
-    if all(one.is_impossible for one in found) and not told.assumed:
-        return told.refuted()
-    roomy = [one for one in found if one.fits_by_size]
-    if claim.gpu is None and not told.names_a_load and roomy:
-        return told.holds(roomy)
+    if claim.gpu is not None and found[0].is_impossible:
+        return told.doubted() or told.refuted()
     return told.left_open()
 
 
 def _fitting(claim: Claim, model: Model, gpu: Gpu, count: int) -> _Fitting:
     published = number_format(model.weights.dtype) or "bf16"
-    chosen = claim.quantisation or published
-    setup = Setup(gpu, count, chosen, kv_bytes_of(claim, 2))
-    least_format = claim.quantisation or most_favourable_format(model, published)
-    weights, kv_bytes = least_weights_bytes(model, least_format), kv_bytes_of(claim, 1)
-    requests, context = claim.concurrency or 1, context_of(claim) or 1
-    least_cache = requests * least_cache_bytes(model, context, kv_dtype_bytes=kv_bytes)
-    as_published, cache = published_or_as(model, chosen), kv_bytes_of(claim, 2) // kv_bytes * least_cache
-    need = predicted_need(model, setup, context=context_of(claim) or _useful(model))
+    setup = Setup(gpu, count, claim.quantisation or published, claim.kv_dtype or "auto")
+    light = Setup(gpu, count, claim.quantisation or LEAST_FORMAT, claim.kv_dtype or LEAST_KV)
+    context, requests = context_of(claim) or 1, claim.concurrency or 1
+
+    def caches(in_format: Setup) -> int:
+        return requests * least_cache_bytes(model, context, kv_dtype_bytes=in_format.kv_element_bytes)
+
+    four_bits = least_weights_bytes(model, claim.quantisation or SMALLEST_FORMAT)
+    as_published = published_or_as(model, setup.weights_format)
+    length = context_of(claim) or _useful(model)
     return _Fitting(
         setup=setup,
-        least_bytes=None if weights is None else weights + least_cache,
-        published_bytes=None if as_published is None else as_published + cache,
-        need=need,
-        requests=requests,
+        least_weights=least_weights_bytes(model, light.weights_format),
+        least_cache=caches(light),
+        four_bit_bytes=None if four_bits is None else four_bits + caches(light),
+        published_bytes=None if as_published is None else as_published + caches(setup),
+        predicted=estimate(model, gpu, context=length, concurrency=requests, plan=plan_of(model, setup)),
+        doubt=rounding_of(model),
     )
 
 
@@ -114,73 +129,91 @@ class _FitWords:
     assumed: bool
     """Whether the GPU was named by whoever asks, not by the claim."""
 
-    @property
-    def names_a_load(self) -> bool:
-        return context_of(self.claim) is not None or self.claim.concurrency is not None
-
     def refuted(self) -> Arithmetic:
-        largest = max(self.found, key=lambda one: memory_at_most(one.setup))
-        least, room = largest.least_bytes or 0, memory_at_most(largest.setup)
-        format_words = self.claim.quantisation or f"{SMALLEST_FORMAT}, the smallest format tried"
-        why = (
-            f"It cannot fit: weights in {format_words}, with {self._cache_words()}, take {gb(least)}, and "
-            f"{setup_words(largest.setup)} can have {gb(room)} at most."
-        )
-        return self._result(Outcome.REFUTED, (why,), margin=(room - least) / least)
+        (one,) = self.found
+        least = one.least_bytes or 0
+        return self._result(Outcome.REFUTED, (self._cannot_fit(one),), margin=(one.room - least) / least)
 
-    def holds(self, roomy: Sequence[_Fitting]) -> Arithmetic:
-        smallest = roomy[0]
-        size = published_or_as(self.model, smallest.setup.weights_format) or 0
-        stated = self.claim.quantisation or f"{smallest.setup.weights_format}, as published"
-        full = published_or_as(self.model, "fp32")
-        wide = f"; {gb(full)} in fp32" if full is not None and not self.claim.quantisation else ""
-        context = gib(smallest.headroom_low)
-        what = (
-            f"by size alone: weights of {gb(size)} ({stated}{wide}), the cache of one request of "
-            f"{_useful(self.model):,} tokens and the high guess at the overhead fit "
-            f"{setup_words(smallest.setup)}, with {context} to spare on each"
+    def doubted(self) -> Arithmetic | None:
+        """Open, where a fact that decides is of low confidence; None where all are sound."""
+        (one,) = self.found
+        low = low_ones(self._deciding(one))
+        if not low:
+            return None
+        why = f"That refutes nothing, because what decides has low confidence or no source: {', '.join(low)}."
+        return self._result(Outcome.OPEN, (self._cannot_fit(one), why), left_open=(needed_run(self.claim),))
+
+    def _cannot_fit(self, one: _Fitting) -> str:
+        fewest = f"{LEAST_FORMAT} a parameter, fewer than any format in use"
+        return (
+            f"It cannot fit: weights in {self.claim.quantisation or fewest}, with {self._cache_words()}, take "
+            f"{gb(one.least_bytes or 0)}, and {setup_words(one.setup)} can have {gb(one.room)} at most."
         )
-        tables = "" if len(self.found) == 1 else f", and {len(roomy)} of the {len(self.found)} GPUs of the table"
-        why = f"It holds {what}{tables}. The claim names no GPU, no context and no number of requests."
-        left = ["That an engine starts with it and answers: nothing was run.", "How fast it is."]
-        if not self.model.is_servable:
-            reason = self.model.serving.reason or "nothing serves it"
-            left.insert(0, f"Serving it: {reason}")
-        margin = (smallest.headroom_low or 0) / memory_at_most(smallest.setup)
-        return self._result(Outcome.HOLDS, (why,), margin=margin, holds_for=what, left_open=tuple(left))
+
+    def _deciding(self, one: _Fitting) -> dict[str, Sourced | None]:
+        facts = {"gpu": one.setup.gpu.sourced, **_size_facts(self.model)}
+        weights_only = ("gpu", "params", "weights.size_bytes")
+        if not one.is_impossible_by_weights:
+            return facts
+        return {name: fact for name, fact in facts.items() if name in weights_only}
 
     def left_open(self) -> Arithmetic:
         best = self._most_telling()
         reasons = [f"It names no GPU; read as on {setup_words(best.setup)}."] if self.assumed else []
+        margin = None
         if best.is_impossible:
-            least, room = gb(best.least_bytes or 0), gb(memory_at_most(best.setup))
-            reasons.append(f"There it cannot fit: it takes {least} at least, of at most {room}.")
-        elif best.is_impossible_as_published:
-            room = gb(memory_at_most(best.setup))
+            least, room = gb(best.least_bytes or 0), gb(best.room)
+            where = "There" if self.assumed else f"On {setup_words(best.setup)}"
+            reasons.append(f"{where} it cannot fit: it takes {least} at least, of at most {room}.")
+        elif best.is_impossible_in_4_bits and self.claim.quantisation is None:
+            reasons.append(
+                f"In 4 bits or more it cannot fit {setup_words(best.setup)}: it takes {gb(best.four_bit_bytes or 0)} "
+                f"at least, of at most {gb(best.room)}. With fewer bits it could, and the claim names no quantisation."
+            )
+        elif best.is_impossible_as_published and self.claim.quantisation is None:
             reasons.append(
                 f"As published it cannot fit {setup_words(best.setup)}: it takes {gb(best.published_bytes or 0)}, of "
-                f"at most {room}. With fewer bits it could, and the claim names no quantisation."
+                f"at most {gb(best.room)}. With fewer bits it could, and the claim names no quantisation."
             )
+        elif best.fits_by_size and len(self.found) > 1:
+            reasons.append(self._by_size(best))
+            margin = (best.headroom_low or 0) / best.room
         else:
             reasons.append(self._prediction(best))
         if not self.model.is_servable:
-            reasons.append(f"No supported engine serves it: {self.model.serving.reason or 'nothing serves it'}")
-        return self._result(Outcome.OPEN, tuple(reasons), left_open=(needed_run(self.claim),))
+            reasons.append(f"Not servable by current vLLM: {self.model.serving.reason or 'nothing serves it.'}")
+        return self._result(Outcome.OPEN, tuple(reasons), margin=margin, left_open=(needed_run(self.claim),))
 
     def _most_telling(self) -> _Fitting:
-        """The only one, or the smallest that could hold it as published, or the largest."""
-        holding = [one for one in self.found if not one.is_impossible_as_published]
+        """The only one, or the smallest that it is predicted to fit, or could as published, or the largest."""
+        roomy = [one for one in self.found if one.fits_by_size]
+        holding = roomy or [one for one in self.found if not one.is_impossible_as_published]
         return holding[0] if holding else self.found[-1]
 
+    def _by_size(self, smallest: _Fitting) -> str:
+        size = published_or_as(self.model, smallest.setup.weights_format) or 0
+        stated = self.claim.quantisation or f"{smallest.setup.weights_format}, as published"
+        full = published_or_as(self.model, "fp32")
+        wide = f"; {gb(full)} in fp32" if full is not None and not self.claim.quantisation else ""
+        roomy = sum(one.fits_by_size for one in self.found)
+        return (
+            f"By size alone it fits: weights of {gb(size)} ({stated}{wide}), the cache of "
+            f"{self._predicted_load(smallest)} and the high guess at the overhead fit {setup_words(smallest.setup)}, "
+            f"with {gib(smallest.headroom_low)} to spare on each, and {roomy} of the {len(self.found)} GPUs of the "
+            "table. The overhead is a guess, and no engine was started."
+        )
+
+    def _predicted_load(self, one: _Fitting) -> str:
+        plural = "one request" if one.predicted.concurrency == 1 else f"{one.predicted.concurrency:,} requests"
+        return f"{plural} of {one.predicted.context:,} tokens"
+
     def _prediction(self, best: _Fitting) -> str:
-        shape = self.model.shape
         if best.headroom_low is None or best.headroom_likely is None:
-            missing = "the shape" if shape is None else ", ".join(missing_kv_fields(shape)) or "hidden or heads"
             size = published_or_as(self.model, best.setup.weights_format)
             weights = "of unknown size" if size is None else f"of {gb(size)}"
             return (
                 f"Weights {weights} stand against {gb(best.setup.gpus * best.setup.gpu.memory_bytes)} on "
-                f"{setup_words(best.setup)}; the cache is unknown, because the registry does not know {missing}."
+                f"{setup_words(best.setup)}; whether they fit is not predicted. {best.predicted.reasons[0]}"
             )
         if best.headroom_low >= 0:
             word = "It is predicted to fit"
@@ -188,9 +221,11 @@ class _FitWords:
             word = "It is predicted to fit, but not with the high guess at the overhead"
         else:
             word = "It is predicted not to fit, which a guess at the overhead decides, not arithmetic"
+        asked, limit = context_of(self.claim), best.predicted.context
+        cut = f" It asks for {asked:,} tokens; the model takes {limit:,} at most." if (asked or 0) > limit else ""
         return (
-            f"{word}: {setup_words(best.setup)} with {self._cache_words()} leave {gib(best.headroom_low)} (high "
-            f"overhead) to {gib(best.headroom_likely)} (likely) of cache on each GPU."
+            f"{word}: {setup_words(best.setup)} with {self._predicted_load(best)} leave {gib(best.headroom_low)} (high "
+            f"overhead) to {gib(best.headroom_likely)} (likely) of cache on each GPU.{cut}"
         )
 
     def _cache_words(self) -> str:
@@ -206,20 +241,26 @@ class _FitWords:
         reasons: tuple[str, ...],
         *,
         margin: float | None = None,
-        holds_for: str | None = None,
         left_open: tuple[str, ...] = (),
     ) -> Arithmetic:
-        named = [one.setup.gpu.sourced for one in self.found] if self.claim.gpu else []
+        named: list[Sourced | None] = [one.setup.gpu.sourced for one in self.found] if self.claim.gpu else []
         return Arithmetic(
             outcome=outcome,
             reasons=reasons,
             margin=margin,
-            holds_for=holds_for,
             left_open=left_open,
             derivation=_size_lines(self.claim, self.model, self.found, self._most_telling()),
-            evidence=tuple(_fit_evidence(self.claim, one) for one in self.found if one.need is not None),
-            confidence=lowest([*_size_facts(self.model), *named]),
+            evidence=tuple(_fit_evidence(self.claim, one) for one in self.found if one.headroom_low is not None),
+            confidence=self._confidence(outcome, named),
         )
+
+    def _confidence(self, outcome: Outcome, named: list[Sourced | None]) -> Confidence | None:
+        """Low where the guess at the overhead decides, else the lowest among the facts that decide."""
+        if outcome is Outcome.REFUTED:
+            return lowest(self._deciding(self.found[0]).values())
+        if any(one.headroom_low is not None for one in self.found):
+            return Confidence.LOW
+        return lowest([*_size_facts(self.model).values(), *named])
 
 
 def _useful(model: Model) -> int:
@@ -251,15 +292,16 @@ def _size_lines(claim: Claim, model: Model, found: Sequence[_Fitting], telling: 
 
 
 def _room_line(one: _Fitting) -> str:
-    gpu, need = one.setup.gpu, one.need
+    gpu, found = one.setup.gpu, one.predicted
     memory = f"{setup_words(one.setup)}: {gpu.memory_bytes / GIB:,.1f} GiB each ({cited(gpu.sourced)})"
-    if need is None or one.headroom_low is None:
+    if found.case is None or found.overhead_bytes is None or one.headroom_low is None:
         return f"{memory}; what is left for the cache is unknown."
+    weights = max(found.case.stage_weights(found.case.weights))
     return (
-        f"{memory} × {GPU_MEMORY_UTILIZATION:g} - weights {need.weights / GIB:,.1f} - overhead "
-        f"{need.overhead.high / GIB:,.1f} (likely {need.overhead.likely / GIB:,.1f}; a guess) - "
-        f"{one.requests:,} × cache {need.per_request / GIB:,.2f} = {one.headroom_low / GIB:,.1f} GiB "
-        f"(likely {(one.headroom_likely or 0) / GIB:,.1f}) left on each."
+        f"{memory} × {GPU_MEMORY_UTILIZATION:g} - weights {weights / GIB:,.1f} - overhead "
+        f"{found.overhead_bytes.high / GIB:,.1f} (likely {found.overhead_bytes.likely / GIB:,.1f}; a guess) - "
+        f"{found.concurrency:,} × cache {(found.kv_bytes_per_request or 0) / GIB:,.2f} and one block = "
+        f"{one.headroom_low / GIB:,.1f} GiB (likely {(one.headroom_likely or 0) / GIB:,.1f}) left on each."
     )
 
 
@@ -272,17 +314,24 @@ def _fit_evidence(claim: Claim, one: _Fitting) -> Evidence:
         gpus=one.setup.gpus,
         value=Decimal(f"{(one.headroom_likely or 0) / GIB:.3f}"),
         unit="GiB of cache left on each GPU, with the likely overhead",
-        source="vLLM's budget from registry facts",
+        source="feasibility: vLLM's budget from registry facts",
         quantisation=one.setup.weights_format,
         context_tokens=context_of(claim),
         concurrency=claim.concurrency,
     )
 
 
-def _size_facts(model: Model) -> list[Sourced | None]:
+def _size_facts(model: Model) -> dict[str, Sourced | None]:
     shape = model.shape
     if shape is None:
-        return [model.weights.sourced]
+        return {"weights.size_bytes": model.weights.sourced}
     names = ["layers", *(["mla"] if shape.mla is not None else ["kv_heads", "head_dim"])]
-    weights = model.weights.sourced if model.weights.size_bytes else shape.facts.get("params")
-    return [weights, *(shape.facts.get(name) for name in names)]
+    if shape.sliding_window is not None or shape.attention_chunk is not None:
+        names.append("global_layers")
+    facts: dict[str, Sourced | None] = {name: shape.facts.get(name) for name in names}
+    facts["params"] = shape.facts.get("params")
+    if shape.params is None:
+        del facts["params"]
+    if shape.params is None or model.weights.size_bytes:
+        facts["weights.size_bytes"] = model.weights.sourced
+    return facts

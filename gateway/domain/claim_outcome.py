@@ -1,12 +1,12 @@
 """What arithmetic finds about a claim, as a value, and the words and readings that its parts share.
 
-Refuting takes what favours the claim wherever it leaves something open: the smallest weights, an 8-bit cache, the
-larger reading of the memory, the shortest prompt.
+Refuting takes what favours the claim wherever it leaves something open: weights of 2 bits, a cache of 4, the
+larger reading of the memory, the shortest prompt. What is rounded needs a margin, what is doubtful refutes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,18 +14,19 @@ from gateway.domain.ceiling_lines import digits
 from gateway.domain.ceilings import Setup
 from gateway.domain.claim_evidence import Evidence
 from gateway.domain.claim_terms import METRICS, MetricKind
-from gateway.domain.memory import GIB, number_format
+from gateway.domain.memory import GIB
 from gateway.domain.records import Claim, Confidence, Model, Sourced
-from gateway.domain.roofline import least_weights_bytes
 
 SMALLEST_FORMAT = "int4"
-"""The format that favours a claim most which names none."""
+"""The smallest format in common use."""
+ROUND_UNITS = (10**9, 10**8, 10**7, 10**6)
+LEAST_DOUBT = 0.03
+"""Share by which a rounded or inferred figure may be wrong at least."""
 CONFIDENCES = (Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH)
 
 
 class Outcome(StrEnum):
     REFUTED = "refuted"
-    HOLDS = "holds"
     OPEN = "open"
 
 
@@ -34,24 +35,33 @@ class Arithmetic:
     outcome: Outcome
     reasons: tuple[str, ...]
     margin: float | None = None
-    holds_for: str | None = None
     left_open: tuple[str, ...] = ()
     derivation: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     confidence: Confidence | None = None
 
 
-def most_favourable_format(model: Model, published: str) -> str:
-    """The format that favours a claim which names none: 4 bits, unless the published weights are smaller still."""
-    sizes = {name: least_weights_bytes(model, name) for name in (published, SMALLEST_FORMAT)}
-    known = {name: size for name, size in sizes.items() if size is not None}
-    return min(known, key=lambda name: known[name]) if known else published
+def rounding_of(model: Model) -> float:
+    """By which share a bound may be wrong because counts of parameters are rounded or inferred; 0 where they are exact.
+
+    A count of whole millions or more is taken as rounded: by half of its last digit, and by 3 % at least.
+    """
+    shape = model.shape
+    if shape is None:
+        return 0.0
+    counts = {"params": shape.params, "active_params": shape.active_params}
+    return max((_rounding(count, shape.facts.get(name)) for name, count in counts.items() if count), default=0.0)
 
 
-def kv_bytes_of(claim: Claim, unsaid: int) -> int:
-    if claim.kv_dtype is None:
-        return unsaid
-    return 1 if number_format(claim.kv_dtype) == "fp8" else 2
+def _rounding(count: int, sourced: Sourced | None) -> float:
+    unit = next((unit for unit in ROUND_UNITS if count % unit == 0), 0)
+    is_inferred = sourced is not None and "inferred" in sourced.source
+    return max(LEAST_DOUBT, unit / 2 / count) if unit or is_inferred else 0.0
+
+
+def low_ones(facts: Mapping[str, Sourced | None]) -> tuple[str, ...]:
+    """Names of those of low confidence; a fact without a source counts as such."""
+    return tuple(name for name, fact in facts.items() if fact is None or fact.confidence is Confidence.LOW)
 
 
 def context_of(claim: Claim) -> int | None:

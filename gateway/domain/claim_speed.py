@@ -10,20 +10,31 @@ from dataclasses import replace
 from decimal import Decimal
 
 from gateway.domain.ceiling_lines import derive
-from gateway.domain.ceilings import MOST_AT_ONCE, Ceilings, Load, Setup, Speed, compute_ceilings
+from gateway.domain.ceilings import (
+    LEAST_KV,
+    MOST_AT_ONCE,
+    Ceilings,
+    Load,
+    Setup,
+    Speed,
+    compute_ceilings,
+    memory_at_most,
+)
 from gateway.domain.claim_evidence import TOLERANCE, Evidence, EvidenceKind, comparison_of, meets, needed_run
 from gateway.domain.claim_outcome import (
+    SMALLEST_FORMAT,
     Arithmetic,
     Outcome,
     figure,
-    kv_bytes_of,
+    low_ones,
     lowest,
-    most_favourable_format,
+    rounding_of,
     setup_words,
 )
 from gateway.domain.claim_terms import METRICS, MetricKind
 from gateway.domain.memory import number_format
 from gateway.domain.records import Claim, Gpu, Model, Provenance, Sourced
+from gateway.domain.roofline import LEAST_FORMAT, least_cache_bytes, least_weights_bytes
 
 LONG_ANSWER = 1_000_000
 """Tokens of an answer of unknown length that favours a rate most."""
@@ -36,18 +47,28 @@ PACES = ("tpot_s", "itl_s", "output_tokens_per_s_per_user")
 def judge_speed(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
     """Refuted where the claim is out of reach in whatever favours it; else open, with what stands in its way."""
     published = number_format(model.weights.dtype) or "bf16"
-    setup = Setup(gpu, claim.gpus or 1, claim.quantisation or published, kv_bytes_of(claim, 2))
-    light, load = _most_favourable(claim, model, setup), _favourable_load(claim)
+    setup = Setup(gpu, claim.gpus or 1, claim.quantisation or published, claim.kv_dtype or "auto")
+    light, load = _most_favourable(claim, setup), _favourable_load(claim)
     as_stated = _with_lengths(claim, compute_ceilings(model, setup, load))
     crowded = _with_lengths(claim, compute_ceilings(model, light, load))
     best = crowded
     if claim.metric in PACES and load.batch > 1:
         best = _with_lengths(claim, compute_ceilings(model, light, replace(load, batch=1)))
     if _is_refuted(claim, best):
+        low = low_ones(_speed_facts(model, gpu))
+        if low:
+            why = f"That refutes nothing, because facts have low confidence or no source: {', '.join(low)}."
+            return _arithmetic(claim, Outcome.OPEN, best, (_refutation(claim, best), why))
         return _arithmetic(claim, Outcome.REFUTED, best, (_refutation(claim, best), *_assumptions(claim, best)))
     if _is_refuted(claim, crowded):
         waits = "One alone could be served so fast: it can be met only where some wait, which TTFT and throughput show."
         return _arithmetic(claim, Outcome.OPEN, crowded, (_too_crowded(claim, crowded), waits))
+    if claim.quantisation is None:
+        four = _with_lengths(claim, compute_ceilings(model, replace(light, weights_format=SMALLEST_FORMAT), best.load))
+        if _is_refuted(claim, four):
+            fewer = "With fewer it could, which the claim does not rule out."
+            bits = f"In 4 bits or more: {_refutation(claim, four)} {fewer}"
+            return _arithmetic(claim, Outcome.OPEN, four, (bits,))
     if _is_refuted(claim, as_stated):
         bits = f"{_refutation(claim, as_stated)} With fewer bits it could, which the claim does not rule out."
         return _arithmetic(claim, Outcome.OPEN, as_stated, (bits,))
@@ -63,7 +84,7 @@ def _arithmetic(claim: Claim, outcome: Outcome, found: Ceilings, reasons: tuple[
         left_open=() if outcome is Outcome.REFUTED else (needed_run(claim),),
         derivation=derive(found),
         evidence=_speed_evidence(claim, found),
-        confidence=lowest(_speed_facts(found.model, found.setup.gpu)),
+        confidence=lowest(_speed_facts(found.model, found.setup.gpu).values()),
     )
 
 
@@ -98,28 +119,42 @@ def _with_lengths(claim: Claim, found: Ceilings) -> Ceilings:
     return replace(found, expected=None, why_not_expected="None: the claim does not state its lengths.")
 
 
-def _most_favourable(claim: Claim, model: Model, setup: Setup) -> Setup:
-    smallest = claim.quantisation or most_favourable_format(model, setup.weights_format)
-    return replace(setup, weights_format=smallest, kv_dtype_bytes=kv_bytes_of(claim, 1))
+def _most_favourable(claim: Claim, setup: Setup) -> Setup:
+    return replace(setup, weights_format=claim.quantisation or LEAST_FORMAT, kv_dtype=claim.kv_dtype or LEAST_KV)
 
 
 def _is_refuted(claim: Claim, found: Ceilings) -> bool:
+    doubt = Decimal(str(rounding_of(found.model)))
     if not found.has_room:
-        return True
-    limit = _limit(claim, found.ceiling)
+        return _lacks_room(found, float(doubt))
+    limit = _exact(_limit(claim, found.ceiling))
     if limit is None or claim.value is None or not _can_be_refuted(claim):
         return False
-    wants_less = METRICS[claim.metric or ""].kind in (MetricKind.LATENCY, MetricKind.PRICE)
-    slack = float(TOLERANCE) if comparison_of(claim) == "equals" else 0.0
-    value = float(claim.value)
-    return value * (1 + slack) < limit if wants_less else value * (1 - slack) > limit
+    slack = TOLERANCE if comparison_of(claim) == "equals" else Decimal(0)
+    if METRICS[claim.metric or ""].kind is MetricKind.LATENCY:
+        return claim.value * (1 + slack) < limit * (1 - doubt)
+    return claim.value * (1 - slack) > limit * (1 + doubt)
+
+
+def _exact(value: float | None) -> Decimal | None:
+    return None if value is None else Decimal(str(value))
+
+
+def _lacks_room(found: Ceilings, doubt: float) -> bool:
+    """Whether one request cannot fit either where the parameters are as few as their rounding allows."""
+    model, setup = found.model, found.setup
+    cache = least_cache_bytes(model, found.load.input_tokens, kv_dtype_bytes=setup.kv_element_bytes)
+    weights = least_weights_bytes(model, setup.weights_format) or 0
+    return weights * (1 - doubt) + cache > memory_at_most(setup)
 
 
 def _can_be_refuted(claim: Claim) -> bool:
     """Events may bundle tokens and arrive in bursts, so of the gaps between them only the mean has a floor.
 
-    At an attainment of 0 % nobody need meet the value.
+    At an attainment of 0 % nobody need meet the value. What a token costs depends on a price that may be agreed.
     """
+    if METRICS[claim.metric or ""].kind is MetricKind.PRICE:
+        return False
     if claim.metric == "itl_s" and claim.statistic != "mean":
         return False
     return claim.statistic != "attainment" or (claim.attainment_percent or 0) > 0
@@ -148,10 +183,10 @@ def _limit(claim: Claim, speed: Speed | None) -> float | None:
 
 
 def _speed_margin(claim: Claim, speed: Speed | None) -> float | None:
-    limit = _limit(claim, speed)
+    limit = _exact(_limit(claim, speed))
     if limit is None or not claim.value:
         return None
-    share = (float(claim.value) - limit) / float(claim.value)
+    share = float((claim.value - limit) / claim.value)
     return share if METRICS[claim.metric or ""].kind in (MetricKind.LATENCY, MetricKind.PRICE) else -share
 
 
@@ -169,7 +204,7 @@ def _refutation(claim: Claim, found: Ceilings) -> str:
 
 def _not_refuted(claim: Claim, found: Ceilings) -> str:
     if found.ceiling is None:
-        return f"Arithmetic cannot speak to it. {(found.why_no_ceiling or '').removeprefix('None: ').capitalize()}"
+        return f"Arithmetic cannot speak to it: {(found.why_no_ceiling or '').removeprefix('None: ')}"
     is_least = METRICS[claim.metric or ""].kind in (MetricKind.LATENCY, MetricKind.PRICE)
     limit = figure(claim, _limit(claim, found.ceiling))
     sentence = (
@@ -187,10 +222,12 @@ def _not_refuted(claim: Claim, found: Ceilings) -> str:
 
 def _assumptions(claim: Claim, found: Ceilings) -> Iterable[str]:
     """How the claim was read where it says nothing, and what would change that."""
-    if claim.kv_dtype is None and found.setup.kv_dtype_bytes == 1:
-        yield "In its favour a cache of 8 bits was taken, which it does not rule out."
-    if claim.quantisation is None and found.setup.kv_dtype_bytes == 1:
-        yield f"In its favour weights in {found.setup.weights_format} were taken, as it names no quantisation."
+    if claim.kv_dtype is None and found.setup.kv_dtype == LEAST_KV:
+        yield "In its favour a cache of 4 bits was taken, which it does not rule out."
+    if claim.quantisation is None and found.setup.weights_format == LEAST_FORMAT:
+        yield f"In its favour weights in {LEAST_FORMAT} were taken, as it names no quantisation."
+    if doubt := rounding_of(found.model):
+        yield f"Its parameters are rounded or inferred, so only a miss by more than {doubt:.0%} refutes."
     if claim.gpus is None:
         yield "It names no number of GPUs; read as one."
     silent = [
@@ -247,7 +284,7 @@ def _speed_evidence(claim: Claim, found: Ceilings) -> tuple[Evidence, ...]:
     return tuple(made)
 
 
-def _speed_facts(model: Model, gpu: Gpu) -> list[Sourced | None]:
+def _speed_facts(model: Model, gpu: Gpu) -> dict[str, Sourced | None]:
     shape = model.shape
     names = ["params", "layers", "hidden", "vocab", "heads"]
     if shape is not None and shape.moe is not None:
@@ -256,7 +293,11 @@ def _speed_facts(model: Model, gpu: Gpu) -> list[Sourced | None]:
         names += ["mla"]
     else:
         names += ["kv_heads", "head_dim"]
-    return [gpu.sourced, *(None if shape is None else shape.facts.get(name) for name in names)]
+    if shape is None:
+        return {"gpu": gpu.sourced, "shape": None}
+    if shape.sliding_window is not None or shape.attention_chunk is not None:
+        names += ["global_layers"]
+    return {"gpu": gpu.sourced, **{name: shape.facts.get(name) for name in names}}
 
 
 def judge_cost(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
@@ -269,6 +310,18 @@ def judge_cost(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
         return Arithmetic(Outcome.OPEN, (why,))
     found = judge_speed(claim, model, gpu)
     low = min(price.per_hour for price in gpu.prices if price.currency == currency)
+    limit = next((one.value for one in found.evidence if one.kind is EvidenceKind.CEILING), None)
+    if found.outcome is Outcome.OPEN and limit is not None and claim.value is not None and claim.value < limit:
+        agreed = "Another price may be agreed, so it refutes nothing."
+        never = f"Not at any listed price: {_price_words(claim, limit)} {agreed}"
+        found = replace(found, reasons=(never, *found.reasons[1:]))
     cheapest = f"At {low:g} {currency} an hour for each GPU, the lowest listed price, and no idle time."
     prices = [price.sourced for price in gpu.prices]
-    return replace(found, reasons=(*found.reasons, cheapest), confidence=lowest([*_speed_facts(model, gpu), *prices]))
+    return replace(
+        found, reasons=(*found.reasons, cheapest), confidence=lowest([*_speed_facts(model, gpu).values(), *prices])
+    )
+
+
+def _price_words(claim: Claim, limit: Decimal) -> str:
+    least, claimed = figure(claim, float(limit)), figure(claim, float(claim.value or 0))
+    return f"{claim.gpus or 1} × {claim.gpu} at their full speed cost {least} at least, and {claimed} is claimed."

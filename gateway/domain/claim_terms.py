@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.domain.kv_cache import KV_DTYPES
+
 
 class MetricKind(StrEnum):
     """What a claim is answered with."""
@@ -100,4 +102,5 @@ METRICS: dict[str, Metric] = {
 }
 FORMATS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4")
 """Number formats that a claim may name for weights."""
-KV_FORMATS = ("bf16", "fp16", "fp8")
+KV_FORMATS = ("bf16", "fp16", *sorted(KV_DTYPES))
+"""Formats that a claim may name for the KV cache: those of vLLM, and short names for its 16 bits."""

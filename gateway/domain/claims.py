@@ -1,8 +1,8 @@
 """A claim and what is known about it -> a verdict, with the reasons, the margin and the derivation.
 
-Arithmetic may refute a claim and does not prove one, except where the claim is itself about size alone. A measurement
-counts when it is real, valid, on the GPU claimed and under the load claimed. What may be claimed is in claim_terms, the
-arithmetic in claim_arithmetic; gathering evidence belongs elsewhere: it is handed in.
+Arithmetic may refute a claim and never proves one. A measurement counts when it is real, valid, on the GPU claimed and
+under the load claimed; it refutes only where the claim names all that the run varies. What may be claimed is in
+claim_terms, the arithmetic in claim_arithmetic; gathering evidence belongs elsewhere: it is handed in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from gateway.domain.claim_terms import LEAST_N, METRICS, MetricKind
 from gateway.domain.records import Claim, Confidence, Gpu, Model, Provenance
 
 LEAST_REPEATS = 3
-"""Repeats without which a measurement settles nothing in a claim's favour."""
+"""Repeats without which a measurement settles nothing, for a claim or against it."""
+VARIED = ("quantisation", "kv_dtype", "context_tokens", "input_tokens", "output_tokens", "concurrency", "rate_per_s")
+"""What a run may vary besides its GPUs; it speaks to a claim that names another value of it in no way."""
 
 
 class ClaimVerdict(StrEnum):
@@ -96,6 +98,8 @@ class _Weighed:
     reasons: tuple[str, ...] = ()
     margin: float | None = None
     set_aside: tuple[str, ...] = ()
+    on: str = ""
+    """The GPUs of the runs that count, in words."""
 
 
 def _weigh(claim: Claim, evidence: Sequence[Evidence]) -> _Weighed:
@@ -109,7 +113,7 @@ def _weigh(claim: Claim, evidence: Sequence[Evidence]) -> _Weighed:
             simulated.append(one)
         else:
             real.append(one)
-    weighed = _weigh_real(claim, real)
+    weighed = replace(_weigh_real(claim, real), on=" and ".join(sorted({f"{one.gpus} × {one.gpu}" for one in real})))
     if weighed.verdict is None and not weighed.reasons and simulated:
         weighed = _weigh_simulated(claim, simulated)
     return replace(weighed, set_aside=tuple(aside))
@@ -123,19 +127,63 @@ def _weigh_real(claim: Claim, real: Sequence[Evidence]) -> _Weighed:
     margin = min(_margin(claim, value) for value in values)
     shown = f"{', '.join(in_words(claim, value) for value in values)} ({'; '.join(one.source for one in real)})"
     if len(missed) == len(values):
-        return _Weighed(ClaimVerdict.REFUTED_MEASURED, (f"Measured in every repeat otherwise: {shown}.",), margin)
+        return _weigh_missed(claim, real, shown, margin)
     if missed:
         return _Weighed(
             ClaimVerdict.OPEN, (f"Repeats disagree, {len(missed)} of {len(values)} miss it: {shown}.",), margin
         )
-    repeats = sum(len(one.values) for one in real if one.kind is not EvidenceKind.RESOLVED)
-    is_fact = METRICS[claim.metric or ""].kind is MetricKind.FACT
-    if not is_fact and repeats == 0:
+    if _is_fact(claim):
+        return _Weighed(ClaimVerdict.HOLDS, (f"It says so itself: {shown}.",), margin)
+    repeats = _most_repeats([one for one in real if one.kind is not EvidenceKind.RESOLVED])
+    if repeats == 0:
         return _Weighed(None, (f"An engine that started says so: {shown}; a saturating load is left.",), margin)
-    if not is_fact and repeats < LEAST_REPEATS:
+    if repeats < LEAST_REPEATS:
         why = f"Measured as claimed in {repeats} of {LEAST_REPEATS} repeats that it takes: {shown}."
         return _Weighed(None, (why,), margin)
     return _Weighed(ClaimVerdict.HOLDS, (f"Measured as claimed in every repeat: {shown}.",), margin)
+
+
+def _weigh_missed(claim: Claim, real: Sequence[Evidence], shown: str, margin: float) -> _Weighed:
+    """Every value misses the claim: refuted, unless the claim leaves open what the runs vary or the repeats are few."""
+    if claim.metric == "context" and all(one.kind is not EvidenceKind.CONFIG for one in real):
+        why = f"An engine was started with less: {shown}. Whoever starts it chooses that, so it refutes nothing."
+        return _Weighed(ClaimVerdict.OPEN, (why,), margin)
+    if _is_fact(claim):
+        return _Weighed(ClaimVerdict.REFUTED_MEASURED, (f"It says otherwise itself: {shown}.",), margin)
+    unsaid = sorted({name for one in real for name in _unsaid(claim, one)})
+    if unsaid:
+        why = f"Measured otherwise: {shown}. That refutes nothing, because the claim does not name {', '.join(unsaid)}."
+        return _Weighed(ClaimVerdict.OPEN, (why,), margin)
+    repeats = _most_repeats(real)
+    if repeats < LEAST_REPEATS:
+        why = f"Measured otherwise in {repeats} of {LEAST_REPEATS} repeats that it takes: {shown}."
+        return _Weighed(ClaimVerdict.OPEN, (why,), margin)
+    return _Weighed(ClaimVerdict.REFUTED_MEASURED, (f"Measured in every repeat otherwise: {shown}.",), margin)
+
+
+def _is_fact(claim: Claim) -> bool:
+    return METRICS[claim.metric or ""].kind is MetricKind.FACT
+
+
+def _unsaid(claim: Claim, one: Evidence) -> list[str]:
+    """What the run varies and the claim does not name."""
+    names = [name for name in VARIED if getattr(one, name) is not None and getattr(claim, name) is None]
+    if claim.gpu is None:
+        names.append("gpu")
+    if claim.gpus is None:
+        names.append("gpus")
+    if claim.statistic is None and one.statistic is not None and METRICS[claim.metric or ""].statistics != ("mean",):
+        names.append("statistic")
+    return names
+
+
+def _most_repeats(real: Sequence[Evidence]) -> int:
+    """Repeats of one and the same setting."""
+    repeats: dict[tuple[object, ...], int] = {}
+    for one in real:
+        setting = (one.gpu, one.gpus, *(getattr(one, name) for name in VARIED))
+        repeats[setting] = repeats.get(setting, 0) + len(one.values)
+    return max(repeats.values(), default=0)
 
 
 def _weigh_simulated(claim: Claim, simulated: Sequence[Evidence]) -> _Weighed:
@@ -155,8 +203,12 @@ def _why_not_used(claim: Claim, one: Evidence) -> str | None:
         return f"it is of {one.metric}"
     if not one.values:
         return "it has no value"
+    if any(not _is_possible(claim, value) for value in one.values):
+        return "a value of it is no possible one"
     if one.provenance not in (Provenance.REAL, Provenance.SIMULATED):
         return f"its provenance is {one.provenance.value}"
+    if one.gpu is None and not _is_fact(claim):
+        return f"on {one.gpus} × an unknown GPU"
     if claim.gpu is not None and (one.gpu, one.gpus) != (claim.gpu, claim.gpus or 1):
         return f"on {one.gpus} × {one.gpu or 'an unknown GPU'}, not the {claim.gpus or 1} × {claim.gpu} claimed"
     if claim.gpus is not None and one.gpus != claim.gpus:
@@ -169,8 +221,17 @@ def _why_not_used(claim: Claim, one: Evidence) -> str | None:
     return _other_load(claim, one)
 
 
+def _is_possible(claim: Claim, value: Decimal) -> bool:
+    """A finite value above 0. An engine that does not start holds 0 requests, and nobody may meet an objective."""
+    if not value.is_finite():
+        return False
+    if claim.statistic == "attainment":
+        return 0 <= value <= 100
+    return value > 0 or (value == 0 and METRICS[claim.metric or ""].kind is MetricKind.FIT)
+
+
 def _other_load(claim: Claim, one: Evidence) -> str | None:
-    for name in ("quantisation", "context_tokens", "input_tokens", "output_tokens", "concurrency", "rate_per_s"):
+    for name in VARIED:
         wanted, found = getattr(claim, name), getattr(one, name)
         if wanted is not None and found != wanted:
             return f"{name} {'unknown' if found is None else found}, not the {wanted} claimed"
@@ -188,6 +249,14 @@ def _margin(claim: Claim, value: Decimal) -> float:
         return 0.0
     share = float((value - limit) / limit)
     return {"at_most": -share, "at_least": share, "equals": -abs(share)}[comparison]
+
+
+def _holds_for(claim: Claim, weighed: _Weighed) -> str:
+    if _is_fact(claim):
+        return "as resolved by an engine or stated in the checkpoint's files"
+    if claim.gpu is not None:
+        return "as measured, under the load claimed"
+    return f"as measured, on {weighed.on}, which the claim does not name"
 
 
 # --- the conclusion -----------------------------------------------------------------------------------------
@@ -220,13 +289,9 @@ def _conclude(
             verdict=measured,
             reasons=measured_first,
             margin=weighed.margin,
-            holds_for="as measured, under the load claimed" if measured is ClaimVerdict.HOLDS else None,
+            holds_for=_holds_for(claim, weighed) if measured is ClaimVerdict.HOLDS else None,
             left_open=(),
             confidence=Confidence.HIGH,
-        )
-    if arithmetic.outcome is Outcome.HOLDS:
-        return replace(
-            found, verdict=ClaimVerdict.HOLDS, reasons=said, margin=arithmetic.margin, holds_for=arithmetic.holds_for
         )
     run = needed_run(claim)
     left_open = arithmetic.left_open or (run,)

@@ -36,6 +36,8 @@ PEAK = Efficiency(bandwidth=1.0, flops=1.0)
 EXPECTED = Efficiency(bandwidth=0.8, flops=0.5)
 BITS = {"fp32": 16, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "int4": 4, "awq": 4, "nvfp4": 4, "mxfp4": 4}
 """Bits of the fastest unit that could multiply weights of a format; the table has no rate of its own for 32 bits."""
+LEAST_FORMAT = "2 bits"
+"""Weights of so few bits that no format in use has fewer: what a refutation takes where none is named."""
 EIGHT_BIT_UNITS = ("fp8", "int8", "nvfp4", "mxfp4")
 """Formats that an engine is expected to multiply in 8 bits where the GPU can; int4 and awq are unpacked to 16."""
 
@@ -88,6 +90,8 @@ class Roofline:
     """heads × head_dim: multiply-adds of one score; the latent's width a head where MLA gives no head_dim."""
     cache: CacheReads
     kv: KvLayout
+    even_router: bool = True
+    """Whether tokens choose their experts evenly, which is expected; a bound counts those of one token only."""
 
     def step_seconds(self, batch: Iterable[Work]) -> float:
         """Time of one step over `batch`; 0 for an empty one."""
@@ -98,9 +102,14 @@ class Roofline:
         return max(self._read_bytes(works, tokens) / self.bytes_per_s, self._flops(works) / self.flops_per_s)
 
     def weights_read_bytes(self, tokens: int) -> float:
-        """Bytes of weights that `tokens` tokens in one step touch: E × (1 - (1 - k/E)^tokens) experts a layer."""
+        """Bytes of weights that `tokens` tokens in one step touch: E × (1 - (1 - k/E)^tokens) experts a layer.
+
+        Nothing makes tokens choose different experts, so of a bound they touch no more than k together.
+        """
         if self.experts == 0:
             return self.dense_read_bytes
+        if not self.even_router:
+            return self.dense_read_bytes + (self.experts_per_token if tokens else 0) * self.expert_bytes
         touched = self.experts * (1.0 - (1.0 - self.experts_per_token / self.experts) ** tokens)
         return self.dense_read_bytes + touched * self.expert_bytes
 
@@ -154,7 +163,7 @@ def build_roofline(model: Model, gpu: Gpu, *, efficiency: Efficiency = EXPECTED)
     )
 
 
-def expect_roofline(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dtype_bytes: int) -> Roofline:
+def expect_roofline(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dtype_bytes: float) -> Roofline:
     """What to expect of `model` in a number format on `gpus` GPUs that share all work evenly, at `EXPECTED`.
 
     Raises ValueError that names every missing fact.
@@ -174,12 +183,13 @@ def expect_roofline(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, k
     )
 
 
-def build_bound(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dtype_bytes: int) -> Roofline:
+def build_bound(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dtype_bytes: float) -> Roofline:
     """What no engine can beat: the least that must be read and computed, at the full speed of `gpus` GPUs.
 
     Communication takes no time, the embedding and the output head are quantised like the rest, weights of few bits are
-    multiplied by the fastest unit there could be, an image encoder is not read, what a sparse indexer leaves out
-    and what a chunk holds is not read. Raises ValueError that names every missing fact: a bound guesses nothing.
+    multiplied by the fastest unit there could be, all tokens choose the same experts, an image encoder is not read,
+    what a sparse indexer leaves out and what a chunk holds is not read. Raises ValueError that names every missing
+    fact: a bound guesses nothing.
     """
     missing = missing_bound_facts(model, gpu)
     shape, flops = model.shape, flops_at_best(gpu, weights_format)
@@ -194,6 +204,7 @@ def build_bound(model: Model, gpu: Gpu, *, gpus: int, weights_format: str, kv_dt
         attention_width=_least_attention_width(shape),
         kv_dtype_bytes=kv_dtype_bytes,
     )
+    bound = replace(bound, even_router=False)
     if shape.mla is None or shape.mla.index_head_dim is None:
         return bound
     return replace(bound, attention_width=0.0, cache=replace(bound.cache, full_layers=0))
@@ -234,6 +245,8 @@ def missing_bound_facts(model: Model, gpu: Gpu) -> tuple[str, ...]:
 def least_weights_bytes(model: Model, weights_format: str) -> int | None:
     """Least bytes of the weights in a format: embeddings quantised too, or the published files where smaller."""
     shape = model.shape
+    if weights_format == LEAST_FORMAT:
+        return None if shape is None or not shape.params else -(-shape.params // 4)
     size = None if shape is None else weights_bytes_as(replace(shape, vocab=None), weights_format)
     is_published = number_format(model.weights.dtype) == number_format(weights_format)
     published = model.weights.size_bytes if is_published else None
@@ -249,7 +262,7 @@ def published_or_as(model: Model, weights_format: str) -> int | None:
     return None if model.shape is None else weights_bytes_as(model.shape, weights_format)
 
 
-def least_cache_bytes(model: Model, context: int, *, kv_dtype_bytes: int) -> int:
+def least_cache_bytes(model: Model, context: int, *, kv_dtype_bytes: float) -> int:
     """Least bytes of the cache of one request of `context` tokens, without blocks; 0 where the shape does not say."""
     shape = model.shape
     if shape is None or missing_kv_fields(shape) or (shape.mla is not None and shape.mla.index_head_dim is not None):
@@ -269,7 +282,7 @@ def flops_at_best(gpu: Gpu, weights_format: str) -> float | None:
 
     The data sheets in use give no rate for 8-bit integers and for 4 bits; no unit there is gains more than that.
     """
-    bits = BITS.get(number_format(weights_format) or "")
+    bits = 2 if weights_format == LEAST_FORMAT else BITS.get(number_format(weights_format) or "")
     if bits is None or gpu.bf16_flops is None:
         return None
     return max(gpu.bf16_flops * 16 / bits, 0.0 if bits == 16 else (gpu.fp8_flops or 0.0) * 8 / bits)
@@ -286,7 +299,7 @@ def _roofline(
     flops_per_s: float,
     bytes_per_param: float,
     attention_width: float,
-    kv_dtype_bytes: int,
+    kv_dtype_bytes: float,
 ) -> Roofline:
     layout = kv_layout(shape, kv_dtype="fp8" if kv_dtype_bytes == 1 else "auto")
     assert layout is not None
@@ -319,7 +332,7 @@ def _without_vision(shape: ModelShape) -> ModelShape:
     return replace(shape, params=params, active_params=active)
 
 
-def _cache_reads(shape: ModelShape, dtype_bytes: int) -> CacheReads:
+def _cache_reads(shape: ModelShape, dtype_bytes: float) -> CacheReads:
     """Layers by what they see. A layer that attends within chunks counts as reading nothing, which is the least."""
     layers, linear = shape.layers or 0, shape.linear
     has_local = shape.sliding_window is not None or shape.attention_chunk is not None
@@ -333,7 +346,7 @@ def _cache_reads(shape: ModelShape, dtype_bytes: int) -> CacheReads:
         full_layers=full,
         local_layers=max(0, layers - others - full),
         window=shape.sliding_window or 0,
-        token_bytes=elements * dtype_bytes,
+        token_bytes=int(elements * dtype_bytes),
         state_bytes=0 if linear is None else linear.layers * (linear.state_bytes or 0),
     )
 

@@ -28,12 +28,17 @@ def is_price(block: ClaimBlock) -> bool:
 
 
 def read_claim(document: Document, loc: Loc, block: ClaimBlock, sourced: Sourced, *, of_a_model: bool) -> Claim:
-    """The record of the claim at `loc`; complains of each field that does not go with the others."""
+    """The record of the claim at `loc`; complains of each field that does not go with the others.
+
+    A field that is complained of already, and so was left out, is not called missing as well.
+    """
     faults = list(_faults(block))
     if not of_a_model and block.metric is not None and METRICS[block.metric].kind is not MetricKind.OTHER:
         faults.append(("metric", f"expected the claim at a model, as {block.metric} is a property of one"))
-    for field, message in faults:
-        document.complain((*loc, field), message)
+    if not document.has_complaint((*loc, "metric")):
+        for field, message in faults:
+            if not document.has_complaint((*loc, field)):
+                document.complain((*loc, field), message)
     fits_one = block.metric == "fits_single_gpu"
     return Claim(
         id=block.id,

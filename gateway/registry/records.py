@@ -42,6 +42,7 @@ from gateway.registry.schema import (
     ConsortiumBlock,
     Fact,
     GpuBlock,
+    MlaBlock,
     ModelBlock,
     Origin,
     RateBlock,
@@ -320,7 +321,7 @@ class Entries:
         if block.source:
             self._check_sources(loc, block.source)
         self._check_shape(loc, block, values)
-        values["mla"] = _only(MlaShape, block.mla)
+        values["mla"] = _mla(block.mla)
         values["moe"] = _only(MoeShape, block.moe)
         values["linear"] = _only(LinearShape, block.linear)
         values["vision"] = _only(VisionShape, block.vision)
@@ -367,6 +368,18 @@ def _says_something(block: Origin | None, *, but_for: Collection[str] = ()) -> b
 
 def _only(record: type[Any], block: Origin | None) -> Any:
     return record(**block.model_dump(exclude=set(ORIGIN_FIELDS))) if block else None
+
+
+def _mla(block: MlaBlock | None) -> MlaShape | None:
+    """A width that is not known becomes 0, with which nothing is computed."""
+    if block is None:
+        return None
+    return MlaShape(
+        kv_lora_rank=block.kv_lora_rank or 0,
+        qk_rope_head_dim=(block.qk_rope_head_dim or 0) if block.kv_lora_rank else 0,
+        q_lora_rank=block.q_lora_rank,
+        index_head_dim=block.index_head_dim,
+    )
 
 
 def _ordered(version: str) -> tuple[int, ...]:

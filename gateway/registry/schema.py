@@ -23,6 +23,7 @@ from gateway.registry.values import (
     CountOrZero,
     Currency,
     Day,
+    KvFormat,
     Level,
     Many,
     MetricName,
@@ -95,7 +96,7 @@ class ClaimBlock(Origin):
     quantisation: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "awq", "nvfp4", "mxfp4"] | None = Field(
         None, description="Number format of the weights; left out = not said."
     )
-    kv_dtype: Literal["bf16", "fp16", "fp8"] | None = Field(None, description="Number format of the KV cache.")
+    kv_dtype: KvFormat | None = Field(None, description="Number format of the KV cache.")
     context_tokens: Count | None = Field(None, description="Longest request, prompt and answer.")
     input_tokens: Count | None = None
     output_tokens: Count | None = None
@@ -133,8 +134,8 @@ class ConsortiumBlock(Origin):
 
 
 class MlaBlock(Origin):
-    kv_lora_rank: Count = Field(description="values of the shared latent per token and layer")
-    qk_rope_head_dim: Count = Field(description="values of the rotary key per token and layer")
+    kv_lora_rank: Count | None = Field(description="values of the shared latent per token and layer; null = unknown")
+    qk_rope_head_dim: Count | None = Field(description="values of the rotary key per token and layer; null = unknown")
     q_lora_rank: Count | None = None
     index_head_dim: Count | None = Field(None, description="Key size of the sparse indexer, where there is one.")
 

@@ -48,6 +48,10 @@ class Document:
         """Say what is wrong with the value at `loc` and what would be right."""
         self._complaints.append((line or self._line_of(loc), loc, message))
 
+    def has_complaint(self, loc: Loc) -> bool:
+        """Whether something is said already about the value at `loc` itself."""
+        return any(place == loc for _, place, _ in self._complaints)
+
     def problems(self) -> list[str]:
         """One line a complaint, in the order of the file: file, entry, field, what is wrong, line in the file."""
         lines = []

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.domain.claim_terms import METRICS
+from gateway.domain.claim_terms import KV_FORMATS, METRICS
 from gateway.registry.text import did_you_mean, shown
 
 T = TypeVar("T")
 LARGEST = 10**18
+SMALLEST = Decimal("1e-12")
+"""Below this a figure that is not 0 means nothing here, and a share of it would be no number."""
 
 
 def _refusal(expected: str, got: object) -> PydanticCustomError:
@@ -78,11 +80,14 @@ def _decimal(raw: object, expected: str) -> Decimal:
     try:
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
             raise InvalidOperation
-        value = Decimal(str(raw))
-        if not value.is_finite() or abs(value) > LARGEST:
+        value = Decimal(raw) if isinstance(raw, int) else Decimal(str(raw))
+        if not value.is_finite():
             raise InvalidOperation
     except InvalidOperation:
         raise _refusal(expected, raw) from None
+    if value and not SMALLEST <= abs(value) <= LARGEST:
+        message = f"expected {expected} of a size from {SMALLEST:.0e} to {LARGEST:.0e}, got {value:.4g}"
+        raise PydanticCustomError("refused", "{message}", {"message": message})
     return value
 
 
@@ -127,6 +132,14 @@ def _metric(raw: object) -> str:
     if not isinstance(raw, str) or raw not in METRICS:
         hint = did_you_mean(raw, METRICS) if isinstance(raw, str) else ""
         message = f"expected one of {', '.join(METRICS)}; got {shown(raw)}{hint}"
+        raise PydanticCustomError("refused", "{message}", {"message": message})
+    return raw
+
+
+def _kv_format(raw: object) -> str:
+    if not isinstance(raw, str) or raw not in KV_FORMATS:
+        hint = did_you_mean(raw, KV_FORMATS) if isinstance(raw, str) else ""
+        message = f"expected one of {', '.join(KV_FORMATS)}; got {shown(raw)}{hint}"
         raise PydanticCustomError("refused", "{message}", {"message": message})
     return raw
 
@@ -225,4 +238,5 @@ Sources = Annotated[
 Many = Annotated[list[T], BeforeValidator(_many)]
 Level = Literal["high", "medium", "low"]
 MetricName = Annotated[str, BeforeValidator(_metric), WithJsonSchema({"enum": list(METRICS)})]
+KvFormat = Annotated[str, BeforeValidator(_kv_format), WithJsonSchema({"enum": list(KV_FORMATS)})]
 Capability = Literal["chat", "completions", "reasoning", "tools", "structured_output", "vision", "embeddings"]
