@@ -14,13 +14,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.cost_tables import settled_windows, unsettled_windows
+from gateway.cost_tables import call_shares, settled_windows, unsettled_windows
+from gateway.settled_shares import MOST_WINDOWS, WindowKey
 from gateway.settlements import money
 from gateway.store import Store
 from gateway.tables import OPEN, calls, cost_of
 from gateway.use_by_day import COUNTED, read_day
 
-ROWS_AT_ONCE = 5_000
+ROWS_AT_ONCE = 500
 BY_DAY = frozenset({"model", "organisation", "day"})
 """What is summed up as calls are written; the others are read from the calls."""
 _DIGITS = 60
@@ -70,6 +71,18 @@ class GpuTimeRow:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class UnattributedRow:
+    """Busy money of one replica on one day whose calls have no settled cost: another of their minutes has none."""
+
+    day: date
+    replica: str
+    model: str
+    provenance: str
+    currency: str
+    cost: Decimal
+
+
 class CostSums:
     """Reads sums. Raises Unavailable while the database is away."""
 
@@ -106,6 +119,28 @@ class CostSums:
             statement = statement.where(table.c.model == model)
         async with self._transaction() as connection:
             return [_gpu_time_row(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def unattributed(self, first: date, last: date, *, model: str | None = None) -> list[UnattributedRow]:
+        """What settled minutes of these days charge to calls that have no settled cost, or none yet."""
+        window = settled_windows
+        of_kind = (window.c.day, window.c.replica, window.c.model, window.c.provenance, call_shares.c.currency)
+        on_window = sa.and_(*(call_shares.c[name] == window.c[name] for name in WindowKey._fields))
+        begin = datetime.combine(first, time(), UTC) - timedelta(minutes=min(MOST_WINDOWS, _minutes_before(first)))
+        end = datetime.combine(last + timedelta(days=1), time(), UTC)
+        statement = (
+            sa.select(*of_kind, sa.func.sum(call_shares.c.cost_nanos).label("nanos"))
+            .select_from(calls.join(call_shares, call_shares.c.call_id == calls.c.id).join(window, on_window))
+            .where(calls.c.settled_cost.is_(None), calls.c.gpu.is_not(None))
+            .where(calls.c.started_at >= begin, calls.c.started_at < end)
+            .where(call_shares.c.cost_nanos.is_not(None), window.c.day >= first, window.c.day <= last)
+            .group_by(*of_kind)
+            .order_by(*of_kind)
+        )
+        if model is not None:
+            statement = statement.where(window.c.model == model)
+        async with self._transaction() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [UnattributedRow(*row[:-1], money(int(row.nanos))) for row in rows]
 
     async def unsettled(self, until: datetime) -> tuple[int, datetime | None]:
         """How many windows that began before `until` are yet to be settled, or settled anew, and the first of them."""
@@ -182,6 +217,10 @@ _SUMMED = (
         for name in ("paid_us", "busy_us", "money_nanos", "busy_nanos", "idle_nanos")
     ),
 )
+
+
+def _minutes_before(first: date) -> int:
+    return (first - date.min).days * 24 * 60
 
 
 def _share_of(row: Mapping[Any, Any]) -> tuple[tuple[Any, ...], list[Any]]:

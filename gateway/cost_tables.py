@@ -72,6 +72,7 @@ settled_windows = sa.Table(
     sa.Column("weight", Money, nullable=False),
     sa.Column("weight_basis", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),  # why there is no money, where there is none
+    sa.Index("ix_settled_windows_model_day", "model", "day"),
 )
 
 prompt_weights = sa.Table(

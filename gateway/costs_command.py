@@ -91,8 +91,9 @@ def _count(name: str) -> Column[dict[str, Any]]:
     return Column(title, lambda row: Figure(f"{row[name]:,}"), is_number=True)
 
 
+_KINDS = {"idle": "idle GPU time", "busy": "busy, not attributed"}
 _LINES: tuple[Column[dict[str, Any]], ...] = (
-    Column("Group", lambda row: Figure("idle GPU time" if row["kind"] == "idle" else row["group"] or "none")),
+    Column("Group", lambda row: Figure(_KINDS.get(row["kind"]) or row["group"] or "none")),
     Column("Model", lambda row: Figure(row["model"])),
     Column("Cost", _money, is_number=True),
     Column("Basis", lambda row: Figure(row["basis"] or "unknown")),

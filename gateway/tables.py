@@ -138,6 +138,13 @@ calls = sa.Table(
     sa.Column("settled_currency", sa.Text),
     sa.Index("ix_calls_organisation_started_at", "organisation", "started_at"),
 )
+_HAS_NO_SETTLED_COST = sa.and_(calls.c.gpu.is_not(None), calls.c.settled_cost.is_(None))
+sa.Index(
+    "ix_calls_unsettled_started_at",
+    calls.c.started_at,
+    sqlite_where=_HAS_NO_SETTLED_COST,
+    postgresql_where=_HAS_NO_SETTLED_COST,
+)
 
 comparisons = sa.Table(
     "comparisons",

@@ -25,6 +25,7 @@ from gateway.answer_lengths import Lengths, korean_lengths
 from gateway.cost_tables import settled_windows
 from gateway.costs_command import show_costs
 from gateway.domain.accounts import Role, Terms
+from gateway.domain.cost import price_in_force
 from gateway.settlements import Settlements
 from gateway.settler import Settler
 from gateway.store import Comparison, Side
@@ -331,3 +332,30 @@ async def test_extreme_loads_have_an_answer_and_impossible_ones_a_reason(tmp_pat
         answer = await get(gateway, TOKENS + "5&utilisation=1e-20")
         assert answer.status == 400
         assert "0.000001" in answer.json()["error"]["message"]
+
+
+async def test_settled_calls_idle_and_busy_lines_are_the_gpus_money(tmp_path: Path) -> None:
+    async with gateway_with_a_gpu(tmp_path) as gateway:
+        acme = await gateway.key_of("acme")
+        await ask(gateway, acme)
+        call = await gateway.call()
+        assert call.dispatched_at is not None
+        until = call.dispatched_at + timedelta(minutes=1)
+        await gateway.services.store.upsert_calls([replace(call, ended_at=until)])
+        settlements = Settlements(gateway.services.store)
+        due = await settlements.list_due(datetime.now(UTC) + timedelta(hours=1))
+        registry = gateway.services.registry.current
+        find_price = price_in_force(registry.gpus["h100-sxm"], until.date(), tier="reserved")
+        await settlements.settle(due[0], lambda _gpu, _on: find_price)
+        data = (await costs(gateway, "?since=2020-01-01&until=2020-01-02"))["data"]
+        assert data == []
+        found = await costs(gateway)
+        (busy,) = [row for row in found["data"] if row["kind"] == "busy"]
+        assert "not attributed to a settled call" in busy["reason"]
+        rows = await gateway_rows(gateway)
+        whole = sum(Decimal(r["cost"]) for r in found["data"] if r["basis"] == "gpu_time")
+        assert whole == Decimal(sum(r.money_nanos for r in rows)).scaleb(-9)
+        table = io.StringIO()
+        show_costs(found, Console(file=table, width=250))
+        assert "busy, not attributed" in table.getvalue()
+        assert {row["kind"] for row in (await costs(gateway, "", acme))["data"]} == {"calls", "idle"}

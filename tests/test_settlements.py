@@ -14,6 +14,7 @@ import pytest
 from databases import Row, ScratchDatabase
 
 from gateway.accounts import Accounts
+from gateway.cost_sums import CostSums
 from gateway.domain.cost import PriceInForce
 from gateway.domain.records import (
     Call,
@@ -451,3 +452,22 @@ async def test_a_settlement_says_what_it_charges_each_key_beyond_what_was_known(
     assert told["key-2"].charged == {"USD": told["key-2"].amount}
     assert [told[key].without_cost for key in ("key-1", "key-2")] == [0, -1]
     assert {change.began_on for change in told.values()} == {call(1, 0, 30).opened.started_at.date()}
+
+
+async def test_busy_money_of_calls_without_a_settled_cost_is_a_sum_of_its_own(store: Store) -> None:
+    def find_price(gpu: str, on: date) -> PriceInForce:
+        return no_price(gpu, on) if next(turns) else price(gpu, on)
+
+    turns = iter([False, True])
+    await store.upsert_calls([call(1, 0, 90), call(2, 10, 40)])
+    await settle_all(store, find_price)
+    sums = CostSums(store)
+    (row,) = await sums.unattributed(DAY, DAY)
+    (gpu_time,) = [each for each in await sums.gpu_time(DAY, DAY, model="exaone") if each.currency is not None]
+    settled = [each.cost for each in await sums.spent(DAY, DAY, by="model") if each.basis == "gpu_time"]
+    assert (row.replica, row.currency, row.day) == ("exaone/0", "USD", DAY)
+    assert row.cost > 0
+    assert gpu_time.idle is not None
+    assert sum((cost for cost in settled if cost is not None), row.cost + gpu_time.idle) == gpu_time.money
+    assert await sums.unattributed(DAY, DAY, model="another") == []
+    assert await sums.unattributed(date.min, date.min) == []

@@ -30,9 +30,12 @@ class PriceOut(BaseModel):
 
 
 class CostLine(BaseModel):
-    """Calls that have group, model, provenance, basis and currency in common; or a model's idle GPU time."""
+    """Calls that have group, model, provenance, basis and currency in common; or a model's idle GPU time; or busy
+    time that is in no settled call. Settled calls, idle and busy lines together are the GPUs' money."""
 
-    kind: Literal["calls", "idle"]
+    kind: Literal["calls", "idle", "busy"] = Field(
+        description="busy: what settled minutes charge to calls that have no settled cost; for overseers."
+    )
     group: str | None = Field(description="Of what was asked to group by; null where there is none, as for idle time.")
     model: str
     provenance: str | None

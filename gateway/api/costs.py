@@ -33,7 +33,7 @@ from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Se
 from gateway.api.refusals import refusals
 from gateway.api.schemas import body_of
 from gateway.api.usage import span_of_days, visible_organisation
-from gateway.cost_sums import CostSums, GpuTimeRow, SpentRow
+from gateway.cost_sums import CostSums, GpuTimeRow, SpentRow, UnattributedRow
 from gateway.domain.accounts import CALLING, OVERSEEING, Role
 from gateway.domain.cost import is_stale, price_in_force
 from gateway.domain.settlement import DEFAULT_WEIGHT, WeightCell, fit_prompt_weight
@@ -52,6 +52,7 @@ from gateway.spreadsheet import BOM, table_rows
 router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey, DescribeKey])
 
 HIDDEN = "what idle time cost is shown to operators, auditors and admins only"
+UNATTRIBUTED = "busy, not attributed to a settled call: another minute of these calls has no price, or is not settled"
 NO_ENERGY = "no energy counter is read by this gateway"
 MOST = 1e9
 LEAST = 1e-6
@@ -93,6 +94,8 @@ async def get_costs(
     count, begin = await sums.unsettled(datetime.combine(last + timedelta(days=1), time(), UTC))
     lines = [_calls_line(services, row, gpu_time, by) for row in spent]
     lines += _idle_lines(gpu_time, by, sees_all=sees_all)
+    if sees_all:
+        lines += _busy_lines(await sums.unattributed(first, last, model=model), by)
     if format == "csv":
         headers = {"content-disposition": f'attachment; filename="costs-{first}-{last}.csv"'}
         return Response(_as_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
@@ -315,6 +318,35 @@ def _idle_lines(gpu_time: Iterable[GpuTimeRow], by: By, *, sees_all: bool) -> li
             )
         )
     return lines
+
+
+def _busy_lines(rows: Iterable[UnattributedRow], by: By) -> list[CostLine]:
+    groups: dict[tuple[str | None, str, str, str], list[UnattributedRow]] = defaultdict(list)
+    for row in rows:
+        group = {"model": row.model, "replica": row.replica, "day": str(row.day)}.get(by)
+        groups[group, row.model, row.provenance, row.currency].append(row)
+    return [
+        CostLine(
+            kind="busy",
+            group=group,
+            model=model,
+            provenance=provenance,
+            basis="gpu_time",
+            currency=currency,
+            cost=_plain(sum((row.cost for row in found), Decimal(0))),
+            calls=0,
+            calls_without_cost=0,
+            prompt_tokens=0,
+            completion_tokens=0,
+            cached_tokens=0,
+            gpu_seconds=None,
+            idle_share=None,
+            weights=[],
+            prices=[],
+            reason=UNATTRIBUTED,
+        )
+        for (group, model, provenance, currency), found in sorted(groups.items(), key=lambda item: str(item[0]))
+    ]
 
 
 def _figures(

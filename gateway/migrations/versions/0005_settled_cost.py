@@ -25,6 +25,14 @@ def upgrade() -> None:
     op.add_column("calls", sa.Column("gpus", sa.Integer()))
     op.add_column("calls", sa.Column("settled_cost", EXACT))
     op.add_column("calls", sa.Column("settled_currency", sa.Text()))
+    has_no_settled_cost = sa.text("gpu IS NOT NULL AND settled_cost IS NULL")
+    op.create_index(
+        "ix_calls_unsettled_started_at",
+        "calls",
+        ["started_at"],
+        sqlite_where=has_no_settled_cost,
+        postgresql_where=has_no_settled_cost,
+    )
     op.create_table(
         "replica_presences",
         sa.Column("id", sa.Text(), nullable=False),
@@ -77,6 +85,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("replica", "gpu", "gpus", "window_at", name="pk_settled_windows"),
     )
     op.create_index("ix_settled_windows_day", "settled_windows", ["day"])
+    op.create_index("ix_settled_windows_model_day", "settled_windows", ["model", "day"])
     op.create_table(
         "prompt_weights",
         sa.Column("model", sa.Text(), nullable=False),
@@ -95,6 +104,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("prompt_weights", "settled_windows", "unsettled_windows", "call_shares", "replica_presences"):
         op.drop_table(table)
+    op.drop_index("ix_calls_unsettled_started_at", "calls")
     for column in reversed(CALL_COLUMNS):
         op.drop_column("calls", column)
 
