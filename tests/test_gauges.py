@@ -147,6 +147,7 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
             await gateway.until_live("a", "b", replicas=2)
             bearers = await make_bearers(gateway.url, ADMIN, ("naru", "dure"), limits=LIMITS)
             crowd = Crowd(gateway, bearers, dice)
+            await gateway.until(lambda: not any("run_asgi" in name for name in work_under_way()))  # of making the keys
             before = work_under_way()
             batches = []
             for wave in range(4):
