@@ -243,7 +243,11 @@ def _engines(engines: Sequence[Engine]) -> str:
         )
     head = ("model", "context", "KV predicted (low / likely / high)", "KV resolved", "overhead that leaves",
             "concurrency: ours from its blocks / its own", "")  # fmt: skip
-    return "Weights made up (`--load-format dummy`), sizes from the registry.\n\n" + _table(head, rows)
+    made = (
+        "Weights made up (`--load-format dummy`), sizes from the registry, without CUDA graphs (`--enforce-eager`): the "
+        "overhead of an engine in use is higher by theirs."
+    )
+    return f"{made}\n\n{_table(head, rows)}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
