@@ -244,8 +244,8 @@ def _engines(engines: Sequence[Engine]) -> str:
     head = ("model", "context", "KV predicted (low / likely / high)", "KV resolved", "overhead that leaves",
             "concurrency: ours from its blocks / its own", "")  # fmt: skip
     made = (
-        "Weights made up (`--load-format dummy`), sizes from the registry, without CUDA graphs (`--enforce-eager`): the "
-        "overhead of an engine in use is higher by theirs."
+        "Weights made up (`--load-format dummy`), sizes from the registry, without CUDA graphs (`--enforce-eager`): "
+        "the overhead of an engine in use is higher by theirs."
     )
     return f"{made}\n\n{_table(head, rows)}"
 
