@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import asyncpg
 from postgres import Cluster
 
+import gateway.rounds.tables
+import gateway.server  # noqa: F401  with it every module that has tables
 from gateway.tables import metadata
 
 Row = dict[str, Any]

@@ -1,0 +1,410 @@
+"""Every statement about blind review rounds.
+
+The store keeps two promises of a round by itself, whatever calls it: a step of a round's life is taken only from the
+status that it may be taken from, and votes form one chain without gaps, written while the round is open and never
+changed. Who may do what belongs in `rounds.life` and `rounds.voting`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.domain.rounds import (
+    AccessEntry,
+    AnswerStatus,
+    Exclusion,
+    ItemKind,
+    Reviewer,
+    Round,
+    RoundAnswer,
+    RoundItem,
+    RoundPlan,
+    RoundStatus,
+    VoteEntry,
+    plan_document,
+    read_plan,
+)
+from gateway.rounds.tables import (
+    round_access,
+    round_answers,
+    round_approvals,
+    round_batches,
+    round_documents,
+    round_exclusions,
+    round_items,
+    round_reviewers,
+    round_secrets,
+    round_votes,
+    rounds,
+)
+from gateway.store import ROWS_AT_ONCE, Store, slices
+
+Link = Callable[[Mapping[str, Any]], VoteEntry]
+"""Makes the next entry of the chain of what stands before it: number, previous, revision."""
+
+
+class RoundStore:
+    """Raises what `Store` raises: Unavailable may be retried, RowRefused not."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._chains: dict[str, asyncio.Lock] = {}
+        """By round: writers of a chain take turns here before they take turns in the database."""
+
+    # --- rounds ---------------------------------------------------------------------------------------------
+
+    async def create(self, new: Round, secrets: Mapping[str, str]) -> None:
+        """Keep a new round. Raises RowRefused where its organisation has one of that name."""
+        async with self._store.transaction() as connection:
+            await connection.execute(sa.insert(rounds).values(_round_row(new)))
+            rows = [{"round_id": new.id, "name": name, "value": value} for name, value in secrets.items()]
+            await connection.execute(sa.insert(round_secrets), rows)
+
+    async def get(self, round_id: str) -> Round | None:
+        return await self._first(sa.select(rounds).where(rounds.c.id == round_id))
+
+    async def named(self, organisation: str, name: str) -> Round | None:
+        return await self._first(sa.select(rounds).where(rounds.c.organisation == organisation, rounds.c.name == name))
+
+    async def newest(self, limit: int, *, organisation: str | None = None) -> list[Round]:
+        statement = sa.select(rounds).order_by(rounds.c.created_at.desc(), rounds.c.id.desc()).limit(limit)
+        if organisation is not None:
+            statement = statement.where(rounds.c.organisation == organisation)
+        async with self._store.transaction() as connection:
+            return [_round(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def replace_plan(self, round_id: str, plan: RoundPlan) -> bool:
+        """Another plan for a draft that asked nothing of any model yet; whether it was one."""
+        asked = sa.exists().where(round_batches.c.round_id == rounds.c.id)
+        draft = sa.and_(rounds.c.id == round_id, rounds.c.status == RoundStatus.DRAFT.value, ~asked)
+        statement = sa.update(rounds).where(draft).values(plan=plan_document(plan), dry_run=None)
+        async with self._store.transaction() as connection:
+            return bool((await connection.execute(statement)).rowcount)
+
+    async def move(self, round_id: str, before: Collection[RoundStatus], after: RoundStatus, **columns: Any) -> bool:
+        """Take a step of a round's life, with what becomes fixed by it; whether it stood where the step begins."""
+        statement = sa.update(rounds).where(rounds.c.id == round_id, rounds.c.status.in_([s.value for s in before]))
+        async with self._store.transaction() as connection:
+            return bool((await connection.execute(statement.values(status=after.value, **columns))).rowcount)
+
+    async def seal(
+        self,
+        round_id: str,
+        *,
+        items: Sequence[RoundItem],
+        documents: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        **columns: Any,
+    ) -> bool:
+        """Fix a draft: its queues, the sealed parts and their salts, all or nothing; whether it was a draft."""
+        draft = sa.and_(rounds.c.id == round_id, rounds.c.status == RoundStatus.DRAFT.value)
+        sealed = sa.update(rounds).where(draft).values(status=RoundStatus.SEALED.value, **columns)
+        async with self._store.transaction() as connection:
+            if not (await connection.execute(sealed)).rowcount:
+                return False
+            for some in slices(items, ROWS_AT_ONCE):
+                await connection.execute(sa.insert(round_items), [_item_row(round_id, item) for item in some])
+            parts = [{"round_id": round_id, "name": name, "content": content} for name, content in documents.items()]
+            await connection.execute(sa.insert(round_documents), parts)
+            salts = [{"round_id": round_id, "name": name, "value": value} for name, value in secrets.items()]
+            await connection.execute(sa.insert(round_secrets), salts)
+        return True
+
+    async def update(self, round_id: str, **columns: Any) -> None:
+        """What is found out about a round besides its steps: its provenance, its dry run."""
+        async with self._store.transaction() as connection:
+            await connection.execute(sa.update(rounds).where(rounds.c.id == round_id).values(**columns))
+
+    async def secrets(self, round_id: str) -> dict[str, str]:
+        statement = sa.select(round_secrets.c.name, round_secrets.c.value).where(round_secrets.c.round_id == round_id)
+        async with self._store.transaction() as connection:
+            return {name: value for name, value in await connection.execute(statement)}  # noqa: C416  typed rows
+
+    async def put_document(self, round_id: str, name: str, content: Any) -> None:
+        """Keep a document of a round, in place of the one of that name."""
+        of_name = sa.and_(round_documents.c.round_id == round_id, round_documents.c.name == name)
+        row = {"round_id": round_id, "name": name, "content": content}
+        async with self._store.transaction() as connection:
+            await connection.execute(sa.delete(round_documents).where(of_name))
+            await connection.execute(sa.insert(round_documents).values(row))
+
+    async def document(self, round_id: str, name: str) -> Any:
+        of_name = sa.and_(round_documents.c.round_id == round_id, round_documents.c.name == name)
+        async with self._store.transaction() as connection:
+            return (await connection.execute(sa.select(round_documents.c.content).where(of_name))).scalar()
+
+    async def documents(self, round_id: str) -> dict[str, Any]:
+        columns = (round_documents.c.name, round_documents.c.content)
+        async with self._store.transaction() as connection:
+            found = await connection.execute(sa.select(*columns).where(round_documents.c.round_id == round_id))
+            return {name: content for name, content in found}  # noqa: C416  typed rows
+
+    # --- answers --------------------------------------------------------------------------------------------
+
+    async def add_batch(self, round_id: str, batch_id: str, position: int) -> None:
+        """Note that a batch of comparisons is asked for a round. Doing it again does nothing."""
+        known = sa.select(round_batches.c.batch_id).where(
+            round_batches.c.round_id == round_id, round_batches.c.batch_id == batch_id
+        )
+        row = {"round_id": round_id, "batch_id": batch_id, "position": position}
+        async with self._store.transaction() as connection:
+            if (await connection.execute(known)).first() is None:
+                await connection.execute(sa.insert(round_batches).values(row))
+
+    async def batch_ids(self, round_id: str) -> list[str]:
+        statement = sa.select(round_batches.c.batch_id).where(round_batches.c.round_id == round_id)
+        async with self._store.transaction() as connection:
+            return list((await connection.execute(statement.order_by(round_batches.c.position))).scalars())
+
+    async def save_answers(self, round_id: str, answers: Sequence[RoundAnswer]) -> None:
+        """Keep answers in place of those there are for the same prompts and models, while the round is a draft."""
+        async with self._store.transaction() as connection:
+            await _require(connection, round_id, {RoundStatus.DRAFT})
+            for some in slices(answers, ROWS_AT_ONCE):
+                pairs = [(answer.prompt_id, answer.model) for answer in some]
+                same = sa.tuple_(round_answers.c.prompt_id, round_answers.c.model).in_(pairs)
+                await connection.execute(sa.delete(round_answers).where(round_answers.c.round_id == round_id, same))
+                await connection.execute(sa.insert(round_answers), [_answer_row(round_id, answer) for answer in some])
+
+    async def answers(self, round_id: str) -> list[RoundAnswer]:
+        statement = sa.select(round_answers).where(round_answers.c.round_id == round_id)
+        ordered = statement.order_by(round_answers.c.prompt_id, round_answers.c.model)
+        async with self._store.transaction() as connection:
+            return [_answer(row) for row in (await connection.execute(ordered)).mappings()]
+
+    async def shown_pair(self, round_id: str, item: RoundItem) -> tuple[str | None, str | None]:
+        """What stands on sides A and B of an item, as released."""
+        at = round_answers.c
+        statement = sa.select(at.model, at.shown).where(
+            at.round_id == round_id, at.prompt_id == item.prompt_id, at.model.in_([item.left, item.right])
+        )
+        async with self._store.transaction() as connection:
+            found = {model: shown for model, shown in await connection.execute(statement)}  # noqa: C416  typed rows
+        return found.get(item.left), found.get(item.right)
+
+    # --- reviewers ------------------------------------------------------------------------------------------
+
+    async def add_reviewers(self, round_id: str, new: Sequence[Reviewer]) -> None:
+        """Invite people, while the round is a draft: the queues are made of who is invited."""
+        async with self._store.transaction() as connection:
+            await _require(connection, round_id, {RoundStatus.DRAFT})
+            await connection.execute(sa.insert(round_reviewers), [_reviewer_row(round_id, one) for one in new])
+
+    async def reviewers(self, round_id: str) -> list[Reviewer]:
+        statement = sa.select(round_reviewers).where(round_reviewers.c.round_id == round_id)
+        async with self._store.transaction() as connection:
+            rows = (await connection.execute(statement.order_by(round_reviewers.c.id))).mappings()
+            return [_reviewer(row) for row in rows]
+
+    async def reviewer(self, round_id: str, reviewer_id: str) -> Reviewer | None:
+        return await self._reviewer(round_reviewers.c.round_id == round_id, round_reviewers.c.id == reviewer_id)
+
+    async def reviewer_of_session(self, digest: str) -> tuple[str, Reviewer] | None:
+        """The round and the reviewer of a session."""
+        statement = sa.select(round_reviewers).where(round_reviewers.c.session == digest)
+        async with self._store.transaction() as connection:
+            row = (await connection.execute(statement)).mappings().first()
+        return None if row is None else (row["round_id"], _reviewer(row))
+
+    async def update_reviewer(self, round_id: str, reviewer_id: str, **columns: Any) -> None:
+        """Change what is kept of a reviewer, durably."""
+        at = round_reviewers.c
+        async with self._store.transaction() as connection:
+            statement = sa.update(round_reviewers).where(at.round_id == round_id, at.id == reviewer_id)
+            await connection.execute(statement.values(**columns))
+        await asyncio.to_thread(self._store.make_durable)
+
+    async def renew_link(self, round_id: str, reviewer_id: str) -> int:
+        """Make all links of a reviewer void, end their session; the serial of the next link."""
+        at = round_reviewers.c
+        one = sa.and_(at.round_id == round_id, at.id == reviewer_id)
+        values = {"link_serial": at.link_serial + 1, "session": None}
+        async with self._store.transaction() as connection:
+            await connection.execute(sa.update(round_reviewers).where(one).values(values))
+            return int((await connection.execute(sa.select(at.link_serial).where(one))).scalar_one())
+
+    async def _reviewer(self, *where: sa.ColumnElement[bool]) -> Reviewer | None:
+        async with self._store.transaction() as connection:
+            row = (await connection.execute(sa.select(round_reviewers).where(*where))).mappings().first()
+        return None if row is None else _reviewer(row)
+
+    # --- queues ---------------------------------------------------------------------------------------------
+
+    async def items(self, round_id: str, reviewer: str | None = None) -> list[RoundItem]:
+        """The queue of a reviewer, or all of them."""
+        statement = sa.select(round_items).where(round_items.c.round_id == round_id)
+        if reviewer is not None:
+            statement = statement.where(round_items.c.reviewer == reviewer)
+        ordered = statement.order_by(round_items.c.reviewer, round_items.c.position)
+        async with self._store.transaction() as connection:
+            return [_item(row) for row in (await connection.execute(ordered)).mappings()]
+
+    async def item(self, round_id: str, item_id: str) -> RoundItem | None:
+        at = round_items.c
+        statement = sa.select(round_items).where(at.round_id == round_id, at.id == item_id)
+        async with self._store.transaction() as connection:
+            row = (await connection.execute(statement)).mappings().first()
+        return None if row is None else _item(row)
+
+    # --- votes ----------------------------------------------------------------------------------------------
+
+    async def append_vote(self, round_id: str, item: RoundItem, link: Link) -> VoteEntry | None:
+        """Add a revision of an item's judgement to the chain, durably; None where the round takes none.
+
+        `link` gets number, revision and previous ("" for the first entry). A reviewer who has submitted is refused
+        too: by None.
+        """
+        lock = self._chains.setdefault(round_id, asyncio.Lock())
+        at, who = round_votes.c, round_reviewers.c
+        latest = sa.select(sa.func.max(at.revision)).where(at.round_id == round_id, at.item == item.id)
+        mine = sa.select(who.submitted_at, who.revoked_at).where(who.round_id == round_id, who.id == item.reviewer)
+        state = sa.select(rounds.c.status, rounds.c.head, rounds.c.votes).where(rounds.c.id == round_id)
+        async with lock:
+            async with self._store.transaction() as connection:
+                status, head, count = (await connection.execute(state.with_for_update())).one()
+                submitted_at, revoked_at = (await connection.execute(mine)).one()
+                if status != RoundStatus.OPEN.value or submitted_at is not None or revoked_at is not None:
+                    return None
+                revision = ((await connection.execute(latest)).scalar() or 0) + 1
+                entry = link({"number": count + 1, "revision": revision, "previous": head or ""})
+                await connection.execute(sa.insert(round_votes).values({"round_id": round_id, **asdict(entry)}))
+                moved = sa.update(rounds).where(rounds.c.id == round_id)
+                await connection.execute(moved.values(head=entry.hash, votes=entry.number))
+            await asyncio.to_thread(self._store.make_durable)
+        return entry
+
+    async def votes(self, round_id: str, *, after: int = 0, limit: int | None = None) -> list[VoteEntry]:
+        """Entries of the chain in their order, those behind number `after`."""
+        statement = sa.select(round_votes).where(round_votes.c.round_id == round_id, round_votes.c.number > after)
+        ordered = statement.order_by(round_votes.c.number).limit(limit)
+        async with self._store.transaction() as connection:
+            return [_vote(row) for row in (await connection.execute(ordered)).mappings()]
+
+    async def votes_of(self, round_id: str, reviewer: str) -> dict[str, VoteEntry]:
+        """The last revision of each item that a reviewer judged, by the item's id."""
+        at = round_votes.c
+        statement = sa.select(round_votes).where(at.round_id == round_id, at.reviewer == reviewer).order_by(at.number)
+        async with self._store.transaction() as connection:
+            return {row["item"]: _vote(row) for row in (await connection.execute(statement)).mappings()}
+
+    # --- what the chair sees --------------------------------------------------------------------------------
+
+    async def exclude(self, round_id: str, exclusion: Exclusion) -> None:
+        await self._append(round_exclusions, round_id, asdict(exclusion))
+
+    async def exclusions(self, round_id: str) -> list[Exclusion]:
+        return [Exclusion(**row) for row in await self._numbered(round_exclusions, round_id)]
+
+    async def note_access(self, round_id: str, entry: AccessEntry) -> None:
+        await self._append(round_access, round_id, asdict(entry))
+
+    async def accesses(self, round_id: str) -> list[AccessEntry]:
+        return [AccessEntry(**row) for row in await self._numbered(round_access, round_id)]
+
+    async def approve(self, round_id: str, action: str, *, who: str, role: str, at: datetime) -> dict[str, str]:
+        """Note that somebody approves of an action; all who do, each with the role in which they did."""
+        of_action = sa.and_(round_approvals.c.round_id == round_id, round_approvals.c.action == action)
+        everybody = sa.select(round_approvals.c.who, round_approvals.c.role).where(of_action)
+        row = {"round_id": round_id, "action": action, "who": who, "role": role, "at": at}
+        async with self._store.transaction() as connection:
+            known = {name: as_role for name, as_role in await connection.execute(everybody)}  # noqa: C416  typed rows
+            if who not in known:
+                await connection.execute(sa.insert(round_approvals).values(row))
+            return {**known, who: known.get(who, role)}
+
+    async def approvals(self, round_id: str, action: str) -> dict[str, str]:
+        at = round_approvals.c
+        statement = sa.select(at.who, at.role).where(at.round_id == round_id, at.action == action)
+        async with self._store.transaction() as connection:
+            return {who: role for who, role in await connection.execute(statement)}  # noqa: C416  typed rows
+
+    async def _append(self, table: sa.Table, round_id: str, row: dict[str, Any]) -> None:
+        """Add a row under the next number of its round."""
+        highest = sa.select(sa.func.max(table.c.number)).where(table.c.round_id == round_id)
+        async with self._chains.setdefault(f"{table.name} {round_id}", asyncio.Lock()):
+            async with self._store.transaction() as connection:
+                await connection.execute(sa.select(rounds.c.id).where(rounds.c.id == round_id).with_for_update())
+                number = ((await connection.execute(highest)).scalar() or 0) + 1
+                await connection.execute(sa.insert(table).values({"round_id": round_id, "number": number, **row}))
+            await asyncio.to_thread(self._store.make_durable)
+
+    async def _numbered(self, table: sa.Table, round_id: str) -> list[dict[str, Any]]:
+        columns = [column for column in table.columns if column.name not in ("round_id", "number")]
+        statement = sa.select(*columns).where(table.c.round_id == round_id).order_by(table.c.number)
+        async with self._store.transaction() as connection:
+            return [dict(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def _first(self, statement: sa.Select[Any]) -> Round | None:
+        async with self._store.transaction() as connection:
+            row = (await connection.execute(statement)).mappings().first()
+        return None if row is None else _round(row)
+
+
+class WrongStatus(Exception):
+    """The round does not stand where this may be done."""
+
+    def __init__(self, status: RoundStatus | None) -> None:
+        super().__init__(f"the round is {status.value if status is not None else 'not there'}")
+        self.status = status
+
+
+async def _require(connection: AsyncConnection, round_id: str, allowed: Collection[RoundStatus]) -> None:
+    """Raise WrongStatus unless the round stands at one of these; it stays there until the transaction ends."""
+    statement = sa.select(rounds.c.status).where(rounds.c.id == round_id).with_for_update()
+    found = (await connection.execute(statement)).scalar()
+    status = None if found is None else RoundStatus(found)
+    if status not in allowed:
+        raise WrongStatus(status)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+def _round_row(one: Round) -> dict[str, Any]:
+    row = {column.name: getattr(one, column.name) for column in rounds.columns}
+    return {**row, "status": one.status.value, "plan": plan_document(one.plan)}
+
+
+def _round(row: Any) -> Round:
+    fields = {name: row[name] for name in Round.__slots__}
+    return Round(**{**fields, "status": RoundStatus(row["status"]), "plan": read_plan(row["plan"])})
+
+
+def _answer_row(round_id: str, answer: RoundAnswer) -> dict[str, Any]:
+    fields = {name: getattr(answer, name) for name in RoundAnswer.__slots__}
+    return {"round_id": round_id, **fields, "redactions": list(answer.redactions), "facts": dict(answer.facts)}
+
+
+def _answer(row: Any) -> RoundAnswer:
+    fields = {name: row[name] for name in RoundAnswer.__slots__}
+    return RoundAnswer(**{**fields, "status": AnswerStatus(row["status"]), "redactions": tuple(row["redactions"])})
+
+
+def _reviewer_row(round_id: str, reviewer: Reviewer) -> dict[str, Any]:
+    fields = {name: getattr(reviewer, name) for name in Reviewer.__slots__}
+    return {"round_id": round_id, **fields, "conflicts": list(reviewer.conflicts)}
+
+
+def _reviewer(row: Any) -> Reviewer:
+    fields = {name: row[name] for name in Reviewer.__slots__}
+    return Reviewer(**{**fields, "conflicts": tuple(row["conflicts"])})
+
+
+def _item_row(round_id: str, item: RoundItem) -> dict[str, Any]:
+    return {"round_id": round_id, **{name: getattr(item, name) for name in RoundItem.__slots__}}
+
+
+def _item(row: Any) -> RoundItem:
+    fields = {name: row[name] for name in RoundItem.__slots__}
+    return RoundItem(**{**fields, "kind": ItemKind(row["kind"])})
+
+
+def _vote(row: Any) -> VoteEntry:
+    return VoteEntry(**{name: row[name] for name in VoteEntry.__slots__})

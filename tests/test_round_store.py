@@ -1,0 +1,164 @@
+"""What is kept of a round, on both kinds of database: its life has one direction, its votes are one chain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from databases import ScratchDatabase
+
+from gateway.domain.rounds import (
+    AccessEntry,
+    AnswerStatus,
+    Choice,
+    Criterion,
+    DesignOptions,
+    Exclusion,
+    ItemKind,
+    PracticeItem,
+    Reviewer,
+    Round,
+    RoundAnswer,
+    RoundItem,
+    RoundPlan,
+    RoundPrompt,
+    RoundStatus,
+    Text,
+    VoteEntry,
+    plan_document,
+    read_plan,
+)
+from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.store import RowRefused, Store
+
+NOW = datetime(2026, 11, 28, 6, 0, tzinfo=UTC)
+PLAN = RoundPlan(
+    title=Text("1차 심사", "First round"),
+    models=("a", "b"),
+    prompts=(RoundPrompt("p1", "finance", "ko", "환율을 설명해 주세요."),),
+    rubric=(
+        Criterion("quality", Text("품질", "Quality"), Text("어느 쪽이 낫습니까?", "Which is better?"), Decimal(1)),
+    ),
+    design=DesignOptions(votes_per_reviewer=1, repeats_per_reviewer=0, attention_per_reviewer=0),
+    sampling={"temperature": 0.7, "max_tokens": 512},
+    training=(PracticeItem("t1", "ko", "1+1은?", "2", "3", Choice.A, Text("A가 맞습니다.", "A is right.")),),
+)
+ROUND = Round("r1", "first", NOW, "", RoundStatus.DRAFT, PLAN)
+ITEM = RoundItem("i1", "reviewer-1", 0, ItemKind.VOTE, "p1", "a", "b", "x1", "x2")
+
+
+@pytest.fixture
+async def store(database: ScratchDatabase) -> AsyncIterator[RoundStore]:
+    opened = await Store.open(database.url)
+    store = RoundStore(opened)
+    await store.create(ROUND, {"links": "00"})
+    await store.add_reviewers("r1", [Reviewer("reviewer-1", "첫째", "expert")])
+    yield store
+    await opened.close()
+
+
+async def open_round(store: RoundStore) -> None:
+    assert await store.seal(
+        "r1", items=[ITEM], documents={"plan": 1}, secrets={"plan": "ff"}, root="abc", sealed_at=NOW
+    )
+    assert await store.move("r1", {RoundStatus.SEALED}, RoundStatus.OPEN, opened_at=NOW)
+
+
+def chained(before: Mapping[str, Any]) -> VoteEntry:
+    """An entry as the chain makes them, with a hash of its own kind."""
+    digest = sha256(f"{before}".encode()).hexdigest()
+    return VoteEntry(before["number"], "i1", "reviewer-1", before["revision"], NOW, {}, before["previous"], digest)
+
+
+def test_a_plan_comes_back_from_its_document() -> None:
+    assert read_plan(plan_document(PLAN)) == PLAN
+
+
+async def test_a_round_comes_back_as_it_was_kept(store: RoundStore) -> None:
+    assert await store.get("r1") == ROUND
+    assert await store.named("", "first") == ROUND
+    assert await store.newest(10) == [ROUND]
+    with pytest.raises(RowRefused):
+        await store.create(replace(ROUND, id="r2"), {"links": "00"})
+
+
+async def test_a_draft_is_sealed_once(store: RoundStore) -> None:
+    await open_round(store)
+    assert not await store.seal("r1", items=[ITEM], documents={}, secrets={})
+    assert await store.items("r1") == [ITEM]
+    assert await store.documents("r1") == {"plan": 1}
+    assert await store.secrets("r1") == {"links": "00", "plan": "ff"}
+    assert not await store.replace_plan("r1", PLAN)
+    with pytest.raises(WrongStatus):
+        await store.add_reviewers("r1", [Reviewer("late", "늦은", "expert")])
+
+
+async def test_a_step_is_taken_only_from_where_it_begins(store: RoundStore) -> None:
+    assert not await store.move("r1", {RoundStatus.OPEN}, RoundStatus.CLOSED, closed_at=NOW)
+    found = await store.get("r1")
+    assert found is not None
+    assert (found.status, found.closed_at) == (RoundStatus.DRAFT, None)
+
+
+async def test_votes_of_many_at_once_are_one_chain_without_gaps(store: RoundStore) -> None:
+    await open_round(store)
+    entries = await asyncio.gather(*(store.append_vote("r1", ITEM, chained) for _ in range(20)))
+    kept = await store.votes("r1")
+    assert sorted(entries, key=lambda entry: entry.number if entry else 0) == kept
+    assert [entry.number for entry in kept] == [entry.revision for entry in kept] == list(range(1, 21))
+    assert [entry.previous for entry in kept] == ["", *(entry.hash for entry in kept[:-1])]
+    found = await store.get("r1")
+    assert found is not None
+    assert (found.head, found.votes) == (kept[-1].hash, 20)
+    assert await store.votes_of("r1", "reviewer-1") == {"i1": kept[-1]}
+
+
+@pytest.mark.parametrize("status", [RoundStatus.PAUSED, RoundStatus.CLOSED])
+async def test_a_round_that_is_not_open_takes_no_vote(store: RoundStore, status: RoundStatus) -> None:
+    await open_round(store)
+    assert await store.move("r1", {RoundStatus.OPEN}, status)
+    assert await store.append_vote("r1", ITEM, chained) is None
+    assert await store.votes("r1") == []
+
+
+async def test_a_reviewer_who_submitted_changes_nothing(store: RoundStore) -> None:
+    await open_round(store)
+    await store.update_reviewer("r1", "reviewer-1", submitted_at=NOW)
+    assert await store.append_vote("r1", ITEM, chained) is None
+
+
+async def test_answers_take_the_place_of_earlier_ones(store: RoundStore) -> None:
+    first = RoundAnswer("p1", "a", AnswerStatus.FAILED, "c1", None, "simulated", None, None, (), {"error": "busy"})
+    second = replace(first, status=AnswerStatus.OK, text="답\0입니다", shown="답", redactions=({"start": 1},))
+    await store.save_answers("r1", [first])
+    await store.save_answers("r1", [second, replace(second, model="b", shown="나")])
+    assert await store.answers("r1") == [second, replace(second, model="b", shown="나")]
+    assert await store.shown_pair("r1", ITEM) == ("답", "나")
+
+
+async def test_a_new_link_ends_the_session(store: RoundStore) -> None:
+    await store.update_reviewer("r1", "reviewer-1", session="digest")
+    found = await store.reviewer_of_session("digest")
+    assert found is not None
+    assert found[0] == "r1"
+    assert await store.renew_link("r1", "reviewer-1") == 1
+    assert await store.reviewer_of_session("digest") is None
+
+
+async def test_exclusions_accesses_and_approvals_are_kept_in_order(store: RoundStore) -> None:
+    exclusions = [Exclusion(NOW, "conflict", "item", f"i{n}", "declared", "rule") for n in range(3)]
+    for exclusion in exclusions:
+        await store.exclude("r1", exclusion)
+    assert await store.exclusions("r1") == exclusions
+    entry = AccessEntry(NOW, "reviewer-1", "reviewer", "item.read", "i1")
+    await asyncio.gather(*(store.note_access("r1", entry) for _ in range(5)))
+    assert await store.accesses("r1") == [entry] * 5
+    assert await store.approve("r1", "reveal", who="k1", role="chair", at=NOW) == {"k1": "chair"}
+    assert await store.approve("r1", "reveal", who="k1", role="operator", at=NOW) == {"k1": "chair"}
+    assert await store.approve("r1", "reveal", who="k2", role="operator", at=NOW) == {"k1": "chair", "k2": "operator"}
