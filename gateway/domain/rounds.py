@@ -46,6 +46,15 @@ AFTER_REVEAL = frozenset({RoundStatus.REVEALED, RoundStatus.ARCHIVED})
 """When names may stand beside answers."""
 
 
+class RoundKind(StrEnum):
+    """What is judged."""
+
+    ANSWERS = "answers"
+    """What the models wrote."""
+    CARDS = "cards"
+    """What is known of each candidate's serving plan, in bins: realism cannot be judged from text."""
+
+
 class ReasoningPolicy(StrEnum):
     """What reviewers see of the models' reasoning: the same for all."""
 
@@ -152,6 +161,7 @@ class RoundPlan:
     design: DesignOptions
     sampling: Mapping[str, Any]
     """Parameters of the answers, as a comparison takes them: temperature, max_tokens, seed ..."""
+    kind: RoundKind = RoundKind.ANSWERS
     samples: int = 1
     """Answers of each model to each prompt; the first that is there is judged."""
     reasoning: ReasoningPolicy = ReasoningPolicy.HIDDEN
@@ -183,6 +193,7 @@ def plan_document(plan: RoundPlan) -> dict[str, Any]:
             "attention_per_reviewer": plan.design.attention_per_reviewer,
         },
         "sampling": dict(plan.sampling),
+        "kind": plan.kind.value,
         "samples": plan.samples,
         "reasoning": plan.reasoning.value,
         "primary": plan.primary.value,
@@ -207,6 +218,7 @@ def read_plan(document: Mapping[str, Any]) -> RoundPlan:
         ),
         design=DesignOptions(**document["design"]),
         sampling=document["sampling"],
+        kind=RoundKind(document["kind"]),
         samples=document["samples"],
         reasoning=ReasoningPolicy(document["reasoning"]),
         primary=PrimaryRanking(document["primary"]),
