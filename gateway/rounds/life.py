@@ -92,7 +92,7 @@ class RoundLife:
         labels = [one["label"] for one in people]
         if twice := sorted({label for label in labels if label in known or labels.count(label) > 1}):
             raise Conflict(f"Each reviewer needs a label of their own; there already: {', '.join(twice)}.")
-        new = [Reviewer(f"r-{secrets.token_hex(6)}", **one) for one in people]
+        new = [Reviewer(f"r-{secrets.token_hex(6)}", one["label"], one["stratum"], one["language"]) for one in people]
         try:
             await self.store.add_reviewers(of.id, new)
         except WrongStatus as error:
