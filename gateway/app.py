@@ -23,7 +23,19 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, claims, columns, comparisons, costs, feasibility, models, ops, usage
+from gateway.api import (
+    admin,
+    batches,
+    claims,
+    columns,
+    comparisons,
+    costs,
+    feasibility,
+    models,
+    ops,
+    rounds,
+    usage,
+)
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -57,6 +69,10 @@ from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.rounds.answering import Answering
+from gateway.rounds.desk import RoundDesk
+from gateway.rounds.life import RoundLife
+from gateway.rounds.store import RoundStore
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -77,6 +93,7 @@ _ROUTERS = (
     comparisons.router,
     usage.router,
     costs.router,
+    rounds.router,
     admin.router,
 )
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
@@ -190,6 +207,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             registry=lambda: live.current,
             now=now,
         )
+        round_store = RoundStore(store)
         compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)
         settler = Settler(
             fleet=fleet,
@@ -198,6 +216,9 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             registry=lambda: live.current,
             charge=limiter.correct,
+        )
+        working = Batches(
+            comparisons=compare, store=BatchStore(store), find_caller=keys.caller_of, settings=settings, now=now
         )
         services = Services(
             settings=settings,
@@ -208,8 +229,12 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             recorder=recorder,
             telemetry=telemetry,
             comparisons=compare,
-            batches=Batches(
-                comparisons=compare, store=BatchStore(store), find_caller=keys.caller_of, settings=settings, now=now
+            batches=working,
+            rounds=RoundDesk(
+                store=round_store,
+                life=RoundLife(round_store),
+                answering=Answering(batches=working, store=store, rounds=round_store),
+                registry=lambda: live.current,
             ),
             access=Access(settings.admin_key, keys.find),
             accounts=accounts,

@@ -34,6 +34,7 @@ from gateway.log import close_log
 from gateway.near_names import no_such
 from gateway.prompts import PromptsInvalid
 from gateway.registry import load_registry, registry_json_schema
+from gateway.round_commands import round_app
 from gateway.server import serve as serve_gateway
 from gateway.settings import SECRET_SETTINGS, Settings, unknown_settings
 from gateway.simulator import run_engine
@@ -53,6 +54,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(claims_app, name="claims")
+app.add_typer(round_app, name="round")
 app.command()(columns)
 app.command()(costs)
 registry_app.command("facts")(show_facts)

@@ -20,7 +20,7 @@ from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SECRET_SETTINGS = frozenset({"admin_key", "database_url"})
+SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url"})
 """Settings whose values are never shown."""
 
 
@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None,
         description="Key that opens every route; without it only loopback is listened on and no key is asked.",
+    )
+    key: SecretStr | None = Field(
+        None, description="A person's own key, with which commands call a gateway; the admin key where it is not set."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     key_refresh_s: float = Field(
@@ -169,6 +172,11 @@ class Settings(BaseSettings):
     recorder_batch: int = Field(500, gt=0, description="Records written to the database in one transaction.")
     recorder_flush_s: float = Field(0.25, gt=0, description="Longest time in seconds a record waits for its batch.")
     comparison_timeout_s: float = Field(600.0, gt=0, description="Seconds one comparison may take, all sides together.")
+    public_url: str | None = Field(
+        None,
+        description="Address under which people reach the gateway, for links; the request's own where not set.",
+    )
+    review_link_days: float = Field(30.0, gt=0, le=366, description="Days for which a reviewer's link is valid.")
     batch_attempts: int = Field(
         5, gt=0, description="Times a batch asks a prompt that engines are too busy for, before it goes on without."
     )

@@ -25,6 +25,7 @@ from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
 from gateway.long_work import LongWork
 from gateway.recorder import Recorder
+from gateway.rounds.desk import RoundDesk
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Telemetry
@@ -43,6 +44,7 @@ class Services:
     telemetry: Telemetry
     comparisons: Comparisons
     batches: Batches
+    rounds: RoundDesk
     access: Access
     accounts: Accounts
     keys: KeyRing

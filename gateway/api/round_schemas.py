@@ -76,9 +76,11 @@ class PracticeIn(Asked):
 
 class DesignIn(Asked):
     votes_per_reviewer: int = Field(ge=1, le=400, description="Pairs that each reviewer judges, repeats not counted.")
-    overlap_share: float = Field(0.15, ge=0, le=0.5, description="Of items that at least three reviewers judge.")
-    repeats_per_reviewer: int = Field(2, ge=0, le=10, description="Hidden repeats with sides swapped.")
-    attention_per_reviewer: int = Field(1, ge=0, le=5, description="Items one side of which is plainly worse.")
+    overlap_share: float = Field(
+        0.15, ge=0.10, le=0.20, description="Share of votes on questions that at least three reviewers judge."
+    )
+    repeats_per_reviewer: int = Field(2, ge=2, le=4, description="Hidden repeats with sides swapped.")
+    attention_per_reviewer: int = Field(1, ge=1, le=2, description="Items one side of which is plainly worse.")
 
 
 class PlanIn(Asked):
@@ -215,3 +217,22 @@ class RoundOut(BaseModel):
 
 class RoundList(BaseModel):
     data: list[RoundOut]
+
+
+class LinkOut(BaseModel):
+    """A reviewer's link, for the one time that it can be read."""
+
+    id: str = Field(description="The reviewer's pseudonym.")
+    label: str
+    stratum: str
+    link: str
+    expires_at: Moment
+
+
+class LinkList(BaseModel):
+    data: list[LinkOut]
+
+
+class RevealOut(BaseModel):
+    round: RoundOut
+    missing: list[str] = Field(description="Roles whose approval is still missing; empty once the names are open.")

@@ -203,6 +203,11 @@ class RoundStore:
             rows = (await connection.execute(statement.order_by(round_reviewers.c.id))).mappings()
             return [_reviewer(row) for row in rows]
 
+    async def count_reviewers(self, round_id: str) -> int:
+        statement = sa.select(sa.func.count()).where(round_reviewers.c.round_id == round_id)
+        async with self._store.transaction() as connection:
+            return int((await connection.execute(statement)).scalar_one())
+
     async def reviewer(self, round_id: str, reviewer_id: str) -> Reviewer | None:
         return await self._reviewer(round_reviewers.c.round_id == round_id, round_reviewers.c.id == reviewer_id)
 

@@ -1,0 +1,117 @@
+"""Where the parts of a round come together: answers are collected and redacted, a draft is rehearsed and sealed.
+
+The arithmetic runs in threads, never on the event loop. Steps that only move a round on are `life`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from gateway.domain.accounts import Caller
+from gateway.domain.hash_chain import genesis
+from gateway.domain.lexicon import build_lexicon
+from gateway.domain.records import Registry
+from gateway.domain.redaction import Redaction, redact
+from gateway.domain.rounds import Round, RoundAnswer, RoundStatus
+from gateway.errors import Conflict
+from gateway.rounds.answering import Answering, Redact
+from gateway.rounds.life import RoundLife
+from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
+from gateway.rounds.store import RoundStore, WrongStatus
+
+ID_BYTES = 16
+
+
+class RoundDesk:
+    """Everything that is done with rounds, by those who run them."""
+
+    def __init__(
+        self, *, store: RoundStore, life: RoundLife, answering: Answering, registry: Callable[[], Registry]
+    ) -> None:
+        self.store = store
+        self.life = life
+        self.answering = answering
+        self._registry = registry
+
+    async def collect(self, of: Round) -> list[RoundAnswer]:
+        """Redact and keep what came of the answers asked for. Raises Conflict once the round is sealed."""
+        try:
+            return await self.answering.collect(of, redactor(self._registry()))
+        except WrongStatus as error:
+            raise Conflict(f"Answers are collected while a round is a draft; {error}.", code="wrong_status") from error
+
+    async def seal(self, of: Round, caller: Caller) -> Round:
+        """Fix a draft whose dry run passed, with queues from a fresh seed. Raises Conflict with what it lacks."""
+        answers, reviewers = await self.store.answers(of.id), await self.store.reviewers(of.id)
+        digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
+        if of.dry_run is None or not of.dry_run.get("passed") or of.dry_run.get("digest") != digest:
+            raise Conflict(
+                "A round is sealed after a dry run that passed on this very draft: its plan, answers and reviewers "
+                "as they are now. Make one with POST /api/rounds/{id}/dry-run or 'simsa round dry-run'.",
+                code="dry_run_needed",
+            )
+        sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
+        is_sealed = await self.store.seal(
+            of.id,
+            items=sealed.items,
+            documents={**sealed.documents, "commitments": dict(sealed.commitments)},
+            secrets={SALT + name: value for name, value in sealed.salts.items()},
+            seed=sealed.seed,
+            root=sealed.root,
+            head=genesis(of.id),
+            sealed_at=datetime.now(UTC),
+        )
+        if not is_sealed:
+            raise Conflict("The round is sealed already.", code="wrong_status")
+        await self.life.note(of, caller, f"round.{RoundStatus.SEALED}", sealed.root)
+        return await self.life.found(of.id, caller)
+
+    async def put_together(self, of: Round, **parts: Any) -> Sealed:
+        """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing."""
+        codes = list(of.plan.models)
+        secrets.SystemRandom().shuffle(codes)
+        work = partial(
+            seal,
+            of,
+            registry=self._registry(),
+            lexicon=build_lexicon(self._registry()),
+            seed=secrets.token_bytes(32),
+            codes=codes,
+            new_id=partial(secrets.token_hex, ID_BYTES),
+            new_salt=partial(secrets.token_bytes, 32),
+            **parts,
+        )
+        try:
+            return await asyncio.to_thread(work)
+        except CannotSeal as error:
+            raise Conflict(str(error), code="cannot_seal") from error
+
+
+def redactor(registry: Registry) -> Redact:
+    """Redaction with the names that a registry knows."""
+    lexicon = build_lexicon(registry)
+
+    def redact_one(text: str, *, model: str, prompt: str) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+        entry = registry.models.get(model)
+        author = (entry.consortium_id or model) if entry is not None else model
+        found = redact(text, lexicon, author=author, prompt_text=prompt)
+        return found.text, tuple(map(_redaction_object, found.redactions))
+
+    return redact_one
+
+
+def _redaction_object(one: Redaction) -> dict[str, Any]:
+    return {
+        "start": one.start,
+        "end": one.end,
+        "rule": one.rule,
+        "names": list(one.names),
+        "is_true": one.is_true,
+        "sentence": one.sentence,
+        "sentence_sha256": one.sentence_sha256,
+    }

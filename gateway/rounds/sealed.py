@@ -1,0 +1,262 @@
+"""What is fixed when a round is sealed, put together part by part, each hidden behind a salted commitment.
+
+The parts name models by codes (M01 ...), and one part alone, `mapping`, says which code is which model: it is opened
+at the reveal, all others when the round is closed. The published root covers every part. Values in, values out; salts,
+the seed and random ids arrive as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from gateway.domain import assignment
+from gateway.domain.canonical_json import canonical_json
+from gateway.domain.lexicon import Lexicon
+from gateway.domain.records import Registry
+from gateway.domain.rounds import (
+    AnswerStatus,
+    ItemKind,
+    Reviewer,
+    Round,
+    RoundAnswer,
+    RoundItem,
+    RoundPlan,
+    plan_document,
+)
+from gateway.domain.sealing import commit, seal_root
+
+MAPPING = "mapping"
+"""The part that says which code is which model."""
+ITEMS = "items"
+PARTS = ("plan", "prompts", "practice", "lexicon", "answers", "reviewers", "design", ITEMS, MAPPING)
+SALT = "salt "
+"""In front of a part's name: what its salt is called among a round's secrets."""
+_SIDES = {assignment.SOUND: True, assignment.BROKEN: False}
+
+
+class CannotSeal(Exception):
+    """The round lacks something that sealing needs; the message says what, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """All that sealing fixes, ready to be kept in one transaction."""
+
+    items: tuple[RoundItem, ...]
+    documents: Mapping[str, Any]
+    """By part."""
+    salts: Mapping[str, str]
+    """By part, hexadecimal."""
+    commitments: Mapping[str, str]
+    root: str
+    seed: str
+
+
+def seal(
+    one: Round,
+    *,
+    answers: Sequence[RoundAnswer],
+    reviewers: Sequence[Reviewer],
+    registry: Registry,
+    lexicon: Lexicon,
+    seed: bytes,
+    codes: Sequence[str],
+    new_id: Callable[[], str],
+    new_salt: Callable[[], bytes],
+) -> Sealed:
+    """Draw the queues and commit to everything. `codes`: models in the secret order of their codes.
+
+    Raises CannotSeal for what is missing or cannot be dealt out.
+    """
+    _require_whole(one, answers, reviewers)
+    code = {model: f"M{number:02d}" for number, model in enumerate(codes, start=1)}
+    design = _dealt(one.plan, answers, reviewers, code, seed)
+    items = _items(design, one.plan, {short: model for model, short in code.items()}, new_id)
+    plan = plan_document(one.plan)
+    documents: dict[str, Any] = {
+        "plan": {
+            **{name: value for name, value in plan.items() if name not in _ELSEWHERE},
+            "models": sorted(code.values()),
+            "round": {"id": one.id, "name": one.name},
+        },
+        "prompts": plan["prompts"],
+        "practice": {"training": plan["training"], "attention": plan["attention"]},
+        "lexicon": lexicon.canonical(),
+        "answers": [_answer_document(answer, code) for answer in answers],
+        "reviewers": [{"id": r.id, "stratum": r.stratum} for r in reviewers],
+        "design": assignment.design_document(design),
+        ITEMS: [_item_document(item, code) for item in items],
+        MAPPING: {short: _model_document(model, answers, registry) for model, short in sorted(code.items())},
+    }
+    salts = {name: new_salt() for name in PARTS}
+    commitments = {name: commit(documents[name], salt=salts[name]) for name in PARTS}
+    return Sealed(
+        items=items,
+        documents=documents,
+        salts={name: salt.hex() for name, salt in salts.items()},
+        commitments=commitments,
+        root=seal_root(commitments),
+        seed=seed.hex(),
+    )
+
+
+def draft_digest(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequence[Reviewer]) -> str:
+    """Of all that a draft consists of: a dry run counts for this very draft alone."""
+    kept = [[a.prompt_id, a.model, a.status.value, text_digest(a.shown)] for a in answers]
+    people = [[r.id, r.stratum] for r in reviewers]
+    return sha256(canonical_json([plan_document(one.plan), kept, people])).hexdigest()
+
+
+def text_digest(text: str | None) -> str | None:
+    """SHA-256 of a text's UTF-8, hexadecimal."""
+    return None if text is None else sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def deal(document: Mapping[str, Any]) -> assignment.Design:
+    """Deal the queues of a sealed design again, from what it says that it was made from."""
+    return assignment.make_design(
+        assignment.Round(
+            models=tuple(document["models"]),
+            prompts=tuple(assignment.Prompt(**prompt) for prompt in document["prompts"]),
+            reviewers=tuple(assignment.Reviewer(**reviewer) for reviewer in document["reviewers"]),
+            options=assignment.Options(
+                votes=max((reviewer["votes"] for reviewer in document["reviewers"]), default=1), **document["options"]
+            ),
+            attention_prompts=tuple(document["attention_prompts"]),
+            unavailable=tuple((gap["model"], gap["prompt"]) for gap in document["unavailable"]),
+        ),
+        seed=bytes.fromhex(document["seed_hex"]),
+    )
+
+
+_ELSEWHERE = ("prompts", "training", "attention", "models")
+"""Fields of a plan that are parts of their own, or codes in the sealed one."""
+
+
+def _require_whole(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequence[Reviewer]) -> None:
+    if not reviewers:
+        raise CannotSeal("No reviewer is invited yet: add them first, because the queues are made of who they are.")
+    wanted = len(one.plan.models) * len(one.plan.prompts)
+    if len(answers) != wanted:
+        raise CannotSeal(
+            f"The round has {len(answers)} of {wanted} answers: have them made, and collected, before it is sealed."
+        )
+    if not one.plan.attention:
+        raise CannotSeal("The plan has no attention items: add at least one, or leave 'attention' to the shipped ones.")
+    for model in one.plan.models:
+        if all(a.status is AnswerStatus.FAILED for a in answers if a.model == model):
+            raise CannotSeal(f"'{model}' has no answer to any prompt: mend what is wrong with it, or leave it out.")
+
+
+def _dealt(
+    plan: RoundPlan,
+    answers: Sequence[RoundAnswer],
+    reviewers: Sequence[Reviewer],
+    code: Mapping[str, str],
+    seed: bytes,
+) -> assignment.Design:
+    gaps = [(code[a.model], a.prompt_id) for a in answers if a.status is AnswerStatus.FAILED]
+    options = plan.design
+    try:
+        return assignment.make_design(
+            assignment.Round(
+                models=tuple(sorted(code.values())),
+                prompts=tuple(assignment.Prompt(p.id, p.stratum) for p in plan.prompts),
+                reviewers=tuple(assignment.Reviewer(r.id, r.stratum) for r in reviewers),
+                options=assignment.Options(
+                    votes=options.votes_per_reviewer,
+                    overlap=options.overlap_share,
+                    repeats=options.repeats_per_reviewer,
+                    attention=options.attention_per_reviewer,
+                ),
+                attention_prompts=tuple(item.id for item in plan.attention),
+                unavailable=tuple(sorted(gaps)),
+            ),
+            seed=seed,
+        )
+    except ValueError as error:
+        raise CannotSeal(f"The queues cannot be made: {error}") from error
+
+
+def _items(
+    design: assignment.Design, plan: RoundPlan, models: Mapping[str, str], new_id: Callable[[], str]
+) -> tuple[RoundItem, ...]:
+    """The queues with their models, under ids that mean nothing elsewhere."""
+    better = {item.id: item.better.value for item in plan.attention}
+    found: list[RoundItem] = []
+    for queue in design.queues:
+        ids = {item.position: new_id() for item in queue.items}
+        for item in queue.items:
+            left, right = (_side(item, name, models, better) for name in (item.model_left, item.model_right))
+            found.append(
+                RoundItem(
+                    id=ids[item.position],
+                    reviewer=queue.reviewer,
+                    position=item.position - 1,
+                    kind=ItemKind(item.kind.value),
+                    prompt_id=item.prompt,
+                    left=left,
+                    right=right,
+                    left_id=new_id(),
+                    right_id=new_id(),
+                    repeat_of=ids[item.repeat_of] if item.repeat_of is not None else None,
+                    is_shared=item.shared,
+                )
+            )
+    return tuple(found)
+
+
+def _side(item: assignment.Item, name: str, models: Mapping[str, str], better: Mapping[str, str]) -> str:
+    """The model of a side; of an attention item its own text, a or b."""
+    if name not in _SIDES:
+        return models[name]
+    sound = better[item.prompt]
+    return sound if _SIDES[name] else {"a": "b", "b": "a"}[sound]
+
+
+def _item_document(item: RoundItem, code: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "reviewer": item.reviewer,
+        "position": item.position,
+        "kind": item.kind.value,
+        "prompt": item.prompt_id,
+        "left": code.get(item.left, item.left),
+        "right": code.get(item.right, item.right),
+        "repeat_of": item.repeat_of,
+        "shared": item.is_shared,
+    }
+
+
+def _answer_document(answer: RoundAnswer, code: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "model": code[answer.model],
+        "prompt": answer.prompt_id,
+        "status": answer.status.value,
+        "provenance": answer.provenance,
+        "text_sha256": text_digest(answer.text),
+        "shown_sha256": text_digest(answer.shown),
+        "redactions": len(answer.redactions),
+    }
+
+
+def _model_document(model: str, answers: Sequence[RoundAnswer], registry: Registry) -> dict[str, Any]:
+    """Who stands behind a code: names, revision, licence, and what the engines that answered said of themselves."""
+    entry = registry.models.get(model)
+    consortium = registry.consortia.get(entry.consortium_id or "") if entry is not None else None
+    own = [answer for answer in answers if answer.model == model]
+    return {
+        "model": model,
+        "name": entry.name if entry is not None else None,
+        "consortium": consortium.id if consortium is not None else None,
+        "consortium_ko": consortium.name_ko if consortium is not None else None,
+        "consortium_en": consortium.name_en if consortium is not None else None,
+        "revision": entry.weights.revision if entry is not None else None,
+        "licence": entry.licence.id if entry is not None else None,
+        "licence_notice": entry.licence.notice if entry is not None else None,
+        "provenance": sorted({answer.provenance for answer in own}),
+        "calls": sorted(answer.call_id for answer in own if answer.call_id is not None),
+    }
