@@ -8,106 +8,16 @@ from the queues alone, by `design_facts`. Answers, identities and the votes them
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from hashlib import sha256
+from dataclasses import replace
 
-from gateway.domain.canonical_json import Json, canonical_json
 from gateway.domain.pair_dealing import Pair, deal_pairs
 from gateway.domain.prompt_dealing import SHARED_BY, Table, deal_prompts
-from gateway.domain.seeded_stream import GENERATOR, SeededStream, seed_bytes
+from gateway.domain.review_design import BROKEN, REPEAT_DISTANCE, SOUND, Design, Item, ItemKind, Queue, Reviewer, Round
+from gateway.domain.seeded_stream import SeededStream, seed_bytes
 from gateway.domain.side_dealing import deal_sides, worst_order
 
-REPEAT_DISTANCE = 20
-"""A hidden repeat comes at least that many items after its original."""
-SOUND, BROKEN = "attention:sound", "attention:broken"
-"""Stand where an attention item's models would: its answer that is right, and the one that nobody can prefer."""
 _ATTEMPTS = 4
 """Pairs and sides are dealt anew up to that often while an order within a pair is 2 ahead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    id: str
-    stratum: str
-    """Such as the industry that it is from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reviewer:
-    id: str
-    stratum: str
-    votes: int | None = None
-    """A quota of their own; None = the round's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    votes: int
-    """Each reviewer's, without repeats and attention items."""
-    overlap: float = 0.15
-    """Share of votes on questions (a prompt and a pair) that at least three reviewers are asked: 0.10 to 0.20."""
-    repeats: int = 3
-    """Hidden repeats of a reviewer, sides swapped: 2 to 4."""
-    attention: int = 1
-    """Attention items of a reviewer: 1 or 2."""
-
-
-class ItemKind(StrEnum):
-    VOTE = "vote"
-    REPEAT = "repeat"
-    ATTENTION = "attention"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question in a reviewer's queue. The models' names are for the sealed design, never for a reviewer."""
-
-    position: int
-    """From 1."""
-    prompt: str
-    model_left: str
-    model_right: str
-    kind: ItemKind
-    repeat_of: int | None = None
-    """The original's position."""
-    shared: bool = False
-    """Whether at least three reviewers vote on this prompt and pair."""
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    reviewer: str
-    items: tuple[Item, ...]
-    put_aside: tuple[Item, ...] = ()
-    """Votes (with position 0) that no exchange of prompts could keep from a model without an answer: nobody judges them."""
-    note: str | None = None
-    """Why there are fewer repeats than asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """All that a design is made from, but the seed."""
-
-    models: tuple[str, ...]
-    prompts: tuple[Prompt, ...]
-    reviewers: tuple[Reviewer, ...]
-    options: Options
-    attention_prompts: tuple[str, ...]
-    """Ids of the attention items' prompts; enough that nobody gets one twice."""
-    unavailable: tuple[tuple[str, str], ...] = ()
-    """(model, prompt) without an answer."""
-
-    def quota(self, reviewer: Reviewer) -> int:
-        return self.options.votes if reviewer.votes is None else reviewer.votes
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    round: Round
-    seed: bytes
-    queues: tuple[Queue, ...] = field(default=())
-    """In the order of the round's reviewers."""
 
 
 def make_design(plan: Round, *, seed: int | bytes) -> Design:
@@ -137,68 +47,14 @@ def make_design(plan: Round, *, seed: int | bytes) -> Design:
     shared = _shared(votes, prompts, table.absent)
     queues = []
     for reviewer, own, about in zip(plan.reviewers, votes, prompts, strict=True):
-        items = [
-            Item(
-                position=0,
-                prompt=plan.prompts[prompt].id,
-                model_left=plan.models[left],
-                model_right=plan.models[right],
-                kind=ItemKind.VOTE,
-                shared=(prompt, min(left, right), max(left, right)) in shared,
-            )
-            for (left, right), prompt in zip(own, about, strict=True)
-        ]
-        missing = [any((prompt, model) in table.absent for model in pair) for pair, prompt in zip(own, about, strict=True)]
-        queues.append(_queue(plan, reviewer, items, missing, SeededStream(seed, f"queue/{reviewer.id}")))
+        items: dict[bool, list[Item]] = {True: [], False: []}
+        """By whether both models have an answer."""
+        for pair, prompt in zip(own, about, strict=True):
+            present = not any((prompt, model) in table.absent for model in pair)
+            items[present].append(_vote(plan, pair, prompt, is_shared=(prompt, *sorted(pair)) in shared))
+        stream = SeededStream(seed, f"queue/{reviewer.id}")
+        queues.append(_queue(plan, reviewer, items[True], items[False], stream))
     return Design(plan, seed_bytes(seed), tuple(queues))
-
-
-def design_document(design: Design) -> dict[str, Json]:
-    """The design as JSON: what it was made from, how, and every queue."""
-    plan = design.round
-    return {
-        "generator": GENERATOR,
-        "seed_hex": design.seed.hex(),
-        "models": list(plan.models),
-        "prompts": [{"id": prompt.id, "stratum": prompt.stratum} for prompt in plan.prompts],
-        "reviewers": [
-            {"id": reviewer.id, "stratum": reviewer.stratum, "votes": plan.quota(reviewer)}
-            for reviewer in plan.reviewers
-        ],
-        "options": {
-            "overlap": plan.options.overlap,
-            "repeats": plan.options.repeats,
-            "attention": plan.options.attention,
-        },
-        "attention_prompts": list(plan.attention_prompts),
-        "unavailable": [{"model": model, "prompt": prompt} for model, prompt in plan.unavailable],
-        "queues": [
-            {
-                "reviewer": queue.reviewer,
-                "items": [_item_document(item) for item in queue.items],
-                "put_aside": [_item_document(item) for item in queue.put_aside],
-                "note": queue.note,
-            }
-            for queue in design.queues
-        ],
-    }
-
-
-def design_hash(design: Design) -> str:
-    """SHA-256 of the design's canonical JSON, in hexadecimal."""
-    return sha256(canonical_json(design_document(design))).hexdigest()
-
-
-def _item_document(item: Item) -> dict[str, Json]:
-    return {
-        "position": item.position,
-        "prompt": item.prompt,
-        "model_left": item.model_left,
-        "model_right": item.model_right,
-        "kind": item.kind.value,
-        "repeat_of": item.repeat_of,
-        "shared": item.shared,
-    }
 
 
 # --- votes --------------------------------------------------------------------------------------------------
@@ -243,12 +99,23 @@ def _shared(
 # --- queues -------------------------------------------------------------------------------------------------
 
 
+def _vote(plan: Round, pair: Pair, prompt: int, *, is_shared: bool) -> Item:
+    left, right = pair
+    return Item(
+        position=0,
+        prompt=plan.prompts[prompt].id,
+        model_left=plan.models[left],
+        model_right=plan.models[right],
+        kind=ItemKind.VOTE,
+        shared=is_shared,
+    )
+
+
 def _queue(
-    plan: Round, reviewer: Reviewer, items: Sequence[Item], missing: Sequence[bool], stream: SeededStream
+    plan: Round, reviewer: Reviewer, votes: Sequence[Item], put_aside: Sequence[Item], stream: SeededStream
 ) -> Queue:
     options = plan.options
-    put_aside = tuple(item for item, gone in zip(items, missing, strict=True) if gone)
-    order: list[Item] = stream.shuffled([item for item, gone in zip(items, missing, strict=True) if not gone])
+    order = stream.shuffled(votes)
     repeats = min(options.repeats, len(order)) if len(order) + options.attention >= REPEAT_DISTANCE else 0
     side = stream.below(2)
     for count, prompt in enumerate(stream.shuffled(plan.attention_prompts)[: options.attention]):
@@ -258,10 +125,10 @@ def _queue(
     note = None
     if repeats < options.repeats:
         note = (
-            f"{repeats} repeats instead of {options.repeats}: a repeat comes {REPEAT_DISTANCE} items after its original, "
-            f"and the queue has {len(order)} items without repeats"
+            f"{repeats} repeats instead of {options.repeats}: a repeat comes {REPEAT_DISTANCE} items after its "
+            f"original, and the queue has {len(order)} items without repeats"
         )
-    return Queue(reviewer.id, _with_repeats(order, repeats, stream), put_aside, note)
+    return Queue(reviewer.id, _with_repeats(order, repeats, stream), tuple(put_aside), note)
 
 
 def _with_repeats(order: Sequence[Item], repeats: int, stream: SeededStream) -> tuple[Item, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from gateway.domain.assignment import REPEAT_DISTANCE, Design, Item, ItemKind
+from gateway.domain.review_design import REPEAT_DISTANCE, Design, Item, ItemKind
 
 OVERLAP_BOUNDS = (0.10, 0.20)
 _SHARED_BY = 3
@@ -79,7 +79,8 @@ def _meetings(design: Design, votes: Votes) -> list[Check]:
     met = Counter((who, model) for who, item in votes for model in _pair(item))
     asked = Counter((who, _pair(item)) for who, item in votes)
     strata = sorted(set(stratum.values()))
-    met_by, asked_by, met_in_all, asked_in_all = Counter[object](), Counter[object](), Counter[object](), Counter[object]()
+    met_by, met_in_all = Counter[tuple[str, str]](), Counter[str]()
+    asked_by, asked_in_all = Counter[tuple[str, frozenset[str]]](), Counter[frozenset[str]]()
     for (who, model), count in met.items():
         met_by[stratum[who], model] += count
         met_in_all[model] += count
@@ -118,9 +119,7 @@ def _prompts(design: Design, votes: Votes) -> list[Check]:
     size = Counter(stratum_of.values())
     got = Counter((who, stratum_of[item.prompt]) for who, item in votes)
     quota = {reviewer.id: plan.quota(reviewer) for reviewer in reviewers}
-    off = max(
-        abs(got[who, name] - quota[who] * size[name] / len(prompts)) for who, name in product(quota, sorted(size))
-    )
+    off = max(abs(got[who, name] * len(prompts) - quota[who] * size[name]) for who, name in product(quota, size))
     enough = max(quota.values()) <= len(prompts)
     asked_twice = Counter((who, item.prompt, _pair(item)) for who, item in votes)
     return [
@@ -131,9 +130,14 @@ def _prompts(design: Design, votes: Votes) -> list[Check]:
             0,
             1 if enough else -(-max(quota.values()) // len(prompts)),
         ),
-        Check("most_times_a_question_is_asked_of_one_reviewer", max(asked_twice.values(), default=0), 0, 1,
-              "a reviewer has more votes than there are prompts, and no better exchange was found"),
-        Check("prompt_stratum_deviation", off, 0, 1 - 1 / len(prompts) if len(prompts) > 1 else 0),
+        Check(
+            "most_times_a_question_is_asked_of_one_reviewer",
+            max(asked_twice.values(), default=0),
+            0,
+            1,
+            "a reviewer has more votes than there are prompts, and no better exchange was found",
+        ),
+        Check("prompt_stratum_deviation", off / len(prompts), 0, (len(prompts) - 1) / len(prompts)),
     ]
 
 
@@ -179,7 +183,9 @@ def _hidden(design: Design) -> list[Check]:
             original = place[item.repeat_of or 0]
             nearest = min(nearest, item.position - original.position)
             same = (item.prompt, item.model_left, item.model_right) == (
-                original.prompt, original.model_right, original.model_left,
+                original.prompt,
+                original.model_right,
+                original.model_left,
             )
             wrong += not (same and original.kind is ItemKind.VOTE)
         fewest, most = min(fewest, len(repeats)), max(most, len(repeats))

@@ -108,12 +108,9 @@ class _Exchange:
             del self.at[prompt][vote]
         self.lefts[prompt * self.models + self.left[vote]] += by
         self.rights[prompt * self.models + self.right[vote]] += by
-        for counts, key in (
-            (self.crowd, (prompt, pair)),
-            (self.asked, (reviewer, prompt, pair)),
-            (self.held, (reviewer, prompt)),
-        ):
-            counts[key] = counts.get(key, 0) + by  # type: ignore[index,call-overload]
+        self.crowd[prompt, pair] = self.crowd.get((prompt, pair), 0) + by
+        self.asked[reviewer, prompt, pair] = self.asked.get((reviewer, prompt, pair), 0) + by
+        self.held[reviewer, prompt] = self.held.get((reviewer, prompt), 0) + by
 
     def _exchange(self, vote: int, other: int) -> None:
         if self.prompt[vote] == self.prompt[other]:

@@ -44,7 +44,7 @@ class SeededStream:
         return self._words.pop()
 
     def below(self, n: int) -> int:
-        """A whole number from 0 to n - 1, each equally likely: words from the last, incomplete multiple of n are skipped.
+        """A whole number from 0 to n - 1, each equally likely: words in the last, incomplete multiple of n are skipped.
 
         The number is the word modulo n; n = 1 takes no word. Raises ValueError outside 1..2⁶⁴.
         """
