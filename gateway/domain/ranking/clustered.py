@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit, stdtr, stdtrit
 
 from gateway.domain.ranking.bradley_terry import Fit
-from gateway.domain.ranking.contests import Contests
+from gateway.domain.ranking.contests import Contests, numbered
 from gateway.domain.ranking.reasons import Caution
 from gateway.domain.ranking.votes import FloatArray, IntArray
 
@@ -113,12 +113,13 @@ def clustered_covariance(scores: Scores, bread: FloatArray) -> Covariance | None
 
     `bread` is outputs × parameters: for a plain fit the inverse information.
     """
-    reviewer, reviewers = _numbered(scores.reviewer)
-    prompt, prompts = _numbered(scores.prompt)
+    found, reviewer = numbered(scores.reviewer)
+    asked, prompt = numbered(scores.prompt)
+    reviewers, prompts = len(found), len(asked)
     if reviewers < 2 or prompts < 2:
         return None
-    cell, cells = _numbered(reviewer * prompts + prompt)
-    meat = _meat(scores, reviewer, reviewers) + _meat(scores, prompt, prompts) - _meat(scores, cell, cells)
+    cells, cell = numbered(reviewer * prompts + prompt)
+    meat = _meat(scores, reviewer, reviewers) + _meat(scores, prompt, prompts) - _meat(scores, cell, len(cells))
     matrix, is_clipped = _clipped(bread @ meat @ bread.T)
     return Covariance(matrix, min(reviewers, prompts) - 1, len(scores.reviewer), reviewers, prompts, is_clipped)
 
@@ -146,16 +147,10 @@ def _meat(scores: Scores, cluster: IntArray, clusters: int) -> FloatArray:
 def _gram(scores: Scores, cluster: IntArray, clusters: int) -> FloatArray:
     """Σ over clusters of u uᵀ, u the sum of the cluster's scores."""
     touched = scores.columns.shape[1]
-    places = (np.repeat(cluster, touched), scores.columns.ravel())
+    places = (np.repeat(cluster.astype(np.int32), touched), scores.columns.astype(np.int32).ravel())
     sums = csr_array((scores.values.ravel(), places), shape=(clusters, scores.width))
     gram: FloatArray = (sums.T @ sums).toarray()
     return gram
-
-
-def _numbered(codes: IntArray) -> tuple[IntArray, int]:
-    """Codes without gaps, and how many there are."""
-    found, numbers = np.unique(codes, return_inverse=True)
-    return numbers.astype(np.int64, copy=False), len(found)
 
 
 def _clipped(matrix: FloatArray) -> tuple[FloatArray, bool]:

@@ -12,6 +12,9 @@ import numpy as np
 
 from gateway.domain.ranking.votes import BOTH_BAD, BoolArray, FloatArray, IntArray, Votes
 
+_DENSE = 8
+"""Up to so many times as many codes as places, counting is cheaper than sorting."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contests:
@@ -32,11 +35,11 @@ class Contests:
     @property
     def reviewers(self) -> int:
         """How many cast one of these votes."""
-        return _distinct(self.reviewer)
+        return len(numbered(self.reviewer)[0])
 
     @property
     def prompts(self) -> int:
-        return _distinct(self.prompt)
+        return len(numbered(self.prompt)[0])
 
     def where(self, chosen: BoolArray) -> Contests:
         return Contests(
@@ -81,5 +84,10 @@ def pair_table(contests: Contests) -> PairTable:
     return PairTable(met.reshape(size, size), won.reshape(size, size))
 
 
-def _distinct(codes: IntArray) -> int:
-    return int(np.count_nonzero(np.bincount(codes))) if len(codes) else 0
+def numbered(codes: IntArray) -> tuple[IntArray, IntArray]:
+    """The codes that occur, ascending, and for each place which of these stands there. Codes are at least 0."""
+    if len(codes) and int(codes.max()) >= _DENSE * len(codes):
+        found, numbers = np.unique(codes, return_inverse=True)
+        return found, numbers.astype(np.int64, copy=False)
+    occurs = np.bincount(codes) > 0
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[codes]

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from gateway.domain.ranking.bradley_terry import Fit
 from gateway.domain.ranking.connectivity import is_connected
-from gateway.domain.ranking.contests import Contests
+from gateway.domain.ranking.contests import Contests, numbered
 from gateway.domain.ranking.votes import FloatArray, IntArray
 
 _STEPS = 50
@@ -51,7 +51,7 @@ def leave_one_reviewer_out(fit: Fit, contests: Contests) -> LeaveOneOut | None:
 
 def reviewer_tables(contests: Contests) -> tuple[IntArray, FloatArray, FloatArray]:
     """Codes of the reviewers, and reviewers × models × models: how often two met, what the row took from the column."""
-    reviewers, number = np.unique(contests.reviewer, return_inverse=True)
+    reviewers, number = numbered(contests.reviewer)
     shape = (len(reviewers), contests.size, contests.size)
     place = (number * contests.size + contests.a) * contests.size + contests.b
     cells = len(reviewers) * contests.size**2

@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """The votes carry no such values."""
     NO_BOTH_BAD = "no_both_bad"
     """Nobody said both bad, so nothing shows where acceptable begins."""
+    TOO_FEW_UNITS = "too_few_units"
+    """Fewer than ten items, or reviewers, that could be left out in turn: no interval."""
     NO_SHARED_ITEMS = "no_shared_items"
     """No item was judged by two reviewers."""
     NO_REPEATS = "no_repeats"
@@ -52,14 +54,3 @@ class Caution(StrEnum):
 class Interval:
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A part of n, with its interval where one can be given."""
-
-    value: float | None
-    n: int
-    interval: Interval | None = None
-    reason: Reason | None = None
-    """Why `value`, or where that is given `interval`, is None."""
