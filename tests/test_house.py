@@ -56,6 +56,8 @@ HOUSE = [
     "gateway.domain.ranking.agreement",
     "gateway.domain.ranking.anomalies",
     "gateway.domain.ranking.blinding",
+    "gateway.domain.ranking.analysis",
+    "gateway.domain.ranking.document",
     "gateway.domain.kv_cache",
     "gateway.domain.shapes",
     "gateway.domain.weights",

@@ -84,7 +84,8 @@ def _item_counts(votes: Votes, levels: IntArray, size: int) -> FloatArray:
     items, item = numbered(_items(votes)[judged])
     flat = np.bincount(item * size + levels[judged], minlength=len(items) * size)
     counts = flat.reshape(len(items), size).astype(np.float64)
-    return counts[counts.sum(axis=1) >= 2]
+    shared: FloatArray = counts[counts.sum(axis=1) >= 2]
+    return shared
 
 
 def _grade_levels(votes: Votes, criterion: int) -> IntArray:
@@ -146,7 +147,8 @@ def _kappa(sums: FloatArray) -> FloatArray:
     agreed = sums[:, 0] / sums[:, 1]
     shares = sums[:, 2:] / sums[:, 2:].sum(axis=1, keepdims=True)
     chance = (shares**2).sum(axis=1)
-    return np.divide(agreed - chance, 1 - chance, out=np.full(len(sums), np.nan), where=chance < 1)
+    kappa: FloatArray = np.divide(agreed - chance, 1 - chance, out=np.full(len(sums), np.nan), where=chance < 1)
+    return kappa
 
 
 # --- the same reviewer twice --------------------------------------------------------------------------------
@@ -170,8 +172,8 @@ def _repeats(votes: Votes) -> tuple[FloatArray, FloatArray, FloatArray]:
     opposite = np.abs(usable.points[before] - usable.points[after]) == 1
     by_reviewer = usable.reviewer[after]
     return (
-        np.bincount(by_reviewer, same, size),
-        np.bincount(by_reviewer, opposite, size),
+        np.bincount(by_reviewer, same, size).astype(np.float64),
+        np.bincount(by_reviewer, opposite, size).astype(np.float64),
         np.bincount(by_reviewer, minlength=size).astype(np.float64),
     )
 
@@ -207,7 +209,8 @@ def _beyond_pair(votes: Votes, criterion: int) -> FloatArray:
 
 def _correlation(sums: FloatArray) -> FloatArray:
     scale = np.sqrt(np.maximum(sums[:, 0] * sums[:, 1], 0.0))
-    return np.divide(sums[:, 2], scale, out=np.full(len(sums), np.nan), where=scale > 1e-12)
+    r: FloatArray = np.divide(sums[:, 2], scale, out=np.full(len(sums), np.nan), where=scale > 1e-12)
+    return r
 
 
 def _all_alike(votes: Votes, confidence: float) -> Figure:
@@ -217,4 +220,5 @@ def _all_alike(votes: Votes, confidence: float) -> Figure:
     alike = (graded.grades == graded.grades[:, :1]).all(axis=1)
     size = len(votes.reviewers)
     n = np.bincount(graded.reviewer, minlength=size).astype(np.float64)
-    return clustered_share(np.bincount(graded.reviewer, alike, size), n, confidence=confidence)
+    hits = np.bincount(graded.reviewer, alike, size).astype(np.float64)
+    return clustered_share(hits, n, confidence=confidence)

@@ -124,7 +124,7 @@ def estimate_on(grounds: Grounds, said: Said) -> Estimate:
 
 
 def composite(parts: Sequence[Grounds], weights: Sequence[float], said: Said) -> Estimate:
-    """Σ w β over criteria, the weights as sealed and divided by their sum; n counts votes on any criterion.
+    """Σ w β over criteria, the weights as sealed and divided by their sum; n is that of the criterion most judged.
 
     One vote speaks on every criterion, so its scores are stacked before they are clustered: what the criteria have in
     common is in the covariance. Raises ValueError for weights that are negative or sum to 0.
@@ -157,7 +157,8 @@ def _shares(weights: Sequence[float], count: int) -> FloatArray:
     share = np.asarray(weights, dtype=np.float64)
     if len(share) != count or not np.isfinite(share).all() or (share < 0).any() or share.sum() <= 0:
         raise ValueError(f"weights: expected {count} numbers of at least 0 that do not sum to 0, got {list(weights)}")
-    return share / share.sum()
+    normed: FloatArray = share / share.sum()
+    return normed
 
 
 def _uncertainty(strengths: FloatArray, covariance: Covariance, said: Said) -> Uncertainty:

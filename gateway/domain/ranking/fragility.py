@@ -187,7 +187,7 @@ def _crossed(met: FloatArray, scored: FloatArray, start: FloatArray, above: set[
 
 
 def _smallest(tried: Callable[[int], T | None], guess: int, most: int) -> tuple[int, T] | None:
-    """The smallest count from 1 to `most` that is known to do, near the guess: doubled until it does, then halved in."""
+    """The smallest count from 1 to `most` that is known to do: raised from the guess until it does, then halved in."""
     if most < 1:
         return None
     low, count = 0, min(max(guess, 1), most)

@@ -1,6 +1,6 @@
 """Does it help to stand on the left? An intercept in favour of A, with clustered errors, and what it does to strengths.
 
-Orders are balanced by design, so a preference for a side costs precision rather than fairness; it is shown all the same.
+Orders are balanced by design, so a preference for a side costs precision rather than fairness; it is shown anyway.
 """
 
 from __future__ import annotations

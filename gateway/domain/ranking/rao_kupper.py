@@ -92,7 +92,8 @@ def fit_acceptability(votes: Votes, *, confidence: float = 0.95) -> Acceptabilit
     at = _scoring(counts)
     if at is None:
         return NotComparable(Reason.NO_CONVERGENCE, n=n)
-    covariance = clustered_covariance(_scores(counts, counted, at), np.linalg.inv(_observed_information(counts, at)))
+    bread = np.asarray(np.linalg.inv(_observed_information(counts, at)), dtype=np.float64)
+    covariance = clustered_covariance(_scores(counts, counted, at), bread)
     return _told(counts, at, covariance, n=n, confidence=confidence)
 
 
@@ -197,9 +198,10 @@ def _scoring(counts: _Counts) -> FloatArray | None:
     value = _log_likelihood(counts, at)
     for _ in range(_STEPS):
         try:
-            step = np.linalg.solve(_expected_information(counts, at), _gradient(counts, at))
+            solved = np.linalg.solve(_expected_information(counts, at), _gradient(counts, at))
         except np.linalg.LinAlgError:
             return None
+        step = np.asarray(solved, dtype=np.float64)
         at, value, moved = _climb(lambda there: _log_likelihood(counts, there), at, step, value)
         if moved < _TOLERANCE:
             return at

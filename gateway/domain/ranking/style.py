@@ -15,7 +15,7 @@ from gateway.domain.ranking.connectivity import NotComparable
 from gateway.domain.ranking.contests import contests_of
 from gateway.domain.ranking.estimates import Estimate, Said, estimate
 from gateway.domain.ranking.reasons import Interval, Reason
-from gateway.domain.ranking.votes import FloatArray, Votes
+from gateway.domain.ranking.votes import BoolArray, FloatArray, Votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def style_controlled(votes: Votes, said: Said) -> StyleControlled | NotComparabl
     if not votes.features:
         return NotComparable(Reason.NOT_RECORDED)
     counted = votes.where(votes.counts)
-    known = ~np.isnan(counted.style_a).any(axis=1) & ~np.isnan(counted.style_b).any(axis=1)
+    known: BoolArray = np.asarray(np.isfinite(counted.style_a + counted.style_b).all(axis=1), dtype=np.bool_)
     if not known.any():
         return NotComparable(Reason.NOT_RECORDED)
     columns, deviations = style_columns(counted.style_a[known], counted.style_b[known])
