@@ -334,7 +334,7 @@ _COLUMNS = (
 )
 _LINK_COLUMNS = (_text("label"), _text("stratum"), _text("link"), _text("expires_at"))
 _FAILURE_COLUMNS = (_text("model"), _text("code"), _text("count"))
-_REVIEWER_COLUMNS = (
+_REVIEWER_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     _text("label"),
     _text("stratum"),
     _text("state"),
@@ -342,7 +342,7 @@ _REVIEWER_COLUMNS = (
     _text("last_seen"),
     Column("Stuck", lambda row: Figure("yes" if row["is_stuck"] else "")),
 )
-_STRATUM_COLUMNS = (
+_STRATUM_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     _text("stratum"),
     _text("reviewers"),
     _text("submitted"),

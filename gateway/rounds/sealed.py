@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from gateway.domain import assignment
+from gateway.domain import review_design
+from gateway.domain.assignment import make_design
 from gateway.domain.canonical_json import canonical_json
 from gateway.domain.lexicon import Lexicon
 from gateway.domain.records import Registry
@@ -34,7 +35,7 @@ ITEMS = "items"
 PARTS = ("plan", "prompts", "practice", "lexicon", "answers", "reviewers", "design", ITEMS, MAPPING)
 SALT = "salt "
 """In front of a part's name: what its salt is called among a round's secrets."""
-_SIDES = {assignment.SOUND: True, assignment.BROKEN: False}
+_SIDES = {review_design.SOUND: True, review_design.BROKEN: False}
 
 
 class CannotSeal(Exception):
@@ -87,7 +88,7 @@ def seal(
         "lexicon": lexicon.canonical(),
         "answers": [_answer_document(answer, code) for answer in answers],
         "reviewers": [{"id": r.id, "stratum": r.stratum} for r in reviewers],
-        "design": assignment.design_document(design),
+        "design": review_design.design_document(design),
         ITEMS: [_item_document(item, code) for item in items],
         MAPPING: {short: _model_document(model, answers, registry) for model, short in sorted(code.items())},
     }
@@ -115,14 +116,14 @@ def text_digest(text: str | None) -> str | None:
     return None if text is None else sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def deal(document: Mapping[str, Any]) -> assignment.Design:
+def deal(document: Mapping[str, Any]) -> review_design.Design:
     """Deal the queues of a sealed design again, from what it says that it was made from."""
-    return assignment.make_design(
-        assignment.Round(
+    return make_design(
+        review_design.Round(
             models=tuple(document["models"]),
-            prompts=tuple(assignment.Prompt(**prompt) for prompt in document["prompts"]),
-            reviewers=tuple(assignment.Reviewer(**reviewer) for reviewer in document["reviewers"]),
-            options=assignment.Options(
+            prompts=tuple(review_design.Prompt(**prompt) for prompt in document["prompts"]),
+            reviewers=tuple(review_design.Reviewer(**reviewer) for reviewer in document["reviewers"]),
+            options=review_design.Options(
                 votes=max((reviewer["votes"] for reviewer in document["reviewers"]), default=1), **document["options"]
             ),
             attention_prompts=tuple(document["attention_prompts"]),
@@ -157,16 +158,16 @@ def _dealt(
     reviewers: Sequence[Reviewer],
     code: Mapping[str, str],
     seed: bytes,
-) -> assignment.Design:
+) -> review_design.Design:
     gaps = [(code[a.model], a.prompt_id) for a in answers if a.status is AnswerStatus.FAILED]
     options = plan.design
     try:
-        return assignment.make_design(
-            assignment.Round(
+        return make_design(
+            review_design.Round(
                 models=tuple(sorted(code.values())),
-                prompts=tuple(assignment.Prompt(p.id, p.stratum) for p in plan.prompts),
-                reviewers=tuple(assignment.Reviewer(r.id, r.stratum) for r in reviewers),
-                options=assignment.Options(
+                prompts=tuple(review_design.Prompt(p.id, p.stratum) for p in plan.prompts),
+                reviewers=tuple(review_design.Reviewer(r.id, r.stratum) for r in reviewers),
+                options=review_design.Options(
                     votes=options.votes_per_reviewer,
                     overlap=options.overlap_share,
                     repeats=options.repeats_per_reviewer,
@@ -182,7 +183,7 @@ def _dealt(
 
 
 def _items(
-    design: assignment.Design, plan: RoundPlan, models: Mapping[str, str], new_id: Callable[[], str]
+    design: review_design.Design, plan: RoundPlan, models: Mapping[str, str], new_id: Callable[[], str]
 ) -> tuple[RoundItem, ...]:
     """The queues with their models, under ids that mean nothing elsewhere."""
     better = {item.id: item.better.value for item in plan.attention}
@@ -209,7 +210,7 @@ def _items(
     return tuple(found)
 
 
-def _side(item: assignment.Item, name: str, models: Mapping[str, str], better: Mapping[str, str]) -> str:
+def _side(item: review_design.Item, name: str, models: Mapping[str, str], better: Mapping[str, str]) -> str:
     """The model of a side; of an attention item its own text, a or b."""
     if name not in _SIDES:
         return models[name]
