@@ -70,6 +70,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.rounds.answering import Answering
+from gateway.rounds.cards import CardEvidence
 from gateway.rounds.desk import RoundDesk
 from gateway.rounds.life import RoundLife
 from gateway.rounds.store import RoundStore
@@ -234,6 +235,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 store=round_store,
                 life=RoundLife(round_store),
                 answering=Answering(batches=working, store=store, rounds=round_store),
+                evidence=CardEvidence(store=store, settings=settings),
                 registry=lambda: live.current,
             ),
             access=Access(settings.admin_key, keys.find),

@@ -233,6 +233,8 @@ HOUSE = [
     "gateway.prompts",
     "gateway.rounds.defaults",
     "gateway.rounds.answering",
+    "gateway.rounds.card_words",
+    "gateway.rounds.cards",
     "gateway.rounds.life",
     "gateway.rounds.sealed",
     "gateway.rounds.desk",
