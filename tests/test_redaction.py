@@ -67,7 +67,9 @@ def test_whether_a_claim_is_true_is_told_for_all_but_one_in_a_hundred() -> None:
     assert len(wrong) <= 0.01 * len(texts), wrong
 
 
-@pytest.mark.parametrize("text", [*read_set("self_claims"), *read_set("ordinary"), *read_set("later")], ids=lambda t: t.id)
+@pytest.mark.parametrize(
+    "text", [*read_set("self_claims"), *read_set("ordinary"), *read_set("later")], ids=lambda t: t.id
+)
 def test_a_redacted_text_comes_back_as_it_is(text: Text) -> None:
     once = redact(text.text, lexicon(), prompt_text=text.prompt).text
     assert redact(once, lexicon(), prompt_text=text.prompt).text == once
@@ -260,7 +262,9 @@ def test_a_name_is_found_however_it_is_written(text: str, name: str) -> None:
     assert [found.name.text for found in names_in(view_of(text), lexicon())] == [name]
 
 
-@pytest.mark.parametrize("text", ["카카오톡", "솔라시도", "믿음직하다", "바바리안", "var co = 1", "exaones", "KTX", "solarium"])
+@pytest.mark.parametrize(
+    "text", ["카카오톡", "솔라시도", "믿음직하다", "바바리안", "var co = 1", "exaones", "KTX", "solarium"]
+)
 def test_a_longer_word_is_not_the_name_in_it(text: str) -> None:
     assert names_in(view_of(text), lexicon()) == []
 
