@@ -180,7 +180,10 @@ def _hidden(design: Design) -> list[Check]:
         repeats = [item for item in queue.items if item.kind is ItemKind.REPEAT]
         wrong += len({item.repeat_of for item in repeats}) != len(repeats)
         for item in repeats:
-            original = place[item.repeat_of or 0]
+            original = place.get(item.repeat_of or 0)
+            if original is None:
+                wrong += 1
+                continue
             nearest = min(nearest, item.position - original.position)
             same = (item.prompt, item.model_left, item.model_right) == (
                 original.prompt,
