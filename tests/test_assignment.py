@@ -280,7 +280,7 @@ def test_a_bound_that_words_cannot_reach_is_refused(bound: int) -> None:
         SeededStream(1, "x").below(bound)
 
 
-GOLDEN = "to be filled"
+GOLDEN = "4b6b456a500382eab63fbd89a8c18b449045c9abc74659a8d006062b134bd977"
 
 
 def test_the_same_seed_gives_the_same_design_in_every_process() -> None:

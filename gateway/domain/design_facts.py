@@ -117,7 +117,7 @@ def _prompts(design: Design, votes: Votes) -> list[Check]:
     used = Counter(item.prompt for _, item in votes)
     stratum_of = {prompt.id: prompt.stratum for prompt in plan.prompts}
     size = Counter(stratum_of.values())
-    got = Counter((who, stratum_of[item.prompt]) for who, item in votes)
+    got = Counter((who, stratum_of.get(item.prompt)) for who, item in votes)
     quota = {reviewer.id: plan.quota(reviewer) for reviewer in reviewers}
     off = max(abs(got[who, name] * len(prompts) - quota[who] * size[name]) for who, name in product(quota, size))
     enough = max(quota.values()) <= len(prompts)
