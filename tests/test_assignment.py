@@ -390,7 +390,7 @@ BASE = round_of(4, 20, 6, 20)
         ),
         (
             {"reviewers": (Reviewer("r", "x", 121),)},
-            "121 votes are more than the 120 questions that 20 prompts and 4 models give: add prompts or lower the votes",
+            "121 votes are more than the 120 questions that 20 prompts and 4 models give: add prompts or",
         ),
         ({"options": Options(20, overlap=0.3)}, r"overlap: expected a share from 0.10 to 0.20, got 0.3"),
         ({"options": Options(20, repeats=5)}, "repeats: expected 2 to 4, got 5"),

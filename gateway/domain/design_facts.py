@@ -159,6 +159,9 @@ def _overlap_reason(design: Design, votes: Votes, share: float) -> str:
     pairs = len(design.round.models) * (len(design.round.models) - 1) // 2
     if share > OVERLAP_BOUNDS[1]:
         return f"{len(votes)} votes fall on {prompts * pairs} questions, so that many are asked of {_SHARED_BY} anyway"
+    nearest = _SHARED_BY * round(design.round.options.overlap * len(votes) / _SHARED_BY)
+    if not OVERLAP_BOUNDS[0] * len(votes) <= nearest <= OVERLAP_BOUNDS[1] * len(votes):
+        return f"of {len(votes)} votes no multiple of {_SHARED_BY} is near the share asked for"
     if reviewers < _SHARED_BY:
         return f"there are {reviewers} reviewers, and a shared question takes {_SHARED_BY}"
     if len(votes) < _SHARED_BY * min(pairs, prompts):
