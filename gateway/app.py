@@ -23,7 +23,7 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, claims, columns, comparisons, costs, feasibility, models, ops, usage
+from gateway.api import admin, batches, claims, columns, comparisons, costs, feasibility, models, ops, review, usage
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -57,6 +57,9 @@ from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.rounds.limits import ReviewLimits
+from gateway.rounds.store import RoundStore
+from gateway.rounds.voting import Reviewing, link_hash
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -65,6 +68,7 @@ from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
+from gateway.web import Web
 
 TICK_S = 0.25
 _ROUTERS = (
@@ -78,8 +82,9 @@ _ROUTERS = (
     usage.router,
     costs.router,
     admin.router,
+    review.router,
 )
-_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
+_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"), ("/review", "review"))
 
 
 class GatewayApp:
@@ -218,6 +223,11 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             engine_diary=diary,
             calibration=calibration,
             long_work=LongWork(),
+            reviewing=Reviewing(
+                RoundStore(store), registry=lambda: live.current, chain=link_hash, clock=lambda: datetime.now(UTC)
+            ),
+            review_limits=ReviewLimits(now),
+            web=Web(),
             now=now,
         )
         _take_registry(live.current, live, fleet, telemetry, settings)

@@ -27,6 +27,11 @@ _FIRST_HEADING = 3
 """Above it stand the page's own: h1 the item, h2 the side."""
 _MATH = "http://www.w3.org/1998/Math/MathML"
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _BLOCKS = {
     "paragraph": "p",
     "blockquote": "blockquote",
@@ -42,16 +47,16 @@ _BLOCKS = {
 }
 """Tokens that open and close an element without attributes."""
 _ALIGNED = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
-_MATH_TAGS = frozenset(
+_MATH_TAGS = _names(
     "math mrow mi mn mo mtext mspace msup msub msubsup munder mover munderover mfrac msqrt mroot mtable mtr mtd mstyle "
-    "mpadded mphantom menclose mmultiscripts mprescripts none".split()
+    "mpadded mphantom menclose mmultiscripts mprescripts none"
 )
-_MATH_ATTRIBUTES = frozenset(
-    "display displaystyle scriptlevel stretchy fence form separator accent accentunder lspace rspace width height depth "
-    "minsize maxsize movablelimits linethickness columnalign rowspacing columnspacing columnlines rowlines mathvariant "
-    "notation".split()
+_MATH_ATTRIBUTES = _names(
+    "display displaystyle scriptlevel stretchy fence form separator accent accentunder lspace rspace width height "
+    "depth minsize maxsize movablelimits linethickness columnalign rowspacing columnspacing columnlines rowlines "
+    "mathvariant notation"
 )
-_OTHERS = frozenset("ol th td pre code br hr h3 h4 h5 h6 div".split())
+_OTHERS = _names("ol th td pre code br hr h3 h4 h5 h6 div")
 TAGS = frozenset({*_BLOCKS.values(), *_MATH_TAGS, *_OTHERS})
 """Every tag that can come out; `div` is around a table, which may be wider than its column."""
 ATTRIBUTES = frozenset({*_MATH_ATTRIBUTES, "class", "start"})
@@ -82,9 +87,7 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False, "maxNesting": MAX_NESTING})
     parser.enable(["table", "strikethrough"])
     parser.disable("reference")
-    return parser.use(
-        dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
-    )
+    return parser.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
 
 
 def _visible(text: str) -> str:
