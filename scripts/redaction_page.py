@@ -34,11 +34,12 @@ READING = """
 "At most" is the exact (Clopper–Pearson) upper bound, one-sided, 95 %.
 
 **How to read it.** The texts and the rules have one author, so these shares say that the forms which were thought of
-are caught; they are no estimate for answers of real models. A better hint is the first run on `later`, texts in unusual
-words that were written when the rules stood: 24 of 50 claims found, 48 of 50 ordinary texts left alone. The rules were
-widened afterwards with those texts in view. The first run on the held-out half found 188 of 188 claims and left 174 of
-177 ordinary texts alone; two of those three were looked at in the end, and one of them mended. Claims of no usual form
-("the company with the green logo made me") are not found at all. A round's answers want a person's look as well.
+are caught; they are no estimate for answers of real models. A better hint are the first runs on `later`, texts in less
+usual words that were written when rules stood: 24 of 50 claims found and 48 of 50 ordinary texts left alone, then, with
+wider rules and a second batch, 9 of 24 and 18 of 20. The rules were widened afterwards with those texts in view. The
+first run on the held-out half found 188 of 188 claims and left 174 of 177 ordinary texts alone; two of those three were
+looked at in the end, and one of them mended. So plain introductions are caught, and whoever wants to be recognised can
+be: an answer that speaks of its maker in unusual words passes. A round's answers want a person's look as well.
 
 ## What is still wrong
 """
