@@ -37,7 +37,7 @@ class Desk:
     client: RawClient
 
     async def ask(self, method: str, path: str, body: Any = b"", *, status: int = 200, key: str = ADMIN) -> Any:
-        headers = [(b"authorization", f"Bearer {key}".encode())]
+        headers = [("authorization", f"Bearer {key}")]
         answer = await self.client.request(method, f"{ROUNDS}{path}", body=body, headers=headers)
         assert answer.status == status, answer.body
         return answer.json() if answer.body else None
