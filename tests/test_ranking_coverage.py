@@ -14,7 +14,7 @@ import pytest
 from scipy.special import expit
 
 from gateway.domain.ranking.bradley_terry import Fit, PairTable, fit_strengths, fit_table
-from gateway.domain.ranking.clustered import clustered_covariance, independent_covariance, strength_scores
+from gateway.domain.ranking.clustered import Covariance, clustered_covariance, strength_scores
 from gateway.domain.ranking.contests import Contests
 from gateway.domain.ranking.ranks import rank_models
 from gateway.domain.ranking.votes import FloatArray, IntArray
@@ -81,13 +81,13 @@ def coverage(seed: int, beta: FloatArray, sizes: tuple[int, int, int]) -> Covera
         assert isinstance(fit, Fit)
         scores = strength_scores(fit, contests)
         covariance = clustered_covariance(scores, fit.bread)
-        assert covariance is not None
+        assert isinstance(covariance, Covariance)
         reach, off = covariance.reach(0.95), np.abs(fit.strengths - truth)
         found = fit.strengths[:, None] - fit.strengths[None, :]
         strengths.append(off <= reach * covariance.errors)
         differences.append((np.abs(found - gaps) <= reach * covariance.difference_errors)[FIRST, SECOND])
         wrong.append((rank_models(fit.strengths, covariance).surely_above & (gaps <= 1e-9)).any())
-        independent.append(off <= 1.96 * np.sqrt(np.diag(independent_covariance(scores, fit.bread))))
+        independent.append(off <= 1.96 * np.sqrt(np.diag(covariance.independent)))
     by_model = np.mean(strengths, axis=0)
     return Coverage(
         strengths=float(by_model.mean()),

@@ -49,8 +49,8 @@ class Acceptability:
     tie_parameter: float
     """θ."""
     n: int
-    covariance: Covariance | None
-    """Of γ and then ln θ; without the latter where no tie was cast."""
+    covariance: Covariance | Reason
+    """Of γ and then ln θ, without the latter where no tie was cast; or why there is none."""
     intervals: tuple[Interval, ...] | None
     """Of `acceptable`."""
     lines: tuple[Line, ...] | None
@@ -234,12 +234,12 @@ def _scores(counts: _Counts, votes: Votes, at: FloatArray) -> Scores:
 
 
 def _told(
-    counts: _Counts, at: FloatArray, covariance: Covariance | None, *, n: int, confidence: float
+    counts: _Counts, at: FloatArray, covariance: Covariance | Reason, *, n: int, confidence: float
 ) -> Acceptability:
     gamma = at[: counts.size]
     cautions = () if counts.has_ties else (Caution.TIES_ABSENT,)
     spans, lines = None, None
-    if covariance is not None:
+    if isinstance(covariance, Covariance):
         off = covariance.reach(confidence) * covariance.errors[: counts.size]
         spans, lines = intervals(expit(gamma - off), expit(gamma + off)), _lines(gamma - off, gamma + off)
         cautions = (*covariance.cautions, *cautions)

@@ -15,6 +15,8 @@ class Reason(StrEnum):
     """Some models never scored against others, so their distance from these is unbounded or unknown."""
     TOO_FEW_CLUSTERS = "too_few_clusters"
     """Fewer than two reviewers or two prompts: nothing shows how much these differ."""
+    DEGENERATE = "degenerate"
+    """Reviewers or prompts happen to differ so little that intervals would have hardly any width."""
     NO_CONVERGENCE = "no_convergence"
     """The votes do not hold the covariates' coefficients down to finite values."""
     NO_VARIATION = "no_variation"
