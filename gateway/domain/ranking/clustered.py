@@ -139,7 +139,8 @@ def clustered_covariance(scores: Scores, bread: FloatArray) -> Covariance | Reas
     meat = _meat(scores, reviewer, reviewers) + _meat(scores, prompt, prompts) - both
     matrix, is_clipped = _clipped(bread @ meat @ bread.T)
     independent = bread @ both @ bread.T
-    if (np.diag(matrix) <= _DEGENERATE**2 * np.diag(independent)).any():
+    by_chance = bread @ _gram_of_votes(scores) @ bread.T
+    if (np.diag(matrix) <= _DEGENERATE**2 * np.diag(by_chance)).any():
         return Reason.DEGENERATE
     return Covariance(
         matrix=matrix,
@@ -168,11 +169,23 @@ def _meat(scores: Scores, cluster: IntArray, clusters: int) -> FloatArray:
 
 def _gram(scores: Scores, cluster: IntArray, clusters: int) -> FloatArray:
     """Σ over clusters of u uᵀ, u the sum of the cluster's scores."""
+    if clusters == len(cluster):
+        return _gram_of_votes(scores)
     touched = scores.columns.shape[1]
     places = (np.repeat(cluster.astype(np.int32), touched), scores.columns.astype(np.int32).ravel())
     sums = csr_array((scores.values.ravel(), places), shape=(clusters, scores.width))
     gram: FloatArray = (sums.T @ sums).toarray()
     return gram
+
+
+def _gram_of_votes(scores: Scores) -> FloatArray:
+    """The same where each vote is a cluster of its own."""
+    width = scores.width
+    gram = np.zeros(width * width)
+    for one, first in zip(scores.columns.T, scores.values.T, strict=True):
+        for other, second in zip(scores.columns.T, scores.values.T, strict=True):
+            gram += np.bincount(one * width + other, first * second, width * width)
+    return gram.reshape(width, width)
 
 
 def _difference_errors(matrix: FloatArray) -> FloatArray:
