@@ -116,7 +116,10 @@ def _counts(votes: Votes) -> _Counts:
 
 
 def _why_not(counts: _Counts, n: int) -> NotComparable | None:
-    """Finite worths need models and ground to have scored against each other; a tie scores for both against it."""
+    """Finite worths need models and ground to have scored against each other; a tie scores for both against it.
+
+    Needed, not enough: where ties alone hold a model up, θ and its worth can run away together, which the fit notices.
+    """
     if n == 0:
         return NotComparable(Reason.NO_VOTES)
     if not counts.votes[:, BOTH_BAD].any():

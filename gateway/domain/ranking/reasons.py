@@ -18,7 +18,7 @@ class Reason(StrEnum):
     DEGENERATE = "degenerate"
     """Reviewers or prompts happen to differ so little that intervals would have hardly any width."""
     NO_CONVERGENCE = "no_convergence"
-    """The votes do not hold the covariates' coefficients down to finite values."""
+    """The votes do not hold every parameter of this model down to a finite value."""
     NO_VARIATION = "no_variation"
     """All values are the same, so there is nothing to measure against."""
     NOT_RECORDED = "not_recorded"
