@@ -1,6 +1,6 @@
 """An analysis as plain values for JSON: names instead of codes, keys and lists in a fixed order, numbers rounded once.
 
-What has no figure is null beside its reason. The same votes in any order give the same document: an analysis sorts them.
+What has no figure is null beside its reason. Votes in any order give the same document: an analysis sorts them.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Votes:
         return replace(self, outcome=outcome.astype(np.int8))
 
     def in_order(self) -> Votes:
-        """Sorted by all that they say, so that sums over them are the same to the last bit in whatever order they came."""
+        """Sorted by all that they say, so that sums over them are the same to the last bit in whatever order."""
         columns = [getattr(self, name) for name in _COLUMNS]
         keys = [part for column in columns for part in (column.T if column.ndim == 2 else (column,))]
         order = np.lexsort(keys[::-1])
