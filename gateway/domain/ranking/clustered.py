@@ -83,8 +83,7 @@ class Covariance:
         """The same, never below what independent votes would have.
 
         Of many differences the one with the smallest error is the first to be called sure, and with few clusters it is
-        small by chance: simulated without any clustering, 12 reviewers and 12 prompts, false claims fall from 9 % to
-        under 5 %.
+        small by chance: docs/decisions/0005-what-votes-may-claim.md has the figures.
         """
         return np.maximum(_difference_errors(self.matrix), _difference_errors(self.independent))
 
