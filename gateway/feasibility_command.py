@@ -22,7 +22,7 @@ from rich.console import Console
 from gateway.calibration_file import CalibrationBook
 from gateway.checkpoint_facts import read_checkpoint
 from gateway.console import render_estimates, wants_json
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry

@@ -17,7 +17,8 @@ from gateway.domain.calibration import OverheadObservation, calibrate, observe_o
 from gateway.domain.columns import Cell, ColumnRow, compare_columns, settle_fit
 from gateway.domain.engine_facts import ObservedLoad, ResolvedEngine
 from gateway.domain.engine_model import resolve_limits
-from gateway.domain.memory import GIB, ByteRange, Paging, kv_layout, weights_bytes
+from gateway.domain.kv_groups import Paging
+from gateway.domain.memory import GIB, ByteRange, kv_layout, weights_bytes
 from gateway.domain.predicted_column import Predicted, overhead_of, predict
 from gateway.domain.records import LinearShape, Model, ModelShape, Provenance
 

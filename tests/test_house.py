@@ -36,6 +36,8 @@ HOUSE = [
     "gateway.domain.comparability",
     "gateway.domain.observations",
     "gateway.domain.paired",
+    "gateway.domain.kv_layers",
+    "gateway.domain.kv_groups",
     "gateway.domain.kv_cache",
     "gateway.domain.shapes",
     "gateway.domain.weights",

@@ -18,7 +18,7 @@ from gateway.api.refusals import refusals
 from gateway.api.schemas import Amount
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.feasibility import estimate
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Cell, Matrix, MatrixLoad, build_matrix
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry

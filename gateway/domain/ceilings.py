@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Verdict, estimate
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.memory import GIB, number_format
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import (

@@ -12,12 +12,11 @@ from enum import StrEnum
 
 from gateway.domain.derivation import Step as Step
 from gateway.domain.derivation import derive
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_groups import KvRefused, Paging
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.memory import (
     GIB,
     ByteRange,
-    KvRefused,
-    Paging,
     missing_kv_fields,
     number_format,
     overhead_bytes,

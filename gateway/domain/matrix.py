@@ -14,7 +14,8 @@ from types import MappingProxyType
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Estimate, estimate
-from gateway.domain.kv_cache import KV_DTYPES, Keeps, Paging
+from gateway.domain.kv_groups import Paging
+from gateway.domain.kv_layers import KV_DTYPES, Keeps
 from gateway.domain.memory import (
     BYTES_PER_PARAM,
     ByteRange,
