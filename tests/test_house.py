@@ -54,6 +54,8 @@ HOUSE = [
     "gateway.domain.serving_plan",
     "gateway.domain.memory_case",
     "gateway.domain.derivation",
+    "gateway.domain.fit_case",
+    "gateway.domain.fit_reasons",
     "gateway.domain.feasibility",
     "gateway.domain.engine_facts",
     "gateway.domain.predicted_column",
