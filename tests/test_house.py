@@ -59,6 +59,8 @@ HOUSE = [
     "gateway.domain.feasibility",
     "gateway.domain.engine_facts",
     "gateway.domain.predicted_column",
+    "gateway.domain.settled_fit",
+    "gateway.domain.column_reasons",
     "gateway.domain.columns",
     "gateway.domain.calibration",
     "gateway.domain.routing",

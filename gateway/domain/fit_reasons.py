@@ -21,7 +21,8 @@ def figure_reasons(case: MemoryCase) -> list[str]:
     reasons = [
         f"Budget: {plan.gpu_memory_utilization:g} × {gib_words(case.gpu.memory_bytes)} of memory - weights "
         f"{gib_words(own)}{f' of {gib_words(case.weights)}' if plan.gpus > 1 else ''} - overhead "
-        f"{gib_words(overhead.likely)} = {gib_words(available)} for the KV cache{' on each GPU' if plan.gpus > 1 else ''}.",
+        f"{gib_words(overhead.likely)} = {gib_words(available)} for the KV cache"
+        f"{' on each GPU' if plan.gpus > 1 else ''}.",
         _overhead_reason(case),
         f"KV cache: {gib_words(case.blocks_per_request * max(case.stage_block_bytes))} a request, in blocks of "
         f"{layout.effective_block(case.paging)} tokens; with {published} weights there is room for "
