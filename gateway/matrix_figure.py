@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import east_asian_width
 
+from gateway.domain.decoding import CostRange, Decoding
 from gateway.domain.feasibility import Verdict
-from gateway.domain.matrix import Cell, CostRange, Decoding, Matrix, Units, Unknown
+from gateway.domain.matrix import Cell, Matrix, Units, Unknown
 from gateway.domain.memory import GIB
 from gateway.domain.records import Confidence, Gpu, Model
 from gateway.markup import Attribute, Element, Node, element

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
+from gateway.domain.decoding import Decoding
 from gateway.domain.feasibility import Estimate, Verdict
-from gateway.domain.matrix import Cell, Decoding, Matrix, Units
+from gateway.domain.matrix import Cell, Matrix, Units
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.markup import Element, document, element
 from gateway.matrix_answer import assumed_figures, assumptions
