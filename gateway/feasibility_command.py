@@ -31,7 +31,7 @@ from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import feasibility_page
 from gateway.matrix_view import render_matrix, render_one
-from gateway.matrix_words import Language
+from gateway.matrix_words.fields import Language
 from gateway.near_names import meant, no_such
 from gateway.registry import load_registry
 from gateway.settings import Settings

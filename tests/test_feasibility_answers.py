@@ -32,7 +32,7 @@ from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import DEFINITIONS, matrix_csv, matrix_object
 from gateway.matrix_page import feasibility_page
 from gateway.matrix_view import render_matrix, render_one
-from gateway.matrix_words import Language
+from gateway.matrix_words.fields import Language
 from gateway.registry import load_registry
 
 SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"

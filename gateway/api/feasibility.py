@@ -28,7 +28,7 @@ from gateway.evidence import feasibility_summary
 from gateway.long_work import give_way
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import POLICY, feasibility_page
-from gateway.matrix_words import Language
+from gateway.matrix_words.fields import Language
 
 router = APIRouter(prefix="/api/feasibility", tags=["feasibility"], dependencies=[RequireKey, DescribeKey])
 
