@@ -300,6 +300,14 @@ def test_only_settings_reads_the_environment() -> None:
             assert "getenv(" not in text, f"{name} reads the environment"
 
 
+def test_commands_that_serve_nothing_start_without_web_framework_and_database() -> None:
+    """`simsa up` starts an interpreter for every engine: what only the gateway needs would more than double each."""
+    heavy = "{'fastapi', 'sqlalchemy', 'alembic', 'asyncpg'}"
+    listing = f"import sys, gateway.cli; print(*{heavy} & sys.modules.keys())"
+    ended = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []
+
+
 def test_every_setting_is_documented() -> None:
     page = subprocess.run(
         [sys.executable, "scripts/settings_page.py"], cwd=ROOT, capture_output=True, text=True, check=True
