@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from typing import TypedDict
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Verdict, estimate
@@ -74,6 +75,14 @@ class Setup:
         if self.plan_kv_dtype not in KV_DTYPES:
             known = ", ".join(sorted((*KV_DTYPES, *KV_ALIASES)))
             raise ValueError(f"kv_dtype: expected one of {known}, got {self.kv_dtype}")
+
+
+class _Cut(TypedDict):
+    """What a roofline is built for besides the model and the GPU."""
+
+    gpus: int
+    weights_format: str
+    kv_dtype_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +178,7 @@ def _side(compute: Callable[[], Speed]) -> tuple[Speed | None, ValueError | None
 
 
 def _ceiling(model: Model, setup: Setup, load: Load) -> Speed:
-    roofline = build_bound(
-        model,
-        setup.gpu,
-        gpus=setup.gpus,
-        weights_format=setup.weights_format,
-        kv_dtype_bytes=setup.kv_element_bytes,
-    )
+    roofline = build_bound(model, setup.gpu, **_cut_of(setup))
     room = memory_at_most(setup) - (least_weights_bytes(model, setup.weights_format) or 0)
     own, shared = _own_and_shared(roofline, load, load.input_tokens)
     most = _fitting(room - shared, own)
@@ -210,13 +213,7 @@ def _no_room(model: Model, setup: Setup, load: Load) -> str:
 def _expected(model: Model, setup: Setup, load: Load) -> Speed:
     if setup.weights_format == LEAST_FORMAT:
         raise ValueError("weights of 2 bits are a bound, and nobody is expected to serve them")
-    roofline = expect_roofline(
-        model,
-        setup.gpu,
-        gpus=setup.gpus,
-        weights_format=setup.weights_format,
-        kv_dtype_bytes=setup.kv_element_bytes,
-    )
+    roofline = expect_roofline(model, setup.gpu, **_cut_of(setup))
     most = _expected_at_once(model, setup, load)
     if most < 1:
         raise ValueError(
@@ -276,6 +273,10 @@ def _speed(
         cost=_cost_range(setup, rate * tokens),
         roofline=pace.roofline,
     )
+
+
+def _cut_of(setup: Setup) -> _Cut:
+    return {"gpus": setup.gpus, "weights_format": setup.weights_format, "kv_dtype_bytes": setup.kv_element_bytes}
 
 
 def _fitting(room: int, per_request: int) -> int:
