@@ -11,12 +11,14 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.calibration_file import CalibrationBook
-from gateway.domain.columns import Cell, compare_columns, provenance_note, settle_fit
+from gateway.domain.columns import Cell, compare_columns
 from gateway.domain.engine_facts import LOAD_FIELDS, ObservedLoad
-from gateway.domain.feasibility import Estimate, ServingPlan, Verdict, estimate
+from gateway.domain.feasibility import Estimate, Verdict, estimate
 from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.predicted_column import predict
 from gateway.domain.records import Model, Provenance, Registry
+from gateway.domain.serving_plan import ServingPlan
+from gateway.domain.settled_fit import provenance_note, settle_fit
 from gateway.replica_state import ReplicaState
 from gateway.settings import LOOPBACK, Settings
 

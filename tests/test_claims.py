@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_models import H100, LLAMA_8B, MIXTURE, SOURCED, TINY, WINDOWED, model_of
 
-from gateway.domain.ceilings import Load, Setup, compute_ceilings
+from gateway.domain.ceilings import Setup, compute_ceilings
 from gateway.domain.claim_evidence import Evidence, EvidenceKind
 from gateway.domain.claim_terms import METRICS, MetricKind
 from gateway.domain.claims import REFUTED, CheckedClaim, ClaimVerdict, check_claim
+from gateway.domain.pace import Load
 from gateway.domain.records import ApiPrice, Claim, Confidence, GpuPrice, Model, Provenance, Serving, ServingKind
 from gateway.registry import load_registry
 

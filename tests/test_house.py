@@ -36,6 +36,8 @@ HOUSE = [
     "gateway.domain.comparability",
     "gateway.domain.observations",
     "gateway.domain.paired",
+    "gateway.domain.kv_layers",
+    "gateway.domain.kv_groups",
     "gateway.domain.kv_cache",
     "gateway.domain.shapes",
     "gateway.domain.weights",
@@ -52,17 +54,23 @@ HOUSE = [
     "gateway.domain.serving_plan",
     "gateway.domain.memory_case",
     "gateway.domain.derivation",
+    "gateway.domain.fit_case",
+    "gateway.domain.fit_reasons",
     "gateway.domain.feasibility",
     "gateway.domain.engine_facts",
     "gateway.domain.predicted_column",
+    "gateway.domain.settled_fit",
+    "gateway.domain.column_reasons",
     "gateway.domain.columns",
     "gateway.domain.calibration",
     "gateway.domain.routing",
     "gateway.domain.queueing",
     "gateway.domain.breaker",
     "gateway.domain.roofline",
+    "gateway.domain.decoding",
     "gateway.domain.matrix",
     "gateway.domain.engine_model",
+    "gateway.domain.pace",
     "gateway.domain.ceilings",
     "gateway.domain.ceiling_lines",
     "gateway.domain.claim_terms",
@@ -152,11 +160,16 @@ HOUSE = [
     "gateway.comparison",
     "gateway.spreadsheet",
     "gateway.comparison_export",
+    "gateway.matrix_words.fields",
+    "gateway.matrix_words.english",
+    "gateway.matrix_words.korean",
     "gateway.matrix_words",
+    "gateway.matrix_cell_words",
     "gateway.matrix_answer",
     "gateway.markup",
     "gateway.matrix_style",
     "gateway.matrix_figure",
+    "gateway.matrix_tables",
     "gateway.matrix_page",
     "gateway.batch_outcomes",
     "gateway.batch_order",
@@ -289,6 +302,14 @@ def test_only_settings_reads_the_environment() -> None:
             text = path.read_text()
             assert "os.environ" not in text, f"{name} reads the environment"
             assert "getenv(" not in text, f"{name} reads the environment"
+
+
+def test_commands_that_serve_nothing_start_without_web_framework_and_database() -> None:
+    """`simsa up` starts an interpreter for every engine: what only the gateway needs would more than double each."""
+    heavy = "{'fastapi', 'sqlalchemy', 'alembic', 'asyncpg'}"
+    listing = f"import sys, gateway.cli; print(*{heavy} & sys.modules.keys())"
+    ended = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []
 
 
 def test_every_setting_is_documented() -> None:

@@ -10,16 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from gateway.domain.ceiling_lines import derive
-from gateway.domain.ceilings import (
-    LEAST_KV,
-    MOST_AT_ONCE,
-    Ceilings,
-    Load,
-    Setup,
-    Speed,
-    compute_ceilings,
-    memory_at_most,
-)
+from gateway.domain.ceilings import LEAST_KV, Ceilings, Setup, Speed, compute_ceilings, memory_at_most
 from gateway.domain.claim_evidence import TOLERANCE, Evidence, EvidenceKind, comparison_of, meets, needed_run
 from gateway.domain.claim_outcome import (
     SMALLEST_FORMAT,
@@ -33,6 +24,7 @@ from gateway.domain.claim_outcome import (
 )
 from gateway.domain.claim_terms import METRICS, MetricKind
 from gateway.domain.memory import number_format
+from gateway.domain.pace import MOST_AT_ONCE, Load
 from gateway.domain.records import Claim, Gpu, Model, Provenance, Sourced
 from gateway.domain.roofline import LEAST_FORMAT, least_cache_bytes, least_weights_bytes
 
