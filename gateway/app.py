@@ -49,6 +49,7 @@ from gateway.errors import (
 )
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
+from gateway.kept_minutes import KeptMinutes
 from gateway.key_ring import KeyRing
 from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
@@ -57,6 +58,7 @@ from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.retention import Retention
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -199,6 +201,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             registry=lambda: live.current,
             charge=limiter.correct,
         )
+        retention = Retention(minutes=KeptMinutes(store), engine_records=engine_records, settings=settings)
         services = Services(
             settings=settings,
             registry=live,
@@ -230,6 +233,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("batches", services.batches.run),
                 ("engine diary", diary.run),
                 ("settlement", settler.run),
+                ("retention", retention.run),
             )
         ]
         try:

@@ -40,7 +40,8 @@ LATER = NOON + timedelta(days=2)
 MEDIAN = GpuPrice(
     Decimal("2.95"), "USD", "list_median", "public lists", date(2026, 11, 23), Sourced("LISTS", Confidence.MEDIUM)
 )
-TABLES = ("settled_windows", "call_shares", "unsettled_windows", "use_by_day")
+SUMS = ("use_by_day", "spent_by_day", "gpu_days")
+TABLES = ("settled_windows", "call_shares", "unsettled_windows", "refused_windows", *SUMS)
 
 
 def price(_gpu: str, _on: date) -> PriceInForce:
@@ -115,7 +116,8 @@ async def settle_all(store: Store, find_price: Any = price, before: datetime = L
 async def everything(database: ScratchDatabase) -> dict[str, list[Row]]:
     """All rows that settlement writes, and the calls' settled costs, without what is no longer counted."""
     found = {table: await database.rows(f"SELECT * FROM {table}") for table in TABLES}
-    found["use_by_day"] = [row for row in found["use_by_day"] if int(row["calls"])]
+    for table, count in zip(SUMS, ("calls", "calls", "windows"), strict=True):
+        found[table] = [row for row in found[table] if int(row[count])]
     found["calls"] = await database.rows("SELECT id, settled_cost, settled_currency FROM calls")
     return {name: sorted(map(_plain, rows), key=str) for name, rows in found.items()}
 

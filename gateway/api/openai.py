@@ -25,7 +25,7 @@ _ASKED_HEADERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     (
         "x-simsa-run-id",
-        "The load run that the call belongs to, for figures by run. For calls of class load_test, and operators' of any.",
+        "The load run that the call belongs to: of class load_test, or an operator's of any.",
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     ),
     (
