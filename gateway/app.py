@@ -23,7 +23,19 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, claims, columns, comparisons, costs, feasibility, models, ops, usage
+from gateway.api import (
+    admin,
+    batches,
+    claims,
+    columns,
+    comparisons,
+    costs,
+    feasibility,
+    models,
+    ops,
+    token_costs,
+    usage,
+)
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -79,6 +91,7 @@ _ROUTERS = (
     comparisons.router,
     usage.router,
     costs.router,
+    token_costs.router,
     admin.router,
 )
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))

@@ -106,12 +106,15 @@ class Reopening:
 
     def write_down(self, row: dict[str, Any]) -> None:
         """Take in a call that has ended. Its settled cost stays until its windows are settled anew."""
-        before, windows = self._before.get(row["id"], []), windows_of_call(row)
-        if any(window.window_at < self._since for window in before):
+        before, settled = self._before.get(row["id"], []), self._settled.get(row["id"], (None, None))
+        windows = windows_of_call(row)
+        # A settled cost without a window is what an earlier correction left of a call whose windows are closed.
+        is_closed = any(window.window_at < self._since for window in before) or (settled[0] is not None and not before)
+        if is_closed:
             windows = before
         self._now[row["id"]] = windows
-        if windows and row["id"] in self._settled:
-            row["settled_cost"], row["settled_currency"] = self._settled[row["id"]]
+        if windows or is_closed:
+            row["settled_cost"], row["settled_currency"] = settled
 
     async def write(self, connection: AsyncConnection) -> None:
         await self._remove_shares(connection)
