@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, localcontext
@@ -23,12 +23,13 @@ from gateway.settled_costs import money
 from gateway.settled_shares import MOST_WINDOWS, WindowKey
 from gateway.store import Store
 from gateway.tables import calls
-from gateway.use_by_day import read_day, read_spent
+from gateway.use_by_day import read_spent
 
 ROWS_AT_ONCE = 100
 """Rows of GPU time read before the event loop gets its turn."""
-BY_KEY = frozenset({"model", "organisation", "day"})
-"""What is read from the sums by key; the others from those by run and replica."""
+DAYS_AT_ONCE = 31
+"""Of calls' costs, read in one transaction."""
+_UNKNOWN = frozenset({None, "unknown"})
 _DIGITS = 60
 
 
@@ -99,15 +100,16 @@ class CostSums:
     ) -> list[SpentRow]:
         """Costs of calls that began on these days of UTC, by `model`, `organisation`, `day`, `run` or `replica`."""
         sums: dict[tuple[Any, ...], list[Any]] = {}
-        rows = (
-            self._days(first, last, by, organisation, model)
-            if by in BY_KEY
-            else self._runs_or_replicas(first, last, by, organisation, model)
-        )
         with localcontext(prec=_DIGITS):
-            async for place, share in rows:
-                found = sums.get(place)
-                sums[place] = share if found is None else [old + new for old, new in zip(found, share, strict=True)]
+            for begin in range(first.toordinal(), last.toordinal() + 1, DAYS_AT_ONCE):
+                days = date.fromordinal(begin), min(last, date.fromordinal(begin + DAYS_AT_ONCE - 1))
+                async with self._transaction() as connection:
+                    async for row in read_spent(connection, *days, by=by, organisation=organisation, model=model):
+                        place, share = row[:5], row[5:]
+                        found = sums.get(place)
+                        sums[place] = (
+                            list(share) if found is None else [o + n for o, n in zip(found, share, strict=True)]
+                        )
         return [_spent_row(place, sums[place]) for place in sorted(sums, key=str)]
 
     async def gpu_time(self, first: date, last: date, *, model: str | None = None) -> list[GpuTimeRow]:
@@ -166,36 +168,6 @@ class CostSums:
             count, begin = (await connection.execute(statement)).one()
         return count, begin
 
-    async def _days(
-        self, first: date, last: date, by: str, organisation: str | None, model: str | None
-    ) -> AsyncIterator[tuple[tuple[Any, ...], list[Any]]]:
-        for number in range((last - first).days + 1):
-            day = first + timedelta(days=number)
-            async with self._transaction() as connection:
-                rows = await read_day(connection, day, organisation=organisation, model=model)
-            for row in rows:
-                group = str(day) if by == "day" else getattr(row, by)
-                place = (group, row.model, row.provenance, row.cost_basis, row.currency)
-                counts = [row.calls, row.calls_without_cost, row.prompt_tokens, row.completion_tokens]
-                yield place, [*counts, row.cached_tokens, row.cost or Decimal(0), int(row.cost is not None)]
-
-    async def _runs_or_replicas(
-        self, first: date, last: date, by: str, organisation: str | None, model: str | None
-    ) -> AsyncIterator[tuple[tuple[Any, ...], list[Any]]]:
-        name = {"run": "run_id", "replica": "replica"}[by]
-        for number in range((last - first).days + 1):
-            day = first + timedelta(days=number)
-            async with self._transaction() as connection:
-                rows = await read_spent(connection, day, organisation=organisation, model=model)
-            for row in rows:
-                group = getattr(row, name) or None
-                if group is None and by == "run":
-                    continue
-                place = (group, row.model, row.provenance or None, row.cost_basis or None, row.currency or None)
-                counts = [row.calls, row.calls_without_cost, row.prompt_tokens, row.completion_tokens]
-                is_known = row.calls > row.calls_without_cost
-                yield place, [*counts, row.cached_tokens, row.cost, int(is_known)]
-
 
 _ORDER = ("day", "replica", "model", "provenance", "gpu", "gpus")
 
@@ -209,20 +181,21 @@ def _minutes_before(first: date) -> int:
 
 
 def _spent_row(place: tuple[Any, ...], sums: list[Any]) -> SpentRow:
-    group, model, provenance, basis, currency = place
-    count, without, prompt, completion, cached, cost, known = sums
+    group, model, *kind = place
+    provenance, basis, currency = (each or None for each in kind)
+    count, without, prompt, completion, cached, cost = sums
     return SpentRow(
-        group,
-        model,
-        provenance,
-        basis,
-        currency,
-        count,
-        without,
-        prompt,
-        completion,
-        cached,
-        cost if known else None,
+        group=str(group) if group else None,
+        model=model,
+        provenance=provenance,
+        basis=basis,
+        currency=currency,
+        calls=count,
+        calls_without_cost=without,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cost=None if basis in _UNKNOWN else cost,
     )
 
 

@@ -25,7 +25,7 @@ _EXACT = Context(prec=60)
 
 
 class SummedTable:
-    """A table whose key is a place and whose last columns are sums; what stands between are facts of the place."""
+    """A table whose key is a place, its day first, and whose last columns are sums; others are the place's facts."""
 
     def __init__(self, table: sa.Table, sums: int) -> None:
         """`sums`: how many columns are sums. They are added up in Python: SQLite's own numbers are binary."""
@@ -34,7 +34,9 @@ class SummedTable:
         self.sums = columns[-sums:]
         self.names = [column.name for column in columns]
         read = sa.select(*self.key, *self.sums)
-        self.at_places = read.where(sa.tuple_(*self.key).in_(sa.bindparam("places", expanding=True)))
+        # SQLite finds the days by the key, and looks for the places among their rows.
+        of_days = read.where(self.key[0].in_(sa.bindparam("days", expanding=True)))
+        self.at_places = of_days.where(sa.tuple_(*self.key).in_(sa.bindparam("places", expanding=True)))
         self.upserts = {kind: self._upsert(of.insert(table)) for kind, of in _DIALECTS}
 
     def _upsert(self, insert: sqlite.Insert | postgresql.Insert) -> sa.Insert:
@@ -71,7 +73,8 @@ class DayChange:
         for start in range(0, len(places), PLACES_AT_ONCE):
             some = places[start : start + PLACES_AT_ONCE]
             sums = {place: self._changes[place] for place in some}
-            for row in await connection.execute(table.at_places, {"places": some}):
+            days = {place[0] for place in some}
+            for row in await connection.execute(table.at_places, {"days": sorted(days), "places": some}):
                 place = tuple(row[: len(table.key)])
                 sums[place] = _added(sums[place], row[len(table.key) :])
             rows = [dict(zip(table.names, (*p, *self._facts[p], *sums[p]), strict=True)) for p in some]

@@ -228,9 +228,13 @@ class EngineRecords:
         """Remove rows of spans that began before a moment, a transaction's worth; how many."""
         key = list(engine_loads.primary_key.columns)
         some = sa.select(*key).where(engine_loads.c.starts_at < before).limit(LOADS_AT_ONCE)
+        by_key = sa.delete(engine_loads).where(*(column == sa.bindparam(f"of_{column.name}") for column in key))
         async with self._transaction() as connection:
-            removed = await connection.execute(sa.delete(engine_loads).where(sa.tuple_(*key).in_(some)))
-        return removed.rowcount
+            found = (await connection.execute(some)).all()
+            values = [{f"of_{k.name}": value for k, value in zip(key, row, strict=True)} for row in found]
+            if values:
+                await connection.execute(by_key, values)
+        return len(found)
 
 
 def span_start(at: datetime, span_s: int) -> datetime:

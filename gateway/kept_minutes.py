@@ -7,7 +7,6 @@ done belongs in `retention`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +22,7 @@ from gateway.cost_tables import (
     unsettled_windows,
 )
 from gateway.gpu_days import GpuDayChange
-from gateway.settled_shares import MOST_WINDOWS, WINDOW, WindowKey, open_since
+from gateway.settled_shares import MOST_WINDOWS, WINDOW, WindowKey, delete_windows, is_window, open_since
 from gateway.store import Store
 from gateway.tables import calls
 
@@ -80,27 +79,23 @@ async def _remove_windows(connection: AsyncConnection, cut: datetime) -> int:
         keys = [WindowKey(*row) for row in await connection.execute(refused.limit(WINDOWS_AT_ONCE))]
     if not keys:
         return 0
-    unattributed = await _unattributed(connection, keys)
     days = GpuDayChange()
-    for window, key in zip(windows, keys, strict=False):
-        if key in unattributed:
-            days.keep_unattributed(window, unattributed[key])
+    for window, key in zip(windows, keys, strict=False):  # a window that was refused may have no row
+        days.keep_unattributed(window, await _unattributed(connection, key))
     await days.write(connection)
     for table in (call_shares, settled_windows, refused_windows):
-        await connection.execute(sa.delete(table).where(sa.tuple_(*_key_of(table)).in_(keys)))
+        await delete_windows(connection, table, keys)
     return len(keys)
 
 
-async def _unattributed(connection: AsyncConnection, keys: Sequence[WindowKey]) -> dict[WindowKey, int]:
-    """What windows charge to calls that have no settled cost, in nanos."""
-    of_window = _key_of(call_shares)
+async def _unattributed(connection: AsyncConnection, key: WindowKey) -> int:
+    """What a window charges to calls that have no settled cost, in nanos."""
     statement = (
-        sa.select(*of_window, sa.func.sum(call_shares.c.cost_nanos))
+        sa.select(sa.func.sum(call_shares.c.cost_nanos))
         .select_from(call_shares.join(calls, calls.c.id == call_shares.c.call_id))
-        .where(sa.tuple_(*of_window).in_(keys), call_shares.c.cost_nanos > 0, calls.c.settled_cost.is_(None))
-        .group_by(*of_window)
+        .where(*is_window(call_shares, key), call_shares.c.cost_nanos > 0, calls.c.settled_cost.is_(None))
     )
-    return {WindowKey(*key): int(nanos) for *key, nanos in await connection.execute(statement)}
+    return int((await connection.execute(statement)).scalar() or 0)
 
 
 async def _remove_presences(connection: AsyncConnection, cut: datetime) -> int:

@@ -23,6 +23,8 @@ from gateway.use_by_day import COUNTED, Change, place_of, share_of
 
 SHARES_AT_ONCE = 100
 """Calls that are read or written before the event loop gets its turn."""
+CALLS_BEFORE_TURN = 20
+"""Of which the sums are worked out before the event loop gets its turn."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,10 @@ async def set_costs(connection: AsyncConnection, ids: Sequence[str], *, take_bac
         named = some if take_back else list(wholes)
         statement = sa.select(*COUNTED).where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
         values = []
-        for row in (await connection.execute(statement, {"ids": named})).mappings().all() if named else ():
+        counted = (await connection.execute(statement, {"ids": named})).mappings().all() if named else ()
+        for number, row in enumerate(counted):
+            if number % CALLS_BEFORE_TURN == 0:
+                await asyncio.sleep(0)
             amount, currency = wholes.get(row["id"], (None, None))
             if (amount, currency) == (row["settled_cost"], row["settled_currency"]):
                 continue

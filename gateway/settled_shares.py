@@ -7,7 +7,7 @@ horizon are closed: a record that comes later changes nothing of them. Settling 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -55,6 +55,13 @@ _OPEN_SINCE = sa.select(settlement_horizon.c.open_since)
 def is_window(table: sa.Table, key: WindowKey) -> list[sa.ColumnElement[bool]]:
     """Conditions for the rows of one window."""
     return [table.c[name] == value for name, value in key._asdict().items()]
+
+
+async def delete_windows(connection: AsyncConnection, table: sa.Table, keys: Sequence[WindowKey]) -> None:
+    """All rows of some windows, each found by its key: SQLite reads whole tables for several keys at once."""
+    of_window = (table.c[name] == sa.bindparam(f"of_{name}") for name in WindowKey._fields)
+    values = [{f"of_{name}": value for name, value in key._asdict().items()} for key in keys]
+    await connection.execute(sa.delete(table).where(*of_window), values)
 
 
 async def open_since(connection: AsyncConnection) -> datetime:

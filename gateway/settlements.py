@@ -39,7 +39,7 @@ from gateway.domain.settlement import (
 from gateway.gpu_days import GpuDayChange
 from gateway.long_work import give_way
 from gateway.settled_costs import SHARES_AT_ONCE, SettledChange, set_costs, write_shares
-from gateway.settled_shares import WINDOW, WindowKey, is_window, open_since, reopen
+from gateway.settled_shares import WINDOW, WindowKey, delete_windows, is_window, open_since, reopen
 from gateway.store import Store
 from gateway.tables import calls
 from gateway.window_terms import FindPrice, Terms, keep_weight, terms_of
@@ -201,7 +201,7 @@ class Settlements:
                 if not keys:
                     return reopened
                 await reopen(connection, keys)
-                await connection.execute(sa.delete(table).where(sa.tuple_(*columns).in_(keys)))
+                await delete_windows(connection, table, keys)
             reopened += len(keys)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -70,6 +70,7 @@ spent_by_day = sa.Table(
     ),
     sa.Column("cost", Money, nullable=False),
 )
+_SPENT_SUMS = tuple(column.name for column in spent_by_day.columns if not column.primary_key)
 _USE = SummedTable(use_by_day, 10)
 _SPENT = SummedTable(spent_by_day, 6)
 COUNTED = tuple(
@@ -146,26 +147,6 @@ class UsageRow:
     """Of calls whose cost is unknown and that are charged by an estimate, beside `cost`; None where there are none."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpentOfDay:
-    """What calls of one day, run, replica and organisation cost, by model, provenance and kind; "" stands for none."""
-
-    day: date
-    run_id: str
-    replica: str
-    organisation: str
-    model: str
-    provenance: str
-    currency: str
-    cost_basis: str
-    calls: int
-    calls_without_cost: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    cost: Decimal
-
-
 class Change:
     """How the sums change by what is written in one transaction."""
 
@@ -227,17 +208,38 @@ async def read_day(connection: AsyncConnection, day: date, **wanted: str | None)
     return found
 
 
-async def read_spent(connection: AsyncConnection, day: date, **wanted: str | None) -> list[SpentOfDay]:
-    """One day's sums by run and replica; `wanted`: only those with these values, where they are not None."""
-    statement = sa.select(spent_by_day).where(spent_by_day.c.day == day).order_by(*_SPENT.key)
+GROUPS = {
+    "model": use_by_day.c.model,
+    "organisation": use_by_day.c.organisation,
+    "day": use_by_day.c.day,
+    "run": spent_by_day.c.run_id,
+    "replica": spent_by_day.c.replica,
+}
+"""What spending can be grouped by, and the column that says it."""
+
+
+async def read_spent(
+    connection: AsyncConnection, first: date, last: date, *, by: str, **wanted: str | None
+) -> AsyncIterator[tuple[Any, ...]]:
+    """A row a day and place: group, model, provenance, basis, currency, calls, calls without cost, prompt, completion
+    and cached tokens, cost. "" stands for none. `wanted`: only those with these values, where they are not None.
+    """
+    column = GROUPS[by]
+    table = column.table
+    places = (column.label("in_group"), *(table.c[name] for name in ("model", "provenance", "cost_basis", "currency")))
+    statement = sa.select(*places, *(table.c[name] for name in _SPENT_SUMS)).where(
+        table.c.day >= first, table.c.day <= last
+    )
     for name, value in wanted.items():
         if value is not None:
-            statement = statement.where(spent_by_day.c[name] == value)
-    found: list[SpentOfDay] = []
+            statement = statement.where(table.c[name] == value)
+    if by == "run":
+        statement = statement.where(column != "")
     for some in (await connection.execute(statement)).partitions(ROWS_AT_ONCE):
-        found += [SpentOfDay(*row) for row in some if row.calls]
+        for row in some:
+            if row[5]:
+                yield tuple(row)
         await asyncio.sleep(0)
-    return found
 
 
 def place_of(row: Mapping[Any, Any]) -> Place:
