@@ -23,7 +23,19 @@ from gateway.access import Access
 from gateway.accounts import Accounts
 from gateway.active_call import CLIENT_GONE
 from gateway.admission import Admission
-from gateway.api import admin, batches, claims, columns, comparisons, costs, feasibility, models, ops, usage
+from gateway.api import (
+    admin,
+    batches,
+    claims,
+    columns,
+    comparisons,
+    costs,
+    feasibility,
+    models,
+    ops,
+    token_costs,
+    usage,
+)
 from gateway.api.deps import Services
 from gateway.api.openai import describe_relay
 from gateway.api.schemas import ComparisonParams
@@ -49,6 +61,7 @@ from gateway.errors import (
 )
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
+from gateway.kept_minutes import KeptMinutes
 from gateway.key_ring import KeyRing
 from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
@@ -57,6 +70,7 @@ from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.retention import Retention
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -77,6 +91,7 @@ _ROUTERS = (
     comparisons.router,
     usage.router,
     costs.router,
+    token_costs.router,
     admin.router,
 )
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
@@ -199,6 +214,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             registry=lambda: live.current,
             charge=limiter.correct,
         )
+        retention = Retention(minutes=KeptMinutes(store), engine_records=engine_records, settings=settings)
         services = Services(
             settings=settings,
             registry=live,
@@ -230,6 +246,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("batches", services.batches.run),
                 ("engine diary", diary.run),
                 ("settlement", settler.run),
+                ("retention", retention.run),
             )
         ]
         try:

@@ -186,6 +186,16 @@ class Settings(BaseSettings):
         le=15,
         description="Seconds between notes of which replicas are up: how much paid time a killed gateway may lose.",
     )
+    settled_minutes_keep_days: int = Field(
+        90,
+        ge=3,
+        le=36_500,
+        description="Days for which GPU time is kept by the minute and call, and a late record changes it; then by the "
+        "day.",
+    )
+    engine_loads_keep_days: int = Field(
+        90, ge=1, le=36_500, description="Days for which what looks at engines showed is kept by the minute."
+    )
     gpu_price_tier: str | None = Field(
         None,
         description="Tier of the GPU prices that are used, e.g. reserved; the first price listed for a GPU by default.",

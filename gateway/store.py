@@ -26,7 +26,7 @@ from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import DatabaseUnavailable
 from gateway.settings import DatabaseLimits
-from gateway.settled_shares import Reopening
+from gateway.settled_shares import Reopening, open_since
 from gateway.tables import (
     CALL_COLUMNS,
     OPEN,
@@ -171,8 +171,9 @@ class Store:
         """
         opened = [record for record in records if type(record) is CallOpened]
         ended = list({record.opened.id: record for record in records if type(record) is Call}.values())
-        change, reopening = Change(), Reopening()
+        change = Change()
         async with self.call_writing, self._transaction() as connection:
+            reopening = Reopening(await open_since(connection))
             for some in slices(ended, IDS_AT_ONCE):
                 for before in await forget_ended(connection, [record.opened.id for record in some], change):
                     reopening.replace(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -193,15 +192,14 @@ async def test_a_run_is_observed_over_the_time_of_its_own_calls(tmp_path: Path) 
 
         async def call() -> int:
             async with RawClient(gateway.url) as client:
-                return (await client.request("POST", CHAT, body=body)).status
+                return (await client.request("POST", CHAT, body=body, headers=[("x-simsa-run-id", "night")])).status
 
         calls = [asyncio.create_task(call()) for _ in range(3)]
         state = gateway.services.fleet.states_of("m")[0]
         await gateway.until(lambda: state.observed is not None and state.observed.peak_running == 3)
         gate.set()
         assert await asyncio.gather(*calls) == [200] * 3
-        calls_made = [replace(c, opened=replace(c.opened, run_id="night")) for c in await gateway.calls(3)]
-        await gateway.services.store.upsert_calls(calls_made)
+        await gateway.calls(3)
         answer = await ask(gateway, f"{COLUMNS}?run=night&model=m")
         assert answer.json()["load_of"] == "run"
         (shown,) = answer.json()["data"]
