@@ -36,6 +36,8 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.endpoints import ENDPOINTS
+from gateway.energy_records import EnergyRecords
+from gateway.energy_watch import EnergyWatch
 from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords
 from gateway.errors import (
@@ -174,6 +176,15 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
         engine_records, calibration, registry=lambda: live.current, flush_s=settings.observation_flush_s
     )
     fleet.on_metrics = diary.note
+    energy_records = EnergyRecords(store)
+    energy = EnergyWatch(
+        fleet=fleet,
+        upstream=upstream,
+        records=energy_records,
+        interval_s=settings.energy_interval_s,
+        timeout_s=settings.health_timeout_s,
+        flush_s=settings.observation_flush_s,
+    )
     recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
@@ -216,6 +227,8 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             keys=keys,
             engine_records=engine_records,
             engine_diary=diary,
+            energy_records=energy_records,
+            energy_watch=energy,
             calibration=calibration,
             long_work=LongWork(),
             now=now,
@@ -229,6 +242,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("tick", lambda: _tick(telemetry)),
                 ("batches", services.batches.run),
                 ("engine diary", diary.run),
+                ("energy watch", energy.run),
                 ("settlement", settler.run),
             )
         ]
@@ -243,6 +257,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await fleet.stop()
             upstream.close()
             await diary.flush()
+            await energy.flush()
     finally:
         try:
             await recorder.stop()
