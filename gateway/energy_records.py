@@ -74,7 +74,7 @@ class EnergyRecords:
         """What was read on these days, a row a day, replica, model and provenance."""
         table = energy_minutes.c
         of_kind = (table.day, *(table[name] for name in _KIND))
-        reason = sa.func.max(sa.case((table.covered_us < table.up_us, table.reason))).label("reason")
+        reason = sa.func.max(table.reason).label("reason")
         statement = (
             sa.select(*of_kind, *(sa.func.sum(table[name]).label(name) for name in SUMMED), reason)
             .where(table.day >= first, table.day <= last)

@@ -1,8 +1,8 @@
 """Reads the energy counters of replicas that are up, now and then, and writes down by the minute what they showed.
 
-An exporter is asked once for all replicas whose GPUs it knows, beside the looks at engines: one that hangs or lies costs
-no engine anything. Rows wait in memory while the database is away; too many of them, and the oldest are dropped and
-counted.
+An exporter is asked once for all replicas whose GPUs it knows, beside the looks at engines: one that hangs or lies
+costs no engine anything. Rows wait in memory while the database is away; too many of them, and the oldest are dropped
+and counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateway.domain.energy import EnergyReading, Metered, metered
 from gateway.domain.records import EnergyMeter, Provenance
 from gateway.energy_records import EnergyRecords, EnergyRow
 from gateway.energy_reports import read_energy
+from gateway.engine_reports import legible
 from gateway.errors import Unavailable, UpstreamError
 from gateway.fleet import Fleet
 from gateway.replica_state import ReplicaState
@@ -28,7 +29,6 @@ from gateway.upstream import Upstream, parse_origin
 MOST_ROWS = 10_000
 KEPT = timedelta(minutes=15)
 """How long a row stays in memory at least: what a reading adds lies in the last minutes."""
-LONGEST_REASON = 200
 _Place = tuple[str, str, Provenance, datetime]
 """Replica, model, provenance and minute of a row."""
 
@@ -121,6 +121,8 @@ class EnergyWatch:
             found = body if status == 200 else f"the energy exporter answered {status}"
         except UpstreamError as error:
             found = f"the energy exporter: {error.message}"
+        except ValueError as error:
+            found = f"the energy exporter's address: {error}"
         return self._now(), found
 
     def _take(self, state: ReplicaState, meter: EnergyMeter, page: tuple[datetime, bytes | str]) -> None:
@@ -172,8 +174,8 @@ def _reading(state: ReplicaState, meter: EnergyMeter, at: datetime, page: bytes 
     tokens = None if glance is None else glance.generation_tokens
     started_at_s = None if glance is None else glance.started_at_s
     if isinstance(page, str):
-        return EnergyReading(at, None, tokens, started_at_s, page[:LONGEST_REASON])
+        return EnergyReading(at, None, tokens, started_at_s, legible(page))
     try:
         return EnergyReading(at, read_energy(page, meter), tokens, started_at_s)
     except ValueError as error:
-        return EnergyReading(at, None, tokens, started_at_s, str(error)[:LONGEST_REASON])
+        return EnergyReading(at, None, tokens, started_at_s, legible(str(error)))

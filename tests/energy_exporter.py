@@ -44,8 +44,8 @@ class EnergyExporter(ScriptedServer):
     def usual(self, request: Request) -> Reply:
         if request.path != "/metrics":
             return super().usual(request)
-        power = b'# TYPE DCGM_FI_DEV_POWER_USAGE gauge\nDCGM_FI_DEV_POWER_USAGE{gpu="0"} 250.5\n'
-        return Reply(body=power + counter_lines(self.millijoules), content_type="text/plain; version=0.0.4")
+        power = '# TYPE DCGM_FI_DEV_POWER_USAGE gauge\nDCGM_FI_DEV_POWER_USAGE{gpu="0"} 250.5\n'
+        return Reply.text(power + counter_lines(self.millijoules).decode())
 
     def meter(self, *gpus: Any, **fields: Any) -> dict[str, Any]:
         """What a replica of the registry says to have it read."""

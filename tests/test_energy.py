@@ -1,9 +1,10 @@
-"""Energy from counters: exact over minutes, never negative, unknown where a counter began anew; read as exporters write it."""
+"""Energy from counters: exact over minutes, never negative, unknown where one began anew; as exporters write them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from energy_exporter import GPU_0, GPU_1, counter_lines
@@ -77,7 +78,7 @@ def test_energy_is_never_negative_and_a_drop_of_one_counter_makes_the_span_unkno
 
 def test_after_a_reset_only_what_comes_later_is_known_and_the_coverage_says_so() -> None:
     steps = [reading(0, 9_000), reading(10, 12_000), reading(20, 500), reading(30, 2_500)]
-    found = sum((whole(a, b) for a, b in zip(steps, steps[1:], strict=False)), whole(None, steps[0]))
+    found = sum((whole(a, b) for a, b in pairwise(steps)), whole(None, steps[0]))
     assert (found.joules, found.resets, found.reason) == (Decimal("5.000"), 1, BEGAN_ANEW)
     assert found.coverage == pytest.approx(2 / 3)
     assert found.readings == 4
@@ -85,7 +86,7 @@ def test_after_a_reset_only_what_comes_later_is_known_and_the_coverage_says_so()
 
 def test_a_reading_that_failed_leaves_the_time_around_it_uncovered_with_its_reason() -> None:
     steps = [reading(0, 1_000), reading(10), reading(20, 9_000), reading(30, 10_000)]
-    found = sum((whole(a, b) for a, b in zip(steps, steps[1:], strict=False)), whole(None, steps[0]))
+    found = sum((whole(a, b) for a, b in pairwise(steps)), whole(None, steps[0]))
     assert (found.joules, found.reason, found.readings) == (Decimal("1.000"), "gone", 3)
     assert found.coverage == pytest.approx(1 / 3)
 

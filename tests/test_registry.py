@@ -766,10 +766,8 @@ METER = "{url: 'http://node:9400/metrics', gpus: [0]}"
 
 def metered_models(*meters: str, gpus: int = 1, kind: str = "vllm") -> str:
     """A file with one model a meter, each on a line of its own."""
-    entries = [
-        f"  - {{id: m{n}, serving: {{kind: {kind}}}, replicas: [{{url: 'http://e{n}', gpus: {gpus}, energy: {meter}}}]}}"
-        for n, meter in enumerate(meters)
-    ]
+    replicas = [f"[{{url: 'http://e{n}', gpus: {gpus}, energy: {meter}}}]" for n, meter in enumerate(meters)]
+    entries = [f"  - {{id: m{n}, serving: {{kind: {kind}}}, replicas: {each}}}" for n, each in enumerate(replicas)]
     return "\n".join(["models:", *entries, ""])
 
 
@@ -780,7 +778,9 @@ def meters_of(text: str) -> list[EnergyMeter | None]:
 
 def test_energy_counters_are_named_by_address_and_index_or_uuid() -> None:
     uuid = "GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43"
-    text = metered_models("{url: 'http://node:9400', gpus: [0, '1']}", f"{{url: 'http://o', gpus: [{uuid}, 3]}}", gpus=2)
+    text = metered_models(
+        "{url: 'http://node:9400', gpus: [0, '1']}", f"{{url: 'http://o', gpus: [{uuid}, 3]}}", gpus=2
+    )
     assert meters_of(text) == [
         EnergyMeter("http://node:9400/metrics", ("0", "1")),
         EnergyMeter("http://o/metrics", (uuid, "3")),

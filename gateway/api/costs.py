@@ -30,6 +30,7 @@ from gateway.api.cost_schemas import (
     WeightOut,
 )
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.energy import energy_figure, energy_lines
 from gateway.api.refusals import refusals
 from gateway.api.schemas import body_of
 from gateway.api.usage import span_of_days, visible_organisation
@@ -45,6 +46,7 @@ from gateway.domain.token_cost import (
     energy_per_token,
     sensitivity,
 )
+from gateway.energy_records import EnergySum
 from gateway.errors import NotFound
 from gateway.settlements import Settlements
 from gateway.spreadsheet import BOM, table_rows
@@ -53,7 +55,7 @@ router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey
 
 HIDDEN = "what idle time cost is shown to operators, auditors and admins only"
 UNATTRIBUTED = "busy, not attributed to a settled call: another minute of these calls has no price, or is not settled"
-NO_ENERGY = "no energy counter is read by this gateway"
+NO_ENERGY = "no joules were given; what counters showed is in the energy of GET /api/costs"
 MOST = 1e9
 LEAST = 1e-6
 """Of a rate and a utilisation: an engine that makes less in a second is not at work."""
@@ -101,6 +103,7 @@ async def get_costs(
         return Response(_as_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
     shows_figures = by == "model" and sees_all and organisation is None
     lengths = await korean_lengths(services.store) if shows_figures and gpu_time else {}
+    energy = await _energy_of(services, first, last, model) if sees_all and organisation is None else []
     answer = CostsOut(
         since=str(first),
         until=str(last),
@@ -110,7 +113,10 @@ async def get_costs(
         unsettled_windows=count,
         unsettled_since=begin.isoformat() if begin is not None else None,
         data=lines,
-        figures=_figures(spent, gpu_time, lengths) if shows_figures else [],
+        figures=_figures(spent, gpu_time, lengths, energy) if shows_figures else [],
+        energy=energy_lines(energy, services.registry.current, by, model=model)
+        if sees_all and organisation is None
+        else [],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -238,6 +244,11 @@ async def keep_weight(request: Request, services: Gateway, caller: CheckedCaller
     )
 
 
+async def _energy_of(services: Services, first: date, last: date, model: str | None) -> list[EnergySum]:
+    await services.energy_watch.flush()
+    return await services.energy_records.sums(first, last, model=model)
+
+
 # --- lines --------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +361,10 @@ def _busy_lines(rows: Iterable[UnattributedRow], by: By) -> list[CostLine]:
 
 
 def _figures(
-    spent: Sequence[SpentRow], gpu_time: Sequence[GpuTimeRow], lengths: Mapping[tuple[str, str], Lengths]
+    spent: Sequence[SpentRow],
+    gpu_time: Sequence[GpuTimeRow],
+    lengths: Mapping[tuple[str, str], Lengths],
+    energy: Sequence[EnergySum],
 ) -> list[TokenFigure]:
     """What a model's tokens cost as it was used: all settled GPU money, and without idle time."""
     groups: dict[tuple[str, str, str], _Idle] = defaultdict(lambda: _Idle([]))
@@ -382,7 +396,7 @@ def _figures(
                 costs[0], korean.characters, korean.tokens, counted="characters of Korean answers"
             )
             figures.append(_figure_out(of_text, currency, model, provenance, korean.answers))
-        figures.append(_figure_out(_no_energy(), None, model, provenance, sum(row.calls for row in settled)))
+        figures.append(_figure_out(energy_figure(energy, model, provenance), None, model, provenance))
     return figures
 
 

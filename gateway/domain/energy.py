@@ -90,6 +90,11 @@ class Metered:
             return None
         return self.reason or (NO_PAIR if self.readings else NO_READING)
 
+    @property
+    def why_no_token(self) -> str | None:
+        """Why no energy a token is known; None where it is."""
+        return None if self.output_tokens else self.why_unknown or NO_TOKENS
+
 
 SUMMED = tuple(each.name for each in fields(Metered) if each.name != "reason")
 

@@ -31,9 +31,7 @@ def upgrade() -> None:
         sa.Column("day", sa.Date(), nullable=False),
         *(sa.Column(name, sa.BigInteger(), nullable=False) for name in SUMS),
         sa.Column("reason", sa.Text()),
-        sa.PrimaryKeyConstraint(
-            "replica", "model", "provenance", "minute_at", "seen_by", name="pk_energy_minutes"
-        ),
+        sa.PrimaryKeyConstraint("replica", "model", "provenance", "minute_at", "seen_by", name="pk_energy_minutes"),
     )
     op.create_index("ix_energy_minutes_day", "energy_minutes", ["day"])
 
