@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.domain.claim_evidence import Evidence
 from gateway.domain.claim_terms import METRICS
+from gateway.domain.claim_workings import Workings
 from gateway.domain.claims import CheckedClaim, check_claim
 from gateway.domain.records import Claim, Registry
 from gateway.registry.claims_file import StatedClaim
@@ -57,6 +58,7 @@ def check_claims(
     evidence_of: EvidenceOf = no_evidence,
 ) -> list[CheckedClaim]:
     """The verdict on each, in the same order. `gpu` is taken where a claim names none."""
+    workings = Workings()
     return [
         check_claim(
             one.claim,
@@ -64,6 +66,7 @@ def check_claims(
             registry.gpus,
             evidence=evidence_of(one),
             gpu=gpu,
+            workings=workings,
         )
         for one in stated
     ]

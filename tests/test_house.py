@@ -70,6 +70,7 @@ HOUSE = [
     "gateway.domain.claim_evidence",
     "gateway.domain.claim_outcome",
     "gateway.domain.engine_evidence",
+    "gateway.domain.claim_workings",
     "gateway.domain.claim_fit",
     "gateway.domain.claim_speed",
     "gateway.domain.claim_arithmetic",

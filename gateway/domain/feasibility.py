@@ -150,6 +150,20 @@ def estimate(
     return _answer(case, inputs, asked_context=context)
 
 
+def memory_case(
+    model: Model, gpu: Gpu, *, context: int, concurrency: int = 1, plan: ServingPlan | None = None
+) -> MemoryCase | str:
+    """What `estimate` computes with, or its one sentence on why it cannot: for whoever needs only what is left over.
+
+    Raises ValueError as it does.
+    """
+    plan = plan or ServingPlan()
+    _require_sensible(context, concurrency)
+    require_sensible(plan)
+    inputs = EstimateInputs(plan.gpu_memory_utilization, plan.paging(gpu, model.shape), plan)
+    return _case(model, gpu, context, concurrency, inputs)
+
+
 def _require_sensible(context: int, concurrency: int) -> None:
     if context < 1:
         raise ValueError(f"context: expected at least 1 token, got {context}")
