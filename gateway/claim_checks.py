@@ -5,7 +5,7 @@ The reasoning stands in `domain.claims`; here claims are chosen and evidence is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
@@ -14,6 +14,7 @@ from gateway.domain.claim_evidence import Evidence
 from gateway.domain.claim_terms import METRICS
 from gateway.domain.claim_workings import Workings
 from gateway.domain.claims import CheckedClaim, check_claim
+from gateway.domain.engine_evidence import SeenEngine, engine_evidence
 from gateway.domain.records import Claim, Registry
 from gateway.registry.claims_file import StatedClaim
 
@@ -29,6 +30,11 @@ _SAID = (
 def no_evidence(_stated: StatedClaim) -> Sequence[Evidence]:
     """Where nothing was run: arithmetic alone speaks."""
     return ()
+
+
+def shown_by(engines: Mapping[str, Sequence[SeenEngine]]) -> EvidenceOf:
+    """What engines of a claim's model resolved and showed, by model id."""
+    return lambda one: engine_evidence(one.claim, engines.get(one.about, ()))
 
 
 def registry_claims(registry: Registry, *, about: Collection[str] | None = None) -> list[StatedClaim]:

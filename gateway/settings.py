@@ -277,6 +277,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'simsa.db').resolve()}"
 
     @property
+    def has_no_database(self) -> bool:
+        """Whether the default file, which a gateway makes, is not there."""
+        return self.database_url is None and not (self.data_dir / "simsa.db").exists()
+
+    @property
     def database_limits(self) -> DatabaseLimits:
         return DatabaseLimits(
             self.database_connections, self.database_connect_timeout_s, self.database_statement_timeout_s
