@@ -48,6 +48,8 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.endpoints import ENDPOINTS
+from gateway.energy_records import EnergyRecords
+from gateway.energy_watch import EnergyWatch
 from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords
 from gateway.errors import (
@@ -176,19 +178,34 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     telemetry = Telemetry(log_level=settings.log_level)
     upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
-    live = LiveRegistry(settings.registry, lambda registry: _take_registry(registry, live, fleet, telemetry, settings))
+    calibration = CalibrationBook(settings.calibration_file)
+
+    def take_registry(registry: Registry) -> None:
+        _take_registry(registry, live, fleet, telemetry)
+        _show_verdicts(registry, telemetry, settings, calibration)
+
+    live = LiveRegistry(settings.registry, take_registry)
     _make_directory(settings)
     store = await Store.open(settings.database, settings.database_limits)
     accounts = Accounts(store)
     keys = KeyRing(accounts)
     limiter = Limiter(now=now)
     count_failure = telemetry.count_background_failure
-    calibration = CalibrationBook(settings.calibration_file)
     engine_records = EngineRecords(store)
     diary = EngineDiary(
         engine_records, calibration, registry=lambda: live.current, flush_s=settings.observation_flush_s
     )
     fleet.on_metrics = diary.note
+    diary.on_learnt = lambda: _show_verdicts(live.current, telemetry, settings, calibration)
+    energy_records = EnergyRecords(store)
+    energy = EnergyWatch(
+        fleet=fleet,
+        upstream=upstream,
+        records=energy_records,
+        interval_s=settings.energy_interval_s,
+        timeout_s=settings.health_timeout_s,
+        flush_s=settings.observation_flush_s,
+    )
     recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
@@ -203,6 +220,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             telemetry=telemetry,
             limiter=limiter,
             registry=lambda: live.current,
+            calibration=calibration,
             now=now,
         )
         compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)
@@ -232,11 +250,13 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             keys=keys,
             engine_records=engine_records,
             engine_diary=diary,
+            energy_records=energy_records,
+            energy_watch=energy,
             calibration=calibration,
             long_work=LongWork(),
             now=now,
         )
-        _take_registry(live.current, live, fleet, telemetry, settings)
+        take_registry(live.current)
         background = [
             asyncio.create_task(keep_running(name, work, count_failure), name=name)
             for name, work in (
@@ -245,6 +265,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("tick", lambda: _tick(telemetry)),
                 ("batches", services.batches.run),
                 ("engine diary", diary.run),
+                ("energy watch", energy.run),
                 ("settlement", settler.run),
                 ("retention", retention.run),
             )
@@ -260,6 +281,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await fleet.stop()
             upstream.close()
             await diary.flush()
+            await energy.flush()
     finally:
         try:
             await recorder.stop()
@@ -292,19 +314,21 @@ def _make_directory(settings: Settings) -> None:
         raise StartRefused(f"SIMSA_DATA_DIR={settings.data_dir} cannot be made: {error.strerror}") from error
 
 
-def _take_registry(
-    registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry, settings: Settings
-) -> None:
-    """Put a registry to use: watch its replicas, show its identity and its one-GPU verdicts."""
+def _take_registry(registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry) -> None:
+    """Put a registry to use: watch its replicas, show its identity."""
     fleet.apply(registry)
     telemetry.registry_valid.set(live.problem is None)
     telemetry.registry_info.clear()
     telemetry.registry_info.labels(registry.sha256).set(1)
+
+
+def _show_verdicts(registry: Registry, telemetry: Telemetry, settings: Settings, calibration: CalibrationBook) -> None:
+    """The one-GPU verdicts of a registry's models as series, with the overhead as it is known now."""
     telemetry.feasibility_fits.clear()
     telemetry.feasibility_headroom.clear()
-    gpu_id = settings.feasibility_gpu
+    gpu_id, context = settings.feasibility_gpu, settings.feasibility_context
     for model in registry.routable():
-        estimate = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context, concurrency=1)
+        estimate = estimate_on(model, registry, gpu_id=gpu_id, context=context, calibration=calibration)
         if estimate is not None and estimate.headroom_bytes is not None:
             telemetry.feasibility_fits.labels(model.id, gpu_id).set(estimate.verdict == "fits")
             telemetry.feasibility_headroom.labels(model.id, gpu_id).set(estimate.headroom_bytes.likely)

@@ -210,6 +210,13 @@ class Settings(BaseSettings):
     observation_flush_s: float = Field(
         10.0, gt=0, description="Seconds between writings of what looks at engines showed: what a kill may lose."
     )
+    energy_interval_s: float = Field(
+        10.0,
+        gt=0,
+        le=60,
+        description="Seconds between readings of the energy counters that replicas name; exporters renew theirs "
+        "every 30 s by default.",
+    )
     calibration: Path | None = Field(
         None,
         description="What started engines taught of the overhead, by GPU; calibration.json in the data directory by "
@@ -278,6 +285,11 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'simsa.db').resolve()}"
+
+    @property
+    def has_no_database(self) -> bool:
+        """Whether the default file, which a gateway makes, is not there."""
+        return self.database_url is None and not (self.data_dir / "simsa.db").exists()
 
     @property
     def database_limits(self) -> DatabaseLimits:

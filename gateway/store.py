@@ -21,7 +21,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.database import Database, first_line, open_database
+from gateway.database import Database, first_line, open_database, open_for_reading
 from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import DatabaseUnavailable
@@ -129,6 +129,11 @@ class Store:
     async def open(cls, text: str, limits: DatabaseLimits = DatabaseLimits()) -> Self:  # noqa: B008 - it is frozen
         """The store at a URL. Raises StartRefused; see `open_database`."""
         return cls(await open_database(text, limits))
+
+    @classmethod
+    async def open_for_reading(cls, text: str, limits: DatabaseLimits = DatabaseLimits()) -> Self:  # noqa: B008 - frozen
+        """The store at a URL, beside its gateway and without writing. Raises StartRefused; see `open_for_reading`."""
+        return cls(await open_for_reading(text, limits))
 
     async def close(self) -> None:
         await self._database.close()

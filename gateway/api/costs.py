@@ -6,7 +6,7 @@ For organisations their own calls, for overseers everybody's and the GPUs' money
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -26,11 +26,13 @@ from gateway.api.day_queries import (
     span_of_days,
     visible_organisation,
 )
-from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey
+from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.energy import energy_lines
 from gateway.api.refusals import refusals
 from gateway.api.token_figures import figures_as_used
 from gateway.cost_sums import CostSums
 from gateway.domain.accounts import OVERSEEING
+from gateway.energy_records import EnergySum
 
 router = APIRouter(prefix="/api/costs", tags=["costs"], dependencies=[RequireKey, DescribeKey])
 
@@ -72,6 +74,8 @@ async def get_costs(
         return as_table("costs", first, last, tuple(CostLine.model_fields), map(cells_of, lines))
     shows_figures = by == "model" and sees_all and organisation is None
     lengths = await korean_lengths(services.store) if shows_figures and gpu_time else {}
+    sees_energy = sees_all and organisation is None
+    energy = await _energy_of(services, first, last, model) if sees_energy else []
     answer = CostsOut(
         since=str(first),
         until=str(last),
@@ -81,6 +85,12 @@ async def get_costs(
         unsettled_windows=count,
         unsettled_since=begin.isoformat() if begin is not None else None,
         data=lines,
-        figures=figures_as_used(spent, gpu_time, lengths) if shows_figures else [],
+        figures=figures_as_used(spent, gpu_time, lengths, energy) if shows_figures else [],
+        energy=energy_lines(energy, services.registry.current, by, model=model) if sees_energy else [],
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _energy_of(services: Services, first: date, last: date, model: str | None) -> list[EnergySum]:
+    await services.energy_watch.flush()
+    return await services.energy_records.sums(first, last, model=model)

@@ -12,6 +12,7 @@ from decimal import Context, Decimal
 from gateway.answer_lengths import Lengths
 from gateway.api.cost_lines import PaidTime, plain
 from gateway.api.cost_schemas import TokenFigure
+from gateway.api.energy import energy_figure
 from gateway.cost_sums import GpuTimeRow, SpentRow
 from gateway.domain.token_cost import (
     Load,
@@ -20,14 +21,18 @@ from gateway.domain.token_cost import (
     cost_per_thousand_characters,
     energy_per_token,
 )
+from gateway.energy_records import EnergySum
 
-NO_ENERGY = "no energy counter is read by this gateway"
+NO_ENERGY = "no joules were given; what counters showed is in the energy of GET /api/costs"
 _WIDE = Context(prec=200)
 """For amounts of any length: what is asked for may be extreme, and has an answer."""
 
 
 def figures_as_used(
-    spent: Sequence[SpentRow], gpu_time: Sequence[GpuTimeRow], lengths: Mapping[tuple[str, str], Lengths]
+    spent: Sequence[SpentRow],
+    gpu_time: Sequence[GpuTimeRow],
+    lengths: Mapping[tuple[str, str], Lengths],
+    energy: Sequence[EnergySum],
 ) -> list[TokenFigure]:
     """What a model's tokens cost as it was used: all settled GPU money, and without idle time."""
     groups: dict[tuple[str, str, str], PaidTime] = defaultdict(lambda: PaidTime([]))
@@ -59,7 +64,7 @@ def figures_as_used(
                 costs[0], korean.characters, korean.tokens, counted="characters of Korean answers"
             )
             figures.append(figure_out(of_text, currency, model, provenance, korean.answers))
-        figures.append(figure_out(no_energy(), None, model, provenance, sum(row.calls for row in settled)))
+        figures.append(figure_out(energy_figure(energy, model, provenance), None, model, provenance))
     return figures
 
 

@@ -139,6 +139,20 @@ def estimate(
     return _answer(case, inputs, asked_context=context)
 
 
+def memory_case(
+    model: Model, gpu: Gpu, *, context: int, concurrency: int = 1, plan: ServingPlan | None = None
+) -> MemoryCase | str:
+    """What `estimate` computes with, or its one sentence on why it cannot: for whoever needs only what is left over.
+
+    Raises ValueError as it does.
+    """
+    plan = plan or ServingPlan()
+    _require_sensible(context, concurrency)
+    require_sensible(plan)
+    paging = plan.paging(gpu, model.shape)
+    return build_case(model, gpu, context=context, concurrency=concurrency, plan=plan, paging=paging)
+
+
 def _require_sensible(context: int, concurrency: int) -> None:
     if context < 1:
         raise ValueError(f"context: expected at least 1 token, got {context}")
