@@ -190,7 +190,8 @@ async def post_item(services: Gateway, request: Request, item_id: str, plain: st
     judgement, is_plain = _judgement(fields), plain == "1"
     try:
         base = _number(first(fields, "base_revision"))
-        await services.reviewing.save(visit, item_id, judgement, base_revision=base)
+        if base or any(said for name, said in judgement.items() if name != "seconds"):
+            await services.reviewing.save(visit, item_id, judgement, base_revision=base)
     except Overtaken as error:
         words = word(
             "This item was changed in another window meanwhile. Below stands what you sent just now: "
