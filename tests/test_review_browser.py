@@ -230,13 +230,15 @@ async def test_shortcuts_are_listed_and_can_be_switched_off(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("has_script", [True, False])
-async def test_enter_on_a_choice_sends_nothing(tmp_path: Path, has_script: bool) -> None:
+async def test_enter_on_a_choice_does_not_go_on(tmp_path: Path, has_script: bool) -> None:
     async with desk(tmp_path, java_script_enabled=has_script) as it:
         await it.page.goto(f"{it.gateway.url}/review/enter?link={await it.round.token()}")
         await it.page.get_by_role("button", name="입장하기").click()
         await it.open(FIRST)
         await it.page.locator("input[name=choice][value=a]").check()
         await it.page.keyboard.press("Enter")
+        await expect(it.page.locator("#state")).to_have_text("저장됨")
+        assert FIRST in it.page.url
         await it.page.get_by_role("button", name="저장하고 다음").click()
         await it.page.wait_for_url(f"**/review/items/{SECOND}")
         assert [vote.item for vote in await it.votes()] == [FIRST]

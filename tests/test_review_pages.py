@@ -442,7 +442,7 @@ async def test_a_pages_size_tells_nothing_and_both_sides_are_as_long(tmp_path: P
                 answer = await it.reviewer.get(f"/review/items/{item}{plain}", accept_encoding="gzip, br, zstd")
                 assert answer.header("content-encoding") is None
                 assert len(answer.body) % PAGE_BYTES == 0
-                sides = re.findall(rb'<div class="answer" [^>]*>(.*?)</div>\n</section>', answer.body, re.S)
+                sides = re.findall(rb'<div class="answer" [^>]*>(.*?)</div>\n</div>', answer.body, re.S)
                 assert len(sides) == 2
                 assert len(sides[0]) == len(sides[1])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta, timezone
 from hashlib import sha256
 from typing import Any
 
@@ -46,6 +47,7 @@ router = APIRouter(prefix="/review", route_class=ReviewRoute, include_in_schema=
 
 RESULT = "/rounds/{round_id}/result"
 """Where a revealed round's result stands."""
+_KOREA = timezone(timedelta(hours=9))
 _HANGUL = range(0xAC00, 0xD7A4)
 
 
@@ -252,7 +254,9 @@ async def get_receipt(services: Gateway, request: Request) -> Response:
     if visit.reviewer.submitted_at is None:
         return go_to("/review/")
     receipt = await services.reviewing.receipt(visit)
-    return _page(services, visit, "receipt.html", receipt=receipt, asks=visit.stage is Stage.QUESTIONNAIRE)
+    submitted = visit.reviewer.submitted_at.astimezone(_KOREA).strftime("%Y-%m-%d %H:%M:%S KST")
+    asks = visit.stage is Stage.QUESTIONNAIRE
+    return _page(services, visit, "receipt.html", receipt=receipt, submitted=submitted, asks=asks)
 
 
 @router.get("/receipt.json")

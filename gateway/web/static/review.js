@@ -72,7 +72,13 @@
   }
 
   const form = byId("judgement");
-  if (!form || !form.dataset.item) return;
+  if (!form) return;
+
+  // Enter on a choice would send the form.
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.ctrlKey && !event.metaKey && event.target.matches("input")) event.preventDefault();
+  });
+  if (!form.dataset.item) return;
 
   // --- what is chosen, and how long it took ---
 
@@ -287,7 +293,12 @@
   byId("help-open").hidden = false;
   byId("help-open").addEventListener("click", () => help.showModal());
   keysOn.checked = kept.get("simsa.review.keys") !== false;
-  keysOn.addEventListener("change", () => kept.set("simsa.review.keys", keysOn.checked));
+  const showKeys = () => form.classList.toggle("with-keys", keysOn.checked);
+  keysOn.addEventListener("change", () => {
+    kept.set("simsa.review.keys", keysOn.checked);
+    showKeys();
+  });
+  showKeys();
 
   const choices = { 1: "a", 2: "b", 3: "tie", 4: "both_bad" };
   const isTyping = (target) => target.closest("textarea, select, input:not([type=radio]):not([type=checkbox])");
@@ -298,7 +309,7 @@
       if ((event.ctrlKey || event.metaKey) && !help.open) {
         event.preventDefault();
         form.requestSubmit(byId("go-on"));
-      } else if (event.target.matches("input")) event.preventDefault();
+      }
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey || help.open || !keysOn.checked || isTyping(event.target)) return;
