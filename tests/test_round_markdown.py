@@ -98,8 +98,8 @@ def test_plain_text_shows_every_character_that_html_can_hold(text: str) -> None:
         ("값은 5$ 와 6$", "<p>값은 5$ 와 6$</p>"),
         ("$a$", '<p><math display="inline"><mrow><mi>a</mi></mrow></math></p>'),
         ("$\\frac$", "<p><code>$\\frac$</code></p>"),
-        ("|a|b|\n|-|-:|\n|1|2|", '<div class="wide" tabindex="0"><table><thead><tr><th>a</th><th class="right">b</th></tr></thead>'
-         '<tbody><tr><td>1</td><td class="right">2</td></tr></tbody></table></div>'),
+        ("|a|b|\n|-|-:|\n|1|2|", '<div class="wide" tabindex="0"><table><thead><tr><th>a</th><th class="right">b</th>'
+         '</tr></thead><tbody><tr><td>1</td><td class="right">2</td></tr></tbody></table></div>'),
     ],
 )  # fmt: skip
 def test_markdown_comes_out_as(source: str, html: str) -> None:

@@ -58,14 +58,14 @@ _MATH_ATTRIBUTES = _names(
 )
 _OTHERS = _names("ol th td pre code br hr h3 h4 h5 h6 div")
 TAGS = frozenset({*_BLOCKS.values(), *_MATH_TAGS, *_OTHERS})
-"""Every tag that can come out; `div` is around a table, which may be wider than its column and is then scrolled by keyboard."""
+"""Every tag that can come out; `div` is around a table, which is scrolled by keyboard where it is too wide."""
 ATTRIBUTES = frozenset({*_MATH_ATTRIBUTES, "class", "start", "tabindex"})
 """Every attribute that can."""
 
 
 @lru_cache(maxsize=512)
 def render_markdown(text: str) -> str:
-    """The HTML fragment of an answer. Headings go on from h3 without gaps; what cannot be read as Markdown is shown as it is."""
+    """The HTML fragment of an answer. Headings go on from h3 without gaps; what cannot be read is shown as it is."""
     if len(text) > MAX_CHARACTERS:
         return render_plain(text)
     try:
