@@ -65,6 +65,19 @@ class ProgrammeEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateNames:
+    """What a consortium and its models are called, for blind review: see `lexicon`."""
+
+    latin: tuple[str, ...] = ()
+    """Names of its models and products in Latin letters."""
+    hangul: tuple[str, ...] = ()
+    company: tuple[str, ...] = ()
+    """Names of its organisations, in any script."""
+    ordinary: tuple[str, ...] = ()
+    """Those among `latin` and `hangul` that are everyday words as well."""
+
+
+@dataclass(frozen=True, slots=True)
 class Consortium:
     id: str
     name_ko: str
@@ -79,6 +92,7 @@ class Consortium:
     sourced: Sourced | None = None
     claims: tuple[Claim, ...] = ()
     """What is claimed of no single model."""
+    names: CandidateNames = CandidateNames()
 
 
 @dataclass(frozen=True, slots=True)

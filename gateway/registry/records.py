@@ -13,6 +13,7 @@ from typing import Any
 from gateway.domain.records import (
     Adapter,
     ApiPrice,
+    CandidateNames,
     Claim,
     Confidence,
     Consortium,
@@ -44,6 +45,7 @@ from gateway.registry.schema import (
     GpuBlock,
     MlaBlock,
     ModelBlock,
+    NamesBlock,
     Origin,
     RateBlock,
     ReplicaBlock,
@@ -136,7 +138,21 @@ class Entries:
             focus=block.focus,
             sourced=self._required(loc, block),
             claims=self._claims(loc, block.id, block.claims, of_a_model=False),
+            names=self._names((*loc, "names"), block.names or NamesBlock()),
         )
+
+    def _names(self, loc: Loc, block: NamesBlock) -> CandidateNames:
+        products = [*block.latin, *block.hangul]
+        for n, name in enumerate(block.ordinary):
+            if name not in products:
+                hint = did_you_mean(name, products)
+                self._document.complain((*loc, "ordinary", n), f"{name!r} is not among latin and hangul{hint}")
+        for field in NamesBlock.model_fields:
+            given: list[str] = getattr(block, field)
+            twice = sorted({name for name in given if given.count(name) > 1})
+            if twice:
+                self._document.complain((*loc, field), f"expected each name once, got {twice[0]!r} more often")
+        return CandidateNames(tuple(block.latin), tuple(block.hangul), tuple(block.company), tuple(block.ordinary))
 
     def gpu(self, loc: Loc, block: GpuBlock) -> Gpu:
         prices = []

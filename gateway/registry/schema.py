@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 from gateway.registry.values import (
     Address,
     Amount,
+    AnyName,
     Argument,
     BasePath,
     Capability,
@@ -23,7 +24,9 @@ from gateway.registry.values import (
     CountOrZero,
     Currency,
     Day,
+    HangulName,
     KvFormat,
+    LatinName,
     Level,
     Many,
     MetricName,
@@ -121,9 +124,20 @@ class ConsortiumName(Block):
     en: Text = Field(description="the English name")
 
 
+class NamesBlock(Block):
+    latin: Many[LatinName] = Field([], description="Model and product names in Latin letters.")
+    hangul: Many[HangulName] = Field([], description="Model and product names in Hangul.")
+    company: Many[AnyName] = Field([], description="Names of its organisations, long and short.")
+    ordinary: Many[AnyName] = Field(
+        [],
+        description="Those of latin and hangul that are everyday words too: hidden only where an answer names itself.",
+    )
+
+
 class ConsortiumBlock(Origin):
     id: Name = Field(description="the name that models refer to")
     name: ConsortiumName = Field(description="{ko: ..., en: ...}")
+    names: NamesBlock | None = Field(None, description="What gives it away in an answer, for blind review.")
     programme_status: Literal["in", "out", "not_selected", "unknown"] = Field("unknown", description="as of `as_of`")
     focus: Text | None = None
     partners: Many[Text] = []

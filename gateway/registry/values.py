@@ -222,6 +222,11 @@ Number = Annotated[
 Truth = Annotated[bool, BeforeValidator(_truth), WithJsonSchema({"type": "boolean"})]
 Day = Annotated[dt.date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 Text = Annotated[str, _matching(r"(?s).*\S.*", "text (in quotes where YAML would read something else)")]
+LatinName = Annotated[str, _matching(r"(?=.*[A-Za-z])[ -~]{2,60}", "a name in Latin letters, two signs or more")]
+HangulName = Annotated[str, _matching(r"(?=.*[가-힣])[ -~가-힣]{2,60}", "a name in Hangul, two signs or more")]
+AnyName = Annotated[
+    str, _matching(r"(?=.*[A-Za-z가-힣])[ -~가-힣]{2,60}", "a name in Latin letters or Hangul, two signs or more")
+]
 Name = Annotated[str, _matching(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,127}", "a name of letters, digits and . _ : / + -")]
 Version = Annotated[str, _matching(r"\d{1,4}(\.\d{1,4}){1,3}", "a version in quotes such as '0.10.2'")]
 Currency = Annotated[str, _matching(r"[A-Z]{3}", "a currency code such as USD")]
