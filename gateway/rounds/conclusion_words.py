@@ -21,6 +21,7 @@ NOUNS: Mapping[str, tuple[str, str, str]] = {
     "prompts": ("질문 {n}개", "{n} prompt", "{n} prompts"),
     "pairs": ("{n}쌍", "{n} pair", "{n} pairs"),
     "models": ("후보 {n}개", "{n} candidate", "{n} candidates"),
+    "people": ("{n}명", "{n}", "{n}"),
     "repeats": ("{n}번", "{n} repeat", "{n} repeats"),
     "items": ("{n}문항", "{n} item", "{n} items"),
     "guesses": ("추측 {n}건", "{n} guess", "{n} guesses"),
@@ -102,7 +103,7 @@ SENTENCES: Mapping[str, Text] = {
         "All candidates are distinguishable from each other ({pairs}, {confidence} simultaneous intervals).",
     ),
     "some_distinguished": Text(
-        "{pairs} 가운데 {apart}은 구별되고 {together}은 구별되지 않습니다({confidence} 동시 신뢰구간).",
+        "후보 {pairs} 가운데 {apart}은 구별되고 {together}은 구별되지 않습니다({confidence} 동시 신뢰구간).",
         "Of {pairs} of candidates, {apart} can be told apart and {together} cannot "
         "({confidence} simultaneous intervals).",
     ),
@@ -138,7 +139,7 @@ SENTENCES: Mapping[str, Text] = {
     "fragile_reviewers": Text(
         "{n} 가운데 {removed}({share})의 표를 모두 빼면 선발선이 움직입니다: {left} 아래로, {entered} 위로. "
         "더 적은 인원으로도 가능할 수 있습니다.",
-        "Removing all votes of {removed} out of {n} ({share}) moves the cut line: {left} falls below it, {entered} "
+        "Removing all votes of {removed} of {n} ({share}) moves the cut line: {left} falls below it, {entered} "
         "rises above. Fewer may suffice.",
     ),
     "line_holds": Text(
@@ -147,12 +148,12 @@ SENTENCES: Mapping[str, Text] = {
     ),
     # --- the acceptable line ---
     "acceptable": Text(
-        "'둘 다 미흡'을 기준으로 수용선 위라고 말할 수 있는 후보: {models}.",
-        "Above the acceptable line that “both bad” draws: {models}.",
+        "'둘 다 미흡'을 기준으로 수용선 위라고 말할 수 있는 후보: {models}(후보별 {confidence} 구간).",
+        "Above the acceptable line that “both bad” draws: {models} (each by its own {confidence} interval).",
     ),
     "not_acceptable": Text(
-        "'둘 다 미흡'을 기준으로 수용선 아래라고 말할 수 있는 후보: {models}.",
-        "Below the acceptable line that “both bad” draws: {models}.",
+        "'둘 다 미흡'을 기준으로 수용선 아래라고 말할 수 있는 후보: {models}(후보별 {confidence} 구간).",
+        "Below the acceptable line that “both bad” draws: {models} (each by its own {confidence} interval).",
     ),
     "acceptable_unclear": Text(
         "수용선의 어느 쪽인지 말할 수 없는 후보: {models}.",
@@ -174,12 +175,16 @@ SENTENCES: Mapping[str, Text] = {
         "expected win rates move by up to {points} percentage points. Named beforehand as the result: {primary}.",
     ),
     "style_more": Text(
-        "다른 조건이 같을 때 더 자주 선택된 쪽: {features} 값이 큰 답변. 인과관계를 뜻하지는 않습니다.",
-        "Other things equal, chosen more often: answers with more of {features}. This need not be the cause.",
+        "다른 조건이 같을 때 더 자주 선택된 쪽: {features} 값이 큰 답변(특징별 {confidence} 구간). "
+        "인과관계를 뜻하지는 않습니다.",
+        "Other things equal, chosen more often: answers with more of {features} (each by its own {confidence} "
+        "interval). This need not be the cause.",
     ),
     "style_less": Text(
-        "다른 조건이 같을 때 덜 선택된 쪽: {features} 값이 큰 답변. 인과관계를 뜻하지는 않습니다.",
-        "Other things equal, chosen less often: answers with more of {features}. This need not be the cause.",
+        "다른 조건이 같을 때 덜 선택된 쪽: {features} 값이 큰 답변(특징별 {confidence} 구간). "
+        "인과관계를 뜻하지는 않습니다.",
+        "Other things equal, chosen less often: answers with more of {features} (each by its own {confidence} "
+        "interval). This need not be the cause.",
     ),
     "style_none": Text(
         "문체 특징 가운데 선택에 영향을 주었다고 말할 수 있는 것은 없습니다.",
@@ -235,7 +240,7 @@ SENTENCES: Mapping[str, Text] = {
         "Agreement cannot be measured: no item was judged by several reviewers, or all judged alike.",
     ),
     "consistent": Text(
-        "같은 항목을 다시 보았을 때 {n} 가운데 {share}가 같은 판정이었습니다(구간 {interval}).",
+        "같은 항목을 자리를 바꾸어 다시 본 {n} 가운데 {share}가 처음과 같은 판정이었습니다(구간 {interval}).",
         "Of {n} of an item, {share} were judged as the first time (interval {interval}).",
     ),
     "attention": Text(
@@ -269,8 +274,8 @@ SENTENCES: Mapping[str, Text] = {
         "There are no guesses, or too few, to say by an index whether the blind held.",
     ),
     "recognised_models": Text(
-        "주의: 우연보다 자주 알아본 것으로 나타난 후보: {models}.",
-        "Caution: recognised more often than by chance: {models}.",
+        "주의: 우연보다 자주 알아본 것으로 나타난 후보: {models}(후보마다 따로 본 {confidence} 구간, 보정 없음).",
+        "Caution: recognised more often than by chance: {models} (each by its own {confidence} interval, uncorrected).",
     ),
     "recognised": Text(
         "심사위원이 '알아본 것 같다'고 표시한 표: {share}({n} 가운데, 구간 {interval}).",
@@ -278,11 +283,11 @@ SENTENCES: Mapping[str, Text] = {
     ),
     # --- other readings of the votes ---
     "without_both_bad": Text(
-        "'둘 다 미흡' {left_out}를 빼고 다시 추정하면 순서가 뒤바뀌는 쌍은 {turned}, 선발선 변화는 {line}입니다.",
+        "'둘 다 미흡' {left_out}를 빼고 다시 추정한 결과: 순서가 뒤바뀐 쌍 {turned}, 선발선 변화 {line}.",
         "Estimated again without {left_out} of “both bad”: {turned} change order, and at the cut line {line}.",
     ),
     "without_recognised": Text(
-        "'알아본 것 같다'는 {left_out}를 빼고 다시 추정하면 순서가 뒤바뀌는 쌍은 {turned}, 선발선 변화는 {line}입니다.",
+        "'알아본 것 같다'는 {left_out}를 빼고 다시 추정한 결과: 순서가 뒤바뀐 쌍 {turned}, 선발선 변화 {line}.",
         "Estimated again without {left_out} of recognised models: {turned} change order, and at the cut line {line}.",
     ),
     "variation_unknown": Text(
@@ -313,5 +318,5 @@ SENTENCES: Mapping[str, Text] = {
 LINE_SAME, LINE_NONE = Text("없음", "nothing changes"), Text("해당 없음", "there is none to speak of")
 LINE_MOVED = Text("{left} 아래로, {entered} 위로", "{left} falls below and {entered} rises above")
 RANK = Text("{model} {rank}위", "{model} {rank}")
-FAILED = Text("{model} {asked} 가운데 {failed}", "{model} {failed} of {asked}")
+FAILED = Text("{model}({asked} 가운데 {failed}개)", "{model} ({failed} of {asked})")
 SIGNED = Text("{sign} {reviewers}", "{sign} ({reviewers})")

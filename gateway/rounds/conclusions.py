@@ -254,9 +254,10 @@ class _Speaker:
                 above=self._names(line["above"]),
                 pairs=self._count(len(line["pairs"]), "pairs"),
                 together=self._count(open_pairs, "pairs") if self._language == "ko" else open_pairs,
-                contested=self._names(line["contested"]),
+                contested=self._names([one["model"] for one in found["models"] if one["model"] in line["contested"]]),
             )
-        yield from self._fragility()
+        if found is self._analysis["overall"]:
+            yield from self._fragility()
 
     def _fragility(self) -> Iterator[Conclusion]:
         found = self._analysis["fragility"]
@@ -272,11 +273,15 @@ class _Speaker:
                     f"fragile_{noun}",
                     Topic.LINE,
                     n=self._count(n, noun),
-                    removed=self._count(removal["at_most"], noun),
+                    removed=self._removed(removal["at_most"], noun),
                     share=share_words(removal["share"]),
                     left=self._names([removal["left"]]),
                     entered=self._names([removal["entered"]]),
                 )
+
+    def _removed(self, n: int, noun: str) -> str:
+        """Behind what they are taken of, which names them already."""
+        return self._count(n, "votes" if noun == "votes" and self._language == "ko" else "people")
 
     # --- beside it ------------------------------------------------------------------------------------------
 
@@ -290,7 +295,7 @@ class _Speaker:
         for line, key in keys.items():
             models = [one["model"] for one in found["models"] if (one["line"] or "unclear") == line]
             if models:
-                yield self._say(key, topic, models=self._names(models))
+                yield self._say(key, topic, models=self._names(models), confidence=self._confidence)
 
     def _style(self) -> Iterator[Conclusion]:
         topic, raw, found = Topic.STYLE, self._analysis["overall"], self._analysis["style_controlled"]
@@ -314,7 +319,7 @@ class _Speaker:
         for key, names in (("style_more", more), ("style_less", less)):
             if names:
                 words = ", ".join(_in(FEATURES.get(name, Text(name, name)), self._language) for name in names)
-                yield self._say(key, topic, features=words)
+                yield self._say(key, topic, features=words, confidence=self._confidence)
         if spans and not more and not less:
             yield self._say("style_none", topic)
 
@@ -374,7 +379,7 @@ class _Speaker:
             yield self._say(f"blinding_{state}", topic, is_caution=state == "broken", **words)
         known = [code for code, bang in found["bang"].items() if bang["interval"] and bang["interval"][0] > 0]
         if known:
-            yield self._say("recognised_models", topic, is_caution=True, models=self._names(known))
+            yield self._say("recognised_models", topic, is_caution=True, models=self._names(known), confidence=self._confidence)
         yield from self._share("recognised", topic, found["recognised"], "votes")
 
     def _readings(self) -> Iterator[Conclusion]:
