@@ -33,6 +33,7 @@ from gateway.api import (
     feasibility,
     models,
     ops,
+    round_results,
     rounds,
     usage,
 )
@@ -94,6 +95,7 @@ _ROUTERS = (
     usage.router,
     costs.router,
     rounds.router,
+    round_results.router,
     admin.router,
 )
 _GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))

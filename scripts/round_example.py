@@ -11,7 +11,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from gateway.domain.rounds import (
     Round,
     RoundAnswer,
     RoundItem,
+    RoundKind,
     RoundPlan,
     RoundPrompt,
     RoundStatus,
@@ -81,12 +81,13 @@ def made_round(
     status: RoundStatus = RoundStatus.REVEALED,
 ) -> MadeRound:
     """A whole round from a seed. `spread`: strengths go from minus to plus so many logits."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  an example, not a secret
     names = [f"sim-{number:02d}" for number in range(1, models + 1)]
     plan = _plan(names, prompts, votes_each, repeats, cut)
     answers = _answers(rng, plan, provenance)
     people = [
-        Reviewer(f"r-{number:03d}", f"#{number}", "expert" if number % 3 else "user") for number in range(1, reviewers + 1)
+        Reviewer(f"r-{number:03d}", f"#{number}", "expert" if number % 3 else "user")
+        for number in range(1, reviewers + 1)
     ]
     draft = Round("0f1e2d3c-example", "example", BEGIN, "", RoundStatus.DRAFT, plan, provenance)
     sealed = seal(
@@ -139,7 +140,7 @@ def _plan(names: Sequence[str], prompts: int, votes_each: int, repeats: int, cut
             RoundPrompt(f"p-{number:03d}", STRATA[number % len(STRATA)], "ko", f"예시 질문 {number}")
             for number in range(prompts)
         ),
-        rubric=RUBRICS[next(iter(RUBRICS))],
+        rubric=RUBRICS[RoundKind.ANSWERS],
         design=DesignOptions(votes_per_reviewer=votes_each, repeats_per_reviewer=repeats),
         sampling={"temperature": 0.7, "max_tokens": 1024},
         cut=cut,
@@ -182,7 +183,9 @@ def _answers(rng: random.Random, plan: RoundPlan, provenance: str) -> list[Round
 
 
 def _text(rng: random.Random, place: int) -> str:
-    words = rng.choices(["예시", "답변입니다.", "모의", "심사에서는", "쓰이지"], k=rng.randint(40 + 8 * (place % 3), 120))
+    words = rng.choices(
+        ["예시", "답변입니다.", "모의", "심사에서는", "쓰이지"], k=rng.randint(40 + 8 * (place % 3), 120)
+    )
     heads = ["## 제목"] * rng.randint(0, 1 + place % 2)
     points = [rng.choice(["- **항목** 설명", "- 항목 설명"]) for _ in range(rng.randint(0, 4))]
     return "\n\n".join([*heads, " ".join(words), "\n".join(points)])
@@ -246,7 +249,7 @@ def _judgement(
         choice = Choice.CANNOT_JUDGE
     else:
         choice = Choice.A if rng.random() < chance else Choice.B
-    grades = {criterion.id: _grade(rng, gap) for criterion in RUBRICS[next(iter(RUBRICS))]}
+    grades = {criterion.id: _grade(rng, gap) for criterion in RUBRICS[RoundKind.ANSWERS]}
     return {
         "choice": choice.value,
         "grades": grades,

@@ -148,7 +148,9 @@ class _Excluded:
     def rule_for(self, item: Document) -> tuple[str, str] | None:
         """Rule and kind."""
         found = [
-            (*self._rules[kind, item[name]], kind) for kind, name in _EXCLUDES.items() if (kind, item[name]) in self._rules
+            (*self._rules[kind, item[name]], kind)
+            for kind, name in _EXCLUDES.items()
+            if (kind, item[name]) in self._rules
         ]
         return min(found)[1:] if found else None
 

@@ -200,8 +200,8 @@ SENTENCES: Mapping[str, Text] = {
     ),
     # --- position ---
     "position_found": Text(
-        "자리의 영향이 있습니다. 실력이 같은 두 답변이라면 {side} 쪽의 몫은 {share}입니다({confidence} 구간 {interval}). "
-        "자리는 균형 있게 배정되었습니다.",
+        "자리의 영향이 있습니다. 실력이 같은 두 답변이라면 {side} 쪽의 몫은 {share}입니다"
+        "({confidence} 구간 {interval}). 자리는 균형 있게 배정되었습니다.",
         "Position mattered. Of two equal answers the one at {side} takes {share} ({confidence} interval {interval}). "
         "Positions were balanced by design.",
     ),

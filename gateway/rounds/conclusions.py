@@ -103,6 +103,13 @@ def primary_pairs(analysis: Json) -> Sequence[Json]:
     return found if primary_estimate(analysis)["is_comparable"] else []
 
 
+def model_order(analysis: Json) -> list[str]:
+    """Codes in the order of the result's strengths; in that of codes where there are none."""
+    return [one["model"] for one in primary_estimate(analysis).get("models", ())] or list(
+        analysis["plan"]["provenance"]
+    )
+
+
 # --- figures in words ---------------------------------------------------------------------------------------
 
 
@@ -116,8 +123,9 @@ def share_words(share: float) -> str:
 
 
 def number_words(value: float) -> str:
-    """Two decimals, and a real minus; never a negative zero."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
+    """Two decimals, three for what would look like 0 and is not; a real minus, and no negative zero."""
+    digits = 3 if 0 < abs(value) < 0.005 else 2
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
 
 
 def counted(n: int, noun: str, language: Language) -> str:
@@ -125,7 +133,7 @@ def counted(n: int, noun: str, language: Language) -> str:
     return (korean if language == "ko" else one if n == 1 else many).format(n=f"{n:,}")
 
 
-def rank_words(best: int, worst: int) -> str:
+def rank_words(best: int | str, worst: int | str) -> str:
     return str(best) if best == worst else f"{best}–{worst}"
 
 
@@ -217,7 +225,9 @@ class _Speaker:
 
     def _apart(self, pairs: Sequence[Json]) -> Conclusion:
         apart = sum(bool(pair["is_distinguishable"]) for pair in pairs)
-        key = "none_distinguished" if apart == 0 else "all_distinguished" if apart == len(pairs) else "some_distinguished"
+        key = (
+            "none_distinguished" if apart == 0 else "all_distinguished" if apart == len(pairs) else "some_distinguished"
+        )
         return self._say(
             key,
             Topic.CANDIDATES,
@@ -377,9 +387,12 @@ class _Speaker:
             state = "broken" if high < CHANCE else "held" if low > CHANCE else "unclear"
             words = {"value": number_words(james["value"]), "interval": self._span(james["interval"])}
             yield self._say(f"blinding_{state}", topic, is_caution=state == "broken", **words)
-        known = [code for code, bang in found["bang"].items() if bang["interval"] and bang["interval"][0] > 0]
+        bang = {code: found["bang"][code]["interval"] for code in model_order(self._analysis)}
+        known = [code for code, interval in bang.items() if interval is not None and interval[0] > 0]
         if known:
-            yield self._say("recognised_models", topic, is_caution=True, models=self._names(known), confidence=self._confidence)
+            yield self._say(
+                "recognised_models", topic, is_caution=True, models=self._names(known), confidence=self._confidence
+            )
         yield from self._share("recognised", topic, found["recognised"], "votes")
 
     def _readings(self) -> Iterator[Conclusion]:
@@ -405,11 +418,12 @@ class _Speaker:
         return _in(LINE_MOVED, self._language).format(left=left, entered=entered)
 
     def _procedure(self) -> Iterator[Conclusion]:
+        order = model_order(self._analysis)
         failed = [
             _in(FAILED, self._language).format(
                 model=self._names([one["model"]]), asked=self._count(one["asked"], "prompts"), failed=one["failed"]
             )
-            for one in self._analysis["reliability"]
+            for one in sorted(self._analysis["reliability"], key=lambda one: order.index(one["model"]))
             if one["failed"]
         ]
         if failed:

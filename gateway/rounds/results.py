@@ -6,6 +6,7 @@ which names stand beside them, and from when, is decided in `result_object`. Sen
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -37,7 +38,7 @@ def analyse_round(
     reviewers: Sequence[Document],
     answers: Sequence[Document],
 ) -> dict[str, Any]:
-    """The analysis that the sealed plan asks for, as JSON. The same documents give the same analysis, to the last digit.
+    """The analysis that the sealed plan asks for, as JSON. The same documents give the same analysis to the last digit.
 
     `parts`: the sealed ones by name, `mapping` only where it is opened. `votes`: entries of the chain. `exclusions`:
     rule, kind, subject, in their order. `reviewers`: id, and where they are known consented_at, submitted_at,
@@ -47,7 +48,7 @@ def analyse_round(
     ballots = read_ballots(parts, votes, exclusions, answers)
     guesses, outside = read_guesses(parts, reviewers)
     found = analyse(ballots.votes, analysis_plan(parts), guesses)
-    return {
+    whole = {
         "version": VERSION,
         "is_opened": MAPPING in parts,
         **as_document(found),
@@ -58,6 +59,8 @@ def analyse_round(
         "reliability": _reliability(parts),
         "design": _design_document(parts["design"]),
     }
+    plain: dict[str, Any] = json.loads(json.dumps(whole, allow_nan=False))
+    return plain
 
 
 def analysis_plan(parts: Mapping[str, Any]) -> Plan:

@@ -1,4 +1,4 @@
-"""A round's result as one page to be read by a jury: one HTML file a language, with nothing to fetch and nothing to run.
+"""A round's result as a page to be read by a jury: one HTML file a language, with nothing to fetch and nothing to run.
 
 `report_page` is the door. Tables hold what is shown in numbers, `charts` draws, `words` and `glossary` say it in two
 languages. What may be said of a result is decided in `rounds.conclusions`.

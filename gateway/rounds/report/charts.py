@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from gateway.markup import Attribute, Element, Node, element
 
-ROW_HEIGHT, AXIS_HEIGHT = 30, 24
-_MIDDLE = ROW_HEIGHT / 2
+AXIS_HEIGHT = 24
+_MIDDLE = "50%"
 _APART = 5
 """How far two series of one row stand from its middle, in pixels."""
 
@@ -53,13 +53,15 @@ class Row:
     under_name: str = ""
 
 
-def dot_whiskers(rows: Sequence[Row], axis: Axis, *, label: str, cut_after: int | None = None, cut: str = "") -> Element:
+def dot_whiskers(
+    rows: Sequence[Row], axis: Axis, *, label: str, cut_after: int | None = None, cut: str = ""
+) -> Element:
     """Estimates as dots with their intervals as lines. `cut_after`: rows above a line that is called `cut`."""
     parts: list[Node] = []
     for place, row in enumerate(rows):
         if cut_after is not None and place == cut_after:
             parts.append(element("div", {"class": "cut"}, cut))
-        parts.extend(_beside(row, _drawn(ROW_HEIGHT, *_grid(axis), *_marks(row.marks, axis))))
+        parts.extend(_beside(row, _row(*_grid(axis), *_marks(row.marks, axis))))
     parts.extend(_axis_row(axis))
     return element("div", {"class": "plot", "role": "group", "aria-label": label}, *parts)
 
@@ -71,8 +73,9 @@ def rank_ranges(rows: Sequence[tuple[str, int, int, str]], size: int, *, label: 
     for name, best, worst, words in rows:
         low, high = axis.at(best - 0.32), axis.at(worst + 0.32)
         width = f"{float(high[:-1]) - float(low[:-1]):g}%"
-        bar = element("rect", {"x": low, "y": _MIDDLE - 6, "width": width, "height": 12, "rx": 6, "class": "range"})
-        parts.extend(_beside(Row(name, (), words), _drawn(ROW_HEIGHT, *_grid(axis), bar)))
+        place: dict[str, Attribute] = {"x": low, "y": _MIDDLE, "width": width, "height": 12, "rx": 6}
+        bar = element("rect", {**place, "transform": "translate(0 -6)", "class": "range"})
+        parts.extend(_beside(Row(name, (), words), _row(*_grid(axis), bar)))
     parts.extend(_axis_row(axis))
     return element("div", {"class": "plot", "role": "group", "aria-label": label}, *parts)
 
@@ -86,7 +89,7 @@ def key(entries: Sequence[tuple[bool, str]]) -> Element:
             {},
             element(
                 "svg",
-                {"width": 44, "height": ROW_HEIGHT, "aria-hidden": "true"},
+                {"width": 44, "height": 24, "aria-hidden": "true"},
                 *_marks((Mark(0.5, (0.08, 0.92), is_second),), axis),
             ),
             name,
@@ -107,15 +110,14 @@ class Cell:
 
 def heat_table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]], *, caption: str) -> Element:
     """Shares as numbers on shades; the shade says again which way and how far."""
-    head = element("tr", {}, element("td", {}), *(element("th", {"scope": "col"}, name) for name in heads))
+    head = element("tr", {}, element("th", {}), *(element("th", {"scope": "col"}, name) for name in heads))
     body = (
         element("tr", {}, element("th", {"scope": "row"}, name), *(_heat_cell(cell) for cell in cells))
         for name, cells in rows
     )
     table = element(
         "table",
-        {"class": "heat"},
-        element("caption", {}, caption),
+        {"class": "heat", "aria-label": caption},
         element("thead", {}, head),
         element("tbody", {}, *body),
     )
@@ -137,45 +139,43 @@ def _heat_cell(cell: Cell) -> Element:
 
 def _beside(row: Row, drawn: Element) -> Iterator[Element]:
     """A row's three places."""
-    yield element(
-        "div", {"class": "name"}, row.name, element("small", {}, row.under_name) if row.under_name else None
-    )
-    yield element("div", {"class": "drawn"}, drawn)
+    yield element("div", {"class": "name"}, row.name, element("small", {}, row.under_name) if row.under_name else None)
     yield element(
         "div", {"class": "value"}, row.value, element("small", {}, row.under_value) if row.under_value else None
     )
+    yield element("div", {"class": "drawn"}, drawn)
 
 
 def _axis_row(axis: Axis) -> Iterator[Element]:
     texts = (element("text", {"x": axis.at(value), "y": 15}, text) for value, text in axis.ticks)
-    yield element("div", {"class": "blank"})
-    yield element("div", {"class": "drawn"}, _drawn(AXIS_HEIGHT, *texts))
-    yield element("div", {"class": "blank"})
+    yield element("div", {"class": "drawn"}, element("svg", {"height": AXIS_HEIGHT, "aria-hidden": "true"}, *texts))
 
 
-def _drawn(height: int, *children: Element) -> Element:
-    return element("svg", {"height": height, "aria-hidden": "true"}, *children)
+def _row(*children: Element) -> Element:
+    """As high as the name beside it, so that the lines of the grid meet."""
+    return element("svg", {"class": "row", "aria-hidden": "true"}, *children)
 
 
 def _grid(axis: Axis) -> Iterator[Element]:
     for value, _ in axis.ticks:
         if value != axis.middle:
-            yield _line(axis.at(value), axis.at(value), 0, ROW_HEIGHT, "grid")
+            yield _line(axis.at(value), axis.at(value), "0%", "100%", "grid")
     if axis.middle is not None:
-        yield _line(axis.at(axis.middle), axis.at(axis.middle), 0, ROW_HEIGHT, "middle")
+        yield _line(axis.at(axis.middle), axis.at(axis.middle), "0%", "100%", "middle")
 
 
 def _marks(marks: Sequence[Mark], axis: Axis) -> Iterator[Element]:
     for mark in marks:
-        y = _MIDDLE if len(marks) == 1 else _MIDDLE + (_APART if mark.is_second else -_APART)
+        off = 0 if len(marks) == 1 else _APART if mark.is_second else -_APART
+        moved = f"translate(0 {off})" if off else None
         series = " second" if mark.is_second else ""
         if mark.interval is not None:
             low, high = mark.interval
-            yield _line(axis.at(low), axis.at(high), y, y, f"whisker{series}")
+            yield _line(axis.at(low), axis.at(high), _MIDDLE, _MIDDLE, f"whisker{series}", moved)
         if mark.value is not None:
-            at: dict[str, Attribute] = {"cx": axis.at(mark.value), "cy": y, "r": 4.5 if mark.is_second else 5.5}
-            yield element("circle", {**at, "class": f"dot{series}"})
+            at: dict[str, Attribute] = {"cx": axis.at(mark.value), "cy": _MIDDLE, "r": 4.5 if mark.is_second else 5.5}
+            yield element("circle", {**at, "transform": moved, "class": f"dot{series}"})
 
 
-def _line(x1: str, x2: str, y1: float, y2: float, name: str) -> Element:
-    return element("line", {"x1": x1, "x2": x2, "y1": y1, "y2": y2, "class": name})
+def _line(x1: str, x2: str, y1: str, y2: str, name: str, moved: str | None = None) -> Element:
+    return element("line", {"x1": x1, "x2": x2, "y1": y1, "y2": y2, "transform": moved, "class": name})

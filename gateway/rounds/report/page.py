@@ -17,6 +17,7 @@ from gateway.rounds.conclusions import (
     Json,
     conclusions,
     label_of,
+    model_order,
     number_words,
     percent,
     primary_estimate,
@@ -149,7 +150,9 @@ class _Page:
             yield _paragraph(self.words.not_comparable)
             return
         line = found.get("line")
-        rows = [self._row(one["model"], [(one["win_rate"], one["win_rate_interval"], False)]) for one in found["models"]]
+        rows = [
+            self._row(one["model"], [(one["win_rate"], one["win_rate_interval"], False)]) for one in found["models"]
+        ]
         yield element(
             "figure",
             {},
@@ -181,23 +184,25 @@ class _Page:
     def line(self) -> Iterator[Node]:
         if primary_estimate(self.analysis).get("line") is None:
             return
-        found = self.analysis["fragility"]
-        everybody = {"votes": found["n"], "reviewers": self.analysis["overall"].get("reviewers", 0)} if found else {}
-        terms = [
-            part
-            for noun, n in everybody.items()
-            for part in _term(self.words.fragility[noun], self._removal(found[noun], n))
-        ]
-        if terms:
-            yield element("dl", {}, *terms)
+        rows = list(self._removals())
+        if rows:
+            steps = range(max(1, -int(-10 * max(_ends(rows)) // 1)) + 1)
+            axis = Axis(0, steps[-1] / 10, tuple((step / 10, percent(step / 10)) for step in steps))
+            yield self._figure("line", rows, axis)
         yield self.table("line")
 
-    def _removal(self, removal: Json | None, n: int) -> str:
-        if removal is None:
-            return self.words.nobody
-        values = {"count": f"{removal['at_most']:,}", "n": f"{n:,}", "share": share_words(removal["share"])}
-        moved = f"{self._name(removal['left'])} ↓  {self._name(removal['entered'])} ↑"
-        return f"{self.words.fragility['value'].format(**values)} · {moved}"
+    def _removals(self) -> Iterator[Row]:
+        """How much may be taken away before the line moves, of votes and of reviewers."""
+        found = self.analysis["fragility"]
+        everybody = {"votes": found["n"], "reviewers": self.analysis["overall"].get("reviewers", 0)} if found else {}
+        for noun, n in everybody.items():
+            removal = found[noun]
+            if removal is not None:
+                share = removal["share"]
+                count = self.words.removed.format(count=f"{removal['at_most']:,}", n=f"{n:,}")
+                left, entered = self._name(removal["left"]), self._name(removal["entered"])
+                moved = self.words.moved.format(left=left, entered=entered)
+                yield Row(self.words.fragility[noun], (Mark(share, (0.0, share)),), share_words(share), count, moved)
 
     def pairs(self) -> Iterator[Node]:
         found = {(one["first"], one["second"]): one for one in self.analysis["pairs"]}
@@ -278,12 +283,11 @@ class _Page:
 
     def criteria(self) -> Iterator[Node]:
         found = {name: one for name, one in self.analysis["criteria"].items() if one["is_comparable"]}
-        order = [one["model"] for one in primary_estimate(self.analysis).get("models", ())]
+        order = model_order(self.analysis)
         panels, every = [], []
         for name, estimate in found.items():
             of = {one["model"]: one for one in estimate["models"]}
-            codes = order or list(of)
-            rows = [self._row(code, [(of[code]["win_rate"], of[code]["win_rate_interval"], False)]) for code in codes]
+            rows = [self._row(code, [(of[code]["win_rate"], of[code]["win_rate_interval"], False)]) for code in order]
             panels.append((self._code(name), estimate["n"], rows))
             every.extend(rows)
         if not panels:
@@ -305,20 +309,13 @@ class _Page:
         found = {name: one for name, one in self.analysis["industries"].items() if one["is_comparable"]}
         if not found:
             return
-        order = [one["model"] for one in primary_estimate(self.analysis).get("models", ())]
-        order = order or self.analysis_codes()
+        order = model_order(self.analysis)
         cells = {name: {one["model"]: one for one in estimate["models"]} for name, estimate in found.items()}
         heads = [f"{name} ({self.words.met.format(n=estimate['n'])})" for name, estimate in found.items()]
-        rows = [
-            (self._name(code), [self._slice(cells[name][code]) for name in found])
-            for code in order
-        ]
+        rows = [(self._name(code), [self._slice(cells[name][code]) for name in found]) for code in order]
         caption = self.words.sections["industries"].label
         yield element("figure", {}, heat_table(heads, rows, caption=caption))
         yield self.table("industries")
-
-    def analysis_codes(self) -> list[str]:
-        return list(self.analysis["plan"]["provenance"])
 
     def _slice(self, one: Json) -> Cell:
         return Cell(one["win_rate"], percent(one["win_rate"]), self._span(one["win_rate_interval"], is_share=True))
@@ -332,8 +329,7 @@ class _Page:
             **{f"alpha:{name}": figure for name, figure in found["alpha_by_criterion"].items()},
             "kappa": found["kappa"],
         }
-        rows = [self._figure_row(self._code(name), figure) for name, figure in figures.items()]
-        rows = [row for row in rows if row is not None]
+        rows = [self._figure_row(self._code(name), figure) for name, figure in figures.items() if _is_known(figure)]
         if rows:
             axis = Axis(-0.2, 1, ((0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1, "1")), middle=0)
             yield self._figure("agreement", rows, axis)
@@ -343,8 +339,11 @@ class _Page:
             "reversed": found["reversed"],
             "attention": self.analysis["attention"],
         }
-        rows = [self._figure_row(self._code(name), figure, is_share=True) for name, figure in shares.items()]
-        rows = [row for row in rows if row is not None]
+        rows = [
+            self._figure_row(self._code(name), figure, is_share=True)
+            for name, figure in shares.items()
+            if _is_known(figure)
+        ]
         if rows:
             yield element("h3", {}, self.words.sections["shares"].heading)
             ticks = tuple((tick / 4, percent(tick / 4)) for tick in range(5))
@@ -357,10 +356,12 @@ class _Page:
         if james["value"] is None:
             yield _paragraph(self.words.nobody)
             return
-        value, interval = number_words(james["value"]), self._span(james["interval"]) or self.words.no_figure
-        yield _paragraph(self.words.blinding_bounds.format(value=value, interval=interval))
-        rows = [self._figure_row(self._name(code), figure) for code, figure in found["bang"].items()]
-        rows = [row for row in rows if row is not None]
+        ticks = tuple((tick / 4, f"{tick / 4:g}") for tick in range(5))
+        whole = self._figure_row(self.words.james, james)
+        yield self._figure("blinding", [whole], Axis(0, 1, ticks, middle=_HALF))
+        yield _paragraph(self.words.blinding_bounds, "note")
+        known = [code for code in model_order(self.analysis) if _is_known(found["bang"][code])]
+        rows = [self._figure_row(self._name(code), found["bang"][code]) for code in known]
         if rows:
             low = min([-0.25, *(end for end in _ends(rows))])
             high = max([0.5, *_ends(rows)])
@@ -422,7 +423,14 @@ class _Page:
             for column in table.columns
         )
         body = (
-            element("tr", {}, *(self._cell(n, column, value) for n, (column, value) in enumerate(zip(table.columns, row, strict=True))))
+            element(
+                "tr",
+                {},
+                *(
+                    self._cell(n, column, value)
+                    for n, (column, value) in enumerate(zip(table.columns, row, strict=True))
+                ),
+            )
             for row in table.rows
         )
         caption = self.words.sections[name].heading if name in self.words.sections else ""
@@ -456,7 +464,7 @@ class _Page:
             case Kind.MODEL:
                 return self._name(value)
             case Kind.WORD:
-                return self._code(value)
+                return self.words.codes.get(f"{column.key}.{value}") or self._code(value)
             case Kind.COUNT:
                 return f"{value:,.0f}"
             case Kind.SHARE:
@@ -467,6 +475,8 @@ class _Page:
                 return _joined(*(percent(end, 1) for end in value))
             case Kind.NUMBER_SPAN:
                 return _joined(*(f"{end:,.0f}" if abs(end) >= 100 else number_words(end) for end in value))
+            case Kind.BOUND:
+                return rank_words(*(f"{end:.3g}" for end in value))
             case Kind.RANKS:
                 return rank_words(*value)
             case Kind.YES:
@@ -498,15 +508,19 @@ class _Page:
         drawn = tuple(Mark(*mark) for mark in marks)
         return Row(self._name(code), drawn, percent(value), self._span(span, is_share=True), under)
 
-    def _figure_row(self, name: str, figure: Json, *, is_share: bool = False) -> Row | None:
-        if figure["value"] is None:
-            return None
+    def _figure_row(self, name: str, figure: Json, *, is_share: bool = False) -> Row:
         value = share_words(figure["value"]) if is_share else number_words(figure["value"])
         marks = (Mark(figure["value"], figure["interval"]),)
-        return Row(name, marks, value, self._span(figure["interval"], is_share=is_share), self.words.n.format(n=figure["n"]))
+        return Row(
+            name, marks, value, self._span(figure["interval"], is_share=is_share), self.words.n.format(n=figure["n"])
+        )
 
     def _figure(self, name: str, rows: Sequence[Row], axis: Axis) -> Element:
-        return element("figure", {}, dot_whiskers(rows, axis, label=self.words.sections[name].label))
+        return element(
+            "figure",
+            {},
+            dot_whiskers(rows, axis, label=self.words.sections[name].label or self.words.sections[name].heading),
+        )
 
     def _span(self, interval: Sequence[float] | None, *, is_share: bool = False) -> str:
         if interval is None:
@@ -518,6 +532,10 @@ class _Page:
 
 
 # --- small parts --------------------------------------------------------------------------------------------
+
+
+def _is_known(figure: Json) -> bool:
+    return figure["value"] is not None
 
 
 def _bare(row: Row) -> Row:

@@ -97,12 +97,16 @@ nav a{display:inline-block;padding:3px 0}
 figure{margin:14px 0 0}
 figcaption{color:var(--soft);font-size:14px;margin-top:8px;max-width:46em}
 .plot{display:grid;grid-template-columns:minmax(84px,max-content) minmax(0,1fr) max-content;align-items:center;
-column-gap:14px}
+grid-auto-flow:row dense;column-gap:14px}
+.plot>.name{grid-column:1}
+.plot>.drawn{grid-column:2;align-self:stretch;position:relative;min-height:28px}
+.plot>.value{grid-column:3}
 .plot>.name{font-size:14.5px;line-height:1.3;padding:2px 0;font-weight:600;max-width:210px}
 .plot>.name small{display:block;font-weight:400;color:var(--soft);font-size:12.5px}
 .plot>.value{font-size:14px;font-variant-numeric:tabular-nums;text-align:right;white-space:nowrap}
 .plot>.value small{color:var(--soft);font-size:13px;margin-left:6px}
 .plot svg{display:block;width:100%;overflow:visible}
+.plot .row{position:absolute;inset:0;height:100%}
 .plot>.cut{grid-column:1/-1;border-top:2px dashed var(--other);font-size:13px;color:var(--other);
 text-align:right;line-height:1.4;padding-top:1px}
 svg text{fill:var(--soft);font-size:12.5px;text-anchor:middle}
@@ -133,14 +137,14 @@ summary{cursor:pointer;color:var(--link);font-size:14.5px;width:fit-content;padd
 .heat td{border:2px solid var(--page);border-radius:6px;font-size:14.5px}
 .heat td small{display:block;font-size:12px;line-height:1.3}
 .heat thead th{border-bottom:0;font-size:13px}
-.heat tbody th{border-bottom:0;vertical-align:middle}
+.heat tbody th{border-bottom:0;vertical-align:middle;position:sticky;left:0;background:var(--page)}
 .high2{background:var(--high2);color:var(--high2-ink)}
 .high1{background:var(--high1);color:var(--high1-ink)}
 .even{background:var(--even);color:var(--even-ink)}
 .low1{background:var(--low1);color:var(--low1-ink)}
 .low2{background:var(--low2);color:var(--low2-ink)}
 .sample{display:inline-block;min-width:54px;padding:1px 8px;border-radius:4px;text-align:center;font-size:13px}
-dl{margin:8px 0 0;display:grid;grid-template-columns:minmax(0,190px) minmax(0,1fr);gap:8px 20px;max-width:58em}
+dl{margin:8px 0 0;display:grid;grid-template-columns:minmax(0,200px) minmax(0,1fr);gap:8px 20px;max-width:58em}
 dt{font-weight:600}
 dd{margin:0}
 code{font:13.5px/1.5 ui-monospace,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
@@ -150,12 +154,11 @@ ol{margin:6px 0;padding-left:22px;max-width:46em}
 body{padding:20px 16px 40px}
 h1{font-size:23px}
 h2{font-size:19px;margin-top:38px}
-.plot{grid-template-columns:minmax(0,1fr) max-content;row-gap:0}
+.plot{grid-template-columns:minmax(0,1fr) max-content;row-gap:0;grid-auto-flow:row}
 .plot>.name{grid-column:1;max-width:none;padding-top:8px}
 .plot>.name small{display:inline;margin-left:6px}
 .plot>.value{grid-column:2;padding-top:8px}
 .plot>.drawn{grid-column:1/-1}
-.plot>.blank{display:none}
 dl{grid-template-columns:1fr;gap:2px}
 dd{margin-bottom:8px}
 }
@@ -164,9 +167,11 @@ dd{margin-bottom:8px}
 body{max-width:none;padding:0;font-size:10.5pt;line-height:1.5}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 nav,summary{display:none}
+details::details-content{content-visibility:visible;block-size:auto}
+details{break-inside:auto}
 h1{font-size:19pt}
 h2{margin-top:20pt;font-size:14pt}
-h2,h3,.topic,caption{break-after:avoid}
+h2,h3,.topic,.key,section>.note{break-after:avoid}
 figure,tr,.said li,.panels>div,dt{break-inside:avoid}
 dd{break-before:avoid}
 table{font-size:8.8pt}
@@ -174,5 +179,8 @@ th,td{padding:3pt 5pt}
 .wide{overflow:visible}
 .panels{grid-template-columns:1fr 1fr}
 .heat td,.heat thead th{min-width:0;padding:3pt}
+.plot>.name,.plot>.value{font-size:9.5pt}
+.plot>.drawn{min-height:22px}
+figcaption,.note,.facts{font-size:9.2pt}
 }
 """

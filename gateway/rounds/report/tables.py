@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gateway.rounds.conclusions import Json, label_of, primary_estimate, primary_pairs
+from gateway.rounds.conclusions import Json, label_of, model_order, primary_estimate, primary_pairs
 from gateway.spreadsheet import BOM, Cell, table_rows
 
 Value = str | int | float | bool | Sequence[float] | Sequence[int] | None
@@ -30,9 +30,16 @@ class Kind(StrEnum):
     NUMBER_SPAN = "number_span"
     RANKS = "ranks"
     YES = "yes"
+    BOUND = "bound"
+    """From a least to a most, both exact."""
 
 
-_SPANS = {Kind.SHARE_SPAN: ("low", "high"), Kind.NUMBER_SPAN: ("low", "high"), Kind.RANKS: ("best", "worst")}
+_SPANS = {
+    Kind.SHARE_SPAN: ("low", "high"),
+    Kind.NUMBER_SPAN: ("low", "high"),
+    Kind.RANKS: ("best", "worst"),
+    Kind.BOUND: ("low", "high"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ def result_table(result: Json, name: str) -> Table:
 
 
 def table_csv(result: Json, name: str) -> bytes:
-    """The same for spreadsheets: UTF-8 with a byte order mark, plain numbers, one column for each end of an interval."""
+    """The same for spreadsheets: UTF-8 with a byte order mark, plain numbers, a column for each end of an interval."""
     table = result_table(result, name)
     head = [key for column in table.columns for key in _heads(column)]
     rows = (
@@ -161,8 +168,8 @@ def _effects(result: Json) -> Rows:
 
 def _position(result: Json) -> Rows:
     found = result["analysis"]["position"]
-    for model, first in found.get("shown_first", {}).items():
-        yield model, first, found["shown_second"][model]
+    for code in model_order(result["analysis"]) if found["is_comparable"] else ():
+        yield code, found["shown_first"][code], found["shown_second"][code]
 
 
 def _agreement(result: Json) -> Rows:
@@ -183,13 +190,17 @@ def _agreement(result: Json) -> Rows:
 
 
 def _blinding(result: Json) -> Rows:
-    for code, figure in result["analysis"]["blinding"]["bang"].items():
+    found = result["analysis"]["blinding"]["bang"]
+    for code in model_order(result["analysis"]):
+        figure = found[code]
         yield code, figure["value"], figure["interval"], figure["n"]
 
 
 def _reliability(result: Json) -> Rows:
-    for one in result["analysis"]["reliability"]:
-        yield one["model"], one["asked"], one["failed"], one["votes_put_aside"]
+    found = {one["model"]: one for one in result["analysis"]["reliability"]}
+    for code in model_order(result["analysis"]):
+        one = found[code]
+        yield code, one["asked"], one["failed"], one["votes_put_aside"]
 
 
 def _exclusions(result: Json) -> Rows:
@@ -300,7 +311,7 @@ TABLES: Mapping[str, tuple[tuple[Column, ...], Callable[[Json], Rows]]] = {
         _exclusions,
     ),
     "design": (
-        _columns(check=Kind.WORD, found=Kind.NUMBER, bound=Kind.NUMBER_SPAN, is_kept=Kind.YES),
+        _columns(check=Kind.WORD, found=Kind.NUMBER, bound=Kind.BOUND, is_kept=Kind.YES),
         _design,
     ),
 }

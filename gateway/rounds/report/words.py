@@ -49,6 +49,9 @@ class Words:
     met: str
     nobody: str
     fragility: Mapping[str, str]
+    removed: str
+    moved: str
+    james: str
     agreement_bounds: str
     blinding_bounds: str
     style_without: str
@@ -85,7 +88,7 @@ KOREAN = Words(
             "예상 승률",
             "다른 후보들과 똑같은 횟수로 겨룬다면 얻을 몫입니다. 점은 추정값, 선은 {confidence} 신뢰구간, 점선은 "
             "평균(50%)입니다. 두 선이 겹치는지로 두 후보를 비교하지 마십시오. 구별 여부는 아래 '가능한 순위'와 "
-            "'후보 쌍'에서 판단합니다.",
+            "'맞대결'의 표가 말해 줍니다.",
             "후보별 예상 승률과 신뢰구간",
         ),
         "ranks": Section(
@@ -95,7 +98,7 @@ KOREAN = Words(
             "후보별 가능한 순위의 범위",
         ),
         "line": Section(
-            "선발선과 흔들림",
+            "선발선의 견고함",
             "선을 사이에 둔 쌍을 하나씩 검정했습니다(모든 쌍에 대한 Holm 보정). 아래 수는 선발선이 움직이는 데 "
             "필요한 표와 심사위원의 상한으로, 실제로는 더 적을 수 있습니다.",
         ),
@@ -123,8 +126,8 @@ KOREAN = Words(
         ),
         "style": Section(
             "문체를 보정하면",
-            "답변의 길이, 제목, 목록, 굵은 글씨의 차이를 함께 넣어 다시 추정했습니다. 채운 점은 원래 표, 빈 점은 문체를 "
-            "보정한 추정입니다.",
+            "답변의 길이, 제목, 목록, 굵은 글씨의 차이를 함께 넣어 다시 추정했습니다. 채운 점은 원래 표, 빈 점은 "
+            "문체를 보정한 추정입니다.",
             "원래 표와 문체를 보정한 예상 승률",
         ),
         "effects": Section(
@@ -145,8 +148,8 @@ KOREAN = Words(
         "shares": Section("다시 본 항목과 확인 문항", "", "비율과 신뢰구간"),
         "blinding": Section(
             "블라인드가 지켜졌는가",
-            "후보별 뱅 지수입니다. 0이면 우연, 1이면 모두 알아맞힘입니다. 후보마다 따로 본 구간이며, 여럿을 함께 볼 때의 "
-            "보정은 하지 않았습니다.",
+            "후보별 뱅 지수입니다. 0이면 우연, 1이면 모두 알아맞힘입니다. 후보마다 따로 본 구간이며, 여럿을 함께 볼 "
+            "때의 보정은 하지 않았습니다.",
             "후보별 뱅 지수",
         ),
         "reliability": Section(
@@ -227,6 +230,7 @@ KOREAN = Words(
         "attention": "확인 문항 정답",
         "all_alike": "모든 기준에 같은 등급",
         "halo": "기준 사이의 상관",
+        "place.attention": "확인 문항",
         "counted": "순위 추정에 씀",
         "cannot_judge": "판단하기 어려움",
         "repeat": "다시 보기(일관성 측정)",
@@ -248,7 +252,8 @@ KOREAN = Words(
         "pair_sides": "쌍마다 좌우의 차",
         "prompt_sides": "질문마다 좌우의 차",
         "prompt_spread": "질문이 쓰인 횟수의 차",
-        "prompts_within_reviewer": "한 심사위원이 같은 질문을 본 횟수",
+        "most_votes_on_a_prompt_by_one_reviewer": "한 심사위원이 같은 질문을 보는 횟수(가장 많을 때)",
+        "most_times_a_question_is_asked_of_one_reviewer": "한 심사위원에게 같은 항목을 묻는 횟수(가장 많을 때)",
         "prompt_stratum_deviation": "분야 배분의 치우침",
         "overlap": "여럿이 함께 보는 항목의 비율",
         "mislabelled_shared": "잘못 표시된 공동 항목",
@@ -275,16 +280,19 @@ KOREAN = Words(
     fragility={
         "votes": "빼면 선발선이 움직이는 표",
         "reviewers": "빼면 선발선이 움직이는 심사위원",
-        "value": "{count} / {n} ({share})",
     },
-    agreement_bounds="크리펜도르프가 제시한 기준: 0.8 이상이면 믿을 만하고, 0.667 이상이면 잠정적 결론에 쓸 수 있습니다.",
-    blinding_bounds="제임스 지수 {value}(구간 {interval}): 0 모두 맞힘, 0.5 우연, 1 모두 모름.",
+    removed="{count} / {n}",
+    moved="{left} 아래로, {entered} 위로",
+    james="제임스 지수(전체)",
+    agreement_bounds="크리펜도르프가 제시한 기준: 0.8 이상이면 믿을 만하고, "
+    "0.667 이상이면 잠정적 결론에 쓸 수 있습니다.",
+    blinding_bounds="제임스 지수: 0 모두 맞힘, 0.5 우연, 1 모두 모름.",
     style_without="문체를 알 수 없어 이 추정에서 빠진 표: {n}표.",
     position_counts="자리를 고려해도 강도 추정은 최대 {change} 로짓만 달라집니다. A와 B에 선 횟수는 표와 같습니다.",
     verify=(
         "봉인할 때 공개한 값(root)과 마감할 때 공개한 값(head)이 아래와 같은지 확인합니다.",
-        "감사 묶음을 받아 다음 명령을 실행합니다. 인터넷 연결은 필요 없습니다. 봉인된 자료, 배정, 표의 사슬, 제외, 이 분석이 "
-        "처음부터 다시 계산되고 어긋난 곳은 이름과 함께 나옵니다.",
+        "감사 묶음을 받아 다음 명령을 실행합니다. 인터넷 연결은 필요 없습니다. 봉인된 자료, 배정, 표의 사슬, 제외, "
+        "이 분석이 처음부터 다시 계산되고 어긋난 곳은 이름과 함께 나옵니다.",
         "심사위원은 제출할 때 받은 확인서로 자신의 표가 바뀌지 않고 들어 있는지 확인할 수 있습니다.",
     ),
     notices="사용 허가에 따른 표시",
@@ -460,6 +468,7 @@ ENGLISH = Words(
         "attention": "Attention items right",
         "all_alike": "Same grade on all criteria",
         "halo": "Correlation of criteria",
+        "place.attention": "attention items",
         "counted": "in the ranking's fit",
         "cannot_judge": "cannot judge",
         "repeat": "repeats (consistency)",
@@ -481,7 +490,8 @@ ENGLISH = Words(
         "pair_sides": "Left against right within a pair",
         "prompt_sides": "Left against right within a prompt",
         "prompt_spread": "Spread of prompts",
-        "prompts_within_reviewer": "Times that a reviewer sees a prompt",
+        "most_votes_on_a_prompt_by_one_reviewer": "Votes of one reviewer on a prompt, at most",
+        "most_times_a_question_is_asked_of_one_reviewer": "Times that one reviewer is asked a question, at most",
         "prompt_stratum_deviation": "Deviation of strata from their share",
         "overlap": "Share of items that several judge",
         "mislabelled_shared": "Shared items marked wrongly",
@@ -508,11 +518,13 @@ ENGLISH = Words(
     fragility={
         "votes": "Votes whose removal moves the line",
         "reviewers": "Reviewers whose removal moves the line",
-        "value": "{count} / {n} ({share})",
     },
+    removed="{count} / {n}",
+    moved="{left} falls, {entered} rises",
+    james="James's index (all)",
     agreement_bounds="Krippendorff's own bounds: 0.8 and more is reliable, 0.667 and more serves tentative "
     "conclusions.",
-    blinding_bounds="James's index {value} (interval {interval}): 0 all right, 0.5 chance, 1 nobody knows.",
+    blinding_bounds="James's index: 0 all right, 0.5 chance, 1 nobody knows.",
     style_without="Votes left out of this estimate because the style is not known: {n}.",
     position_counts="With position in the fit no strength changes by more than {change} logits. How often each stood "
     "at A and B is in the table.",
