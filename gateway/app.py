@@ -33,6 +33,7 @@ from gateway.api import (
     feasibility,
     models,
     ops,
+    review,
     round_results,
     rounds,
     usage,
@@ -71,9 +72,12 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.rounds.answering import Answering
+from gateway.rounds.cards import CardEvidence
 from gateway.rounds.desk import RoundDesk
 from gateway.rounds.life import RoundLife
+from gateway.rounds.limits import ReviewLimits
 from gateway.rounds.store import RoundStore
+from gateway.rounds.voting import Reviewing, link_hash
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -82,6 +86,7 @@ from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
+from gateway.web import Web
 
 TICK_S = 0.25
 _ROUTERS = (
@@ -97,8 +102,9 @@ _ROUTERS = (
     rounds.router,
     round_results.router,
     admin.router,
+    review.router,
 )
-_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
+_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"), ("/review", "review"))
 
 
 class GatewayApp:
@@ -236,6 +242,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 store=round_store,
                 life=RoundLife(round_store),
                 answering=Answering(batches=working, store=store, rounds=round_store),
+                evidence=CardEvidence(store=store, settings=settings),
                 registry=lambda: live.current,
             ),
             access=Access(settings.admin_key, keys.find),
@@ -245,6 +252,11 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             engine_diary=diary,
             calibration=calibration,
             long_work=LongWork(),
+            reviewing=Reviewing(
+                round_store, registry=lambda: live.current, chain=link_hash, clock=lambda: datetime.now(UTC)
+            ),
+            review_limits=ReviewLimits(now),
+            web=Web(),
             now=now,
         )
         _take_registry(live.current, live, fleet, telemetry, settings)

@@ -229,6 +229,7 @@ class Connection(asyncio.Protocol):
                 case bytes():
                     await self._writable.wait()
                     self._write(step)
+                    await asyncio.sleep(0)  # the loop's turn: it alone learns that the peer has left
                     request.sent_bytes += len(step)
                 case asyncio.Event():
                     await step.wait()

@@ -24,7 +24,7 @@ from gateway.domain.rounds import (
     Text,
 )
 from gateway.prompts import load_prompts
-from gateway.rounds.defaults import NOTICE, RUBRICS, practice_items
+from gateway.rounds.defaults import NOTICE, RUBRICS, card_questions, practice_items
 
 MOST_MODELS = 20
 MOST_PROMPTS = 2000
@@ -104,6 +104,10 @@ class PlanIn(Asked):
     attention: list[PracticeIn] | None = Field(None, max_length=20)
     retention_until: date | None = Field(None, description="When comments and labels of reviewers are to be erased.")
     notice: TextIn | None = None
+    evidence_runs: list[Name] = Field(
+        [], max_length=100, description="Of a round of cards: ids of the load runs whose calls count."
+    )
+    evidence_days: int = Field(30, ge=1, le=366, description="Of a round of cards without runs: how far back it looks.")
 
     @field_validator("models")
     @classmethod
@@ -120,8 +124,12 @@ class PlanIn(Asked):
 
     @model_validator(mode="after")
     def _is_whole(self) -> PlanIn:
-        if (self.prompts is None) == (self.set is None):
+        if self.kind is RoundKind.ANSWERS and (self.prompts is None) == (self.set is None):
             raise ValueError("send either 'prompts' or 'set'")
+        if self.kind is RoundKind.CARDS and self.set is not None:
+            raise ValueError(
+                "set: a round of cards asks about plans: send 'prompts', or leave both out for the usual ones"
+            )
         if self.rubric is not None and (total := sum(one.weight for one in self.rubric)) != 1:
             raise ValueError(f"rubric: the weights must add up to 1, these make {total}")
         if self.cut is not None and self.cut >= len(self.models):
@@ -150,24 +158,30 @@ class PlanIn(Asked):
             reasoning=self.reasoning,
             primary=self.primary,
             cut=self.cut,
-            training=_practice("training", self.training, languages),
-            attention=_practice("attention", self.attention, languages),
+            training=_practice(self.kind, "training", self.training, languages),
+            attention=_practice(self.kind, "attention", self.attention, languages),
             retention_until=self.retention_until,
+            evidence_runs=tuple(self.evidence_runs),
+            evidence_days=self.evidence_days,
             notice=self.notice.text() if self.notice is not None else NOTICE,
         )
 
     def _prompts(self) -> tuple[RoundPrompt, ...]:
         if self.prompts is not None:
             return tuple(RoundPrompt(p.id, p.stratum, p.language, p.text) for p in self.prompts)
+        if self.kind is RoundKind.CARDS:
+            return card_questions(self.language)
         shipped = load_prompts(language=self.language)
         return tuple(RoundPrompt(p.id, p.industry or "general", p.language or "ko", p.text) for p in shipped)
 
 
-def _practice(kind: str, given: list[PracticeIn] | None, languages: set[str]) -> tuple[PracticeItem, ...]:
+def _practice(
+    kind: RoundKind, use: str, given: list[PracticeIn] | None, languages: set[str]
+) -> tuple[PracticeItem, ...]:
     """The author's own items, or the shipped ones in the languages of the prompts."""
     if given is not None:
         return tuple(item.item() for item in given)
-    return tuple(item for item in practice_items(kind) if item.language in languages)
+    return tuple(item for item in practice_items(kind, use) if item.language in languages)
 
 
 class ReviewerIn(Asked):

@@ -6,6 +6,7 @@ hashed, and what for, belongs to the callers.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -26,6 +27,27 @@ def canonical_json(value: Json) -> bytes:
     parts: list[str] = []
     _write(value, "$", parts)
     return "".join(parts).encode()
+
+
+def read_canonical(written: bytes) -> Json:
+    """The value of bytes that `canonical_json` wrote, so that it gives the same bytes again.
+
+    A whole number beyond ±(2⁵³ - 1) comes back as the double that it was. Raises ValueError for all other bytes: other
+    spaces, other orders, keys that stand twice, numbers written in other ways.
+    """
+    try:
+        value: Json = json.loads(written.decode(), parse_int=_read_integer)
+        again = canonical_json(value)
+    except RecursionError as error:
+        raise ValueError("expected canonical JSON, got one that is nested too deep") from error
+    if again != written:
+        raise ValueError("expected canonical JSON, got the same or another value written in another way")
+    return value
+
+
+def _read_integer(digits: str) -> int | float:
+    number = int(digits)
+    return number if abs(number) <= LARGEST_INTEGER else float(digits)
 
 
 def _write(value: Json, place: str, parts: list[str]) -> None:

@@ -117,7 +117,7 @@ def _prompts(design: Design, votes: Votes) -> list[Check]:
     used = Counter(item.prompt for _, item in votes)
     stratum_of = {prompt.id: prompt.stratum for prompt in plan.prompts}
     size = Counter(stratum_of.values())
-    got = Counter((who, stratum_of[item.prompt]) for who, item in votes)
+    got = Counter((who, stratum_of.get(item.prompt)) for who, item in votes)
     quota = {reviewer.id: plan.quota(reviewer) for reviewer in reviewers}
     off = max(abs(got[who, name] * len(prompts) - quota[who] * size[name]) for who, name in product(quota, size))
     enough = max(quota.values()) <= len(prompts)
@@ -159,6 +159,9 @@ def _overlap_reason(design: Design, votes: Votes, share: float) -> str:
     pairs = len(design.round.models) * (len(design.round.models) - 1) // 2
     if share > OVERLAP_BOUNDS[1]:
         return f"{len(votes)} votes fall on {prompts * pairs} questions, so that many are asked of {_SHARED_BY} anyway"
+    nearest = _SHARED_BY * round(design.round.options.overlap * len(votes) / _SHARED_BY)
+    if not OVERLAP_BOUNDS[0] * len(votes) <= nearest <= OVERLAP_BOUNDS[1] * len(votes):
+        return f"of {len(votes)} votes no multiple of {_SHARED_BY} is near the share asked for"
     if reviewers < _SHARED_BY:
         return f"there are {reviewers} reviewers, and a shared question takes {_SHARED_BY}"
     if len(votes) < _SHARED_BY * min(pairs, prompts):
@@ -180,7 +183,10 @@ def _hidden(design: Design) -> list[Check]:
         repeats = [item for item in queue.items if item.kind is ItemKind.REPEAT]
         wrong += len({item.repeat_of for item in repeats}) != len(repeats)
         for item in repeats:
-            original = place[item.repeat_of or 0]
+            original = place.get(item.repeat_of or 0)
+            if original is None:
+                wrong += 1
+                continue
             nearest = min(nearest, item.position - original.position)
             same = (item.prompt, item.model_left, item.model_right) == (
                 original.prompt,

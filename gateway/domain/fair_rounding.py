@@ -52,6 +52,7 @@ def round_table(
     column_part = row_part + rows * column_group_count
     column = column_part + row_group_count * width
     column_group = column + width
+    source = column_group + column_group_count  # 0 is the sink: what comes between them is the whole table
     flows: dict[tuple[int, int], int] = {}
     cells = []
     for r, numerators in enumerate(shares):
@@ -61,7 +62,8 @@ def round_table(
             cells.append(Edge(part, group_part, numerator))
             if numerator:
                 for way in (
-                    (0, row_group + row_groups[r]),
+                    (0, source),
+                    (source, row_group + row_groups[r]),
                     (row_group + row_groups[r], row + r),
                     (row + r, part),
                     (group_part, column + c),

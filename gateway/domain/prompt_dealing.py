@@ -94,6 +94,8 @@ class _Exchange:
             self.models - 1
         )
         """Whether there are questions enough that each can be asked of fewer than `SHARED_BY`."""
+        self.hopeless = self._never_answered()
+        """Pairs that no prompt has both answers of."""
         for vote in range(len(self.owner)):
             self._count(vote, 1)
 
@@ -173,6 +175,13 @@ class _Exchange:
         absent = self.table.absent
         return not absent or ((prompt, self.left[vote]) not in absent and (prompt, self.right[vote]) not in absent)
 
+    def _never_answered(self) -> set[int]:
+        if not self.table.absent:
+            return set()
+        prompts = range(len(self.table.prompt_groups))
+        one_vote = {pair: vote for vote, pair in enumerate(self.pair)}
+        return {pair for pair, vote in one_vote.items() if not any(self._is_present(vote, p) for p in prompts)}
+
     # --- exchanges ----------------------------------------------------------------------------------------------
 
     def mend(self) -> None:
@@ -196,7 +205,7 @@ class _Exchange:
             or self.rights[right] - self.lefts[right] >= 2
             or (self.shuns_crowds and self.crowd[prompt, pair] > self._allowed(prompt, pair))
             or self.asked[self.owner[vote], prompt, pair] > 1
-            or not self._is_present(vote, prompt)
+            or (pair not in self.hopeless and not self._is_present(vote, prompt))
         )
 
     def _allowed(self, prompt: int, pair: int) -> int:

@@ -172,6 +172,9 @@ class RoundPlan:
     attention: tuple[PracticeItem, ...] = ()
     retention_until: date | None = None
     """When names of reviewers and comments are to be erased."""
+    evidence_runs: tuple[str, ...] = ()
+    """Of a round of cards: load runs whose calls count; none = all calls of the last `evidence_days`."""
+    evidence_days: int = 30
     notice: Text | None = None
     """Shown to reviewers before they consent: who asks, what for, what is kept."""
 
@@ -201,6 +204,8 @@ def plan_document(plan: RoundPlan) -> dict[str, Any]:
         "training": [_practice_document(item) for item in plan.training],
         "attention": [_practice_document(item) for item in plan.attention],
         "retention_until": plan.retention_until.isoformat() if plan.retention_until is not None else None,
+        "evidence_runs": list(plan.evidence_runs),
+        "evidence_days": plan.evidence_days,
         "notice": plan.notice.document() if plan.notice is not None else None,
     }
 
@@ -226,6 +231,8 @@ def read_plan(document: Mapping[str, Any]) -> RoundPlan:
         training=tuple(_practice_item(item) for item in document["training"]),
         attention=tuple(_practice_item(item) for item in document["attention"]),
         retention_until=date.fromisoformat(kept) if kept is not None else None,
+        evidence_runs=tuple(document["evidence_runs"]),
+        evidence_days=document["evidence_days"],
         notice=Text(**notice) if notice is not None else None,
     )
 

@@ -20,7 +20,7 @@ from gateway.comparison import Schedule
 from gateway.comparison_object import OK
 from gateway.domain.accounts import EVERYTHING
 from gateway.domain.records import Provenance
-from gateway.domain.rounds import AnswerStatus, ReasoningPolicy, Round, RoundAnswer, RoundPlan
+from gateway.domain.rounds import AnswerStatus, ReasoningPolicy, Round, RoundAnswer, RoundKind, RoundPlan
 from gateway.rounds.store import RoundStore
 from gateway.store import Comparison, Side, Store
 
@@ -46,10 +46,14 @@ class AnsweringProgress:
     done: int
     failed: int
     waiting_for: str | None = None
+    asks_nobody: bool = False
+    """A round of cards: there is nothing to wait for."""
 
     @property
     def is_over(self) -> bool:
-        return bool(self.batches) and all(batch.status is not BatchStatus.RUNNING for batch in self.batches)
+        return self.asks_nobody or (
+            bool(self.batches) and all(batch.status is not BatchStatus.RUNNING for batch in self.batches)
+        )
 
 
 class Answering:
@@ -65,13 +69,16 @@ class Answering:
 
         Raises what `Comparisons.check` raises for models that cannot be asked.
         """
-        for position, models in enumerate(model_groups(of.plan.models)):
+        groups = model_groups(of.plan.models) if of.plan.kind is RoundKind.ANSWERS else []
+        for position, models in enumerate(groups):
             order = _order(of, models, position)
             batch, _ = await self._batches.create(order, EVERYTHING)
             await self._rounds.add_batch(of.id, batch.id, position)
         return await self.progress(of)
 
     async def progress(self, of: Round) -> AnsweringProgress:
+        if of.plan.kind is RoundKind.CARDS:
+            return AnsweringProgress((), 0, 0, 0, asks_nobody=True)
         batches = [await self._batches.store.get(batch_id) for batch_id in await self._rounds.batch_ids(of.id)]
         found = [batch for batch in batches if batch is not None]
         sums = [await self._batches.store.progress(batch.id) for batch in found]

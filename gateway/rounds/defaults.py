@@ -10,7 +10,7 @@ from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
-from gateway.domain.rounds import Choice, Criterion, PracticeItem, RoundKind, Text
+from gateway.domain.rounds import Choice, Criterion, PracticeItem, RoundKind, RoundPrompt, Text
 
 _ANSWERS = (
     Criterion(
@@ -67,7 +67,17 @@ NOTICE = Text(
 )
 
 
-def practice_items(kind: str) -> tuple[PracticeItem, ...]:
-    """The shipped pairs of a kind: training or attention."""
-    found: list[dict[str, Any]] = json.loads(files(__package__).joinpath("practice.json").read_bytes())[kind]
+def practice_items(kind: RoundKind, use: str) -> tuple[PracticeItem, ...]:
+    """The shipped pairs for a kind of round. `use`: training or attention."""
+    found: list[dict[str, Any]] = _shipped()[kind.value][use]
     return tuple(PracticeItem(**{**it, "better": Choice(it["better"]), "why": Text(**it["why"])}) for it in found)
+
+
+def card_questions(language: str | None) -> tuple[RoundPrompt, ...]:
+    """What a round of cards asks about the candidates' plans, in one language or both."""
+    found: list[dict[str, str]] = _shipped()["cards"]["questions"]
+    return tuple(RoundPrompt(**it) for it in found if language in (None, it["language"]))
+
+
+def _shipped() -> Any:
+    return json.loads(files(__package__).joinpath("practice.json").read_bytes())

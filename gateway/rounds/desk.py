@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,10 @@ from gateway.domain.hash_chain import genesis
 from gateway.domain.lexicon import build_lexicon
 from gateway.domain.records import Registry
 from gateway.domain.redaction import Redaction, redact
-from gateway.domain.rounds import Round, RoundAnswer, RoundStatus
+from gateway.domain.rounds import Round, RoundAnswer, RoundKind, RoundStatus
 from gateway.errors import Conflict
-from gateway.rounds.answering import Answering, Redact
+from gateway.rounds.answering import Answering, Redact, weakest
+from gateway.rounds.cards import CardEvidence, card_answers
 from gateway.rounds.life import RoundLife
 from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
 from gateway.rounds.store import RoundStore, WrongStatus
@@ -31,19 +32,40 @@ class RoundDesk:
     """Everything that is done with rounds, by those who run them."""
 
     def __init__(
-        self, *, store: RoundStore, life: RoundLife, answering: Answering, registry: Callable[[], Registry]
+        self,
+        *,
+        store: RoundStore,
+        life: RoundLife,
+        answering: Answering,
+        evidence: CardEvidence,
+        registry: Callable[[], Registry],
     ) -> None:
         self.store = store
         self.life = life
         self.answering = answering
+        self._evidence = evidence
         self._registry = registry
 
     async def collect(self, of: Round) -> list[RoundAnswer]:
-        """Redact and keep what came of the answers asked for. Raises Conflict once the round is sealed."""
+        """Redact and keep what came of the answers asked for; of a round of cards, gather the evidence.
+
+        Raises Conflict once the round is sealed.
+        """
         try:
+            if of.plan.kind is RoundKind.CARDS:
+                return await self._collect_cards(of)
             return await self.answering.collect(of, redactor(self._registry()))
         except WrongStatus as error:
             raise Conflict(f"Answers are collected while a round is a draft; {error}.", code="wrong_status") from error
+
+    async def _collect_cards(self, of: Round) -> list[RoundAnswer]:
+        plan = of.plan
+        since = datetime.now(UTC) - timedelta(days=plan.evidence_days)
+        figures = await self._evidence.figures(plan.models, self._registry(), runs=plan.evidence_runs, since=since)
+        answers = await asyncio.to_thread(card_answers, plan, figures)
+        await self.store.save_answers(of.id, answers)
+        await self.store.update(of.id, provenance=weakest(answers))
+        return answers
 
     async def seal(self, of: Round, caller: Caller) -> Round:
         """Fix a draft whose dry run passed, with queues from a fresh seed. Raises Conflict with what it lacks."""

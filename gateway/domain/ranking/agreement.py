@@ -136,14 +136,18 @@ def alpha_ordinal(matrices: FloatArray) -> FloatArray:
 def _kappa_figure(counts: FloatArray, confidence: float) -> Figure:
     if not len(counts):
         return Figure(None, 0, reason=Reason.NO_SHARED_ITEMS)
+    return jackknifed(kappa_parts(counts), fleiss_kappa, n=int(counts.sum()), confidence=confidence)
+
+
+def kappa_parts(counts: FloatArray) -> FloatArray:
+    """Per item: the share of its pairs of reviewers that agree, 1, and how often each outcome was named."""
     judged = counts.sum(axis=1)
     agreed = (counts * (counts - 1)).sum(axis=1) / (judged * (judged - 1))
-    parts = np.column_stack((agreed, np.ones(len(counts)), counts))
-    return jackknifed(parts, _kappa, n=int(counts.sum()), confidence=confidence)
+    return np.column_stack((agreed, np.ones(len(counts)), counts))
 
 
-def _kappa(sums: FloatArray) -> FloatArray:
-    """(agreement - chance) / (1 - chance); chance from how often each outcome was named."""
+def fleiss_kappa(sums: FloatArray) -> FloatArray:
+    """(agreement - chance) / (1 - chance) of sums of parts; chance from how often each outcome was named."""
     agreed = sums[:, 0] / sums[:, 1]
     shares = sums[:, 2:] / sums[:, 2:].sum(axis=1, keepdims=True)
     chance = (shares**2).sum(axis=1)

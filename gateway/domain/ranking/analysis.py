@@ -122,6 +122,7 @@ class Analysis:
 def analyse(votes: Votes, plan: Plan, guesses: Sequence[Guess] = ()) -> Analysis:
     """The whole analysis. Raises ValueError for a plan that does not fit the votes: weights, provenance, cut line."""
     _check(votes, plan)
+    votes = votes.in_order()
     contests = contests_of(votes)
     overall = estimate_with_jackknife(contests, plan.said)
     criteria = {name: grounds_of(contests_of(votes.by_criterion(name))) for name in votes.criteria}

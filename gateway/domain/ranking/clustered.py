@@ -1,16 +1,17 @@
 """How sure a fit is when one reviewer's votes hang together, and so do the votes on one prompt.
 
 V = B (M_reviewer + M_prompt - M_both) Bᵀ, where M sums the outer products of each cluster's score and B is the bread
-(Cameron, Gelbach and Miller, Journal of Business and Economic Statistics 29, 2011). Small samples are met three times:
-each M is multiplied by G / (G - 1) for its G clusters, V is clipped to positive semi-definite, and quantiles are those
-of t with min(reviewers, prompts) - 1 degrees. In simulation (tests/test_ranking_coverage.py) that covers what it says;
-without the factor it covers half a point to one point less. Which model produced the scores is not known here.
+(Cameron, Gelbach and Miller, Journal of Business and Economic Statistics 29, 2011). Small samples are met four times:
+each M is multiplied by G / (G - 1) for its G clusters; V is clipped to positive semi-definite; quantiles are those of t
+with min(reviewers, prompts) - 1 degrees; and where few clusters happen to cancel out, there is no interval, and no rank
+rests on more precision than independent votes would have. tests/test_ranking_coverage.py shows what that covers.
+Which model produced the scores is not known here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,13 +19,15 @@ from scipy.special import expit, stdtr, stdtrit
 
 from gateway.domain.ranking.bradley_terry import Fit
 from gateway.domain.ranking.contests import Contests, numbered
-from gateway.domain.ranking.reasons import Caution
+from gateway.domain.ranking.reasons import Caution, Reason
 from gateway.domain.ranking.votes import FloatArray, IntArray
 
 FEWEST_REVIEWERS = 30
 FEWEST_PROMPTS = 100
 _NOISE = 1e-10
 """Negative variance that is rounding, as a part of the largest."""
+_DEGENERATE = 0.1
+"""An error below this part of what independent votes would have is a cancellation, not a finding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Scores:
 @dataclass(frozen=True, slots=True)
 class Covariance:
     matrix: FloatArray
+    independent: FloatArray
+    """What it would be if all that one reviewer says of one prompt were independent of everything else."""
     df: int
     """min(reviewers, prompts) - 1, at least 1."""
     n: int
@@ -71,10 +76,20 @@ class Covariance:
     @property
     def difference_errors(self) -> FloatArray:
         """Standard error of each difference between two parameters: 0 on the diagonal."""
-        own = np.diag(self.matrix)
-        errors: FloatArray = np.sqrt(np.maximum(own[:, None] + own[None, :] - 2 * self.matrix, 0.0))
-        np.fill_diagonal(errors, 0.0)
-        return errors
+        return _difference_errors(self.matrix)
+
+    @property
+    def cautious_difference_errors(self) -> FloatArray:
+        """The same, never below what independent votes would have.
+
+        Of many differences the one with the smallest error is the first to be called sure, and with few clusters it is
+        small by chance: docs/decisions/0005-what-votes-may-claim.md has the figures.
+        """
+        return np.maximum(_difference_errors(self.matrix), _difference_errors(self.independent))
+
+    def among(self, size: int) -> Covariance:
+        """That of the first `size` parameters."""
+        return replace(self, matrix=self.matrix[:size, :size], independent=self.independent[:size, :size])
 
     def reach(self, confidence: float) -> float:
         """Half-width of a two-sided interval, in standard errors."""
@@ -108,8 +123,8 @@ def stacked(parts: Sequence[Scores]) -> Scores:
     )
 
 
-def clustered_covariance(scores: Scores, bread: FloatArray) -> Covariance | None:
-    """Two-way clustered covariance of bread × parameters; None with fewer than two reviewers or two prompts.
+def clustered_covariance(scores: Scores, bread: FloatArray) -> Covariance | Reason:
+    """Two-way clustered covariance of bread × parameters, or why there is none: too few clusters, or degenerate ones.
 
     `bread` is outputs × parameters: for a plain fit the inverse information.
     """
@@ -117,17 +132,24 @@ def clustered_covariance(scores: Scores, bread: FloatArray) -> Covariance | None
     asked, prompt = numbered(scores.prompt)
     reviewers, prompts = len(found), len(asked)
     if reviewers < 2 or prompts < 2:
-        return None
+        return Reason.TOO_FEW_CLUSTERS
     cells, cell = numbered(reviewer * prompts + prompt)
-    meat = _meat(scores, reviewer, reviewers) + _meat(scores, prompt, prompts) - _meat(scores, cell, len(cells))
+    both = _meat(scores, cell, len(cells))
+    meat = _meat(scores, reviewer, reviewers) + _meat(scores, prompt, prompts) - both
     matrix, is_clipped = _clipped(bread @ meat @ bread.T)
-    return Covariance(matrix, min(reviewers, prompts) - 1, len(scores.reviewer), reviewers, prompts, is_clipped)
-
-
-def independent_covariance(scores: Scores, bread: FloatArray) -> FloatArray:
-    """What treating every vote as independent would say: for comparison with the clustered one, never for a claim."""
-    matrix: FloatArray = bread @ _gram(scores, np.arange(len(scores.reviewer)), len(scores.reviewer)) @ bread.T
-    return matrix
+    independent = bread @ both @ bread.T
+    by_chance = bread @ _gram_of_votes(scores) @ bread.T
+    if (np.diag(matrix) <= _DEGENERATE**2 * np.diag(by_chance)).any():
+        return Reason.DEGENERATE
+    return Covariance(
+        matrix=matrix,
+        independent=independent,
+        df=min(reviewers, prompts) - 1,
+        n=len(scores.reviewer),
+        reviewers=reviewers,
+        prompts=prompts,
+        is_clipped=is_clipped,
+    )
 
 
 def t_quantile(probability: float, df: int) -> float:
@@ -146,11 +168,30 @@ def _meat(scores: Scores, cluster: IntArray, clusters: int) -> FloatArray:
 
 def _gram(scores: Scores, cluster: IntArray, clusters: int) -> FloatArray:
     """Σ over clusters of u uᵀ, u the sum of the cluster's scores."""
+    if clusters == len(cluster):
+        return _gram_of_votes(scores)
     touched = scores.columns.shape[1]
     places = (np.repeat(cluster.astype(np.int32), touched), scores.columns.astype(np.int32).ravel())
     sums = csr_array((scores.values.ravel(), places), shape=(clusters, scores.width))
     gram: FloatArray = (sums.T @ sums).toarray()
     return gram
+
+
+def _gram_of_votes(scores: Scores) -> FloatArray:
+    """The same where each vote is a cluster of its own."""
+    width = scores.width
+    gram = np.zeros(width * width)
+    for one, first in zip(scores.columns.T, scores.values.T, strict=True):
+        for other, second in zip(scores.columns.T, scores.values.T, strict=True):
+            gram += np.bincount(one * width + other, first * second, width * width)
+    return gram.reshape(width, width)
+
+
+def _difference_errors(matrix: FloatArray) -> FloatArray:
+    own = np.diag(matrix)
+    errors: FloatArray = np.sqrt(np.maximum(own[:, None] + own[None, :] - 2 * matrix, 0.0))
+    np.fill_diagonal(errors, 0.0)
+    return errors
 
 
 def _clipped(matrix: FloatArray) -> tuple[FloatArray, bool]:

@@ -1,6 +1,6 @@
 """An analysis as plain values for JSON: names instead of codes, keys and lists in a fixed order, numbers rounded once.
 
-What has no figure is null beside its reason. The same votes in any order give the same document.
+What has no figure is null beside its reason. Votes in any order give the same document: an analysis sorts them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.domain.ranking.fragility import Fragility, Removal
 from gateway.domain.ranking.position import Position
 from gateway.domain.ranking.ranks import CutLine
 from gateway.domain.ranking.rao_kupper import Acceptability
-from gateway.domain.ranking.reasons import Interval
+from gateway.domain.ranking.reasons import Interval, Reason
 from gateway.domain.ranking.sensitivity import Sensitivity
 from gateway.domain.ranking.style import StyleControlled
 
@@ -163,7 +163,7 @@ def _difference(overall: Estimate | NotComparable, first: int, second: int) -> D
     sure = overall.uncertainty
     if sure is None:
         return {"difference": _number(gap), "simultaneous_interval": None, "is_distinguishable": None}
-    off = sure.ranks.reach * float(sure.covariance.difference_errors[first, second])
+    off = sure.ranks.reach * float(sure.covariance.cautious_difference_errors[first, second])
     above = sure.ranks.surely_above
     return {
         "difference": _number(gap),
@@ -236,6 +236,7 @@ def _acceptability(found: Acceptability | NotComparable, names: Sequence[str]) -
     return {
         "is_comparable": True,
         "n": found.n,
+        "reason": found.covariance if isinstance(found.covariance, Reason) else None,
         "tie_parameter": _number(found.tie_parameter),
         "cautions": list(found.cautions),
         "models": [

@@ -60,7 +60,8 @@ class Estimate:
     reviewers: int
     prompts: int
     uncertainty: Uncertainty | None
-    """None with fewer than two reviewers or prompts."""
+    reason: Reason | None = None
+    """Why `uncertainty` is None."""
     leave_one_out: LeaveOneOut | None = None
 
     @property
@@ -71,11 +72,6 @@ class Estimate:
     @property
     def cautions(self) -> tuple[Caution, ...]:
         return self.uncertainty.covariance.cautions if self.uncertainty else ()
-
-    @property
-    def reason(self) -> Reason | None:
-        """Why there are no intervals."""
-        return None if self.uncertainty else Reason.TOO_FEW_CLUSTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +115,8 @@ def estimate_on(grounds: Grounds, said: Said) -> Estimate:
         n=fit.n,
         reviewers=contests.reviewers,
         prompts=contests.prompts,
-        uncertainty=None if covariance is None else _uncertainty(fit.strengths, covariance, said),
+        uncertainty=_uncertainty(fit.strengths, covariance, said) if isinstance(covariance, Covariance) else None,
+        reason=None if isinstance(covariance, Covariance) else covariance,
     )
 
 
@@ -142,7 +139,8 @@ def composite(parts: Sequence[Grounds], weights: Sequence[float], said: Said) ->
         n=max(part.fit.n for part in parts),
         reviewers=len(np.unique(scores.reviewer)),
         prompts=len(np.unique(scores.prompt)),
-        uncertainty=None if covariance is None else _uncertainty(strengths, covariance, said),
+        uncertainty=_uncertainty(strengths, covariance, said) if isinstance(covariance, Covariance) else None,
+        reason=None if isinstance(covariance, Covariance) else covariance,
     )
 
 
@@ -163,7 +161,7 @@ def _shares(weights: Sequence[float], count: int) -> FloatArray:
 
 def _uncertainty(strengths: FloatArray, covariance: Covariance, said: Said) -> Uncertainty:
     size = len(strengths)
-    of_strengths = replace(covariance, matrix=covariance.matrix[:size, :size])
+    of_strengths = covariance.among(size)
     reach, errors = covariance.reach(said.confidence), of_strengths.errors
     low, high = strengths - reach * errors, strengths + reach * errors
     line = None

@@ -76,7 +76,7 @@ def rank_models(strengths: FloatArray, covariance: Covariance, *, confidence: fl
     pairs = max(1, size * (size - 1) // 2)
     reach = t_quantile(1 - (1 - confidence) / (2 * pairs), covariance.df)
     differences = strengths[:, None] - strengths[None, :]
-    surely_above = differences > reach * covariance.difference_errors
+    surely_above = differences > reach * covariance.cautious_difference_errors
     np.fill_diagonal(surely_above, False)
     return Ranks(
         best=1 + surely_above.sum(axis=0),
@@ -126,7 +126,8 @@ def holm(p_values: FloatArray) -> FloatArray:
 
 def _p_values(strengths: FloatArray, covariance: Covariance) -> FloatArray:
     """Models × models; 1 where both difference and error are 0."""
-    differences, errors = strengths[:, None] - strengths[None, :], covariance.difference_errors
+    differences = strengths[:, None] - strengths[None, :]
+    errors = covariance.cautious_difference_errors
     t = np.divide(differences, errors, out=np.where(differences == 0, 0.0, np.inf), where=errors > 0)
     return two_sided_p(t, covariance.df)
 

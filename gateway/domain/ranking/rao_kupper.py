@@ -49,8 +49,8 @@ class Acceptability:
     tie_parameter: float
     """θ."""
     n: int
-    covariance: Covariance | None
-    """Of γ and then ln θ; without the latter where no tie was cast."""
+    covariance: Covariance | Reason
+    """Of γ and then ln θ, without the latter where no tie was cast; or why there is none."""
     intervals: tuple[Interval, ...] | None
     """Of `acceptable`."""
     lines: tuple[Line, ...] | None
@@ -116,7 +116,10 @@ def _counts(votes: Votes) -> _Counts:
 
 
 def _why_not(counts: _Counts, n: int) -> NotComparable | None:
-    """Finite worths need models and ground to have scored against each other; a tie scores for both against it."""
+    """Finite worths need models and ground to have scored against each other; a tie scores for both against it.
+
+    Needed, not enough: where ties alone hold a model up, θ and its worth can run away together, which the fit notices.
+    """
     if n == 0:
         return NotComparable(Reason.NO_VOTES)
     if not counts.votes[:, BOTH_BAD].any():
@@ -234,12 +237,12 @@ def _scores(counts: _Counts, votes: Votes, at: FloatArray) -> Scores:
 
 
 def _told(
-    counts: _Counts, at: FloatArray, covariance: Covariance | None, *, n: int, confidence: float
+    counts: _Counts, at: FloatArray, covariance: Covariance | Reason, *, n: int, confidence: float
 ) -> Acceptability:
     gamma = at[: counts.size]
     cautions = () if counts.has_ties else (Caution.TIES_ABSENT,)
     spans, lines = None, None
-    if covariance is not None:
+    if isinstance(covariance, Covariance):
         off = covariance.reach(confidence) * covariance.errors[: counts.size]
         spans, lines = intervals(expit(gamma - off), expit(gamma + off)), _lines(gamma - off, gamma + off)
         cautions = (*covariance.cautions, *cautions)

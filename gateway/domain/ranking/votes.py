@@ -111,6 +111,13 @@ class Votes:
         outcome = np.select([grade == NO_GRADE, grade > 0, grade < 0], [CANNOT_JUDGE, A, B], TIE)
         return replace(self, outcome=outcome.astype(np.int8))
 
+    def in_order(self) -> Votes:
+        """Sorted by all that they say, so that sums over them are the same to the last bit in whatever order."""
+        columns = [getattr(self, name) for name in _COLUMNS]
+        keys = [part for column in columns for part in (column.T if column.ndim == 2 else (column,))]
+        order = np.lexsort(keys[::-1])
+        return replace(self, **{name: getattr(self, name)[order] for name in _COLUMNS})
+
     def swapped(self) -> Votes:
         """The same judgements with A and B in each other's place."""
         turned = np.where(self.grades == NO_GRADE, NO_GRADE, -self.grades.astype(np.int16)).astype(np.int8)

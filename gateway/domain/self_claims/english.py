@@ -40,7 +40,8 @@ _KIN = r"(?:version|variant|derivative|instance|member|descendant|release|fine-t
 _RELATION = "creator|developer|maker|parent|home|family|origin"
 _MADE_ME = (
     rf"(?:{_MADE} me(?=$|[^ \w]| (?:in|at|to be|to help|as|what|who|with|from|last|using|on|so|and|for|because) )|"
-    rf"who {_MADE} me(?![a-z])|put me together|brought me to life|gave me life|"
+    rf"who {_MADE} me(?![a-z])|(?:that|which|who) (?:runs|operates|maintains|owns) me(?![a-z])|"
+    r"put me together|brought me to life|gave me life|"
     r"(?:is|'s) what (?:people |they |you )?call me|\(?that'?s me\)?)"
 )
 _CLOSING = re.compile(r"(?:regards|sincerely|wishes|cheers|yours|yours truly|best|love|thanks|thank you),?$")
@@ -60,9 +61,10 @@ def _after_closing(place: Place) -> bool:
 _FOLLOW = _p(_FOLLOWED)
 _MY_MAKER = (
     r"\bmy (?:\w+ )?(?:creator|developer|maker|parent company|provider|trainer|designer|underlying model|base model|"
-    r"foundation model|model|backbone|engine|training|training data|origin|home)s?"
+    r"foundation model|model|backbone|engine|training|training data|origin|root|home)s?"
     r"(?:,| is| are| was| were| at| done| came| comes| by| from)+ "
 )
+_WRITTEN = r"(?:was|is|has been) (?:generated|written|produced|created)"
 _USING = r"(?:using|running(?: on)?|use)"
 _ALL_MODELS = r"(?:all|most|other|any) (?:of )?(?:the )?(?:\w+ )?models?(?: that| from| by)?"
 _OBEY = r"(?:must |have to )?(?:adhere to|follow|comply with|am bound by|am subject to)"
@@ -155,7 +157,15 @@ RULES = (
         "en-based-on", SURE, _p(r" (?:under the hood|as my )|[.!]?$"), _p(rf"\bi(?: am|'m)? (?:currently )?{_USING} $")
     ),
     Rule("en-like", COMPANY, _p(r"(?:'s?)?(?: \w+){0,2},? i "), _p(rf"\blike {_ALL_MODELS} $")),
-    Rule("en-rules", COMPANY, _p(r"'s? (?:\w+ ){0,2}?(?:polic|guideline|rules|terms)"), _p(rf"\bi {_OBEY} $")),
+    Rule("en-wrote", _NAMES, _FOLLOW, _p(rf"\bthis (?:response|answer|text|message|reply) {_WRITTEN} by {_PEOPLE}$")),
+    Rule("en-introduce", _NAMES, _FOLLOW, _p(r"\bintroduce myself[:,]? (?:as )?$")),
+    Rule("signature", _NAMES, _p(r"[.!]?$"), _p(rf"^your (?:\w+ ){{0,3}}?{_HEAD}, $")),
+    Rule(
+        "en-rules",
+        COMPANY,
+        _p(r"'s? (?:usage|content|safety|acceptable use) (?:polic|guideline|rules|terms)"),
+        _p(rf"\bi {_OBEY} $"),
+    ),
     Rule("en-talking", _NAMES, _p(rf" (?:that )?(?:you are|you're) {_TALKING}"), _p(r"^it(?: is|'s) $")),
     Rule("en-name", _NAMES, _FOLLOW, _p(r"^the name(?:'s| is) $")),
     Rule(
