@@ -144,8 +144,8 @@ def _plan(names: Sequence[str], prompts: int, votes_each: int, repeats: int, cut
         design=DesignOptions(votes_per_reviewer=votes_each, repeats_per_reviewer=repeats),
         sampling={"temperature": 0.7, "max_tokens": 1024},
         cut=cut,
-        training=practice_items("training"),
-        attention=practice_items("attention"),
+        training=practice_items(RoundKind.ANSWERS, "training"),
+        attention=practice_items(RoundKind.ANSWERS, "attention"),
     )
 
 
@@ -228,7 +228,7 @@ def _judgement(
     length: Mapping[tuple[str, str], int],
 ) -> dict[str, Any]:
     if item.kind is ItemKind.ATTENTION:
-        better = next(one.better.value for one in practice_items("attention") if one.id == item.prompt_id)
+        better = next(one.better.value for one in practice_items(RoundKind.ANSWERS, "attention") if one.id == item.prompt_id)
         is_right = rng.random() < 0.97
         return {"choice": "a" if (item.left == better) is is_right else "b", "seconds": 20}
 
