@@ -59,7 +59,8 @@ SENTENCES: Mapping[str, Text] = {
     # --- what may be said at all ---
     "not_real": Text(
         "이 결과는 순위가 아닙니다. {provenance}이 포함되어 있어 절차를 시험하고 계획하는 데에만 쓸 수 있습니다.",
-        "This is not a ranking. It rests on {provenance} and serves only to try out and plan the procedure.",
+        "This is not a ranking. It rests, at least in part, on {provenance} and serves only to try out and plan "
+        "the procedure.",
     ),
     "no_votes": Text(
         "집계할 표가 없어 후보를 비교할 수 없습니다. 순위를 매기지 않습니다.",
@@ -80,8 +81,9 @@ SENTENCES: Mapping[str, Text] = {
         "With fewer than two reviewers or prompts there are no intervals. Nothing is said about who differs from whom.",
     ),
     "few_reviewers": Text(
-        "주의: 집계된 심사위원이 {n}명으로 30명보다 적습니다. 신뢰구간이 실제보다 좁을 수 있습니다.",
-        "Caution: {n} reviewers were counted, fewer than 30. The intervals may be narrower than they should be.",
+        "주의: 집계된 심사위원이 {n}명으로 30명보다 적습니다. "
+        "신뢰구간이 심사위원이 서로 비슷하다는 가정에 더 크게 기댑니다.",
+        "Caution: {n} reviewers were counted, fewer than 30. The intervals lean more on reviewers being alike.",
     ),
     "few_prompts": Text(
         "주의: 집계된 질문이 {n}개로 100개보다 적습니다. 다른 질문에서는 결과가 달라질 수 있습니다.",
@@ -171,7 +173,7 @@ SENTENCES: Mapping[str, Text] = {
     "style_turned": Text(
         "문체(길이, 제목, 목록, 굵은 글씨)를 보정하면 {pairs} 가운데 {turned}의 추정 순서가 뒤바뀌고, "
         "예상 승률은 최대 {points}%p 달라집니다. 미리 정한 주 결과: {primary}.",
-        "Controlled for style (length, headings, lists, bold), {turned} of {pairs} change their estimated order, and "
+        "Controlled for style (length, headings, lists, bold), the estimated order turns for {turned} of {pairs}, and "
         "expected win rates move by up to {points} percentage points. Named beforehand as the result: {primary}.",
     ),
     "style_more": Text(
@@ -283,12 +285,13 @@ SENTENCES: Mapping[str, Text] = {
     ),
     # --- other readings of the votes ---
     "without_both_bad": Text(
-        "'둘 다 미흡' {left_out}를 빼고 다시 추정한 결과: 순서가 뒤바뀐 쌍 {turned}, 선발선 변화 {line}.",
-        "Estimated again without {left_out} of “both bad”: {turned} change order, and at the cut line {line}.",
+        "'둘 다 미흡' {left_out}를 빼고 다시 추정한 결과: 순서가 뒤바뀐 쌍: {turned}, 선발선 변화: {line}.",
+        "Estimated again without {left_out} of “both bad”: pairs that change order: {turned}; at the cut line {line}.",
     ),
     "without_recognised": Text(
-        "'알아본 것 같다'는 {left_out}를 빼고 다시 추정한 결과: 순서가 뒤바뀐 쌍 {turned}, 선발선 변화 {line}.",
-        "Estimated again without {left_out} of recognised models: {turned} change order, and at the cut line {line}.",
+        "'알아본 것 같다'는 {left_out}를 빼고 다시 추정한 결과: 순서가 뒤바뀐 쌍: {turned}, 선발선 변화: {line}.",
+        "Estimated again without {left_out} of recognised models: pairs that change order: {turned}; at the "
+        "cut line {line}.",
     ),
     "variation_unknown": Text(
         "표 일부({left_out})를 빼고 다시 추정하는 확인은 할 수 없었습니다. 남는 표로는 후보를 비교할 수 없습니다.",
@@ -317,6 +320,6 @@ SENTENCES: Mapping[str, Text] = {
 }
 LINE_SAME, LINE_NONE = Text("없음", "nothing changes"), Text("해당 없음", "there is none to speak of")
 LINE_MOVED = Text("{left} 아래로, {entered} 위로", "{left} falls below and {entered} rises above")
-RANK = Text("{model} {rank}위", "{model} {rank}")
+RANK = Text("{model}({rank}위)", "{model} ({rank})")
 FAILED = Text("{model}({asked} 가운데 {failed}개)", "{model} ({failed} of {asked})")
-SIGNED = Text("{sign} {reviewers}", "{sign} ({reviewers})")
+SIGNED = Text("{sign}({reviewers})", "{sign} ({reviewers})")

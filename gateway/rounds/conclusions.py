@@ -401,7 +401,7 @@ class _Speaker:
             if moved is None:
                 yield self._say("variation_unknown", Topic.READINGS, left_out=left_out)
                 continue
-            turned = self._count(moved["turned_pairs"], "pairs")
+            turned = self._count(moved["turned_pairs"], "pairs" if self._language == "ko" else "people")
             line = self._moved_line(moved)
             yield self._say(one["variation"], Topic.READINGS, left_out=left_out, turned=turned, line=line)
         if self._analysis["criteria"]:
