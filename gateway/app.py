@@ -34,6 +34,7 @@ from gateway.api import (
     models,
     ops,
     review,
+    round_results,
     rounds,
     token_costs,
     usage,
@@ -105,6 +106,7 @@ _ROUTERS = (
     costs.router,
     rounds.router,
     token_costs.router,
+    round_results.router,
     admin.router,
     review.router,
 )

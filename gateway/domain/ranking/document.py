@@ -41,7 +41,7 @@ def as_document(analysis: Analysis) -> Document:
         "votes": {name: getattr(analysis.counted, name) for name in type(analysis.counted).__slots__},
         "overall": _estimate(analysis.overall, names, reviewers),
         "pairs": _pairs(analysis.overall, analysis.table, names),
-        "style_controlled": _controlled(analysis.controlled, names, reviewers),
+        "style_controlled": _controlled(analysis.controlled, analysis.table, names, reviewers),
         "criteria": {name: _estimate(found, names, reviewers) for name, found in analysis.by_criterion.items()},
         "composite": None if analysis.composite is None else _estimate(analysis.composite, names, reviewers),
         "industries": {
@@ -192,7 +192,9 @@ def _line(line: CutLine, names: Sequence[str]) -> Document:
     }
 
 
-def _controlled(found: StyleControlled | NotComparable, names: Sequence[str], reviewers: Sequence[str]) -> Document:
+def _controlled(
+    found: StyleControlled | NotComparable, table: PairTable, names: Sequence[str], reviewers: Sequence[str]
+) -> Document:
     if isinstance(found, NotComparable):
         return _not_comparable(found, names)
     effects = {
@@ -201,6 +203,7 @@ def _controlled(found: StyleControlled | NotComparable, names: Sequence[str], re
     }
     return {
         **_estimate(found.estimate, names, reviewers),
+        "pairs": _pairs(found.estimate, table, names),
         "effects": effects,
         "constant_features": list(found.constant),
         "without_style": found.without_style,
