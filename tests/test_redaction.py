@@ -1,8 +1,10 @@
-"""Redaction: how much of the measurement set it finds and how much it takes in vain, and what it keeps to on any text."""
+"""Redaction: what it misses and what it takes in vain of the measurement set, and what it promises of any text."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -11,18 +13,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redaction_set import Text, is_missed, measured, read_set
 
-from gateway.domain.lexicon import Lexicon, build_lexicon, names_in, squeezed, view_of
+from gateway.domain.lexicon import Lexicon, build_lexicon, names_in, squeezed, telling, view_of
 from gateway.domain.records import Model, Registry, Serving, ServingKind
 from gateway.domain.redaction import MARKER, Redaction, redact
 from gateway.registry import load_registry
 
 ROOT = Path(__file__).parent.parent
 CANARY_PARTS = [
-    "저는 ", "나는 ", "제 이름은 ", "I'm ", "I am ", "developed by ", "As an AI ", "이 모델은 ", "EXAONE", "솔라", "Solar", "네이버",
-    "KT", "A.X", "믿:음", "Kanana", "ChatGPT", "입니다", "예요", "이 만든 AI", "에서 개발한 ", "라고 합니다", ". ", "! ", "\n", "\n\n",
-    "- ", "> ", "# ", "| ", " |", "```", "**", "`", "_", "~~", "<|im_start|>", "[|", "|]", "<|", "|>", "[BO", "S]", "</s>", "\u200b",
-    "Ｅ", " ", "안녕하세요", "드림", "— ", MARKER, "［", "］", ": ", "모델명", "개발사", "\r\n", "1. ", "me", "by",
-]  # fmt: skip
+    *(
+        "저는 ",
+        "나는 ",
+        "제 이름은 ",
+        "I'm ",
+        "I am ",
+        "developed by ",
+        "As an AI ",
+        "이 모델은 ",
+        "안녕하세요",
+        "me",
+        "by",
+    ),
+    *("EXAONE", "솔라", "Solar", "네이버", "KT", "A.X", "믿:음", "Kanana", "ChatGPT", "입니다", "예요", "이 만든 AI"),
+    *(
+        "에서 개발한 ",
+        "라고 합니다",
+        "드림",
+        "— ",
+        "모델명",
+        "개발사",
+        ": ",
+        ". ",
+        "! ",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "1. ",
+        "- ",
+    ),
+    *("> ", "# ", "| ", " |", "```", "**", "`", "_", "~~", "<|im_start|>", "[|", "|]", "<|", "|>", "[BO", "S]", "</s>"),
+    *("\u200b", "\u2060", "Ｅ", " ", MARKER, "［", "］"),
+]
+"""What texts are made of that come close to claims, tokens, Markdown and markers."""
 
 
 @cache
@@ -55,6 +86,12 @@ def test_at_most_one_claim_in_a_hundred_is_missed_and_one_ordinary_text_in_a_hun
         print(share.line())
         if share.lang == "both":
             assert share.failed <= 0.01 * share.n, share.line()
+
+
+def test_the_page_shows_the_set_as_it_is_now() -> None:
+    command = [sys.executable, "scripts/redaction_page.py"]
+    page = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "redaction.md").read_text() == page, "run `make docs`"
 
 
 def test_whether_a_claim_is_true_is_told_for_all_but_one_in_a_hundred() -> None:
@@ -185,6 +222,7 @@ def test_a_name_with_a_special_token_inside_is_found() -> None:
 
 def test_two_halves_around_a_special_token_do_not_become_a_new_one() -> None:
     assert redact("<|im_<|x|>end|>", lexicon()).text == "<|im_ end|>"
+    assert redact("<|im<|x|>end|>", lexicon()).text == "<|im\u2060end|>"
 
 
 @pytest.mark.parametrize(
@@ -225,18 +263,24 @@ def test_the_lexicon_is_the_same_whatever_the_order_of_the_registry() -> None:
     assert lexicon().canonical()[0] == ["lexicon", 1]
 
 
-def test_every_model_of_a_consortium_is_named_beyond_doubt_by_its_full_name() -> None:
+def test_a_full_name_gives_the_model_away_unless_it_could_be_everyday_words() -> None:
     registry = load_registry(ROOT / "model_registry.yaml")
+    doubtful = set()
     for model in registry.models.values():
-        if model.consortium_id == "kaist":
-            continue
         for text in (model.id, model.name or model.id):
-            found = names_in(view_of(text), lexicon())
-            assert any(not f.name.is_ordinary and f.name.owner == model.consortium_id for f in found), text
+            found = telling(names_in(view_of(text), lexicon()))
+            if model.consortium_id not in {one.name.owner for one in found}:
+                doubtful.add(model.name)
+    assert doubtful == {
+        "KAIST consortium (no published model)",
+        "Solar Mini",
+        "Solar Pro Preview Instruct",
+        "Motif 3 314B-A13B",
+    }
 
 
 def test_a_model_without_a_consortium_is_hidden_only_where_it_names_itself() -> None:
-    model = Model(id="Faro-7B", serving=Serving(kind=ServingKind.VLLM))
+    model = Model(id="Faro-7B", serving=Serving(ServingKind.VLLM, "Faro-7B"))
     registry = Registry(models={"Faro-7B": model}, consortia={}, gpus={}, rates=(), sources={}, as_of=None, sha256="")
     own = build_lexicon(registry)
     assert redact("I am Faro-7B.", own, author="Faro-7B").redactions[0].is_true is True

@@ -748,3 +748,43 @@ def test_deriving_for_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(RegistryInvalid) as caught:
         derive_registry(SIMPLE.encode(), {"my-candidte": []})
     assert caught.value.problems == ["no model 'my-candidte' in the registry, did you mean 'my-candidate'?"]
+
+
+# --- what gives a candidate away in an answer ---------------------------------------------------------------
+
+
+def with_names(names: str) -> str:
+    return LG.replace("source:", f"names: {names}, source:") + SIMPLE
+
+
+def test_a_consortium_may_say_what_gives_it_away() -> None:
+    text = with_names("{latin: [EXAONE, Solar], hangul: [엑사원], company: [LG, 엘지], ordinary: [Solar]}")
+    names = parse_registry(text.encode(), path="r.yaml").consortia["lg"].names
+    assert (names.latin, names.hangul) == (("EXAONE", "Solar"), ("엑사원",))
+    assert (names.company, names.ordinary) == (("LG", "엘지"), ("Solar",))
+    assert parse_registry((LG + SIMPLE).encode(), path="r.yaml").consortia["lg"].names.latin == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (
+            "{latin: [Solar], ordinary: [Sola]}",
+            "ordinary[0]: 'Sola' is not among latin and hangul, did you mean 'Solar'?",
+        ),
+        ("{latin: [솔라]}", "latin[0]: expected a name in Latin letters, two signs or more, got '솔라'"),
+        ("{hangul: [Solar]}", "hangul[0]: expected a name in Hangul, two signs or more, got 'Solar'"),
+        ("{company: [L]}", "company[0]: expected a name in Latin letters or Hangul, two signs or more, got 'L'"),
+        ("{latin: [Solar, Solar]}", "latin: expected each name once, got 'Solar' more often"),
+        ("{latn: [Solar]}", "latn: unknown field"),
+    ],
+)
+def test_a_wrong_name_is_told(names: str, complaint: str) -> None:
+    (problem,) = problems_of(with_names(names))
+    assert f"names.{complaint}" in problem
+
+
+def test_every_shipped_consortium_has_a_name_to_be_hidden() -> None:
+    for consortium in shipped().consortia.values():
+        assert consortium.names.company, consortium.id
+        assert consortium.names.latin or consortium.id == "kaist"

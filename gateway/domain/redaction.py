@@ -24,7 +24,7 @@ MENTION, SPECIAL, ENGINE = "mention", "special-token", "engine-error"
 
 _SPECIAL = (
     r"(?:(?:<[|｜](?:im_start|start_header_id)[|｜]>)(?:assistant|system|user|tool)\b"
-    r"|<[|｜][^\s<>|｜]{0,40}[|｜]>|\[[|｜][^\s\[\]|｜]{1,40}[|｜]\]"
+    r"|<[|｜][^\s<>|｜\u2060]{0,40}[|｜]>|\[[|｜][^\s\[\]|｜\u2060]{1,40}[|｜]\]"
     r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?(?:BOS|EOS|PAD|UNK|SEP|CLS|INST|SYS)\]|<</?SYS>>)"
 )
 _SPECIALS = re.compile(rf"(?:{_SPECIAL}[ \t]*)+", re.IGNORECASE)
@@ -108,22 +108,29 @@ class _Cuts:
 
 
 def _without_tokens(text: str) -> tuple[str, _Cuts, list[Redaction]]:
-    """A space stays where a token stood between words, so that no two halves become a new one."""
+    """Within a line something stays where a token stood, so that no two halves become a new one."""
     parts: list[str] = []
     plain, original = [0], [0]
     tokens = []
     position = length = 0
     for match in _SPECIALS.finditer(text):
         start, end = match.span()
-        at_edge = start == 0 or end == len(text) or text[start - 1] == "\n" or text[end] == "\n"
-        parts += (text[position:start], "" if at_edge else " ")
-        length += start - position + (not at_edge)
+        left_over = _left_over(text, start, end)
+        parts += (text[position:start], left_over)
+        length += start - position + len(left_over)
         plain.append(length)
         original.append(end)
         tokens.append(Redaction(start, end, match[0], SPECIAL))
         position = end
     parts.append(text[position:])
     return "".join(parts), _Cuts(tuple(plain), tuple(original)), tokens
+
+
+def _left_over(text: str, start: int, end: int) -> str:
+    """Nothing at a line's edge; within a word an invisible joiner, which a name in two halves is read across."""
+    if start == 0 or end == len(text) or text[start - 1] == "\n" or text[end] == "\n":
+        return ""
+    return "\u2060" if text[start - 1].isalnum() and text[end].isalnum() else " "
 
 
 # --- sentences ----------------------------------------------------------------------------------------------
