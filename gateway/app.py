@@ -33,6 +33,7 @@ from gateway.api import (
     feasibility,
     models,
     ops,
+    review,
     rounds,
     usage,
 )
@@ -73,7 +74,9 @@ from gateway.rounds.answering import Answering
 from gateway.rounds.cards import CardEvidence
 from gateway.rounds.desk import RoundDesk
 from gateway.rounds.life import RoundLife
+from gateway.rounds.limits import ReviewLimits
 from gateway.rounds.store import RoundStore
+from gateway.rounds.voting import Reviewing, link_hash
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -82,6 +85,7 @@ from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
 from gateway.upstream import Upstream
+from gateway.web import Web
 
 TICK_S = 0.25
 _ROUTERS = (
@@ -96,8 +100,9 @@ _ROUTERS = (
     costs.router,
     rounds.router,
     admin.router,
+    review.router,
 )
-_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"))
+_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"), ("/review", "review"))
 
 
 class GatewayApp:
@@ -245,6 +250,11 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             engine_diary=diary,
             calibration=calibration,
             long_work=LongWork(),
+            reviewing=Reviewing(
+                round_store, registry=lambda: live.current, chain=link_hash, clock=lambda: datetime.now(UTC)
+            ),
+            review_limits=ReviewLimits(now),
+            web=Web(),
             now=now,
         )
         _take_registry(live.current, live, fleet, telemetry, settings)

@@ -26,9 +26,12 @@ from gateway.live_registry import LiveRegistry
 from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.rounds.desk import RoundDesk
+from gateway.rounds.limits import ReviewLimits
+from gateway.rounds.voting import Reviewing
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Telemetry
+from gateway.web import Web
 
 
 @dataclass(slots=True)
@@ -52,6 +55,9 @@ class Services:
     engine_diary: EngineDiary
     calibration: CalibrationBook
     long_work: LongWork
+    reviewing: Reviewing
+    review_limits: ReviewLimits
+    web: Web
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 

@@ -299,10 +299,45 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return {row["item"]: _vote(row) for row in (await connection.execute(statement)).mappings()}
 
+    async def last_vote(self, round_id: str, item: str) -> VoteEntry | None:
+        """The revision of an item's judgement that counts, None where nobody judged it."""
+        at = round_votes.c
+        statement = sa.select(round_votes).where(at.round_id == round_id, at.item == item)
+        async with self._store.transaction() as connection:
+            found = await connection.execute(statement.order_by(at.revision.desc()).limit(1))
+            row = found.mappings().first()
+        return None if row is None else _vote(row)
+
+    async def make_durable(self) -> None:
+        """Return once everything that can be read here survives a power cut."""
+        await asyncio.to_thread(self._store.make_durable)
+
     # --- what the chair sees --------------------------------------------------------------------------------
 
     async def exclude(self, round_id: str, exclusion: Exclusion) -> None:
         await self._append(round_exclusions, round_id, asdict(exclusion))
+
+    async def set_aside(self, round_id: str, exclusions: Sequence[Exclusion]) -> None:
+        """Ask nobody about these items any more, by a rule that the chair sees; all or nothing, each item once.
+
+        Durable: who judges is told afterwards which items are left.
+        """
+        if not exclusions:
+            return
+        at, rows = round_items.c, round_exclusions
+        highest = sa.select(sa.func.max(rows.c.number)).where(rows.c.round_id == round_id)
+        async with self._chains.setdefault(f"{rows.name} {round_id}", asyncio.Lock()):
+            async with self._store.transaction() as connection:
+                await connection.execute(sa.select(rounds.c.id).where(rounds.c.id == round_id).with_for_update())
+                number = (await connection.execute(highest)).scalar() or 0
+                for one in exclusions:
+                    free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
+                    marked = sa.update(round_items).where(free).values(set_aside=one.rule)
+                    if (await connection.execute(marked)).rowcount:
+                        number += 1
+                        row = {"round_id": round_id, "number": number, **asdict(one)}
+                        await connection.execute(sa.insert(rows).values(row))
+            await asyncio.to_thread(self._store.make_durable)
 
     async def exclusions(self, round_id: str) -> list[Exclusion]:
         return [Exclusion(**row) for row in await self._numbered(round_exclusions, round_id)]

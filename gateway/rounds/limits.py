@@ -1,0 +1,40 @@
+"""How often links may be tried, and reviewers may enter and post.
+
+What an API key may use is counted in `gateway.limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.errors import RateLimited
+from gateway.token_buckets import TokenBuckets
+
+
+class ReviewLimits:
+    """How often strangers may try links, and reviewers may enter and post. In memory: a start forgets it."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._failures = TokenBuckets(burst=60, per_second=1.0, now=now)
+        self._entrances = TokenBuckets(burst=10, per_second=0.1, now=now)
+        self._posts = TokenBuckets(burst=120, per_second=4.0, now=now)
+
+    def check_stranger(self, address: str) -> None:
+        """Raise RateLimited where too many links from there were none. Those that are right cost nothing."""
+        if not self._failures.has_one(address):
+            raise _too_often()
+
+    def note_failure(self, address: str) -> None:
+        self._failures.take(address)
+
+    def check_entrance(self, reviewer: str) -> None:
+        if not self._entrances.take(reviewer):
+            raise _too_often()
+
+    def check_post(self, session: str) -> None:
+        if not self._posts.take(session):
+            raise _too_often()
+
+
+def _too_often() -> RateLimited:
+    return RateLimited("Too many requests.", retry_after_s=5, limit_headers=[])

@@ -1,0 +1,313 @@
+"""What a reviewer may do in a round, from consent to receipt, and the promises that are made to them.
+
+A judgement is acknowledged once it is durable; nothing that was acknowledged is overwritten unseen; who submitted
+changes nothing any more. How a page says these things belongs in `api`, links in `links`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from gateway.domain.records import Consortium, Registry
+from gateway.domain.rounds import (
+    AccessEntry,
+    Exclusion,
+    ItemKind,
+    PracticeItem,
+    Reviewer,
+    RoundItem,
+    VoteEntry,
+)
+from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
+from gateway.rounds.links import Entrance, Session, enter
+from gateway.rounds.store import RoundStore
+from gateway.rounds.visits import Pair, QueueEntry, Stage, Visit
+
+Chain = Callable[[str, Mapping[str, Any]], str]
+"""The hash of an entry from the hash before it ("" for the first) and the entry as a document."""
+
+
+def link_hash(previous: str, document: Mapping[str, Any]) -> str:
+    """SHA-256 over the hash before and the entry, as JSON with sorted keys."""
+    content = json.dumps({**document, "previous": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return sha256(content.encode()).hexdigest()
+
+
+CONFLICT_RULE = "conflict"
+GUESSED_ITEMS = 5
+"""Items of a reviewer that the blinding questionnaire asks about, at most."""
+RECOGNISED = ("none", "some", "many")
+CONFIDENCES = range(1, 4)
+_RECEIPT = "receipt "
+"""Before a reviewer's id: the name of the document that is their receipt."""
+
+
+class Overtaken(Exception):
+    """An item was judged anew elsewhere since the revision that this judgement began from. `current`: that one."""
+
+    def __init__(self, current: VoteEntry) -> None:
+        super().__init__(f"revision {current.revision} came in between")
+        self.current = current
+
+
+class Reviewing:
+    """The reviewers' side of every round."""
+
+    def __init__(
+        self, store: RoundStore, *, registry: Callable[[], Registry], chain: Chain, clock: Callable[[], datetime]
+    ) -> None:
+        """`clock`: the moment, aware, in UTC."""
+        self._store = store
+        self._registry = registry
+        self._chain = chain
+        self._clock = clock
+
+    # --- coming in ------------------------------------------------------------------------------------------
+
+    async def enter(self, token: str, *, may_enter: Callable[[str], None]) -> Entrance:
+        """Take a link. `may_enter` is told whose it is and may raise. Raises LinkRefused."""
+        entrance = await enter(self._store, token, now=self._clock(), may_enter=may_enter)
+        await self._note(entrance.round_id, entrance.reviewer, "enter")
+        return entrance
+
+    async def visit(self, secret: str) -> Visit | None:
+        """Whose session this is; None for one that ended or never was."""
+        session = Session(secret)
+        found = await self._store.reviewer_of_session(session.digest)
+        if found is None or found[1].revoked_at is not None:
+            return None
+        round_ = await self._store.get(found[0])
+        return None if round_ is None else Visit(round_, found[1], session)
+
+    async def leave(self, visit: Visit) -> None:
+        await self._store.update_reviewer(visit.round.id, visit.reviewer.id, session=None)
+
+    async def speak(self, visit: Visit, language: str) -> None:
+        """Show the pages in another language from now on."""
+        await self._store.update_reviewer(visit.round.id, visit.reviewer.id, language=language)
+
+    # --- before the queue -----------------------------------------------------------------------------------
+
+    def consortia(self) -> Sequence[Consortium]:
+        """All of the registry, whichever take part: what reviewers may have a conflict with."""
+        return list(self._registry().consortia.values())
+
+    async def consent(self, visit: Visit, conflicts: Collection[str]) -> None:
+        """Note consent and conflicts; items with a model of those consortia are asked of this reviewer no more.
+
+        Raises InvalidRequest for a consortium that there is not, Conflict at any other stage.
+        """
+        _require(visit, Stage.CONSENT)
+        declared = tuple(one.id for one in self.consortia() if one.id in conflicts)
+        if len(declared) != len(set(conflicts)):
+            raise InvalidRequest("conflicts: expected ids of consortia as the page lists them", param="conflicts")
+        now = self._clock()
+        items = await self._store.items(visit.round.id, visit.reviewer.id)
+        reason = "the reviewer declared a conflict of interest with a consortium on one side"
+        aside = [
+            Exclusion(now, CONFLICT_RULE, "item", item.id, reason, "rule")
+            for item in items
+            if item.set_aside is None and self._conflicts(item, declared)
+        ]
+        await self._store.set_aside(visit.round.id, aside)
+        await self._note(visit.round.id, visit.reviewer, "consent")
+        await self._store.update_reviewer(visit.round.id, visit.reviewer.id, consented_at=now, conflicts=list(declared))
+
+    def practice(self, visit: Visit, number: int) -> PracticeItem:
+        """The training pair of that number, from 1. Raises NotFound."""
+        if not 1 <= number <= len(visit.round.plan.training):
+            raise NotFound("There is no such practice item.")
+        return visit.round.plan.training[number - 1]
+
+    async def finish_training(self, visit: Visit) -> None:
+        _require(visit, Stage.TRAINING)
+        await self._store.update_reviewer(visit.round.id, visit.reviewer.id, trained_at=self._clock())
+
+    # --- the queue ------------------------------------------------------------------------------------------
+
+    async def queue(self, visit: Visit) -> list[QueueEntry]:
+        """A reviewer's own items in their order, without those set aside."""
+        items = await self._store.items(visit.round.id, visit.reviewer.id)
+        votes = await self._store.votes_of(visit.round.id, visit.reviewer.id)
+        return [QueueEntry(item, votes.get(item.id)) for item in items if item.set_aside is None]
+
+    async def pair(self, visit: Visit, item: RoundItem) -> Pair:
+        """What stands on an item's sides, both at once. That it was read is noted."""
+        plan = visit.round.plan
+        await self._note(visit.round.id, visit.reviewer, "item.read", item.id)
+        if item.kind in (ItemKind.ATTENTION, ItemKind.TRAINING):
+            pool = plan.attention if item.kind is ItemKind.ATTENTION else plan.training
+            made = next(one for one in pool if one.id == item.prompt_id)
+            sides = {"a": made.a, "b": made.b}
+            return Pair(made.language, made.text, sides[item.left], sides[item.right])
+        prompt = next(one for one in plan.prompts if one.id == item.prompt_id)
+        left, right = await self._store.shown_pair(visit.round.id, item)
+        if left is None or right is None:
+            raise NotFound("This item has no answers.")
+        return Pair(prompt.language, prompt.text, left, right)
+
+    async def save(self, visit: Visit, item_id: str, fields: Any, *, base_revision: int | None = None) -> VoteEntry:
+        """Keep a judgement of an item; it is durable when this returns.
+
+        What says the same as the revision that counts makes no new one, so that a request may be sent again.
+        `base_revision`: the one that the reviewer saw (0 before the first); Overtaken is raised where another has
+        come since. None overwrites whatever there is. Raises InvalidRequest, NotFound, Conflict.
+        """
+        _require(visit, Stage.JUDGING)
+        item = await self._own_item(visit, item_id)
+        said = read_judgement(fields, [criterion.id for criterion in visit.round.plan.rubric])
+        current = await self._store.last_vote(visit.round.id, item_id)
+        if current is not None and says_the_same(current.judgement, said):
+            await self._store.make_durable()
+            return current
+        known = 0 if current is None else current.revision
+        if base_revision is not None and base_revision != known:
+            if current is None:
+                raise InvalidRequest(f"base_revision: there is no revision {base_revision}", param="base_revision")
+            raise Overtaken(current)
+        entry = await self._append(visit, item, said, after=known)
+        if entry is None:
+            raise Conflict("The round takes no judgements now.", code="round_not_open")
+        return entry
+
+    async def _append(self, visit: Visit, item: RoundItem, said: Judgement, *, after: int) -> VoteEntry | None:
+        """Add it as the revision behind `after`. Raises Overtaken where there is one by now."""
+
+        def link(before: Mapping[str, Any]) -> VoteEntry:
+            if before["revision"] != after + 1:
+                raise _Raced
+            document = {
+                "number": before["number"],
+                "item": item.id,
+                "reviewer": visit.reviewer.id,
+                "revision": before["revision"],
+                "at": now.isoformat(),
+                "judgement": dict(said),
+            }
+            digest = self._chain(before["previous"], document)
+            return VoteEntry(**{**document, "at": now}, previous=before["previous"], hash=digest)
+
+        now = self._clock()
+        try:
+            return await self._store.append_vote(visit.round.id, item, link)
+        except _Raced:
+            current = await self._store.last_vote(visit.round.id, item.id)
+            assert current is not None
+            raise Overtaken(current) from None
+
+    # --- submitting -----------------------------------------------------------------------------------------
+
+    async def submit(self, visit: Visit) -> list[QueueEntry]:
+        """End a reviewer's judging for good; where items are not complete, nothing happens and they come back."""
+        if visit.reviewer.submitted_at is not None:
+            return []
+        _require(visit, Stage.JUDGING)
+        missing = [entry for entry in await self.queue(visit) if not entry.is_done]
+        if not missing:
+            now = self._clock()
+            await self._store.update_reviewer(visit.round.id, visit.reviewer.id, submitted_at=now)
+            await self._note(visit.round.id, visit.reviewer, "submit")
+            await self._make_receipt(visit.round.id, visit.reviewer, now)
+        return missing
+
+    async def receipt(self, visit: Visit) -> Mapping[str, Any]:
+        """What proves later that nothing of a reviewer was changed. Raises Conflict before they submitted."""
+        submitted = visit.reviewer.submitted_at
+        if submitted is None:
+            raise Conflict("There is a receipt once you have submitted.", code="not_submitted")
+        kept = await self._store.document(visit.round.id, _RECEIPT + visit.reviewer.id)
+        return kept if kept is not None else await self._make_receipt(visit.round.id, visit.reviewer, submitted)
+
+    async def _make_receipt(self, round_id: str, reviewer: Reviewer, submitted_at: datetime) -> Mapping[str, Any]:
+        """Votes cannot change any more; the chain's head is where it stands now."""
+        votes = await self._store.votes_of(round_id, reviewer.id)
+        round_ = await self._store.get(round_id)
+        assert round_ is not None
+        receipt = {
+            "kind": "simsa.review.receipt.v1",
+            "round": round_id,
+            "root": round_.root,
+            "reviewer": reviewer.id,
+            "submitted_at": submitted_at.astimezone(UTC).isoformat(),
+            "head": {"number": round_.votes, "hash": round_.head},
+            "items": [
+                {"item": vote.item, "number": vote.number, "revision": vote.revision, "hash": vote.hash}
+                for vote in sorted(votes.values(), key=lambda vote: vote.number)
+            ],
+        }
+        await self._store.put_document(round_id, _RECEIPT + reviewer.id, receipt)
+        await self._store.make_durable()
+        return receipt
+
+    # --- the blinding questionnaire -------------------------------------------------------------------------
+
+    async def asked_items(self, visit: Visit) -> list[QueueEntry]:
+        """The items that the questionnaire asks about: the same ones each time, candidates on both sides."""
+        judged = [
+            entry for entry in await self.queue(visit) if entry.item.kind is ItemKind.VOTE and entry.vote is not None
+        ]
+        drawn = sorted(judged, key=lambda entry: sha256(entry.item.id.encode()).digest())[:GUESSED_ITEMS]
+        return sorted(drawn, key=lambda entry: entry.item.position)
+
+    async def answer_questionnaire(
+        self, visit: Visit, recognised: str, guesses: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Keep whom a reviewer believes to have judged, once.
+
+        `guesses` by item: a and b (a consortium or None), confidence.
+
+        Raises InvalidRequest naming the field, Conflict at any other stage.
+        """
+        _require(visit, Stage.QUESTIONNAIRE)
+        if recognised not in RECOGNISED:
+            raise InvalidRequest(f"recognised: expected one of {', '.join(RECOGNISED)}", param="recognised")
+        asked = {entry.item.id for entry in await self.asked_items(visit)}
+        families = {one.id for one in self.consortia()}
+        kept = [{"item": item, **_guess(item, guess, asked, families)} for item, guess in guesses.items()]
+        await self._store.update_reviewer(
+            visit.round.id, visit.reviewer.id, questionnaire={"recognised": recognised, "guesses": kept}
+        )
+
+    # --- small parts ----------------------------------------------------------------------------------------
+
+    async def _own_item(self, visit: Visit, item_id: str) -> RoundItem:
+        item = await self._store.item(visit.round.id, item_id)
+        if item is None or item.reviewer != visit.reviewer.id or item.set_aside is not None:
+            raise NotFound("There is no such item in your queue.")
+        return item
+
+    def _conflicts(self, item: RoundItem, consortia: Collection[str]) -> bool:
+        if item.kind not in (ItemKind.VOTE, ItemKind.REPEAT):
+            return False
+        models = self._registry().models
+        sides = (models.get(side) for side in (item.left, item.right))
+        return any(model is not None and model.consortium_id in consortia for model in sides)
+
+    async def _note(self, round_id: str, reviewer: Reviewer, action: str, subject: str | None = None) -> None:
+        await self._store.note_access(round_id, AccessEntry(self._clock(), reviewer.id, "reviewer", action, subject))
+
+
+class _Raced(Exception):
+    """Another request wrote the revision that was to be written."""
+
+
+def _require(visit: Visit, stage: Stage) -> None:
+    if visit.stage is not stage:
+        raise Conflict(f"This is not the moment for it: you are at '{visit.stage}'.", code="wrong_stage")
+
+
+def _guess(item: str, guess: Mapping[str, Any], asked: Collection[str], families: Collection[str]) -> dict[str, Any]:
+    if item not in asked:
+        raise InvalidRequest("guesses: an item that was not asked about", param="guesses")
+    for side in ("a", "b"):
+        if guess.get(side) is not None and guess[side] not in families:
+            raise InvalidRequest(f"guesses.{side}: expected a consortium as the page lists them", param="guesses")
+    confidence = guess.get("confidence")
+    if confidence is not None and confidence not in CONFIDENCES:
+        raise InvalidRequest("guesses.confidence: expected 1, 2 or 3", param="guesses")
+    return {"a": guess.get("a"), "b": guess.get("b"), "confidence": confidence}
