@@ -247,6 +247,8 @@ HOUSE = [
     "gateway.rounds.cards",
     "gateway.rounds.life",
     "gateway.rounds.sealed",
+    "gateway.rounds.closing",
+    "gateway.rounds.contents",
     "gateway.rounds.desk",
     "gateway.rounds.views",
     "gateway.api",

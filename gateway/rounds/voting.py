@@ -27,7 +27,7 @@ from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.rounds.chain import next_entry
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
-from gateway.rounds.store import RoundStore
+from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.rounds.visits import Pair, QueueEntry, Stage, Visit
 
 CONFLICT_RULE = "conflict"
@@ -103,7 +103,10 @@ class Reviewing:
             for item in items
             if item.set_aside is None and self._conflicts(item, declared)
         ]
-        await self._store.set_aside(visit.round.id, aside)
+        try:
+            await self._store.set_aside(visit.round.id, aside)
+        except WrongStatus as error:
+            raise Conflict(f"Consent comes too late: {error}.", code="wrong_stage") from error
         await self._note(visit.round.id, visit.reviewer, "consent")
         await self._store.update_reviewer(visit.round.id, visit.reviewer.id, consented_at=now, conflicts=list(declared))
 
