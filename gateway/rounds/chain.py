@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.domain.canonical_json import Json
 from gateway.domain.hash_chain import Entry, entry_hash, genesis
 from gateway.domain.rounds import RoundItem, VoteEntry
 from gateway.domain.withheld import Veiled, withhold
@@ -50,7 +51,7 @@ def next_entry(
 def veiled_entry(entry: VoteEntry) -> Veiled:
     """What the chain hashes of an entry as the outline; its free words as openings."""
     judgement = withhold(entry.judgement, FREE_TEXT, salt=bytes.fromhex(entry.salt or ""))
-    payload = {
+    payload: dict[str, Json] = {
         "number": entry.number,
         "item": entry.item,
         "reviewer": entry.reviewer,
