@@ -28,6 +28,7 @@ from gateway.rounds.closing import (
     ANSWERS,
     EXCLUSIONS,
     KEEPABLE,
+    MOMENTS,
     REVIEWERS,
     access_document,
     answer_document,
@@ -51,8 +52,6 @@ ABOUT, LOCK, ANALYSIS, BLINDING, FINDINGS = (
     "personal_data.json",
 )
 LANGUAGES = ("ko", "en")
-MOMENTS = ("created_at", "sealed_at", "opened_at", "closed_at", "revealed_at")
-"""Archiving changes nothing of a bundle."""
 BEFORE_REVEAL = ("shown", "usage", "timing", "finish_reason")
 """Fields of an answer that do not tell whose it is; the others may name a model, or give it away by its price."""
 Line = dict[str, Any]
@@ -191,6 +190,15 @@ def criteria_of(parts: Mapping[str, Any]) -> list[str]:
     return [criterion["id"] for criterion in parts["plan"]["rubric"]]
 
 
+def lock_document(plan: Mapping[str, Any], design: Mapping[str, Any]) -> dict[str, Any]:
+    """What fixes the analysis besides the versions of what computes it."""
+    return {
+        "seed": design["seed_hex"],
+        "generator": design["generator"],
+        "plan": {name: plan[name] for name in ("kind", "primary", "cut", "rubric")},
+    }
+
+
 def stamp_of(one: Round) -> datetime:
     """The moment that the bundle's files bear."""
     assert one.closed_at is not None, "a bundle is of a closed round"
@@ -272,7 +280,7 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
         "kind": one.plan.kind.value,
         "is_revealed": one.status in AFTER_REVEAL,
         "provenance": one.provenance,
-        "moments": {name: moment(getattr(one, name)) for name in MOMENTS},
+        "moments": {name: moment(getattr(one, name)) for name in (*MOMENTS, "revealed_at")},
         "retention_until": one.plan.retention_until.isoformat() if one.plan.retention_until is not None else None,
         "root": one.root,
         "head": one.head,
@@ -284,7 +292,6 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
 
 
 def _lock(parts: Mapping[str, Any]) -> dict[str, Any]:
-    plan = parts["plan"]
     return {
         "versions": {
             "simsa": __version__,
@@ -292,9 +299,7 @@ def _lock(parts: Mapping[str, Any]) -> dict[str, Any]:
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         },
-        "seed": parts["design"]["seed_hex"],
-        "generator": parts["design"]["generator"],
-        "plan": {name: plan[name] for name in ("kind", "primary", "cut", "rubric")},
+        **lock_document(parts["plan"], parts["design"]),
     }
 
 

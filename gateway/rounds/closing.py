@@ -23,7 +23,7 @@ from gateway.rounds.store import RoundStore
 CLOSING = "closing"
 PEOPLE = "closing reviewers"
 """Names of the two documents: what is published, with its salt; and the reviewers as they were."""
-CHAIN, ANSWERS, EXCLUSIONS, ACCESSES, REVIEWERS = "chain", "answers", "exclusions", "access", "reviewers"
+ROUND, ANSWERS, EXCLUSIONS, ACCESSES, REVIEWERS = "round", "answers", "exclusions", "access", "reviewers"
 RECORDS = (ANSWERS, EXCLUSIONS, ACCESSES, REVIEWERS)
 KEEPABLE: Mapping[str, tuple[str, ...]] = {
     ANSWERS: ("text", "shown", "redactions", "usage", "timing", "cost", "finish_reason", "error"),
@@ -32,6 +32,8 @@ KEEPABLE: Mapping[str, tuple[str, ...]] = {
     REVIEWERS: ("conflicts", "questionnaire"),
 }
 """Fields of each kind of record that stand behind commitments."""
+MOMENTS = ("created_at", "sealed_at", "opened_at", "closed_at")
+"""What had happened when a round was closed."""
 Document = dict[str, Any]
 
 
@@ -98,19 +100,27 @@ def close(
         REVIEWERS: [reviewer_document(reviewer) for reviewer in reviewers],
     }
     outlines = {name: [veiled.outline for veiled in veil(name, some, salt)] for name, some in documents.items()}
+    moments = {name: moment(getattr(one, name)) for name in MOMENTS}
+    about = {"id": one.id, "root": one.root, "head": one.head, "votes": one.votes, "moments": moments}
     published = {
         "at": moment(one.closed_at),
         "votes": one.votes,
         "head": one.head,
         "counts": {name: len(outlines[name]) for name in RECORDS},
-        **digests_and_root({"votes": one.votes, "head": one.head}, outlines),
+        **digests_and_root(closed_round(about), outlines),
     }
     return Closing(published, salt, documents[REVIEWERS])
 
 
-def digests_and_root(chain: Json, outlines: Mapping[str, Sequence[Mapping[str, Json]]]) -> Document:
+def closed_round(about: Mapping[str, Any]) -> Document:
+    """What the closing covers of the round itself; `about` has it, and more."""
+    moments = {name: about["moments"][name] for name in MOMENTS}
+    return {**{name: about[name] for name in ("id", "root", "head", "votes")}, "moments": moments}
+
+
+def digests_and_root(one: Json, outlines: Mapping[str, Sequence[Mapping[str, Json]]]) -> Document:
     """The digest of each kind of record, by name, and the root over them."""
-    digests = {CHAIN: digest(chain), **{name: digest(list(outlines[name])) for name in RECORDS}}
+    digests = {ROUND: digest(one), **{name: digest(list(outlines[name])) for name in RECORDS}}
     return {"digests": digests, "root": seal_root(digests)}
 
 

@@ -40,7 +40,14 @@ from gateway.rounds.verify_records import (
     subject_faults,
     vote_faults,
 )
-from gateway.rounds.verify_seal import answer_faults, design_faults, item_faults, mapping_faults, seal_faults
+from gateway.rounds.verify_seal import (
+    about_faults,
+    answer_faults,
+    design_faults,
+    item_faults,
+    mapping_faults,
+    seal_faults,
+)
 
 
 class State(StrEnum):
@@ -157,6 +164,7 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
     """The checks: name, the parts and records that it takes, and how it finds faults."""
     plan: list[tuple[str, Sequence[str], Callable[[], Sequence[Fault]]]] = [
         ("seal", (), partial(seal_faults, view, published.root)),
+        ("round", ("plan", "design", "answers"), partial(about_faults, view)),
         ("design", ("design", "reviewers"), partial(design_faults, view)),
         ("queues", (ITEMS, "design", "practice"), partial(item_faults, view)),
         ("answers", ("answers",), partial(answer_faults, view)),
@@ -239,8 +247,8 @@ def _analysis_faults(view: BundleView, analyse: Analyse) -> list[Fault]:
 def _notes(view: BundleView) -> list[str]:
     """What is no fault, and good to know."""
     try:
-        lock = read_canonical(view.files[LOCK])
-        versions = lock["versions"] if isinstance(lock, Mapping) else {}
+        lock: Any = read_canonical(view.files[LOCK])
+        versions = lock["versions"]
         own = {
             "simsa": __version__,
             "python": platform.python_version(),

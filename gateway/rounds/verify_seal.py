@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.domain import review_design
+from gateway.domain.canonical_json import read_canonical
+from gateway.domain.rounds import AnswerStatus
 from gateway.domain.sealing import Opening, check_seal, seal_root
 from gateway.domain.withheld import joined, read_openings
-from gateway.rounds.bundle import ABOUT
+from gateway.rounds.answering import weakest_of
+from gateway.rounds.bundle import ABOUT, LOCK, lock_document
 from gateway.rounds.bundle_view import BundleView, Fault, difference, listed
 from gateway.rounds.closing import ANSWERS, codes_of, read_text
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS, deal, text_digest
@@ -52,6 +55,25 @@ def _missing(view: BundleView, commitments: Mapping[str, str], openings: Mapping
             yield Fault(f"parts/{name}.json", "", "expected this part and its salt, found none that can be read")
         elif not is_due and name in openings:
             yield Fault(f"parts/{name}.json", "", "it is opened by the reveal, and this round is not revealed")
+
+
+def about_faults(view: BundleView) -> list[Fault]:
+    """What round.json and analysis.lock say of the round, against the parts that were sealed."""
+    plan, about, design = view.parts["plan"], view.about, view.parts["design"]
+    found = {one["provenance"] for one in view.parts["answers"] if one["status"] == AnswerStatus.OK.value}
+    expected = {
+        "id": plan["round"]["id"],
+        "name": plan["round"]["name"],
+        "title": plan["title"],
+        "kind": plan["kind"],
+        "retention_until": plan["retention_until"],
+        "provenance": weakest_of(found),
+    }
+    words = difference(expected, {name: about[name] for name in expected})
+    faults = [] if words is None else [Fault(ABOUT, "", f"it is not what was sealed: {words}")]
+    lock: Any = read_canonical(view.files[LOCK])
+    words = difference(lock_document(plan, design), {name: one for name, one in lock.items() if name != "versions"})
+    return faults if words is None else [*faults, Fault(LOCK, "", f"it is not what was sealed: {words}")]
 
 
 def design_faults(view: BundleView) -> list[Fault]:
