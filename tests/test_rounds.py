@@ -37,7 +37,7 @@ class Desk:
     client: RawClient
 
     async def ask(self, method: str, path: str, body: Any = b"", *, status: int = 200, key: str = ADMIN) -> Any:
-        headers = [(b"authorization", f"Bearer {key}".encode())]
+        headers = [("authorization", f"Bearer {key}")]
         answer = await self.client.request(method, f"{ROUNDS}{path}", body=body, headers=headers)
         assert answer.status == status, answer.body
         return answer.json() if answer.body else None
@@ -65,7 +65,7 @@ class Desk:
         await self.answered(drafted["id"])
         await self.invited(drafted["id"])
         rehearsed = await self.ask("POST", f"/{drafted['id']}/dry-run")
-        assert rehearsed["dry_run"]["passed"], rehearsed["dry_run"]
+        assert rehearsed["dry_run"]["passed"], rehearsed["dry_run"]["problems"]
         return await self.ask("POST", f"/{drafted['id']}/seal")
 
 
