@@ -108,7 +108,7 @@ async def test_the_root_covers_every_part_that_was_sealed(tmp_path: Path) -> Non
         assert check_seal(commitments, {"prompts": changed}, sealed["root"]).altered == ("prompts",)
 
 
-async def test_only_the_mapping_names_models(tmp_path: Path) -> None:
+async def test_only_the_mapping_says_which_model_took_part(tmp_path: Path) -> None:
     names = {"a": "canary-alpha", "b": "canary-beta", "c": "canary-gamma"}
     async with AsyncExitStack() as stack:
         engines = {n: await stack.enter_async_context(ScriptedEngine([names[n]])) for n in names}
@@ -122,7 +122,9 @@ async def test_only_the_mapping_names_models(tmp_path: Path) -> None:
         sealed = await it.sealed(models=list(names.values()))
         documents = await gateway.services.rounds.store.documents(sealed["id"])
         assert "canary" in str(documents["mapping"])
-        assert "canary" not in str({name: part for name, part in documents.items() if name != "mapping"})
+        assert "canary" in str(documents["lexicon"]), "whose names are hidden in answers: all of the registry's"
+        others = {name: part for name, part in documents.items() if name not in ("mapping", "lexicon")}
+        assert "canary" not in str(others)
 
 
 async def test_the_queues_are_those_of_the_design_under_random_ids(tmp_path: Path) -> None:
@@ -214,6 +216,17 @@ async def test_a_chair_sees_progress_but_no_model_behind_an_answer(tmp_path: Pat
         assert {row["state"] for row in progress["reviewers"]} == {"invited"}
         assert (await it.ask("GET", f"{path}/answers", key=chair))["failures"] is None
         await it.ask("POST", f"{path}/answers", status=403, key=chair)
+
+
+async def test_a_chair_leads_the_operators_rounds_and_their_own_but_nobody_elses(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        one = await it.gateway.key_of("one", Terms(roles=frozenset({Role.CHAIR})))
+        other = await it.gateway.key_of("other", Terms(roles=frozenset({Role.CHAIR})))
+        operators = await it.drafted()
+        own = await it.ask("POST", "", {**PLAN, "name": "own"}, status=201, key=one)
+        assert [row["id"] for row in (await it.ask("GET", "", key=one))["data"]] == [own["id"], operators["id"]]
+        assert [row["id"] for row in (await it.ask("GET", "", key=other))["data"]] == [operators["id"]]
+        await it.ask("GET", f"/{own['id']}", status=404, key=other)
 
 
 async def test_integrators_and_reviewers_see_no_round(tmp_path: Path) -> None:
