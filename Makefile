@@ -30,7 +30,7 @@ test: setup ## check style and types, run the tests that need no real vLLM (unde
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 postgresql: ## put PostgreSQL on this machine (Debian), for the half of the tests that needs it
 	@scripts/postgresql.sh

@@ -23,9 +23,10 @@ from typing import Any
 
 from bench.gpu_page import Engine, parse_cache_config
 from gateway.checkpoints import SERVER, checkpoint_config, write_checkpoint
-from gateway.domain.feasibility import Estimate, ServingPlan, estimate
+from gateway.domain.feasibility import Estimate, estimate
 from gateway.domain.memory import kv_blocks_per_request, requested_bytes, weights_bytes
 from gateway.domain.records import Gpu, Model
+from gateway.domain.serving_plan import ServingPlan
 from gateway.settings import child_environment
 
 UTILIZATION = 0.92

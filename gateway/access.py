@@ -27,6 +27,9 @@ _IN_THE_FOREGROUND = frozenset({b"false", b"null"})
 _LOOPBACK = rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?\Z"
 _LOCAL_HOST = re.compile(_LOOPBACK, re.IGNORECASE)
 _LOCAL_ORIGIN = re.compile(rb"https?://" + _LOOPBACK, re.IGNORECASE)
+_RUN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
+_RUNNING_LOAD = frozenset({Role.OPERATOR, Role.ADMIN})
+"""Whose calls of any class may belong to a load run."""
 _TEMPLATE = "chat_template"
 _TEMPLATE_VARIABLES = "chat_template_kwargs"
 OPERATORS_FIELDS = frozenset(
@@ -160,6 +163,26 @@ def asked_priority(caller: Caller, header: bytes) -> Priority:
             code="priority_not_allowed",
         )
     return priority
+
+
+def asked_run(caller: Caller, header: bytes, priority: Priority) -> str:
+    """The load run that a call of this class belongs to, as `x-simsa-run-id` names it.
+
+    Raises InvalidRequest for what is no id, PermissionDenied unless the call is of class load_test or an operator's:
+    a run's figures are made of all calls that name it.
+    """
+    if _RUN_ID.match(header) is None:
+        shown = header[:80].decode("latin-1")
+        raise InvalidRequest(
+            f"The header 'x-simsa-run-id: {shown}' is no id of a run: expected 1 to 64 letters, digits, '.', '_' or '-'"
+        )
+    if priority is not Priority.LOAD_TEST and not caller.has_any(_RUNNING_LOAD):
+        raise PermissionDenied(
+            f"Only calls of class load_test may name a run, and this one is of class {priority}: send "
+            "'x-simsa-priority: load_test' with 'x-simsa-run-id', or leave both out.",
+            code="run_not_allowed",
+        )
+    return header.decode("ascii")
 
 
 def permit_roles(caller: Caller, roles: frozenset[Role]) -> None:

@@ -36,6 +36,7 @@ from gateway.api import (
     review,
     round_results,
     rounds,
+    token_costs,
     usage,
 )
 from gateway.api.deps import Services
@@ -50,6 +51,8 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
 from gateway.endpoints import ENDPOINTS
+from gateway.energy_records import EnergyRecords
+from gateway.energy_watch import EnergyWatch
 from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords
 from gateway.errors import (
@@ -63,6 +66,7 @@ from gateway.errors import (
 )
 from gateway.evidence import estimate_on
 from gateway.fleet import Fleet
+from gateway.kept_minutes import KeptMinutes
 from gateway.key_ring import KeyRing
 from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
@@ -71,6 +75,7 @@ from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.retention import Retention
 from gateway.rounds.answering import Answering
 from gateway.rounds.cards import CardEvidence
 from gateway.rounds.desk import RoundDesk
@@ -100,6 +105,7 @@ _ROUTERS = (
     usage.router,
     costs.router,
     rounds.router,
+    token_costs.router,
     round_results.router,
     admin.router,
     review.router,
@@ -186,19 +192,34 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     telemetry = Telemetry(log_level=settings.log_level)
     upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
-    live = LiveRegistry(settings.registry, lambda registry: _take_registry(registry, live, fleet, telemetry, settings))
+    calibration = CalibrationBook(settings.calibration_file)
+
+    def take_registry(registry: Registry) -> None:
+        _take_registry(registry, live, fleet, telemetry)
+        _show_verdicts(registry, telemetry, settings, calibration)
+
+    live = LiveRegistry(settings.registry, take_registry)
     _make_directory(settings)
     store = await Store.open(settings.database, settings.database_limits)
     accounts = Accounts(store)
     keys = KeyRing(accounts)
     limiter = Limiter(now=now)
     count_failure = telemetry.count_background_failure
-    calibration = CalibrationBook(settings.calibration_file)
     engine_records = EngineRecords(store)
     diary = EngineDiary(
         engine_records, calibration, registry=lambda: live.current, flush_s=settings.observation_flush_s
     )
     fleet.on_metrics = diary.note
+    diary.on_learnt = lambda: _show_verdicts(live.current, telemetry, settings, calibration)
+    energy_records = EnergyRecords(store)
+    energy = EnergyWatch(
+        fleet=fleet,
+        upstream=upstream,
+        records=energy_records,
+        interval_s=settings.energy_interval_s,
+        timeout_s=settings.health_timeout_s,
+        flush_s=settings.observation_flush_s,
+    )
     recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
@@ -213,6 +234,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             telemetry=telemetry,
             limiter=limiter,
             registry=lambda: live.current,
+            calibration=calibration,
             now=now,
         )
         round_store = RoundStore(store)
@@ -228,6 +250,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
         working = Batches(
             comparisons=compare, store=BatchStore(store), find_caller=keys.caller_of, settings=settings, now=now
         )
+        retention = Retention(minutes=KeptMinutes(store), engine_records=engine_records, settings=settings)
         services = Services(
             settings=settings,
             registry=live,
@@ -242,7 +265,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 store=round_store,
                 life=RoundLife(round_store),
                 answering=Answering(batches=working, store=store, rounds=round_store),
-                evidence=CardEvidence(store=store, settings=settings),
+                evidence=CardEvidence(store=store, settings=settings, calibration=calibration),
                 registry=lambda: live.current,
             ),
             access=Access(settings.admin_key, keys.find),
@@ -250,6 +273,8 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             keys=keys,
             engine_records=engine_records,
             engine_diary=diary,
+            energy_records=energy_records,
+            energy_watch=energy,
             calibration=calibration,
             long_work=LongWork(),
             reviewing=Reviewing(
@@ -259,7 +284,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             web=Web(),
             now=now,
         )
-        _take_registry(live.current, live, fleet, telemetry, settings)
+        take_registry(live.current)
         background = [
             asyncio.create_task(keep_running(name, work, count_failure), name=name)
             for name, work in (
@@ -268,7 +293,9 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("tick", lambda: _tick(telemetry)),
                 ("batches", services.batches.run),
                 ("engine diary", diary.run),
+                ("energy watch", energy.run),
                 ("settlement", settler.run),
+                ("retention", retention.run),
             )
         ]
         try:
@@ -282,6 +309,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             await fleet.stop()
             upstream.close()
             await diary.flush()
+            await energy.flush()
     finally:
         try:
             await recorder.stop()
@@ -314,19 +342,21 @@ def _make_directory(settings: Settings) -> None:
         raise StartRefused(f"SIMSA_DATA_DIR={settings.data_dir} cannot be made: {error.strerror}") from error
 
 
-def _take_registry(
-    registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry, settings: Settings
-) -> None:
-    """Put a registry to use: watch its replicas, show its identity and its one-GPU verdicts."""
+def _take_registry(registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry) -> None:
+    """Put a registry to use: watch its replicas, show its identity."""
     fleet.apply(registry)
     telemetry.registry_valid.set(live.problem is None)
     telemetry.registry_info.clear()
     telemetry.registry_info.labels(registry.sha256).set(1)
+
+
+def _show_verdicts(registry: Registry, telemetry: Telemetry, settings: Settings, calibration: CalibrationBook) -> None:
+    """The one-GPU verdicts of a registry's models as series, with the overhead as it is known now."""
     telemetry.feasibility_fits.clear()
     telemetry.feasibility_headroom.clear()
-    gpu_id = settings.feasibility_gpu
+    gpu_id, context = settings.feasibility_gpu, settings.feasibility_context
     for model in registry.routable():
-        estimate = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context, concurrency=1)
+        estimate = estimate_on(model, registry, gpu_id=gpu_id, context=context, calibration=calibration)
         if estimate is not None and estimate.headroom_bytes is not None:
             telemetry.feasibility_fits.labels(model.id, gpu_id).set(estimate.verdict == "fits")
             telemetry.feasibility_headroom.labels(model.id, gpu_id).set(estimate.headroom_bytes.likely)

@@ -69,6 +69,8 @@ class CalibrationBook:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem: str | None = None
+        self.edition = 0
+        """Another number whenever it may say something else."""
         self._observations: tuple[OverheadObservation, ...] = ()
         self._known: Mapping[str, Calibration] = {}
         self.read()
@@ -106,6 +108,7 @@ class CalibrationBook:
 
     def _take(self, observations: tuple[OverheadObservation, ...]) -> None:
         self._observations, self._known = observations, calibrate(observations)
+        self.edition += 1
 
 
 def _invalid(path: Path, why: str) -> CalibrationInvalid:

@@ -5,14 +5,16 @@ The reasoning stands in `domain.claims`; here claims are chosen and evidence is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
 from gateway.domain.claim_evidence import Evidence
 from gateway.domain.claim_terms import METRICS
+from gateway.domain.claim_workings import Workings
 from gateway.domain.claims import CheckedClaim, check_claim
+from gateway.domain.engine_evidence import SeenEngine, engine_evidence
 from gateway.domain.records import Claim, Registry
 from gateway.registry.claims_file import StatedClaim
 
@@ -28,6 +30,11 @@ _SAID = (
 def no_evidence(_stated: StatedClaim) -> Sequence[Evidence]:
     """Where nothing was run: arithmetic alone speaks."""
     return ()
+
+
+def shown_by(engines: Mapping[str, Sequence[SeenEngine]]) -> EvidenceOf:
+    """What engines of a claim's model resolved and showed, by model id."""
+    return lambda one: engine_evidence(one.claim, engines.get(one.about, ()))
 
 
 def registry_claims(registry: Registry, *, about: Collection[str] | None = None) -> list[StatedClaim]:
@@ -57,6 +64,7 @@ def check_claims(
     evidence_of: EvidenceOf = no_evidence,
 ) -> list[CheckedClaim]:
     """The verdict on each, in the same order. `gpu` is taken where a claim names none."""
+    workings = Workings()
     return [
         check_claim(
             one.claim,
@@ -64,6 +72,7 @@ def check_claims(
             registry.gpus,
             evidence=evidence_of(one),
             gpu=gpu,
+            workings=workings,
         )
         for one in stated
     ]

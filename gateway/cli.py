@@ -35,10 +35,8 @@ from gateway.near_names import no_such
 from gateway.prompts import PromptsInvalid
 from gateway.registry import load_registry, registry_json_schema
 from gateway.round_commands import round_app
-from gateway.server import serve as serve_gateway
 from gateway.settings import SECRET_SETTINGS, Settings, unknown_settings
 from gateway.simulator import run_engine
-from gateway.store import upgrade
 from gateway.up import UpOptions, run_up
 
 app = typer.Typer(
@@ -114,6 +112,9 @@ def up(
 def serve() -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
     _warn_of_unknown_settings()
+    # Imported here, as web framework and database cost every other command more than all the rest of its start.
+    from gateway.server import serve as serve_gateway
+
     serve_gateway(Settings())
 
 
@@ -248,6 +249,8 @@ def registry_schema() -> None:
 def db_upgrade() -> None:
     """Bring the database's schema up to date."""
     settings = Settings()
+    from gateway.store import upgrade  # as in `serve`
+
     asyncio.run(upgrade(settings.database, settings.database_limits))
 
 

@@ -324,7 +324,8 @@ class _Run:
 
     def _result(self, side: _Side) -> Side:
         owner = self._owner
-        feasibility = side_feasibility(side.model, owner.dispatcher.registry(), owner.settings, side.state)
+        calls = owner.dispatcher
+        feasibility = side_feasibility(side.model, calls.registry(), owner.settings, side.state, calls.calibration)
         if side.answer is None:
             return skipped_side(self._stopped or "", model=side.model.id, feasibility=feasibility)
         return asked_side(

@@ -1,12 +1,15 @@
 """What was spent, summed up from the database: calls' costs by what they have in common, GPU money and idle time.
 
-Sums are exact and never across currencies, bases or provenances. Who may see what is the `api`'s question; what is
-not settled yet is counted, so that an answer can say so.
+Days are summed up as calls are written and minutes settled, so that a month is read in a moment. Sums are exact and
+never across currencies, bases or provenances. Who may see what is the `api`'s question; what is not settled yet is
+counted, so that an answer can say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, localcontext
@@ -14,16 +17,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gateway.cost_tables import call_shares, settled_windows, unsettled_windows
+from gateway.cost_tables import call_shares, gpu_days, settled_windows, unsettled_windows
+from gateway.gpu_days import FACTS
+from gateway.settled_costs import money
 from gateway.settled_shares import MOST_WINDOWS, WindowKey
-from gateway.settlements import money
 from gateway.store import Store
-from gateway.tables import OPEN, calls, cost_of
-from gateway.use_by_day import COUNTED, read_day
+from gateway.tables import calls
+from gateway.use_by_day import read_spent
 
-ROWS_AT_ONCE = 500
-BY_DAY = frozenset({"model", "organisation", "day"})
-"""What is summed up as calls are written; the others are read from the calls."""
+ROWS_AT_ONCE = 100
+"""Rows of GPU time read before the event loop gets its turn."""
+DAYS_AT_ONCE = 31
+"""Of calls' costs, read in one transaction."""
+_UNKNOWN = frozenset({None, "unknown"})
 _DIGITS = 60
 
 
@@ -94,34 +100,48 @@ class CostSums:
     ) -> list[SpentRow]:
         """Costs of calls that began on these days of UTC, by `model`, `organisation`, `day`, `run` or `replica`."""
         sums: dict[tuple[Any, ...], list[Any]] = {}
-        rows = (
-            self._days(first, last, by, organisation, model)
-            if by in BY_DAY
-            else self._calls(first, last, by, organisation, model)
-        )
         with localcontext(prec=_DIGITS):
-            async for place, share in rows:
-                found = sums.get(place)
-                sums[place] = share if found is None else [old + new for old, new in zip(found, share, strict=True)]
+            for begin in range(first.toordinal(), last.toordinal() + 1, DAYS_AT_ONCE):
+                days = date.fromordinal(begin), min(last, date.fromordinal(begin + DAYS_AT_ONCE - 1))
+                async with self._transaction() as connection:
+                    async for row in read_spent(connection, *days, by=by, organisation=organisation, model=model):
+                        place, share = row[:5], row[5:]
+                        found = sums.get(place)
+                        sums[place] = (
+                            list(share) if found is None else [o + n for o, n in zip(found, share, strict=True)]
+                        )
         return [_spent_row(place, sums[place]) for place in sorted(sums, key=str)]
 
     async def gpu_time(self, first: date, last: date, *, model: str | None = None) -> list[GpuTimeRow]:
         """Settled GPU time of these days, a row a day, replica, price and weight."""
-        table = settled_windows
-        of_kind = tuple(table.c[name] for name in _KIND)
-        statement = (
-            sa.select(*of_kind, *_SUMMED)
-            .where(table.c.day >= first, table.c.day <= last)
-            .group_by(*of_kind)
-            .order_by(*of_kind)
-        )
-        if model is not None:
-            statement = statement.where(table.c.model == model)
-        async with self._transaction() as connection:
-            return [_gpu_time_row(row) for row in (await connection.execute(statement)).mappings()]
+        rows = [row for row in await self._gpu_days(first, last, model) if row["windows"]]
+        return [_gpu_time_row(row) for row in rows]
 
     async def unattributed(self, first: date, last: date, *, model: str | None = None) -> list[UnattributedRow]:
         """What settled minutes of these days charge to calls that have no settled cost, or none yet."""
+        sums: dict[tuple[date, str, str, str, str], int] = defaultdict(int)
+        for row in await self._gpu_days(first, last, model):
+            if row["unattributed_nanos"]:
+                sums[_unattributed_place(row)] += row["unattributed_nanos"]
+        for row in await self._unattributed_minutes(first, last, model):
+            sums[_unattributed_place(row)] += int(row["nanos"])
+        return [UnattributedRow(*place, money(nanos)) for place, nanos in sorted(sums.items())]
+
+    async def _gpu_days(self, first: date, last: date, model: str | None) -> list[Mapping[Any, Any]]:
+        table = gpu_days
+        statement = sa.select(table).where(table.c.day >= first, table.c.day <= last)
+        if model is not None:
+            statement = statement.where(table.c.model == model)
+        rows: list[Mapping[Any, Any]] = []
+        async with self._transaction() as connection:
+            found = await connection.execute(statement.order_by(*(table.c[name] for name in _ORDER), table.c.kind))
+            for some in found.mappings().partitions(ROWS_AT_ONCE):
+                rows += some
+                await asyncio.sleep(0)
+        return rows
+
+    async def _unattributed_minutes(self, first: date, last: date, model: str | None) -> Sequence[Mapping[Any, Any]]:
+        """Of the minutes whose rows are still kept."""
         window = settled_windows
         of_kind = (window.c.day, window.c.replica, window.c.model, window.c.provenance, call_shares.c.currency)
         on_window = sa.and_(*(call_shares.c[name] == window.c[name] for name in WindowKey._fields))
@@ -134,13 +154,11 @@ class CostSums:
             .where(calls.c.started_at >= begin, calls.c.started_at < end)
             .where(call_shares.c.cost_nanos.is_not(None), window.c.day >= first, window.c.day <= last)
             .group_by(*of_kind)
-            .order_by(*of_kind)
         )
         if model is not None:
             statement = statement.where(window.c.model == model)
         async with self._transaction() as connection:
-            rows = (await connection.execute(statement)).all()
-        return [UnattributedRow(*row[:-1], money(int(row.nanos))) for row in rows]
+            return (await connection.execute(statement)).mappings().all()
 
     async def unsettled(self, until: datetime) -> tuple[int, datetime | None]:
         """How many windows that began before `until` are yet to be settled, or settled anew, and the first of them."""
@@ -150,116 +168,48 @@ class CostSums:
             count, begin = (await connection.execute(statement)).one()
         return count, begin
 
-    async def _days(
-        self, first: date, last: date, by: str, organisation: str | None, model: str | None
-    ) -> AsyncIterator[tuple[tuple[Any, ...], list[Any]]]:
-        for number in range((last - first).days + 1):
-            day = first + timedelta(days=number)
-            async with self._transaction() as connection:
-                rows = await read_day(connection, day, organisation=organisation, model=model)
-            for row in rows:
-                group = str(day) if by == "day" else getattr(row, by)
-                place = (group, row.model, row.provenance, row.cost_basis, row.currency)
-                counts = [row.calls, row.calls_without_cost, row.prompt_tokens, row.completion_tokens]
-                yield place, [*counts, row.cached_tokens, row.cost or Decimal(0), int(row.cost is not None)]
 
-    async def _calls(
-        self, first: date, last: date, by: str, organisation: str | None, model: str | None
-    ) -> AsyncIterator[tuple[tuple[Any, ...], list[Any]]]:
-        """A page of calls a transaction, in the order of their ids."""
-        column = {"run": calls.c.run_id, "replica": calls.c.replica}[by]
-        begin = datetime.combine(first, time(), UTC)
-        end = datetime.combine(last + timedelta(days=1), time(), UTC)
-        statement = (
-            sa.select(*COUNTED, column.label("of_group"))
-            .where(calls.c.started_at >= begin, calls.c.started_at < end, calls.c.status != OPEN)
-            .order_by(calls.c.id)
-            .limit(ROWS_AT_ONCE)
-        )
-        if organisation is not None:
-            statement = statement.where(calls.c.organisation == organisation)
-        if model is not None:
-            statement = statement.where(calls.c.model == model)
-        if by == "run":
-            statement = statement.where(calls.c.run_id.is_not(None))
-        after = ""
-        while True:
-            async with self._transaction() as connection:
-                rows = (await connection.execute(statement.where(calls.c.id > after))).mappings().all()
-            for row in rows:
-                yield _share_of(row)
-            if len(rows) < ROWS_AT_ONCE:
-                return
-            after = rows[-1]["id"]
+_ORDER = ("day", "replica", "model", "provenance", "gpu", "gpus")
 
 
-_KIND = (
-    "day",
-    "replica",
-    "model",
-    "provenance",
-    "gpu",
-    "gpus",
-    "currency",
-    "price_per_hour",
-    "price_tier",
-    "price_provider",
-    "price_on",
-    "price_source",
-    "weight",
-    "weight_basis",
-    "reason",
-)
-_SUMMED = (
-    sa.func.count().label("windows"),
-    *(
-        sa.func.sum(settled_windows.c[name]).label(name)
-        for name in ("paid_us", "busy_us", "money_nanos", "busy_nanos", "idle_nanos")
-    ),
-)
+def _unattributed_place(row: Mapping[Any, Any]) -> tuple[date, str, str, str, str]:
+    return row["day"], row["replica"], row["model"], row["provenance"], row["currency"]
 
 
 def _minutes_before(first: date) -> int:
     return (first - date.min).days * 24 * 60
 
 
-def _share_of(row: Mapping[Any, Any]) -> tuple[tuple[Any, ...], list[Any]]:
-    cost = cost_of(row)
-    place = (row["of_group"], row["model"], row["provenance"], cost.basis, cost.currency)
-    tokens = [row[name] or 0 for name in ("prompt_tokens", "completion_tokens", "cached_tokens")]
-    is_known = cost.amount is not None
-    return place, [1, int(not is_known), *tokens, cost.amount or Decimal(0), int(is_known)]
-
-
 def _spent_row(place: tuple[Any, ...], sums: list[Any]) -> SpentRow:
-    group, model, provenance, basis, currency = place
-    count, without, prompt, completion, cached, cost, known = sums
+    group, model, *kind = place
+    provenance, basis, currency = (each or None for each in kind)
+    count, without, prompt, completion, cached, cost = sums
     return SpentRow(
-        group,
-        model,
-        provenance,
-        basis,
-        currency,
-        count,
-        without,
-        prompt,
-        completion,
-        cached,
-        cost if known else None,
+        group=str(group) if group else None,
+        model=model,
+        provenance=provenance,
+        basis=basis,
+        currency=currency,
+        calls=count,
+        calls_without_cost=without,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cost=None if basis in _UNKNOWN else cost,
     )
 
 
 def _gpu_time_row(row: Mapping[Any, Any]) -> GpuTimeRow:
     def amount(name: str) -> Decimal | None:
-        return None if row[name] is None else money(int(row[name]))
+        return None if row["currency"] is None else money(row[name])
 
-    facts = {name: row[name] for name in _KIND}
     return GpuTimeRow(
-        paid_s=Decimal(int(row["paid_us"])).scaleb(-6),
-        busy_s=Decimal(int(row["busy_us"])).scaleb(-6),
+        day=row["day"],
+        paid_s=Decimal(row["paid_us"]).scaleb(-6),
+        busy_s=Decimal(row["busy_us"]).scaleb(-6),
         windows=row["windows"],
         money=amount("money_nanos"),
         busy=amount("busy_nanos"),
         idle=amount("idle_nanos"),
-        **facts,
+        **{name: row[name] for name in FACTS},
     )

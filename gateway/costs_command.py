@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 from urllib.parse import urlencode
 
@@ -57,6 +58,9 @@ def show_costs(found: dict[str, Any], console: Console) -> None:
     if found["figures"]:
         known = [row for row in found["figures"] if row["amount"] is not None]
         console.print(render_table(known, _FIGURES, title="Tokens on GPUs as they were used; seen: with idle time"))
+    if found["energy"]:
+        title = "Energy by the GPUs' own counters, idle time included"
+        console.print(render_table(found["energy"], _ENERGY, title=title))
     if found["unsettled_windows"]:
         console.print(
             f"{found['unsettled_windows']} minutes of GPU time are yet to be settled, "
@@ -88,7 +92,25 @@ def _idle_share(row: dict[str, Any]) -> Figure:
 
 def _count(name: str) -> Column[dict[str, Any]]:
     title = name.replace("_", " ").capitalize()
-    return Column(title, lambda row: Figure(f"{row[name]:,}"), is_number=True)
+    return Column(title, lambda row: Figure("" if row[name] is None else f"{row[name]:,}"), is_number=True)
+
+
+def _energy(name: str, reason: str = "reason") -> Callable[[dict[str, Any]], Figure]:
+    return lambda row: Figure(None if row[name] is None else significant(float(row[name]), 4), row[reason])
+
+
+def _covered(row: dict[str, Any]) -> Figure:
+    share = "" if row["coverage"] is None else f"{row['coverage']:.1%} of {float(row['up_s']):,.0f} s"
+    return Figure(share, row["reason"])
+
+
+def _electricity(row: dict[str, Any]) -> Figure:
+    price = row["electricity"]
+    if price is None:
+        return Figure("")
+    stale = ", STALE" if price["is_stale"] else ""
+    words = f"{price['per_kwh']} {price['currency']}/kWh ({price['source']}, {price['date']}{stale})"
+    return Figure(f"{row['electricity_cost']} {price['currency']}", f"at {words}; in no other amount")
 
 
 _KINDS = {"idle": "idle GPU time", "busy": "busy, not attributed"}
@@ -112,6 +134,18 @@ _FIGURES: tuple[Column[dict[str, Any]], ...] = (
     Column("Unit", lambda row: Figure(f"{row['currency'] or ''} {row['unit']}".strip())),
     _count("calls"),
     Column("Provenance", lambda row: Figure(row["provenance"])),
+)
+_ENERGY: tuple[Column[dict[str, Any]], ...] = (
+    Column("Group", lambda row: Figure(row["group"] or row["model"])),
+    Column("Model", lambda row: Figure(row["model"])),
+    Column("J", _energy("joules"), is_number=True),
+    Column("kWh", _energy("kwh"), is_number=True),
+    Column("Wh per 1,000 output tokens", _energy("wh_per_1000_output_tokens", "tokens_reason"), is_number=True),
+    _count("output_tokens"),
+    _count("readings"),
+    Column("Covered", _covered, is_number=True),
+    Column("Electricity", _electricity, is_number=True),
+    Column("Provenance", lambda row: Figure(row["provenance"] or "unknown")),
 )
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.errors import StartRefused
 from gateway.postgresql import PostgresqlDatabase
 from gateway.settings import DatabaseLimits
-from gateway.sqlite import SqliteDatabase
+from gateway.sqlite import SqliteDatabase, SqliteForReading
 
 
 class Database(Protocol):
@@ -75,6 +75,23 @@ async def open_database(text: str, limits: DatabaseLimits) -> Database:
             await database.hold()
             await _migrate(database, may_upgrade=database.upgrades_at_start)
             await database.check()
+        return database
+    except BaseException:
+        await database.close()
+        raise
+
+
+async def open_for_reading(text: str, limits: DatabaseLimits) -> Database:
+    """The database at a URL for a look, beside the gateway that may have it: not held, and nothing is written.
+
+    Raises StartRefused when it cannot be opened or its schema is another version's.
+    """
+    url = _parse(text)
+    with _refusing_to_start(url):
+        database = SqliteForReading(url, limits) if url.get_backend_name() == "sqlite" else _make(url, limits)
+    try:
+        with _refusing_to_start(url):
+            await _migrate(database, may_upgrade=False)
         return database
     except BaseException:
         await database.close()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from gateway.admission import Admission
+from gateway.calibration_file import CalibrationBook
 from gateway.domain.records import EngineAddress, Priority, Registry
 from gateway.engine_answers import RETRY_AFTER_S
 from gateway.errors import SimsaError, Unavailable
@@ -88,6 +89,7 @@ class Dispatcher:
         telemetry: Telemetry,
         limiter: Limiter,
         registry: Callable[[], Registry],
+        calibration: CalibrationBook,
         now: Callable[[], float],
     ) -> None:
         self.settings = settings
@@ -98,7 +100,8 @@ class Dispatcher:
         self.telemetry = telemetry
         self.limiter = limiter
         self.registry = registry
-        self.verdicts = OneGpuVerdicts(settings, registry)
+        self.calibration = calibration
+        self.verdicts = OneGpuVerdicts(settings, registry, calibration)
         self.now = now
         self.in_flight: set[Abortable] = set()
         self._holds = 0

@@ -54,6 +54,8 @@ class EngineDiary:
         """Of engines seen since the last writing."""
         self._loads: dict[_Place, ObservedLoad] = {}
         self._unwritten: set[_Place] = set()
+        self.on_learnt: Callable[[], None] = _ignore
+        """Called when an engine taught the calibration something."""
         self.dropped = 0
         """Rows that were given up."""
         self._log = structlog.get_logger("simsa.engines")
@@ -162,6 +164,7 @@ class EngineDiary:
                 self._log.error("calibration not written", reason=str(error))
                 return
             self._log.info("overhead learnt", gpu=observation.gpu, bytes=observation.overhead_bytes, source=report.id)
+            self.on_learnt()
 
     def _observation(self, report: EngineReport) -> OverheadObservation | str:
         registry = self._registry()
@@ -179,3 +182,7 @@ class EngineDiary:
             on=report.last_seen.date(),
             source=report.id,
         )
+
+
+def _ignore() -> None:
+    """Nobody wants to know."""

@@ -7,8 +7,9 @@ it and writes it whole. Collecting what to write is `engine_diary`'s part.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -18,12 +19,26 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.domain.engine_facts import COUNTERS, LOAD_FIELDS, ObservedLoad, ResolvedEngine, joined_loads
+from gateway.domain.engine_facts import (
+    COUNTERS,
+    LOAD_FIELDS,
+    ObservedLoad,
+    ResolvedEngine,
+    joined_loads,
+    most_at_once,
+)
 from gateway.domain.records import EngineAddress, Provenance
+from gateway.domain.settlement import microseconds, moment_of
+from gateway.long_work import give_way
 from gateway.store import Store
 from gateway.tables import Json, Moment, calls, metadata
 
 MOST_CALLS = 100_000
+CALLS_AT_ONCE = 200
+"""Calls that are read before the event loop gets its turn."""
+SUMMED_BEFORE_WAY = 1000
+LOADS_AT_ONCE = 500
+"""Rows that are removed in one transaction."""
 
 engine_reports = sa.Table(
     "engine_reports",
@@ -55,6 +70,7 @@ engine_loads = sa.Table(
     sa.Column("looks_waiting", sa.BigInteger, nullable=False),
     *(sa.Column(name, sa.BigInteger) for name in COUNTERS),
     sa.Column("restarts", sa.BigInteger, nullable=False),
+    sa.Index("ix_engine_loads_starts_at", "starts_at"),
 )
 
 
@@ -93,6 +109,35 @@ class OwnCall(NamedTuple):
     replica: str
     dispatched_at: datetime
     ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCalls:
+    """Calls of the gateway's in one run or span together."""
+
+    first: datetime | None
+    """When the first was dispatched; None where there are none."""
+    last: datetime | None
+    """When the last had ended."""
+    by_replica: Mapping[str, tuple[int, int]]
+    """How many there were, and how many at once at most."""
+
+
+def sum_up_calls(own: Sequence[OwnCall]) -> OwnCalls:
+    """For a thread of its own where there are many: now and then it lets others go first."""
+    spans: dict[str, tuple[list[int], list[int]]] = {}
+    for number, (replica, dispatched_at, ended_at) in enumerate(own, start=1):
+        begins, ends = spans.setdefault(replica, ([], []))
+        begins.append(microseconds(dispatched_at))
+        ends.append(microseconds(ended_at))
+        if number % SUMMED_BEFORE_WAY == 0:
+            give_way()
+    if not spans:
+        return OwnCalls(None, None, {})
+    first = min(min(begins) for begins, _ in spans.values())
+    last = max(max(ends) for _, ends in spans.values())
+    counts = {replica: (len(begins), most_at_once(begins, ends)) for replica, (begins, ends) in spans.items()}
+    return OwnCalls(moment_of(first), moment_of(last), counts)
 
 
 def report_id(model: str, address: EngineAddress, provenance: Provenance, resolved: ResolvedEngine) -> str:
@@ -168,14 +213,28 @@ class EngineRecords:
             statement = statement.where(calls.c.ended_at >= since)
         if until is not None:
             statement = statement.where(calls.c.started_at <= until)
+        found: list[OwnCall] = []
         async with self._transaction() as connection:
-            rows = (await connection.execute(statement.limit(MOST_CALLS + 1))).all()
-        if len(rows) > MOST_CALLS:
-            return None
-        return [
-            OwnCall(replica, started_at + timedelta(seconds=queue_s or 0), ended_at)
-            for replica, started_at, queue_s, ended_at in rows
-        ]
+            rows = await connection.execute(statement.limit(MOST_CALLS + 1))
+            for some in rows.partitions(CALLS_AT_ONCE):  # each is made of what the database gave when it is asked for
+                found += [
+                    OwnCall(replica, started_at + timedelta(seconds=queue_s or 0), ended_at)
+                    for replica, started_at, queue_s, ended_at in some
+                ]
+                await asyncio.sleep(0)
+        return None if len(found) > MOST_CALLS else found
+
+    async def remove_some_loads(self, before: datetime) -> int:
+        """Remove rows of spans that began before a moment, a transaction's worth; how many."""
+        key = list(engine_loads.primary_key.columns)
+        some = sa.select(*key).where(engine_loads.c.starts_at < before).limit(LOADS_AT_ONCE)
+        by_key = sa.delete(engine_loads).where(*(column == sa.bindparam(f"of_{column.name}") for column in key))
+        async with self._transaction() as connection:
+            found = (await connection.execute(some)).all()
+            values = [{f"of_{k.name}": value for k, value in zip(key, row, strict=True)} for row in found]
+            if values:
+                await connection.execute(by_key, values)
+        return len(found)
 
 
 def span_start(at: datetime, span_s: int) -> datetime:

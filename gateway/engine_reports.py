@@ -13,16 +13,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from gateway.domain.engine_facts import NO_LABEL, EngineGlance, ResolvedEngine
+from gateway.metrics_text import LABELS, SAMPLE, found_after, label_pairs
 
-_NEWLINE = ord("\n")
 MOST_LABELS = 100
 LONGEST_WORD = 200
 """Characters of a name or value that are kept of what an engine says."""
 MOST_COUNTED = 2**53
 """Beyond it a metric, which is a float, is no count of anything."""
 
-# A label's value may hold every character; in quotes only what is escaped ends nothing. Possessive: no way back.
-_LABELS = rb'\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*+")*+\}'
 _ALIASES: Mapping[str, tuple[str, ...]] = {
     "running": ("num_requests_running",),
     "waiting": ("num_requests_waiting",),
@@ -41,14 +39,9 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Each figure's names, the newest first: of several that are there only the first counts."""
 _GAUGES = ("running", "waiting", "kv_usage")
-_SAMPLE = re.compile(rb"(?:" + _LABELS + rb")? (\S+)")
 _STARTED = b"process_start_time_seconds"
 _CACHE_CONFIG = (b"vllm:cache_config_info", b"vllm:cache_config_info_info")
-_CACHE_LABELS = re.compile(rb"(" + _LABELS + rb") \S+")
-_MOST_SAMPLES = 1000
-"""Of one name: no engine has so many parts."""
-_LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
-_ESCAPED = re.compile(r"\\(.)")
+_CACHE_LABELS = re.compile(rb"(" + LABELS + rb") \S+")
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LABEL_ALIASES = {
     "gpu_memory_utilization": "device_memory_utilization",
@@ -148,22 +141,11 @@ def legible(text: str) -> str:
 
 def _first_of(names: Iterable[str], body: bytes) -> list[bytes] | None:
     """The samples of the first name that has some."""
-    return next(filter(None, (_after(f"vllm:{name}".encode(), _SAMPLE, body) for name in names)), None)
+    return next(filter(None, (_after(f"vllm:{name}".encode(), SAMPLE, body) for name in names)), None)
 
 
 def _after(name: bytes, pattern: re.Pattern[bytes], body: bytes) -> list[bytes]:
-    """What the pattern finds right behind a name that begins a line. A plain search: a page has hundreds of lines."""
-    found = []
-    place = body.find(name)
-    for _ in range(_MOST_SAMPLES):
-        if place < 0:
-            break
-        end = place + len(name)
-        match = pattern.match(body, end) if not place or body[place - 1] == _NEWLINE else None
-        if match is not None:
-            found.append(match[1])
-        place = body.find(name, end)
-    return found
+    return [match[1] for match in found_after(name, pattern, body)]
 
 
 def _quantities(name: str, values: Iterable[bytes]) -> list[float]:
@@ -183,20 +165,16 @@ def _count(values: list[bytes] | None) -> int | None:
 
 
 def _started_at_s(body: bytes) -> float | None:
-    values = _after(_STARTED, _SAMPLE, body)
+    values = _after(_STARTED, SAMPLE, body)
     return _real(values[0].decode("utf-8", "replace")) if values else None
 
 
 def _labels(line: bytes) -> dict[str, str]:
     """Names and values of one line, but for the engine's number; no more of them, and no longer, than are kept."""
-    pairs = _LABEL.findall(line.decode("utf-8", "replace"))
-    found = {name[:LONGEST_WORD]: legible(_ESCAPED.sub(_unescaped, value)) for name, value in pairs[:MOST_LABELS]}
+    pairs = label_pairs(line)
+    found = {name[:LONGEST_WORD]: legible(value) for name, value in pairs[:MOST_LABELS]}
     found.pop("engine", None)
     return found
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    return "\n" if match[1] == "n" else match[1]
 
 
 def _common(engines: list[dict[str, str]]) -> dict[str, str]:

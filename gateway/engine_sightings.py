@@ -31,12 +31,30 @@ async def engines_by_model(
     found = {name: _live(model, states) for name, model in known.items()}
     with suppress(Unavailable):
         for name, model in known.items():
-            for report in await records.list_reports(model=name, limit=MOST_REPORTS):
-                is_real = report.provenance is Provenance.REAL
-                observed = await records.observed(report.id) if is_real else None
+            for report, observed in await _reports_of(name, records):
                 live = found[name].get(report.id)
                 found[name][report.id] = _stored(model, report, observed or (live.observed if live else None))
     return {name: list(engines.values()) for name, engines in found.items()}
+
+
+async def stored_engines(
+    models: Collection[str], registry: Registry, records: EngineRecords
+) -> dict[str, list[SeenEngine]]:
+    """Engines of these models by model id, as far as they are stored. Raises Unavailable while the database is away."""
+    known = {name: registry.models[name] for name in models if name in registry.models}
+    return {
+        name: [_stored(model, report, observed) for report, observed in await _reports_of(name, records)]
+        for name, model in known.items()
+    }
+
+
+async def _reports_of(model_id: str, records: EngineRecords) -> list[tuple[EngineReport, ObservedLoad | None]]:
+    """A model's reports, each real one with all that was observed of it."""
+    found = []
+    for report in await records.list_reports(model=model_id, limit=MOST_REPORTS):
+        is_real = report.provenance is Provenance.REAL
+        found.append((report, await records.observed(report.id) if is_real else None))
+    return found
 
 
 def _live(model: Model, states: Iterable[ReplicaState]) -> dict[str, SeenEngine]:

@@ -11,12 +11,14 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.calibration_file import CalibrationBook
-from gateway.domain.columns import Cell, compare_columns, provenance_note, settle_fit
+from gateway.domain.columns import Cell, compare_columns
 from gateway.domain.engine_facts import LOAD_FIELDS, ObservedLoad
-from gateway.domain.feasibility import Estimate, ServingPlan, Verdict, estimate
+from gateway.domain.feasibility import Estimate, Verdict, estimate
 from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.predicted_column import predict
 from gateway.domain.records import Model, Provenance, Registry
+from gateway.domain.serving_plan import ServingPlan
+from gateway.domain.settled_fit import provenance_note, settle_fit
 from gateway.replica_state import ReplicaState
 from gateway.settings import LOOPBACK, Settings
 
@@ -31,49 +33,62 @@ def estimate_on(
     gpu_id: str,
     context: int,
     concurrency: int = 1,
-    plan: ServingPlan | None = None,
+    calibration: CalibrationBook,
 ) -> Estimate | None:
     """Predict whether `model` serves so many requests of `context` tokens at once; None for an unknown GPU id.
 
-    On one GPU with vLLM's defaults, unless `plan` says otherwise.
+    On one GPU with vLLM's defaults, and with the overhead that engines on this type of GPU showed, where any did.
     """
     gpu = registry.gpus.get(gpu_id)
     if gpu is None:
         return None
+    plan = ServingPlan(overhead_bytes=calibration.calibrated_overhead(gpu_id))
     return estimate(model, gpu, context=context, concurrency=concurrency, plan=plan)
 
 
 def side_feasibility(
-    model: Model, registry: Registry, settings: Settings, state: ReplicaState | None
+    model: Model, registry: Registry, settings: Settings, state: ReplicaState | None, calibration: CalibrationBook
 ) -> dict[str, Any]:
     """The one-GPU verdict that stands beside an answer, on the GPU of the replica that gave it.
 
     Where that is not known the GPU of the settings is taken; the context is always the settings'.
     """
     gpu_id = (state.replica.gpu if state is not None else None) or settings.feasibility_gpu
-    found = estimate_on(model, registry, gpu_id=gpu_id, context=settings.feasibility_context)
-    return feasibility_summary(found, gpu_id=gpu_id, with_steps=False)
+    context = settings.feasibility_context
+    found = estimate_on(model, registry, gpu_id=gpu_id, context=context, calibration=calibration)
+    source = None if found is None else _overhead_source(found, calibration)
+    return {**feasibility_summary(found, gpu_id=gpu_id, with_steps=False), "overhead_source": source}
+
+
+def _overhead_source(found: Estimate, calibration: CalibrationBook) -> str | None:
+    """Where an estimate's overhead is from; None where it has none."""
+    if found.overhead_bytes is None:
+        return None
+    known = calibration.calibration(found.gpu)
+    return known.words if known is not None and found.overhead_is_measured else "a guess: no engine showed it yet"
 
 
 class OneGpuVerdicts:
-    """The predicted verdict for each model and GPU that calls meet, worked out once per registry."""
+    """The predicted verdict for each model and GPU that calls meet, worked out once per registry and calibration."""
 
-    def __init__(self, settings: Settings, registry: Callable[[], Registry]) -> None:
+    def __init__(self, settings: Settings, registry: Callable[[], Registry], calibration: CalibrationBook) -> None:
         self._settings = settings
         self._registry = registry
-        self._of = ""
+        self._calibration = calibration
+        self._of = ("", 0)
         self._known: dict[tuple[str, str], str] = {}
 
     def verdict(self, model: Model, gpu_id: str | None) -> tuple[str, str]:
         """(verdict, GPU id) at the settings' context; on the settings' GPU where the replica's is not known."""
         registry = self._registry()
-        if registry.sha256 != self._of:
-            self._of = registry.sha256
+        if (registry.sha256, self._calibration.edition) != self._of:
+            self._of = (registry.sha256, self._calibration.edition)
             self._known.clear()
         key = (model.id, gpu_id or self._settings.feasibility_gpu)
         verdict = self._known.get(key)
         if verdict is None:
-            found = estimate_on(model, registry, gpu_id=key[1], context=self._settings.feasibility_context)
+            context, calibration = self._settings.feasibility_context, self._calibration
+            found = estimate_on(model, registry, gpu_id=key[1], context=context, calibration=calibration)
             verdict = self._known[key] = (found.verdict if found is not None else Verdict.UNKNOWN).value
         return verdict, key[1]
 

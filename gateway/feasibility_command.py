@@ -22,7 +22,7 @@ from rich.console import Console
 from gateway.calibration_file import CalibrationBook
 from gateway.checkpoint_facts import read_checkpoint
 from gateway.console import render_estimates, wants_json
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Matrix, MatrixLoad, build_matrix
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry
@@ -31,7 +31,7 @@ from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import feasibility_page
 from gateway.matrix_view import render_matrix, render_one
-from gateway.matrix_words import Language
+from gateway.matrix_words.fields import Language
 from gateway.near_names import meant, no_such
 from gateway.registry import load_registry
 from gateway.settings import Settings

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from decimal import Context, Decimal
 from typing import Any
 
-from gateway.domain.matrix import Cell, CostRange, Decoding, Matrix
+from gateway.domain.decoding import CostRange, Decoding
+from gateway.domain.matrix import Cell, Matrix
 from gateway.domain.memory import GIB
 from gateway.domain.records import Model, Registry
 from gateway.evidence import OVERHEAD_BASES, feasibility_summary
-from gateway.matrix_words import ENGLISH, Words
+from gateway.matrix_words.english import ENGLISH
+from gateway.matrix_words.fields import Words
 from gateway.spreadsheet import BOM, table_rows
 from gateway.spreadsheet import Cell as TableCell
 

@@ -1,35 +1,25 @@
 """The feasibility page: one HTML file made to be read by a jury, with nothing to fetch and nothing to run.
 
-A matrix in, text out. The figure itself is drawn in `matrix_figure`; what the figures are is decided in
-`domain.matrix`. The moment is an argument, so that the same facts give the same page.
+A matrix in, text out. The figure itself is drawn in `matrix_figure`, its table in `matrix_tables`; what the figures are
+is decided in `domain.matrix`. The moment is an argument, so that the same facts give the same page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 
-from gateway.domain.feasibility import Estimate, Verdict
-from gateway.domain.matrix import Cell, Decoding, Matrix, Units
+from gateway.domain.feasibility import Verdict
+from gateway.domain.matrix import Matrix, Units
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.markup import Element, document, element
 from gateway.matrix_answer import assumed_figures, assumptions
-from gateway.matrix_figure import (
-    Group,
-    common_units,
-    cost_words,
-    fact_words,
-    gib,
-    hatching,
-    heat_map,
-    sample,
-    short,
-    speed_words,
-    unknown_words,
-    verdict_words,
-)
+from gateway.matrix_cell_words import at_most, at_once, unknown_words
+from gateway.matrix_figure import Group, common_units, hatching, heat_map, sample
 from gateway.matrix_style import style_sheet
-from gateway.matrix_words import WORDS, Language, Words
+from gateway.matrix_tables import figure_table, gpu_table
+from gateway.matrix_words import WORDS
+from gateway.matrix_words.fields import Language, Words
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What the page may load: nothing."""
@@ -92,16 +82,16 @@ def _title(matrix: Matrix, words: Words) -> str:
 
 def _legend(matrix: Matrix, words: Words) -> Element:
     samples = (
-        sample(Verdict.FITS, words.at_once.format(count=5), "+8.3 GiB"),
+        sample(Verdict.FITS, at_once(5), "+8.3 GiB"),
         sample(Verdict.FITS_QUANTISED, "INT4", "−12.0 GiB"),
-        sample(Verdict.FITS_SHORT_CONTEXT, words.needs.format(tokens="6.1k"), "−0.4 GiB"),
+        sample(Verdict.FITS_SHORT_CONTEXT, at_most(6_100), "−0.4 GiB"),
         sample(Verdict.NO, words.gpus_least.format(count=4), "−98.2 GiB"),
         sample(Verdict.UNKNOWN, ""),
     )
     entries = zip(samples, (words.legend_of[verdict] for verdict in Verdict), strict=True)
     marked = (
-        (sample(Verdict.FITS, words.at_once.format(count=1), "+0.6 GiB", is_borderline=True), words.legend_borderline),
-        (sample(Verdict.FITS, words.at_once.format(count=9), "+20.1 GiB", is_low=True), words.legend_confidence),
+        (sample(Verdict.FITS, at_once(1), "+0.6 GiB", is_borderline=True), words.legend_borderline),
+        (sample(Verdict.FITS, at_once(9), "+20.1 GiB", is_low=True), words.legend_confidence),
     )
     used = {cell.units for cell in matrix}
     flags = [words.units_of[units] for units in Units if units in used and words.units_of[units]]
@@ -153,66 +143,8 @@ def _panels(matrix: Matrix, gpus: Sequence[Gpu], groups: Sequence[Group], words:
             _paragraph(words.panel_units.format(flag=flag), "note") if flag else None,
             _paragraph(words.others_unknown.format(count=left_out), "note") if n and left_out else None,
             element("figure", {}, heat_map(matrix, quantisation, gpus, shown, words)) if shown else None,
-            _table(matrix, quantisation, gpus, judged, words) if judged else None,
+            figure_table(matrix, quantisation, gpus, judged, words) if judged else None,
         )
-
-
-def _table(matrix: Matrix, quantisation: str, gpus: Sequence[Gpu], groups: Sequence[Group], words: Words) -> Element:
-    """The same and more as a table, for screen readers and for copying."""
-    names = [name for name in words.columns if name != "reason"]
-    rows = (
-        _table_row(matrix.cell(model, gpu, quantisation), model, gpu, words)
-        for group in groups
-        for model in group.models
-        for gpu in gpus
-    )
-    caption = words.table_caption.format(format=words.quantisations[quantisation])
-    table = _as_table([words.columns[name] for name in names], rows, caption=caption)
-    return element("details", {}, element("summary", {}, words.table), table)
-
-
-def _table_row(cell: Cell, model: Model, gpu: Gpu, words: Words) -> Element:
-    found = cell.estimate
-    why = unknown_words(cell.unknown, words) if cell.unknown is not None else words.unknown
-    room = found.headroom_bytes
-    verdict = verdict_words(cell, words)
-    return element(
-        "tr",
-        {},
-        element("th", {"scope": "row"}, model.name or model.id),
-        element("td", {}, gpu.name),
-        element("td", {}, verdict if model.is_servable else f"{verdict} ({words.by_size})"),
-        _number(f"{gib(room.low)} / {gib(room.likely)} / {gib(room.high)}" if room is not None else None, why),
-        _number(_count(found.max_context_one_request), why),
-        _number(_count(found.max_context_at_concurrency), why),
-        _number(_count(found.max_concurrency), why),
-        _number(_least_gpus(found, words), why),
-        *_speed_cells(cell, gpu, words),
-        element("td", {}, words.confidence[found.confidence] if found.confidence is not None else why),
-    )
-
-
-def _speed_cells(cell: Cell, gpu: Gpu, words: Words) -> Iterator[Element]:
-    """Speed and cost as asked and when full, or once why there is none."""
-    if cell.asked is None or cell.full is None:
-        yield element("td", {"class": "gap", "colspan": 4}, _no_speed(cell, words))
-        return
-    yield from _decoding_cells(cell.asked, gpu, words)
-    yield from _decoding_cells(cell.full, gpu, words, load=f", {words.at_once.format(count=f'{cell.full.requests:,}')}")
-
-
-def _decoding_cells(decoding: Decoding, gpu: Gpu, words: Words, *, load: str = "") -> Iterator[Element]:
-    yield _number(f"{speed_words(decoding)}{load}", "")
-    cost = decoding.cost_per_mtok
-    yield _number(cost_words(cost) if cost is not None else None, words.mixed_prices if gpu.prices else words.no_price)
-
-
-def _no_speed(cell: Cell, words: Words) -> str:
-    if cell.unknown is not None:
-        return unknown_words(cell.unknown, words)
-    return (
-        words.no_speed_facts.format(facts=fact_words(cell.speed_facts, words)) if cell.speed_facts else words.no_speed
-    )
 
 
 # --- what stands below --------------------------------------------------------------------------------------
@@ -235,7 +167,7 @@ def _below(matrix: Matrix, gpus: Sequence[Gpu], groups: Sequence[Group], words: 
         "section",
         {"aria-labelledby": "gpus"},
         element("h2", {"id": "gpus"}, words.gpus_heading),
-        _as_table(list(words.gpu_columns.values()), (_gpu_row(gpu, words) for gpu in gpus)),
+        gpu_table(gpus, words),
     )
 
 
@@ -271,21 +203,6 @@ def _gaps(model: Model, matrix: Matrix, words: Words) -> Iterator[tuple[str, str
         yield (f"{name} ({only})" if only else name), why
 
 
-def _gpu_row(gpu: Gpu, words: Words) -> Element:
-    note = gpu.sourced.note
-    return element(
-        "tr",
-        {},
-        element("th", {"scope": "row"}, gpu.name),
-        _number(gib(gpu.memory_bytes), ""),
-        _number(f"{gpu.bandwidth_bytes_per_s / 1e12:.3g}", ""),
-        _number(_teraflops(gpu.bf16_flops), words.unknown),
-        _number(_teraflops(gpu.fp8_flops), words.unknown),
-        _number(_hourly(gpu, words), words.mixed_prices if gpu.prices else words.no_price),
-        element("td", {"lang": "en"}, f"{note or ''} ({gpu.sourced.source})".strip()),
-    )
-
-
 # --- small parts --------------------------------------------------------------------------------------------
 
 
@@ -313,47 +230,6 @@ def _is_unknown(model: Model, matrix: Matrix) -> bool:
         for gpu in matrix.gpus
         for quantisation in matrix.quantisations
     )
-
-
-def _least_gpus(found: Estimate, words: Words) -> str | None:
-    if found.min_gpus is not None:
-        return str(found.min_gpus)
-    return words.gpus_none if found.max_concurrency is not None else None
-
-
-def _as_table(heads: Sequence[str], rows: Iterable[Element], *, caption: str | None = None) -> Element:
-    table = element(
-        "table",
-        {},
-        element("caption", {}, caption) if caption else None,
-        element("thead", {}, element("tr", {}, *(element("th", {"scope": "col"}, head) for head in heads))),
-        element("tbody", {}, *rows),
-    )
-    return element("div", {"class": "wide"}, table)
-
-
-def _number(text: str | None, why: str) -> Element:
-    if text is None:
-        return element("td", {"class": "gap"}, why)
-    return element("td", {"class": "n"}, text)
-
-
-def _count(value: int | None) -> str | None:
-    return None if value is None else f"{value:,}"
-
-
-def _teraflops(flops: float | None) -> str | None:
-    return None if flops is None else short(flops / 1e12)
-
-
-def _hourly(gpu: Gpu, words: Words) -> str | None:
-    currencies = {price.currency for price in gpu.prices}
-    if len(currencies) != 1:
-        return None
-    prices = [price.per_hour for price in gpu.prices]
-    if min(prices) == max(prices):
-        return f"{prices[0]} {gpu.prices[0].currency}"
-    return words.per_hour.format(low=min(prices), high=max(prices), currency=gpu.prices[0].currency)
 
 
 def _paragraph(text: str, name: str | None = None) -> Element:

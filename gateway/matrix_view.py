@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.console import overhead_words, printable, render_estimates
+from gateway.domain.decoding import Decoding
 from gateway.domain.feasibility import Verdict
-from gateway.domain.matrix import Cell, Decoding, Matrix, Units
+from gateway.domain.matrix import Cell, Matrix, Units
 from gateway.domain.records import Gpu, Model
-from gateway.matrix_figure import cost_words, gib, speed_words, unknown_words
-from gateway.matrix_words import ENGLISH
+from gateway.matrix_cell_words import cost_words, gib, speed_words, unknown_words
+from gateway.matrix_words.english import ENGLISH
 
 GPU_COLUMN, MODEL_COLUMN = 13, 30
 _STYLES = {

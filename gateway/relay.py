@@ -16,7 +16,15 @@ from functools import partial
 import msgspec
 import structlog
 
-from gateway.access import Access, asked_priority, permit_background, permit_fields, permit_model, permit_route
+from gateway.access import (
+    Access,
+    asked_priority,
+    asked_run,
+    permit_background,
+    permit_fields,
+    permit_model,
+    permit_route,
+)
 from gateway.active_call import ActiveCall
 from gateway.asgi import (
     JSON,
@@ -251,17 +259,23 @@ def _context(request_id: str, accepted_s: float, headers: RawHeaders, caller: Ca
     """Whose the call is and where it belongs. Raises InvalidRequest or PermissionDenied for what its headers ask."""
     retry: int | None = None
     session: str | None = None
+    run: bytes | None = None
     priority = caller.priority
     for name, value in headers:
+        if name[:1] != b"x":  # most of them
+            continue
         if name == b"x-stainless-retry-count":
             retry = int(value) if value.isdigit() and len(value) < 6 else None
         elif name == b"x-session-id":
             session = value.decode("latin-1") or None
         elif name == b"x-simsa-priority":
             priority = asked_priority(caller, value)
+        elif name == b"x-simsa-run-id":
+            run = value
     return CallContext(
         request_id,
         accepted_s,
+        run_id=None if run is None else asked_run(caller, run, priority),
         client_retry=retry,
         priority=priority,
         organisation=caller.organisation,

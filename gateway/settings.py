@@ -194,6 +194,16 @@ class Settings(BaseSettings):
         le=15,
         description="Seconds between notes of which replicas are up: how much paid time a killed gateway may lose.",
     )
+    settled_minutes_keep_days: int = Field(
+        90,
+        ge=3,
+        le=36_500,
+        description="Days for which GPU time is kept by the minute and call, and a late record changes it; then by the "
+        "day.",
+    )
+    engine_loads_keep_days: int = Field(
+        90, ge=1, le=36_500, description="Days for which what looks at engines showed is kept by the minute."
+    )
     gpu_price_tier: str | None = Field(
         None,
         description="Tier of the GPU prices that are used, e.g. reserved; the first price listed for a GPU by default.",
@@ -207,6 +217,13 @@ class Settings(BaseSettings):
 
     observation_flush_s: float = Field(
         10.0, gt=0, description="Seconds between writings of what looks at engines showed: what a kill may lose."
+    )
+    energy_interval_s: float = Field(
+        10.0,
+        gt=0,
+        le=60,
+        description="Seconds between readings of the energy counters that replicas name; exporters renew theirs "
+        "every 30 s by default.",
     )
     calibration: Path | None = Field(
         None,
@@ -276,6 +293,11 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'simsa.db').resolve()}"
+
+    @property
+    def has_no_database(self) -> bool:
+        """Whether the default file, which a gateway makes, is not there."""
+        return self.database_url is None and not (self.data_dir / "simsa.db").exists()
 
     @property
     def database_limits(self) -> DatabaseLimits:

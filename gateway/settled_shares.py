@@ -1,22 +1,22 @@
 """Which windows of a replica's time a call takes part in, and their being opened again when calls are written.
 
-Done in the transaction that writes the calls, so that no call is ever missing from a settlement. Settling itself is
-`settlements`.
+Done in the transaction that writes the calls, so that no call is ever missing from a settlement. Windows before the
+horizon are closed: a record that comes later changes nothing of them. Settling itself is `settlements`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.cost_tables import call_shares, unsettled_windows
-from gateway.domain.settlement import microseconds, moment_of, windows_of
+from gateway.cost_tables import call_shares, settlement_horizon, unsettled_windows
+from gateway.domain.settlement import WINDOW_US, microseconds, moment_of, windows_of
 
 
 class WindowKey(NamedTuple):
@@ -28,6 +28,7 @@ class WindowKey(NamedTuple):
     window_at: datetime
 
 
+WINDOW = timedelta(microseconds=WINDOW_US)
 MOST_WINDOWS = 2 * 24 * 60
 """Of one call: no engine works on one for two days, so a longer one is a clock that was set. It stays provisional."""
 ROWS_AT_ONCE = 100
@@ -41,10 +42,32 @@ _REMOVE_SHARE = sa.delete(call_shares).where(
 
 _UNSETTLE = (
     sa.update(call_shares)
-    .where(call_shares.c.call_id == sa.bindparam("of_call"))
+    .where(call_shares.c.call_id == sa.bindparam("of_call"), call_shares.c.window_at >= sa.bindparam("open_since"))
     .values(cost_nanos=None, currency=None)
 )
 """For calls that leave a window: what they cost in the others is to be summed up anew."""
+
+
+_FROM_THE_FIRST = datetime(1, 1, 2, tzinfo=UTC)
+_OPEN_SINCE = sa.select(settlement_horizon.c.open_since)
+
+
+def is_window(table: sa.Table, key: WindowKey) -> list[sa.ColumnElement[bool]]:
+    """Conditions for the rows of one window."""
+    return [table.c[name] == value for name, value in key._asdict().items()]
+
+
+async def delete_windows(connection: AsyncConnection, table: sa.Table, keys: Sequence[WindowKey]) -> None:
+    """All rows of some windows, each found by its key: SQLite reads whole tables for several keys at once."""
+    of_window = (table.c[name] == sa.bindparam(f"of_{name}") for name in WindowKey._fields)
+    values = [{f"of_{name}": value for name, value in key._asdict().items()} for key in keys]
+    await connection.execute(sa.delete(table).where(*of_window), values)
+
+
+async def open_since(connection: AsyncConnection) -> datetime:
+    """The horizon: windows that begin before it are closed."""
+    found: datetime | None = (await connection.execute(_OPEN_SINCE)).scalar()
+    return found or _FROM_THE_FIRST
 
 
 def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
@@ -69,38 +92,63 @@ async def reopen(connection: AsyncConnection, windows: Iterable[WindowKey]) -> N
 
 
 class Reopening:
-    """What writing calls in one transaction does to windows: any number of times, in any order."""
+    """What writing calls in one transaction does to windows: any number of times, in any order.
 
-    def __init__(self) -> None:
-        self._before: dict[str, set[WindowKey]] = {}
+    A call that had a closed window keeps its windows and its settled cost, whatever it says later. Of one that is new
+    the closed windows stay without a share: it has no settled cost, and what its open ones charge it with is a sum of
+    its own.
+    """
+
+    def __init__(self, since: datetime) -> None:
+        """`since`: the horizon; see `open_since`."""
+        self._since = since
+        self._before: dict[str, list[WindowKey]] = {}
         self._settled: dict[str, tuple[Any, Any]] = {}
-        self._shares: dict[str, list[WindowKey]] = {}
+        self._now: dict[str, list[WindowKey]] = {}
 
     def replace(self, row: Mapping[Any, Any]) -> None:
         """The call says something else from now on than this."""
-        self._before[row["id"]] = set(windows_of_call(row))
+        self._before[row["id"]] = windows_of_call(row)
         self._settled[row["id"]] = row["settled_cost"], row["settled_currency"]
 
     def write_down(self, row: dict[str, Any]) -> None:
         """Take in a call that has ended. Its settled cost stays until its windows are settled anew."""
-        self._shares[row["id"]] = windows = windows_of_call(row)
-        if windows and row["id"] in self._settled:
-            row["settled_cost"], row["settled_currency"] = self._settled[row["id"]]
+        before, settled = self._before.get(row["id"], []), self._settled.get(row["id"], (None, None))
+        windows = windows_of_call(row)
+        # A settled cost without a window is what an earlier correction left of a call whose windows are closed.
+        is_closed = any(window.window_at < self._since for window in before) or (settled[0] is not None and not before)
+        if is_closed:
+            windows = before
+        self._now[row["id"]] = windows
+        if windows or is_closed:
+            row["settled_cost"], row["settled_currency"] = settled
 
     async def write(self, connection: AsyncConnection) -> None:
-        touched = {window for windows in self._shares.values() for window in windows}
-        touched.update(*self._before.values())
-        gone = [
-            {f"old_{name}": value for name, value in {**window._asdict(), "call_id": call_id}.items()}
-            for call_id, windows in self._before.items()
-            for window in windows.difference(self._shares.get(call_id, ()))
+        await self._remove_shares(connection)
+        shares = [
+            (window, call_id)
+            for call_id, windows in self._now.items()
+            if any(window.window_at >= self._since for window in windows)
+            for window in windows
         ]
-        if gone:
-            await connection.execute(_REMOVE_SHARE, gone)
-            await connection.execute(_UNSETTLE, [{"of_call": name} for name in {row["old_call_id"] for row in gone}])
-        shares = [(window, call_id) for call_id, windows in self._shares.items() for window in windows]
         for start in range(0, len(shares), ROWS_AT_ONCE):
             some = shares[start : start + ROWS_AT_ONCE]
             rows = [{**window._asdict(), "call_id": call_id} for window, call_id in some]
             await connection.execute(_ADD_SHARES[connection.dialect.name], rows)
-        await reopen(connection, touched)
+        touched = {window for windows in (*self._now.values(), *self._before.values()) for window in windows}
+        await reopen(connection, (window for window in touched if window.window_at >= self._since))
+
+    async def _remove_shares(self, connection: AsyncConnection) -> None:
+        """Of windows that calls are no longer in."""
+        gone = [
+            {f"old_{name}": value for name, value in {**window._asdict(), "call_id": call_id}.items()}
+            for call_id, windows in self._before.items()
+            for window in set(windows).difference(self._now.get(call_id, ()))
+            if window.window_at >= self._since
+        ]
+        if gone:
+            await connection.execute(_REMOVE_SHARE, gone)
+            of_calls = {row["old_call_id"] for row in gone}
+            await connection.execute(
+                _UNSETTLE, [{"of_call": name, "open_since": self._since} for name in sorted(of_calls)]
+            )

@@ -1,16 +1,16 @@
 """Settles windows in the database: reads what was recorded of a minute, writes what it cost, any number of times.
 
-A window and the calls in it are written in one transaction, from nothing but the records, so settling again gives the
-same rows and a process that dies between two windows leaves whole ones. A window keeps the price and the weight that
-it was first settled with. When to settle belongs in `settler`, the arithmetic in `domain.settlement`.
+A window, the calls in it and the sums made of both are written in one transaction, from nothing but the records, so
+settling again gives the same rows and a process that dies between two windows leaves whole ones. When to settle
+belongs in `settler`, the arithmetic in `domain.settlement`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import date, datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,16 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.cost_tables import (
     call_shares,
-    prompt_weights,
+    refused_windows,
     replica_presences,
     settled_windows,
     unsettled_windows,
 )
-from gateway.domain.cost import PriceInForce
 from gateway.domain.records import Provenance
 from gateway.domain.settlement import (
-    DEFAULT_WEIGHT,
-    WINDOW_US,
     CallSpan,
     PromptWeight,
     Span,
@@ -39,19 +36,18 @@ from gateway.domain.settlement import (
     settle_window,
     windows_of,
 )
-from gateway.settled_shares import WindowKey, reopen
-from gateway.store import Store, slices
+from gateway.gpu_days import GpuDayChange
+from gateway.long_work import give_way
+from gateway.settled_costs import SHARES_AT_ONCE, SettledChange, set_costs, write_shares
+from gateway.settled_shares import WINDOW, WindowKey, delete_windows, is_window, open_since, reopen
+from gateway.store import Store
 from gateway.tables import calls
-from gateway.use_by_day import COUNTED, Change, place_of, share_of
+from gateway.window_terms import FindPrice, Terms, keep_weight, terms_of
 
-WINDOW = timedelta(microseconds=WINDOW_US)
-CALLS_OFF_LOOP = 200
-"""So many calls in a window are settled in a thread, so that no stream waits for the arithmetic."""
-FindPrice = Callable[[str, date], PriceInForce]
-"""The price of a GPU on a day, or why there is none."""
+CALLS_OFF_LOOP = 50
+"""Above so many calls in a window the arithmetic is done in a thread, so that no stream waits for it."""
+REOPENED_AT_ONCE = 500
 _DIALECTS = (("sqlite", sqlite), ("postgresql", postgresql))
-SHARES_AT_ONCE = 100
-"""Calls that are read or written before the event loop gets its turn."""
 _NEEDED = tuple(
     calls.c[name]
     for name in (
@@ -68,6 +64,7 @@ _NEEDED = tuple(
     )
 )
 """What must be known of a call to share a window out."""
+Rows = Sequence[Mapping[Any, Any]]
 
 
 def _replacing(insert: sqlite.Insert | postgresql.Insert, table: sa.Table, *names: str) -> sa.Insert:
@@ -80,7 +77,7 @@ def _replacing(insert: sqlite.Insert | postgresql.Insert, table: sa.Table, *name
 
 
 _KEEP_WINDOW = {kind: _replacing(of.insert(settled_windows), settled_windows) for kind, of in _DIALECTS}
-_KEEP_WEIGHT = {kind: _replacing(of.insert(prompt_weights), prompt_weights) for kind, of in _DIALECTS}
+_KEEP_REFUSAL = {kind: _replacing(of.insert(refused_windows), refused_windows) for kind, of in _DIALECTS}
 _KEEP_PRESENCE = {kind: _replacing(of.insert(replica_presences), replica_presences, "until") for kind, of in _DIALECTS}
 
 
@@ -98,22 +95,6 @@ class Presence:
     until: datetime
 
 
-@dataclass(slots=True)
-class SettledChange:
-    """What a settlement changed for the calls of one model and key that began on one day of UTC."""
-
-    model: str
-    currency: str
-    key: str | None
-    began_on: date
-    amount: Decimal = Decimal(0)
-    """By how much their settled costs grew: a first settlement's whole, a later one's difference."""
-    charged: dict[str, Decimal] = field(default_factory=dict)
-    """By how much what they are charged with grew, by currency: provisional costs make room for settled ones."""
-    without_cost: int = 0
-    """How many calls more have no cost."""
-
-
 class Settlements:
     """Windows as they are stored. Raises Unavailable while the database is away; what was not settled stays due."""
 
@@ -123,7 +104,7 @@ class Settlements:
     async def note_presences(self, presences: Sequence[tuple[Presence, datetime]]) -> None:
         """Keep until when replicas were seen, each with the moment up to which that is kept already.
 
-        The windows from there on are opened again.
+        The windows from there on are opened again, as far as they are not closed.
         """
         touched: set[WindowKey] = set()
         for presence, kept_until in presences:
@@ -134,8 +115,9 @@ class Settlements:
         if not rows:
             return
         async with self._store.call_writing, self._store.transaction() as connection:
+            since = await open_since(connection)
             await connection.execute(_KEEP_PRESENCE[connection.dialect.name], rows)
-            await reopen(connection, touched)
+            await reopen(connection, (window for window in touched if window.window_at >= since))
 
     async def keep_weight(
         self, model: str, gpu: str, weight: PromptWeight, *, provenance: Provenance, at: datetime, source: str
@@ -145,74 +127,97 @@ class Settlements:
         """
         if weight.basis != "fitted":
             raise ValueError(f"weight: expected one that was measured, got one that is assumed: {weight.reason}")
-        row = {
-            "model": model,
-            "gpu": gpu,
-            "provenance": provenance.value,
-            "measured_at": at,
-            "weight": weight.value,
-            "cells": weight.cells,
-            "r_squared": weight.r_squared,
-            "standard_error": weight.standard_error,
-            "source": source,
-        }
         async with self._store.transaction() as connection:
-            await connection.execute(_KEEP_WEIGHT[connection.dialect.name], row)
+            await keep_weight(connection, model, gpu, weight, provenance=provenance, at=at, source=source)
 
-    async def list_due(self, before: datetime, *, limit: int = 100, after: WindowKey | None = None) -> list[WindowKey]:
-        """Windows that ended at `before` or earlier and are to be settled, the oldest first; those behind `after`."""
+    async def list_due(self, before: datetime, *, limit: int = 100) -> list[WindowKey]:
+        """Windows that ended at `before` or earlier and are to be settled, the oldest first."""
         table = unsettled_windows
         order = (table.c.window_at, table.c.replica, table.c.gpu, table.c.gpus)
         statement = sa.select(table).where(table.c.window_at <= before - WINDOW).order_by(*order).limit(limit)
-        if after is not None:
-            passed = (after.window_at, after.replica, after.gpu, after.gpus)
-            marks = [sa.bindparam(None, value, type_=column.type) for column, value in zip(order, passed, strict=True)]
-            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*marks))
         async with self._store.transaction() as connection:
             return [WindowKey(*row) for row in await connection.execute(statement)]
 
-    async def settle(self, key: WindowKey, find_price: FindPrice) -> list[SettledChange]:
-        """Settle one window in one transaction; say what that changed in the calls' settled costs."""
+    async def settle(self, key: WindowKey, find_price: FindPrice, *, prices: str = "") -> list[SettledChange]:
+        """Settle one window in one transaction; say what that changed in the calls' settled costs.
+
+        Where it has no price it is settled without money, and kept as refused under `prices`; see `reopen_refused`.
+        """
+        days = GpuDayChange()
         async with self._store.call_writing, self._store.transaction() as connection:
-            await connection.execute(sa.delete(unsettled_windows).where(*_is(unsettled_windows, key)))
+            for table in (unsettled_windows, refused_windows):
+                await connection.execute(sa.delete(table).where(*is_window(table, key)))
+            if key.window_at < await open_since(connection):
+                return []
+            before = await _window_before(connection, key)
+            if before is not None:
+                days.take_back(before)
             rows = await _calls_in(connection, key)
             presences = await _presences_in(connection, key)
             if not rows and not presences:
-                await connection.execute(sa.delete(settled_windows).where(*_is(settled_windows, key)))
+                await connection.execute(sa.delete(settled_windows).where(*is_window(settled_windows, key)))
+                await days.write(connection)
                 return []
-            terms = await _terms(connection, key, rows, presences, find_price)
+            model, provenance = min(row["model"] for row in (*rows, *presences)), _provenance([*rows, *presences])
+            terms = await terms_of(connection, key, before, model=model, provenance=provenance, find_price=find_price)
             cost = await _arithmetic(key, rows, presences, terms)
-            window = _window_row(key, rows, presences, terms, cost)
+            window = _window_row(key, model, provenance, len(rows), terms, cost)
             await connection.execute(_KEEP_WINDOW[connection.dialect.name], window)
-            return await _write_shares(connection, key, rows, cost, terms.currency)
+            days.add(window)
+            await days.write(connection)
+            if terms.currency is None:
+                await _keep_refusal(connection, key, terms.reason or "", prices)
+                return await set_costs(connection, [row["id"] for row in rows], take_back=True)
+            return await write_shares(connection, key, _changed_shares(rows, cost), terms.currency)
+
+    async def refuse(self, key: WindowKey, reason: str, *, prices: str) -> None:
+        """Leave a window that cannot be settled alone until a record of it comes, or its GPU has other prices."""
+        async with self._store.call_writing, self._store.transaction() as connection:
+            await connection.execute(sa.delete(unsettled_windows).where(*is_window(unsettled_windows, key)))
+            await _keep_refusal(connection, key, reason, prices)
+
+    async def reopen_refused(self, prices_of: Callable[[str], str]) -> int:
+        """Have those refused windows settled anew whose GPU has other prices now; how many.
+
+        `prices_of`: the fingerprint of a GPU's prices by its id.
+        """
+        table = refused_windows
+        async with self._store.transaction() as connection:
+            found = (await connection.execute(sa.select(table.c.gpu, table.c.refused_under).distinct())).all()
+        reopened = 0
+        for gpu, refused_under in found:
+            if prices_of(gpu) != refused_under:
+                reopened += await self._reopen_refused(gpu, refused_under)
+        return reopened
+
+    async def _reopen_refused(self, gpu: str, refused_under: str) -> int:
+        table, reopened = refused_windows, 0
+        columns = [table.c[name] for name in WindowKey._fields]
+        refused = (table.c.gpu == gpu, table.c.refused_under == refused_under)
+        some = sa.select(*columns).where(*refused).limit(REOPENED_AT_ONCE)
+        while True:
+            async with self._store.call_writing, self._store.transaction() as connection:
+                keys = [WindowKey(*row) for row in await connection.execute(some)]
+                if not keys:
+                    return reopened
+                await reopen(connection, keys)
+                await delete_windows(connection, table, keys)
+            reopened += len(keys)
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What a window is settled with: a price or the reason for none, and a weight."""
-
-    model: str
-    per_hour: Decimal | None
-    currency: str | None
-    tier: str | None
-    provider: str | None
-    on: date | None
-    source: str | None
-    reason: str | None
-    weight: Decimal
-    weight_basis: str
+async def _keep_refusal(connection: AsyncConnection, key: WindowKey, reason: str, prices: str) -> None:
+    row = {**key._asdict(), "reason": reason.replace("\0", "?"), "refused_under": prices}
+    await connection.execute(_KEEP_REFUSAL[connection.dialect.name], row)
 
 
-Rows = Sequence[Mapping[Any, Any]]
-
-
-def _is(table: sa.Table, key: WindowKey) -> list[sa.ColumnElement[bool]]:
-    return [table.c[name] == value for name, value in key._asdict().items()]
+async def _window_before(connection: AsyncConnection, key: WindowKey) -> Mapping[Any, Any] | None:
+    statement = sa.select(settled_windows).where(*is_window(settled_windows, key))
+    return (await connection.execute(statement)).mappings().first()
 
 
 async def _calls_in(connection: AsyncConnection, key: WindowKey) -> Rows:
     joined = call_shares.join(calls, calls.c.id == call_shares.c.call_id)
-    statement = sa.select(*_NEEDED, call_shares.c.cost_nanos).select_from(joined).where(*_is(call_shares, key))
+    statement = sa.select(*_NEEDED, call_shares.c.cost_nanos).select_from(joined).where(*is_window(call_shares, key))
     found = (await connection.execute(statement.order_by(calls.c.id))).mappings()
     rows: list[Mapping[Any, Any]] = []
     for some in found.partitions(SHARES_AT_ONCE):  # each is made of what the database gave when it is asked for
@@ -232,65 +237,22 @@ async def _presences_in(connection: AsyncConnection, key: WindowKey) -> Rows:
     return (await connection.execute(statement)).mappings().all()
 
 
-async def _terms(
-    connection: AsyncConnection, key: WindowKey, rows: Rows, presences: Rows, find_price: FindPrice
-) -> _Terms:
-    """Those of the first settlement where there are any; what was unknown then is looked for again."""
-    model = min(row["model"] for row in (*rows, *presences))
-    statement = sa.select(settled_windows).where(*_is(settled_windows, key))
-    before = (await connection.execute(statement)).mappings().first()
-    if before is None:
-        weight, basis = await _weight(connection, model, _provenance([*rows, *presences]), key)
-    else:
-        weight, basis = before["weight"], before["weight_basis"]
-    if before is not None and before["price_per_hour"] is not None:
-        facts = {name: before[f"price_{name}"] for name in ("per_hour", "tier", "provider", "on", "source")}
-        return _Terms(model, currency=before["currency"], reason=None, weight=weight, weight_basis=basis, **facts)
-    found = find_price(key.gpu, key.window_at.date())
-    price = found.price
-    if price is None:
-        return _Terms(model, None, None, None, None, None, None, found.reason, weight, basis)
-    return _Terms(
-        model,
-        price.per_hour,
-        price.currency,
-        price.tier,
-        price.provider,
-        price.on,
-        price.sourced.source,
-        None,
-        weight,
-        basis,
-    )
-
-
-async def _weight(connection: AsyncConnection, model: str, provenance: str, key: WindowKey) -> tuple[Decimal, str]:
-    table = prompt_weights
-    statement = (
-        sa.select(table.c.weight)
-        .where(table.c.model == model, table.c.gpu == key.gpu, table.c.provenance == provenance)
-        .where(table.c.measured_at < key.window_at + WINDOW)
-        .order_by(table.c.measured_at.desc())
-        .limit(1)
-    )
-    found = (await connection.execute(statement)).scalar()
-    return (DEFAULT_WEIGHT, "assumed") if found is None else (found, "fitted")
-
-
-async def _arithmetic(key: WindowKey, rows: Rows, presences: Rows, terms: _Terms) -> WindowCost:
+async def _arithmetic(key: WindowKey, rows: Rows, presences: Rows, terms: Terms) -> WindowCost:
     present = [Span(microseconds(row["since"]), microseconds(row["until"])) for row in presences]
+    is_long = len(rows) > CALLS_OFF_LOOP
 
     def settle() -> WindowCost:
         return settle_window(
             microseconds(key.window_at),
             present=present,
             calls=[_span_of(row) for row in rows],
-            per_hour=terms.per_hour if terms.per_hour is not None else Decimal(0),
+            per_hour=terms.price_per_hour if terms.price_per_hour is not None else Decimal(0),
             gpus=key.gpus,
             weight=terms.weight,
+            rest=give_way if is_long else None,
         )
 
-    return await asyncio.to_thread(settle) if len(rows) > CALLS_OFF_LOOP else settle()
+    return await asyncio.to_thread(settle) if is_long else settle()
 
 
 def _provenance(rows: Rows) -> str:
@@ -313,117 +275,26 @@ def _span_of(row: Mapping[Any, Any]) -> CallSpan:
     )
 
 
-def _window_row(key: WindowKey, rows: Rows, presences: Rows, terms: _Terms, cost: WindowCost) -> dict[str, Any]:
-    is_priced = terms.per_hour is not None
+def _window_row(
+    key: WindowKey, model: str, provenance: str, count: int, terms: Terms, cost: WindowCost
+) -> dict[str, Any]:
+    is_priced = terms.price_per_hour is not None
     return {
         **key._asdict(),
         "day": key.window_at.date(),
-        "model": terms.model,
-        "provenance": _provenance([*rows, *presences]),
+        "model": model,
+        "provenance": provenance,
         "paid_us": cost.paid_us,
         "busy_us": cost.busy_us,
-        "calls": len(rows),
+        "calls": count,
         "money_nanos": cost.money_nanos if is_priced else None,
         "busy_nanos": cost.busy_nanos if is_priced else None,
         "idle_nanos": cost.idle_nanos if is_priced else None,
-        "currency": terms.currency,
-        "price_per_hour": terms.per_hour,
-        "price_tier": terms.tier,
-        "price_provider": terms.provider,
-        "price_on": terms.on,
-        "price_source": terms.source,
-        "weight": terms.weight,
-        "weight_basis": terms.weight_basis,
-        "reason": terms.reason,
+        **terms.columns(),
     }
 
 
-async def _write_shares(
-    connection: AsyncConnection, key: WindowKey, rows: Rows, cost: WindowCost, currency: str | None
-) -> list[SettledChange]:
-    """What each call costs in this window, and in all where all of its windows are settled."""
-    if currency is None:
-        return await _set_costs(connection, [row["id"] for row in rows], take_back=True)
-    shares = [(row["id"], cost.shares[row["id"]]) for row in rows if row["cost_nanos"] != cost.shares[row["id"]]]
-    window = {f"of_{name}": value for name, value in key._asdict().items()}
-    for some in slices(shares, SHARES_AT_ONCE):
-        values = [{**window, "of_call": of_call, "nanos": nanos, "in_currency": currency} for of_call, nanos in some]
-        await connection.execute(_SET_SHARE, values)
-        await asyncio.sleep(0)
-    return await _set_costs(connection, [of_call for of_call, _ in shares])
-
-
-async def _set_costs(
-    connection: AsyncConnection, ids: Sequence[str], *, take_back: bool = False
-) -> list[SettledChange]:
-    """Give calls the cost of all their windows where it is another; `take_back`: none, where one has no price."""
-    change = Change()
-    found: dict[tuple[Any, ...], SettledChange] = {}
-    for some in slices(ids, SHARES_AT_ONCE):
-        wholes = {} if take_back else await _whole_costs(connection, some)
-        named = some if take_back else list(wholes)
-        statement = sa.select(*COUNTED).where(calls.c.id.in_(sa.bindparam("ids", expanding=True)))
-        values = []
-        for row in (await connection.execute(statement, {"ids": named})).mappings().all() if named else ():
-            amount, currency = wholes.get(row["id"], (None, None))
-            if (amount, currency) == (row["settled_cost"], row["settled_currency"]):
-                continue
-            after = {**row, "settled_cost": amount, "settled_currency": currency}
-            change.take_back(row)
-            change.add(after)
-            _tell(found, row, after)
-            values.append({"of_call": row["id"], "amount": amount, "in_currency": currency})
-        if values:
-            await connection.execute(_SET_CALL, values)
-        await asyncio.sleep(0)
-    await change.write(connection)
-    return list(found.values())
-
-
-def _tell(found: dict[tuple[Any, ...], SettledChange], before: Mapping[Any, Any], after: Mapping[Any, Any]) -> None:
-    """Add what one call's change of cost changes."""
-    day, _, key, model, *_ = place_of(before)
-    currency = after["settled_currency"] or before["settled_currency"]
-    told = found.setdefault((model, currency, key, day), SettledChange(model, currency, key or None, day))
-    for row, sign in ((before, -1), (after, 1)):
-        if row["settled_cost"] is not None and row["settled_currency"] == currency:
-            told.amount += sign * row["settled_cost"]
-        _, _, _, _, _, unit, _ = place_of(row)
-        *_, without, cost, estimate = share_of(row)
-        told.without_cost += sign * int(without)
-        if unit:
-            told.charged[unit] = told.charged.get(unit, Decimal(0)) + sign * (Decimal(cost) + Decimal(estimate))
-
-
-_SET_SHARE = (
-    sa.update(call_shares)
-    .where(*(call_shares.c[name] == sa.bindparam(f"of_{name}") for name in WindowKey._fields))
-    .where(call_shares.c.call_id == sa.bindparam("of_call"))
-    .values(cost_nanos=sa.bindparam("nanos"), currency=sa.bindparam("in_currency"))
-)
-_SET_CALL = (
-    sa.update(calls)
-    .where(calls.c.id == sa.bindparam("of_call"))
-    .values(settled_cost=sa.bindparam("amount"), settled_currency=sa.bindparam("in_currency"))
-)
-
-
-async def _whole_costs(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[Decimal, str]]:
-    """What calls cost in all their windows; without those of which one is not settled, or has another currency."""
-    shares: dict[str, list[tuple[int | None, str | None]]] = {}
-    statement = sa.select(call_shares.c.call_id, call_shares.c.cost_nanos, call_shares.c.currency)
-    of_calls = statement.where(call_shares.c.call_id.in_(sa.bindparam("ids", expanding=True)))
-    for call_id, nanos, currency in await connection.execute(of_calls, {"ids": list(ids)}):
-        shares.setdefault(call_id, []).append((nanos, currency))
-    wholes = {}
-    for call_id, parts in shares.items():
-        currencies = {currency for _, currency in parts}
-        currency = parts[0][1]
-        if len(currencies) == 1 and currency is not None:
-            wholes[call_id] = money(sum(nanos or 0 for nanos, _ in parts)), currency
-    return wholes
-
-
-def money(nanos: int) -> Decimal:
-    """Nanos as an amount, exactly, with its nine places."""
-    return Decimal(nanos).scaleb(-9) if nanos else Decimal("0E-9")
+def _changed_shares(rows: Rows, cost: WindowCost) -> list[tuple[str, int]]:
+    """A call that says by now that it was elsewhere, and whose window was closed meanwhile, has none of this one."""
+    shares = [(row["id"], row["cost_nanos"], cost.shares.get(row["id"], 0)) for row in rows]
+    return [(call_id, share) for call_id, before, share in shares if share != before]

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import structlog
 
-from gateway.domain.cost import PriceInForce, price_in_force
+from gateway.domain.cost import PriceInForce, price_in_force, prices_fingerprint
 from gateway.domain.records import Provenance, Registry
 from gateway.errors import Unavailable
 from gateway.fleet import Fleet
@@ -71,7 +71,8 @@ class Settler:
         self._over: list[_Seen] = []
         self._looked_at: datetime | None = None
         self._most_gap = timedelta(seconds=max(LEAST_GAP_S, LOOKS_MISSED * settings.presence_interval_s))
-        self._refused: set[WindowKey] = set()
+        self._prices_seen: Registry | None = None
+        """The registry whose prices refused windows were last looked at with."""
         self._is_failing = False
         self._log = structlog.get_logger("simsa.settlement")
 
@@ -98,39 +99,50 @@ class Settler:
     async def settle_due(self) -> int:
         """Settle what is due, the oldest first, one batch at most; how many windows.
 
-        Those that the database refused are passed over while there are others, so that they keep nobody waiting.
+        Those that were refused, for want of a price or by the database, are due again once their GPU has other prices.
         """
         before = self._now() - timedelta(seconds=self._settings.settle_after_s)
         stop_s = time.monotonic() + BATCH_S
-        settled, after = 0, None
+        settled = 0
         try:
-            while due := await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE, after=after):
+            await self._reopen_refused()
+            while due := await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE):
                 for key in due:
                     settled += await self._settle(key)
                     if settled >= WINDOWS_AT_ONCE or time.monotonic() > stop_s:
                         return settled
-                after = due[-1]
         except Unavailable as error:
             self._note_failure(error)
         return settled
 
+    async def _reopen_refused(self) -> None:
+        """Once for each registry: nothing else can change what was refused."""
+        registry = self._registry()
+        if registry is self._prices_seen:
+            return
+        reopened = await self._settlements.reopen_refused(self._prices_of)
+        if reopened:
+            self._log.info("windows are settled anew, their GPUs have other prices", windows=reopened)
+        self._prices_seen = registry
+
     async def _settle(self, key: WindowKey) -> bool:
-        """False where the database will not take what came of it: the window stays due, others go on."""
+        """False where the database will not take what came of it: the window is refused, others go on."""
         try:
-            changes = await self._settlements.settle(key, self.find_price)
+            changes = await self._settlements.settle(key, self.find_price, prices=self._prices_of(key.gpu))
         except RowRefused as error:
-            if key not in self._refused:
-                self._refused.add(key)
-                self._log.error(
-                    "a window cannot be settled", replica=key.replica, window=str(key.window_at), why=str(error)
-                )
+            self._log.error(
+                "a window cannot be settled", replica=key.replica, window=str(key.window_at), why=str(error)
+            )
+            await self._settlements.refuse(key, str(error), prices=self._prices_of(key.gpu))
             return False
-        self._refused.discard(key)
         for change in changes:
             self._telemetry.count_settled(change.model, change.currency, change.amount)
             if self._charge is not None and change.key is not None:
                 self._charge(change.key, change.began_on, change.charged, change.without_cost)
         return True
+
+    def _prices_of(self, gpu_id: str) -> str:
+        return prices_fingerprint(self._registry().gpus.get(gpu_id), tier=self._settings.gpu_price_tier)
 
     def find_price(self, gpu_id: str, on: date) -> PriceInForce:
         gpu = self._registry().gpus.get(gpu_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -85,6 +86,20 @@ class SqliteDatabase:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+class SqliteForReading(SqliteDatabase):
+    """The same file for a look beside the gateway that has it: no lock, no writing, and it makes no file."""
+
+    def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
+        """Raise FileNotFoundError where there is no such file."""
+        path = Path(str(url.database)).resolve()
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        self._path, self._lock, self._inode = None, None, None
+        name = f"file:{quote(str(path))}"
+        address = URL.create("sqlite+aiosqlite", database=name, query={"mode": "ro", "uri": "true"})
+        self.engine = create_async_engine(address, connect_args={"timeout": limits.statement_s}, **engine)
 
 
 def _lock_beside(path: Path) -> FileLock:

@@ -21,12 +21,12 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.database import Database, first_line, open_database
+from gateway.database import Database, first_line, open_database, open_for_reading
 from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import DatabaseUnavailable
 from gateway.settings import DatabaseLimits
-from gateway.settled_shares import Reopening
+from gateway.settled_shares import Reopening, open_since
 from gateway.tables import (
     CALL_COLUMNS,
     OPEN,
@@ -130,6 +130,11 @@ class Store:
         """The store at a URL. Raises StartRefused; see `open_database`."""
         return cls(await open_database(text, limits))
 
+    @classmethod
+    async def open_for_reading(cls, text: str, limits: DatabaseLimits = DatabaseLimits()) -> Self:  # noqa: B008 - frozen
+        """The store at a URL, beside its gateway and without writing. Raises StartRefused; see `open_for_reading`."""
+        return cls(await open_for_reading(text, limits))
+
     async def close(self) -> None:
         await self._database.close()
 
@@ -171,8 +176,9 @@ class Store:
         """
         opened = [record for record in records if type(record) is CallOpened]
         ended = list({record.opened.id: record for record in records if type(record) is Call}.values())
-        change, reopening = Change(), Reopening()
+        change = Change()
         async with self.call_writing, self._transaction() as connection:
+            reopening = Reopening(await open_since(connection))
             for some in slices(ended, IDS_AT_ONCE):
                 for before in await forget_ended(connection, [record.opened.id for record in some], change):
                     reopening.replace(before)

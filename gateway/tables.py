@@ -71,6 +71,24 @@ class Money(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+class Total(TypeDecorator[int]):
+    """A sum of whole numbers, however large: NUMERIC, or text on SQLite. Added up in Python."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(sa.Numeric() if _is_postgresql(dialect) else sa.Text())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        return Decimal(value) if _is_postgresql(dialect) else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        return None if value is None else int(value)
+
+
 def _is_postgresql(dialect: Dialect) -> bool:
     return dialect.name == "postgresql"
 

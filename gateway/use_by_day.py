@@ -1,54 +1,34 @@
-"""What was used, summed up by day while calls are written: their table, and the statements that keep it true.
+"""What was used and spent, summed up by day while calls are written: the tables, and what a call adds to them.
 
-The sums change in the transaction that writes the calls they are made of, by the difference between what a call says
-now and what it said before. So however often a call is written, it counts once, and reading a month costs a few rows
-a key instead of all of its calls. Who may read what is the `api`'s question, limits are `limits`.
+`use_by_day` has a row a key and model, `spent_by_day` one a run and replica. How sums change is `day_sums`; who may
+read what is the `api`'s question, limits are `limits`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Dialect
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from gateway.day_sums import DayChange, Place, SummedTable
 from gateway.domain.records import CallStatus
-from gateway.tables import OPEN, Money, calls, cost_of, interrupted_columns, metadata
+from gateway.tables import OPEN, Money, Total, calls, cost_of, interrupted_columns, metadata
 
-_DIGITS = 60
+ROWS_AT_ONCE = 200
+"""Read before the event loop gets its turn."""
 _FAILED = frozenset({CallStatus.ERROR.value, CallStatus.TRUNCATED.value, CallStatus.INTERRUPTED.value})
 _UNKNOWN = "unknown"
 """The basis of a cost that is not known."""
-Place = tuple[date, str, str, str, str, str, str]
-"""Values of the table's key: what calls have in common that are summed up together."""
 Sums = list[int | Decimal]
-"""Values of the table's other columns, in their order."""
-
-
-class Total(TypeDecorator[int]):
-    """A sum of whole numbers, however large: NUMERIC, or text on SQLite. Added up in Python."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(sa.Numeric() if dialect.name == "postgresql" else sa.Text())
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        return Decimal(value) if dialect.name == "postgresql" else str(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        return None if value is None else int(value)
+"""Values of a table's sums, in their order."""
 
 
 use_by_day = sa.Table(
@@ -76,14 +56,29 @@ use_by_day = sa.Table(
     sa.Column("cost", Money, nullable=False),
     sa.Column("estimated_cost", Money, nullable=False),
 )
-_KEY = tuple(use_by_day.primary_key.columns)
-_SUMS = tuple(column for column in use_by_day.columns if not column.primary_key)
-_NAMES = tuple(column.name for column in (*_KEY, *_SUMS))
+spent_by_day = sa.Table(
+    "spent_by_day",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    *(
+        sa.Column(name, sa.Text, primary_key=True)
+        for name in ("run_id", "replica", "organisation", "model", "provenance", "currency", "cost_basis")
+    ),
+    *(
+        sa.Column(name, Total, nullable=False)
+        for name in ("calls", "calls_without_cost", "prompt_tokens", "completion_tokens", "cached_tokens")
+    ),
+    sa.Column("cost", Money, nullable=False),
+)
+_SPENT_SUMS = tuple(column.name for column in spent_by_day.columns if not column.primary_key)
+_USE = SummedTable(use_by_day, 10)
+_SPENT = SummedTable(spent_by_day, 6)
 COUNTED = tuple(
     calls.c[name]
     for name in (
         "id",
         "started_at",
+        "run_id",
         "organisation",
         "key",
         "model",
@@ -116,16 +111,6 @@ _IS_NAMED = {
 }
 _ENDED = {kind: sa.select(*COUNTED).where(named, calls.c.status != OPEN) for kind, named in _IS_NAMED.items()}
 _STILL_OPEN = {kind: sa.select(*COUNTED).where(named, calls.c.status == OPEN) for kind, named in _IS_NAMED.items()}
-_AT_PLACES = sa.select(use_by_day).where(sa.tuple_(*_KEY).in_(sa.bindparam("places", expanding=True)))
-
-
-def _upsert(insert: sqlite.Insert | postgresql.Insert) -> sa.Insert:
-    replaced = {column.name: insert.excluded[column.name] for column in _SUMS}
-    upsert: sa.Insert = insert.on_conflict_do_update(index_elements=list(_KEY), set_=replaced)
-    return upsert
-
-
-_UPSERTS = {kind: _upsert(of.insert(use_by_day)) for kind, of in (("sqlite", sqlite), ("postgresql", postgresql))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,30 +151,25 @@ class Change:
     """How the sums change by what is written in one transaction."""
 
     def __init__(self) -> None:
-        self._shares: dict[Place, list[Sums]] = {}
+        self._use = DayChange(_USE)
+        self._spent = DayChange(_SPENT)
 
     def add(self, row: Mapping[Any, Any]) -> None:
         """Count a call that has ended."""
-        self._shares.setdefault(place_of(row), []).append(share_of(row))
+        place, share = place_of(row), share_of(row)
+        self._use.add(place, share)
+        self._spent.add(*_spent(row, place, share))
 
     def take_back(self, row: Mapping[Any, Any]) -> None:
         """No longer count what a call said before."""
-        with localcontext(prec=_DIGITS):
-            self._shares.setdefault(place_of(row), []).append([-each for each in share_of(row)])
+        place, share = place_of(row), share_of(row)
+        self._use.take_back(place, share)
+        self._spent.take_back(*_spent(row, place, share))
 
     async def write(self, connection: AsyncConnection) -> None:
-        """Take over into the table. One at a time: nobody else writes calls."""
-        if not self._shares:
-            return
-        for row in await connection.execute(_AT_PLACES, {"places": list(self._shares)}):
-            place, present = row[: len(_KEY)], row[len(_KEY) :]
-            self._shares[tuple(place)].append(list(present))
-        rows = []
-        with localcontext(prec=_DIGITS):
-            for place, shares in self._shares.items():
-                sums = [sum(column) for column in zip(*shares, strict=True)]
-                rows.append(dict(zip(_NAMES, (*place, *sums), strict=True)))
-        await connection.execute(_UPSERTS[connection.dialect.name], rows)
+        """Take over into the tables. One at a time: nobody else writes calls."""
+        await self._use.write(connection)
+        await self._spent.write(connection)
 
 
 def _named(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Any]:
@@ -217,12 +197,49 @@ async def add_interrupted(connection: AsyncConnection, ids: Sequence[str], chang
 
 async def read_day(connection: AsyncConnection, day: date, **wanted: str | None) -> list[UsageRow]:
     """The sums of one day; `wanted`: only those with these values, where they are not None."""
-    statement = sa.select(use_by_day).where(use_by_day.c.day == day).order_by(*_KEY)
+    statement = sa.select(use_by_day).where(use_by_day.c.day == day).order_by(*_USE.key)
     for name, value in wanted.items():
         if value is not None:
             statement = statement.where(use_by_day.c[name] == value)
-    rows = (await connection.execute(statement)).mappings()
-    return [_usage_row(row) for row in rows if row["calls"]]
+    found: list[UsageRow] = []
+    for some in (await connection.execute(statement)).mappings().partitions(ROWS_AT_ONCE):
+        found += [_usage_row(row) for row in some if row["calls"]]
+        await asyncio.sleep(0)
+    return found
+
+
+GROUPS = {
+    "model": use_by_day.c.model,
+    "organisation": use_by_day.c.organisation,
+    "day": use_by_day.c.day,
+    "run": spent_by_day.c.run_id,
+    "replica": spent_by_day.c.replica,
+}
+"""What spending can be grouped by, and the column that says it."""
+
+
+async def read_spent(
+    connection: AsyncConnection, first: date, last: date, *, by: str, **wanted: str | None
+) -> AsyncIterator[tuple[Any, ...]]:
+    """A row a day and place: group, model, provenance, basis, currency, calls, calls without cost, prompt, completion
+    and cached tokens, cost. "" stands for none. `wanted`: only those with these values, where they are not None.
+    """
+    column = GROUPS[by]
+    table = column.table
+    places = (column.label("in_group"), *(table.c[name] for name in ("model", "provenance", "cost_basis", "currency")))
+    statement = sa.select(*places, *(table.c[name] for name in _SPENT_SUMS)).where(
+        table.c.day >= first, table.c.day <= last
+    )
+    for name, value in wanted.items():
+        if value is not None:
+            statement = statement.where(table.c[name] == value)
+    if by == "run":
+        statement = statement.where(column != "")
+    for some in (await connection.execute(statement)).partitions(ROWS_AT_ONCE):
+        for row in some:
+            if row[5]:
+                yield tuple(row)
+        await asyncio.sleep(0)
 
 
 def place_of(row: Mapping[Any, Any]) -> Place:
@@ -256,6 +273,15 @@ def share_of(row: Mapping[Any, Any]) -> Sums:
         cost or Decimal(0),
         estimate or Decimal(0),
     ]
+
+
+def _spent(row: Mapping[Any, Any], place: Place, share: Sums) -> tuple[Place, Sums]:
+    """Where else, and with what, a call's row is summed up, from its place and share in the other sums."""
+    day, organisation, _, model, provenance, currency, basis = place
+    count, _, prompt, completion, cached, *_, cost, _ = share
+    is_unknown = cost_of(row).amount is None
+    at = (day, row["run_id"] or "", row["replica"] or "", organisation, model, provenance, currency, basis)
+    return at, [count, int(is_unknown), prompt, completion, cached, cost]
 
 
 def _usage_row(row: Mapping[Any, Any]) -> UsageRow:

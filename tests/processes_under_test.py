@@ -161,7 +161,8 @@ async def run_simsa(*arguments: str, **settings: object) -> Ended:
 # Importing the command costs more than nearly everything that is asked of it, so this is done once.
 _FORGE = """
 import json, os, runpy, sys
-import gateway.cli
+import gateway.cli, gateway.server
+print("ready", flush=True)
 for line in sys.stdin:
     order = json.loads(line)
     child = os.fork()
@@ -182,6 +183,7 @@ class _Forge:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._is_ready = False
         self._process = subprocess.Popen([sys.executable, "-c", _FORGE], stdin=PIPE, stdout=PIPE, process_group=0)
         atexit.register(self._close)
 
@@ -189,6 +191,8 @@ class _Forge:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._turn, NamedTemporaryFile() as out, NamedTemporaryFile() as err:
+            if not self._is_ready:
+                self._is_ready = self._process.stdout.readline() == b"ready\n"
             order = {"arguments": arguments, "environment": environment, "out": out.name, "err": err.name}
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from simulated_models import H100, LLAMA_8B, MIXTURE, SOURCED, TINY, WINDOWED, model_of
 
 from gateway.domain.ceiling_lines import derive
-from gateway.domain.ceilings import MOST_AT_ONCE, Ceilings, Load, Setup, Speed, compute_ceilings
+from gateway.domain.ceilings import Ceilings, Setup, Speed, compute_ceilings
 from gateway.domain.engine_model import EngineLimits, Scheduler
+from gateway.domain.pace import MOST_AT_ONCE, Load
 from gateway.domain.records import GpuPrice, LinearShape, MlaShape, ModelShape, VisionShape
 from gateway.domain.roofline import PEAK, build_bound, build_roofline, flops_at_best
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_models import H100, LLAMA_8B, MIXTURE, SOURCED, TINY, WINDOWED, model_of
 
-from gateway.domain.ceilings import Load, Setup, compute_ceilings
+from gateway.domain.ceilings import Setup, compute_ceilings
 from gateway.domain.claim_evidence import Evidence, EvidenceKind
 from gateway.domain.claim_terms import METRICS, MetricKind
+from gateway.domain.claim_workings import Workings
 from gateway.domain.claims import REFUTED, CheckedClaim, ClaimVerdict, check_claim
+from gateway.domain.pace import Load
 from gateway.domain.records import ApiPrice, Claim, Confidence, GpuPrice, Model, Provenance, Serving, ServingKind
 from gateway.registry import load_registry
 
@@ -529,3 +531,36 @@ def test_an_easier_claim_is_not_refuted_where_a_harder_one_is_not(stated: Claim,
     easier = replace(stated, value=stated.value * 2 if kind is MetricKind.LATENCY else stated.value / 2)
     if verdict(stated, model) not in REFUTED:
         assert verdict(easier, model) not in REFUTED
+
+
+# --- many claims at once ------------------------------------------------------------------------------------
+
+
+def test_claims_checked_together_get_the_verdicts_that_each_gets_alone() -> None:
+    stated = [
+        claim("fits_single_gpu", gpu="h100-sxm"),
+        claim("fits_single_gpu", context_tokens=4096, concurrency=64),
+        claim("fits_gpus", gpus=2, quantisation="fp8"),
+        claim("fits_gpus", gpus=2, quantisation="int4"),
+        claim("tpot_s", 0.001, statistic="p50", **FULL, **LOAD),
+        claim("tpot_s", 0.1, statistic="p99", **FULL, **LOAD),
+        claim("output_tokens_per_s", 10**6, gpu="h100-sxm", concurrency=8),
+        claim("price_per_mtok_out", 1, unit="USD", gpu="h100-sxm"),
+    ]
+    workings = Workings()
+    models = [LLAMA, model_of(replace(MIXTURE, facts=KNOWN.facts)), model_of(TINY)]
+    for _ in range(2):
+        for model in models:
+            for one in stated:
+                together = check_claim(one, model, GPUS, workings=workings)
+                assert together == check_claim(one, model, GPUS)
+
+
+def test_the_same_inputs_are_worked_out_once_and_others_anew() -> None:
+    workings, seen = Workings(), []
+
+    def once(of: list[int], *inputs: int) -> int:
+        return workings.once(lambda: seen.append(inputs) or len(seen), (of,), *inputs)
+
+    one, alike = [1], [1]
+    assert [once(one, 7), once(one, 7), once(one, 8), once(alike, 7), once(one, 7)] == [1, 1, 2, 3, 1]

@@ -14,12 +14,14 @@ from simulated_models import H100, LLAMA_8B, WINDOWED, model_of
 
 from gateway.calibration_file import CalibrationBook, CalibrationInvalid, load_calibration
 from gateway.domain.calibration import OverheadObservation, calibrate, observe_overhead, with_observation
-from gateway.domain.columns import Cell, ColumnRow, compare_columns, settle_fit
+from gateway.domain.columns import Cell, ColumnRow, compare_columns
 from gateway.domain.engine_facts import ObservedLoad, ResolvedEngine
 from gateway.domain.engine_model import resolve_limits
-from gateway.domain.memory import GIB, ByteRange, Paging, kv_layout, weights_bytes
+from gateway.domain.kv_groups import Paging
+from gateway.domain.memory import GIB, ByteRange, kv_layout, weights_bytes
 from gateway.domain.predicted_column import Predicted, overhead_of, predict
 from gateway.domain.records import LinearShape, Model, ModelShape, Provenance
+from gateway.domain.settled_fit import settle_fit
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 TODAY = date(2026, 3, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from datetime import date
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,13 @@ from rich.console import Console
 from servers import serve
 from simulated_models import H100, TINY, model_of
 
+from gateway.calibration_file import CalibrationBook
 from gateway.columns_command import render_columns
 from gateway.domain.accounts import Role, Terms
+from gateway.domain.calibration import OverheadObservation
+from gateway.domain.memory import ByteRange
+from gateway.domain.records import Provenance, Registry
+from gateway.evidence import OneGpuVerdicts
 from gateway.settings import Settings
 from gateway.simulator import create_engine
 
@@ -193,15 +198,14 @@ async def test_a_run_is_observed_over_the_time_of_its_own_calls(tmp_path: Path) 
 
         async def call() -> int:
             async with RawClient(gateway.url) as client:
-                return (await client.request("POST", CHAT, body=body)).status
+                return (await client.request("POST", CHAT, body=body, headers=[("x-simsa-run-id", "night")])).status
 
         calls = [asyncio.create_task(call()) for _ in range(3)]
         state = gateway.services.fleet.states_of("m")[0]
         await gateway.until(lambda: state.observed is not None and state.observed.peak_running == 3)
         gate.set()
         assert await asyncio.gather(*calls) == [200] * 3
-        calls_made = [replace(c, opened=replace(c.opened, run_id="night")) for c in await gateway.calls(3)]
-        await gateway.services.store.upsert_calls(calls_made)
+        await gateway.calls(3)
         answer = await ask(gateway, f"{COLUMNS}?run=night&model=m")
         assert answer.json()["load_of"] == "run"
         (shown,) = answer.json()["data"]
@@ -378,3 +382,75 @@ def test_the_table_shows_figures_ranges_words_and_unknowns_with_their_reasons() 
 def test_the_calibration_stands_in_the_data_directory_unless_it_is_named(tmp_path: Path) -> None:
     assert Settings(data_dir=tmp_path).calibration_file == tmp_path / "calibration.json"
     assert Settings(calibration=tmp_path / "other.json").calibration_file == tmp_path / "other.json"
+
+
+async def test_once_an_engine_taught_the_overhead_every_verdict_takes_it_and_names_its_source(tmp_path: Path) -> None:
+    blocks = 70 * 2**30 // (16 * 4 * 2 * 64 * 2 * 2)
+    labels = {"num_gpu_blocks": str(blocks), "gpu_memory_utilization": "0.92", "kv_cache_size_tokens": str(blocks * 16)}
+    async with ScriptedEngine(root="org/weights", max_model_len=2048) as engine:
+        weights = {"repo": "org/weights", "dtype": "bfloat16", "source": "test", "confidence": "high"}
+        model = {**entry("m", shape=SHAPE, weights=weights), "replicas": [{"url": engine.url, "gpu": GPU}]}
+        other = {**entry("n", shape=SHAPE, weights=weights), "replicas": [{"url": engine.url}]}
+        engine.models = ["m", "n"]
+        how: dict[str, Any] = {"sections": {"gpus": GPUS}, "feasibility_gpu": GPU, **QUICK}
+        async with running_gateway(tmp_path, [model, other], **how) as gateway:
+            await gateway.until_live("m", "n")
+            before, guess = await side_verdict(gateway), await headroom_series(gateway)
+            assert (before["overhead_basis"], before["overhead_source"]) == (
+                "guess",
+                "a guess: no engine showed it yet",
+            )
+            engine.script("/metrics", metrics(**labels))
+            await columns_once(gateway, lambda columns: columns["calibration"] is not None)
+            after, measured = await side_verdict(gateway), await headroom_series(gateway)
+            known = gateway.services.calibration.calibration(GPU)
+            assert known is not None
+            assert after["overhead_basis"] == "measured"
+            assert after["overhead_source"] == known.words
+            assert known.words.startswith(f"calibration: 1 engine with real weights on {GPU}, vLLM 0.32.0, seen on ")
+            likely = known.overhead.likely / 2**30
+            assert after["overhead_gib"]["likely"] == pytest.approx(likely, abs=0.001)
+            assert measured != guess
+            assert measured == pytest.approx(after["headroom_gib"]["likely"] * 2**30, abs=2**21)
+
+
+async def side_verdict(gateway: RunningGateway) -> dict[str, Any]:
+    """The one-GPU verdict beside the first answer of a comparison."""
+    body = {"models": ["m", "n"], "prompt": "안녕", "params": {"max_tokens": 2}}
+    async with RawClient(gateway.url) as client:
+        answer = await client.request("POST", "/api/comparisons", body=body)
+    assert answer.status == 200, answer.body
+    found = answer.json()["sides"][0]["feasibility"]
+    assert isinstance(found, dict)
+    return found
+
+
+async def headroom_series(gateway: RunningGateway) -> float:
+    text = (await ask(gateway, "/metrics")).body.decode()
+    (line,) = [row for row in text.splitlines() if row.startswith("simsa_feasibility_headroom_bytes{") and '"m"' in row]
+    return float(line.rpartition(" ")[2])
+
+
+def test_the_verdict_of_calls_is_worked_out_again_when_the_calibration_says_something_else(tmp_path: Path) -> None:
+    model = model_of(TINY)
+    registry = Registry({model.id: model}, {}, {H100.id: H100}, (), {}, None, "sha")
+    book = CalibrationBook(tmp_path / "calibration.json")
+    verdicts = OneGpuVerdicts(Settings(), lambda: registry, book)
+    assert verdicts.verdict(model, H100.id) == ("fits", H100.id)
+    memory = H100.memory_bytes
+    book.learn(
+        OverheadObservation(
+            gpu=H100.id,
+            model=model.id,
+            overhead_bytes=memory,
+            requested_bytes=memory,
+            weights_bytes=1,
+            kv_bytes=1,
+            predicted=ByteRange(1, 1, 1),
+            provenance=Provenance.REAL,
+            engine_version=None,
+            on=date(2026, 11, 28),
+            source="a report",
+        )
+    )
+    assert verdicts.verdict(model, H100.id) == ("no", H100.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,8 +13,9 @@ import pytest
 from clients import RawClient
 from databases import ScratchDatabase
 from engines import Reply, ScriptedEngine
-from gateways import RunningGateway, entry, running_gateway
+from gateways import RunningGateway, entry, registry_text, running_gateway
 from populated_gateway import GPU, GPUS, SHAPE
+from processes_under_test import run_simsa
 from test_engine_columns import QUICK, metrics, until
 from test_feasibility import CARD, H100, LLAMA_8B, candidate
 
@@ -133,8 +135,10 @@ def test_engines_say_nothing_of_speed_and_price() -> None:
 # --- through a gateway --------------------------------------------------------------------------------------
 
 
-async def claims(gateway: RunningGateway, method: str = "GET", body: Any = None) -> list[dict[str, Any]]:
-    async with RawClient(gateway.url) as client:
+async def claims(
+    gateway: RunningGateway, method: str = "GET", body: Any = None, *, key: str | None = None
+) -> list[dict[str, Any]]:
+    async with RawClient(gateway.url, key=key) as client:
         answer = await client.request(method, "/api/claims", body=body)
     assert answer.status == 200, answer.body
     found: list[dict[str, Any]] = answer.json()["data"]
@@ -188,3 +192,62 @@ async def test_a_real_engine_speaks_for_a_claim_live_and_stored_and_an_unproven_
             }
             (aside,) = (one for one in again if one["provenance"] == "stand_in")
             assert "stand-in" in aside["invalid"]
+
+
+async def test_the_command_reads_what_engines_showed_beside_the_gateway_after_it_and_from_it(
+    tmp_path: Path, database: ScratchDatabase
+) -> None:
+    source = {"source": "a test", "confidence": "high"}
+    claim = {"id": "one", "text": "One GPU", "metric": "fits_single_gpu", "gpu": GPU, **source}
+    weights = {"repo": "org/weights", "dtype": "bfloat16", **source}
+    async with ScriptedEngine(root="org/weights", max_model_len=2048) as engine:
+        engine.script("/metrics", metrics(running=9, kv=0.99, kv_cache_max_concurrency="12.5"))
+        models = [
+            {**entry("m", shape=SHAPE, weights=weights, claims=[claim]), "replicas": [{"url": engine.url, "gpu": GPU}]}
+        ]
+        how: dict[str, Any] = {"sections": {"gpus": GPUS}, "database_url": database.url, "admin_key": "boss", **QUICK}
+        async with running_gateway(tmp_path, models, **how) as gateway:
+            await gateway.until_live("m")
+            expected = await until(lambda: claims(gateway, key="boss"), lambda data: len(of_engines(data)) == 2)
+            registry = gateway.registry_path
+            at = ("claims", "check", "--gateway", gateway.url)
+            beside = await run_simsa("claims", "check", "--database", database.url, registry=registry)
+            asked = await run_simsa(*at, registry=tmp_path / "not there", admin_key="boss")
+            named = await run_simsa(*at, "m", admin_key="boss")
+            unknown = await run_simsa(*at, "nobody", admin_key="boss")
+            file = tmp_path / "mine.yaml"
+            file.write_text("claims:\n  - {model: m, metric: context, value: 2048, date: 2026-10-01}\n")
+            own = await run_simsa(*at, "--file", str(file), admin_key="boss")
+        after = await run_simsa("claims", "check", registry=registry, database_url=database.url)
+        without = await run_simsa("claims", "check", registry=registry, data_dir=tmp_path / "nothing here")
+    for ended in (beside, asked, named, after):
+        assert (ended.code, ended.err) == (0, "")
+        (found,) = json.loads(ended.out)
+        words = [one["reasons"][0].partition(", in ")[0] for one in (found, expected[0])]  # then: how many looks
+        assert (found["verdict"], words[0]) == ("open", words[1])
+        assert [one["kind"] for one in of_engines([found])] == ["resolved", "observed"]
+    assert json.loads(own.out)[0]["verdict"] == "holds"
+    assert (without.code, without.err, of_engines(json.loads(without.out))) == (0, "", [])
+    assert (unknown.code, unknown.error_line) == (2, "simsa: the gateway knows no claim about 'nobody'")
+    assert not (tmp_path / "nothing here").exists()
+
+
+async def test_a_database_that_cannot_be_read_is_told_and_only_one_that_was_named_stands_in_the_way(
+    tmp_path: Path,
+) -> None:
+    registry = tmp_path / "registry.yaml"
+    claim = {"id": "one", "text": "t", "metric": "fits_single_gpu", "source": "t", "confidence": "low"}
+    registry.write_text(registry_text([entry("m", claims=[claim])], gpus=GPUS))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "simsa.db").write_bytes(b"no database at all" * 100)
+    spoilt = await run_simsa("claims", "check", registry=registry, data_dir=tmp_path / "data")
+    assert (spoilt.code, len(json.loads(spoilt.out))) == (0, 1)
+    assert spoilt.error_line.startswith("simsa: what engines showed cannot be read: ")
+    assert spoilt.error_line.endswith("; the verdicts are without it")
+    gone = await run_simsa("claims", "check", "--database", f"sqlite:///{tmp_path}/gone.db", registry=registry)
+    assert (gone.code, gone.out) == (2, "")
+    assert "there is no file" in gone.error_line
+    both = await run_simsa("claims", "check", "--database", "sqlite://", "--gateway", "http://h", registry=registry)
+    assert (both.code, "exclude each other" in both.error_line) == (2, True)
+    silent = await run_simsa("claims", "check", "--gateway", "http://127.0.0.1:1", registry=registry)
+    assert (silent.code, "no gateway answers" in silent.error_line) == (2, True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.feasibility import Estimate, ServingPlan, Verdict, estimate
+from gateway.domain.feasibility import Estimate, Verdict, estimate
 from gateway.domain.memory import GIB, ByteRange
 from gateway.domain.records import (
     Confidence,
@@ -25,6 +25,7 @@ from gateway.domain.records import (
     Sourced,
     Weights,
 )
+from gateway.domain.serving_plan import ServingPlan
 
 MIB = 2**20
 DATA_SHEET = Sourced("data sheet", Confidence.HIGH)

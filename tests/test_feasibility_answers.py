@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import pytest_asyncio
 from clients import Answer, RawClient
 from gateways import running_gateway
 from processes_under_test import run_simsa
@@ -32,7 +33,7 @@ from gateway.evidence import feasibility_summary
 from gateway.matrix_answer import DEFINITIONS, matrix_csv, matrix_object
 from gateway.matrix_page import feasibility_page
 from gateway.matrix_view import render_matrix, render_one
-from gateway.matrix_words import Language
+from gateway.matrix_words.fields import Language
 from gateway.registry import load_registry
 
 SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
@@ -285,6 +286,13 @@ async def asked(directory: Path, **settings: Any) -> AsyncIterator[RawClient]:
         yield client
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def refusing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RawClient]:
+    """One gateway for all questions that change nothing in it: a refusal keeps no memory of itself."""
+    async with asked(tmp_path_factory.mktemp("refusing")) as client:
+        yield client
+
+
 def reason(answer: Answer) -> str:
     message: str = answer.json()["error"]["message"]
     return message
@@ -353,9 +361,11 @@ async def test_route_gives_the_matrix_as_json_csv_and_a_page(tmp_path: Path) -> 
         ("&".join(["quantisation=fp8"] * 201), 400, "quantisation"),
     ],
 )
-async def test_route_refuses_what_is_unknown_or_too_much(tmp_path: Path, query: str, status: int, words: str) -> None:
-    async with asked(tmp_path) as client:
-        answer = await client.request("GET", f"{PATH}?{query}")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_route_refuses_what_is_unknown_or_too_much(
+    refusing: RawClient, query: str, status: int, words: str
+) -> None:
+    answer = await refusing.request("GET", f"{PATH}?{query}")
     assert answer.status == status
     assert words in reason(answer)
 

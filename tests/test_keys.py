@@ -196,6 +196,43 @@ async def test_key_may_lower_its_class_for_a_call_and_not_raise_it(tmp_path: Pat
             assert (await client.request("POST", CHAT, body=ASK, headers=[(PRIORITY, "reviewer")])).status == 200
 
 
+RUN = "x-simsa-run-id"
+
+
+async def test_calls_of_class_load_test_and_operators_calls_may_name_a_run(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        plain, tester = await it.secret(), await it.secret(priority="load_test")
+        operator = await it.secret(roles=["operator"])
+        for key, headers in (
+            (plain, [(RUN, "Night_7.a-b"), (PRIORITY, "load_test")]),
+            (tester, [(RUN, "Night_7.a-b")]),
+            (operator, [(RUN, "x" * 64)]),
+            (ADMIN, [(RUN, "1"), (PRIORITY, "reviewer")]),
+            (plain, []),
+        ):
+            async with RawClient(it.gateway.url, key=key) as client:
+                answer = await client.request("POST", CHAT, body=ASK, headers=headers)
+            assert answer.status == 200, answer.body
+        runs = [call.opened.run_id for call in reversed(await it.gateway.calls(5))]
+        assert sorted(map(str, runs)) == ["1", "Night_7.a-b", "Night_7.a-b", "None", "x" * 64]
+        assert all(RUN not in dict(request.headers) for request in it.engine.requests_to(CHAT))
+
+
+async def test_a_run_that_a_call_may_not_name_or_that_is_no_id_is_refused_before_any_engine(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        plain, batch = await it.secret(), await it.secret(priority="batch")
+        for key in (plain, batch):
+            async with RawClient(it.gateway.url, key=key) as client:
+                refused = await client.request("POST", CHAT, body=ASK, headers=[(RUN, "run-7")])
+            assert error_of(refused) == (403, "permission_error", "run_not_allowed")
+            assert "x-simsa-priority: load_test" in refused.json()["error"]["message"]
+        async with RawClient(it.gateway.url, key=ADMIN) as client:
+            for value in ("", "x" * 65, "run 7", "run/7", "\u00e9"):
+                refused = await client.request("POST", CHAT, body=ASK, headers=[(RUN, value)])
+                assert error_of(refused)[:2] == (400, "invalid_request_error"), value
+        assert it.engine.requests_to(CHAT) == []
+
+
 async def test_without_an_admin_key_a_key_counts_where_it_is_sent_and_no_key_is_the_operator(tmp_path: Path) -> None:
     async with door(tmp_path, admin_key=None) as it:
         made = await it.key(models=["a"])

@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.kv_cache import (
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.kv_groups import KvRefused, KvRules, Paging
+from gateway.domain.kv_layers import (
     KV_DTYPES,
     Keeps,
     KvLayer,
     KvLayers,
-    KvLayout,
-    KvRefused,
-    KvRules,
-    Paging,
     attention_token_bytes,
     index_token_bytes,
     latent_token_bytes,

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from test_feasibility import EXAONE_32B, H100, H200, L4, LLAMA_8B, candidate, gpu
 
 from gateway.domain.cost import cost_per_mtok
+from gateway.domain.decoding import Decoding
 from gateway.domain.feasibility import Verdict, estimate
 from gateway.domain.matrix import (
     DEFAULT_QUANTISATIONS,
     PUBLISHED,
     QUANTISATIONS,
-    Decoding,
     Gap,
     Matrix,
     MatrixLoad,

@@ -18,10 +18,14 @@ from gateway.domain.feasibility import Verdict
 from gateway.domain.matrix import DEFAULT_QUANTISATIONS, PUBLISHED, QUANTISATIONS, Gap, MatrixLoad, Units, build_matrix
 from gateway.domain.records import Confidence, Consortium, Model, Registry, Sourced
 from gateway.markup import VOID, Css, document, element, render
-from gateway.matrix_figure import text_width, unknown_words, wrapped
+from gateway.matrix_cell_words import unknown_words
+from gateway.matrix_figure import text_width, wrapped
 from gateway.matrix_page import feasibility_page
 from gateway.matrix_style import DARK, LIGHT
-from gateway.matrix_words import ENGLISH, KOREAN, WORDS, Language
+from gateway.matrix_words import WORDS
+from gateway.matrix_words.english import ENGLISH
+from gateway.matrix_words.fields import Language
+from gateway.matrix_words.korean import KOREAN
 from gateway.registry import load_registry
 
 SHIPPED = load_registry(Path(__file__).parent.parent / "model_registry.yaml")

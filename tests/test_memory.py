@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.kv_groups import Paging
 from gateway.domain.memory import (
     GIB,
     KvNeed,
-    Paging,
     default_batched_tokens,
     kv_blocks_per_request,
     kv_budget_bytes,

@@ -15,7 +15,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.domain.records import Confidence, MlaShape, Model, ModelShape, Registry, ServingKind, Sourced
+from gateway.domain.records import (
+    Confidence,
+    EnergyMeter,
+    MlaShape,
+    Model,
+    ModelShape,
+    Registry,
+    ServingKind,
+    Sourced,
+)
 from gateway.errors import RegistryInvalid
 from gateway.registry import derive_registry, load_registry, parse_registry, registry_json_schema
 from gateway.registry.adapters import VLLM_FIELDS
@@ -788,3 +797,101 @@ def test_every_shipped_consortium_has_a_name_to_be_hidden() -> None:
     for consortium in shipped().consortia.values():
         assert consortium.names.company, consortium.id
         assert consortium.names.latin or consortium.id == "kaist"
+
+
+# --- energy -------------------------------------------------------------------------------------------------
+
+METER = "{url: 'http://node:9400/metrics', gpus: [0]}"
+
+
+def metered_models(*meters: str, gpus: int = 1, kind: str = "vllm") -> str:
+    """A file with one model a meter, each on a line of its own."""
+    replicas = [f"[{{url: 'http://e{n}', gpus: {gpus}, energy: {meter}}}]" for n, meter in enumerate(meters)]
+    entries = [f"  - {{id: m{n}, serving: {{kind: {kind}}}, replicas: {each}}}" for n, each in enumerate(replicas)]
+    return "\n".join(["models:", *entries, ""])
+
+
+def meters_of(text: str) -> list[EnergyMeter | None]:
+    models = parse_registry(text.encode(), path="r.yaml").models
+    return [model.replicas[0].energy for model in models.values()]
+
+
+def test_energy_counters_are_named_by_address_and_index_or_uuid() -> None:
+    uuid = "GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43"
+    text = metered_models(
+        "{url: 'http://node:9400', gpus: [0, '1']}", f"{{url: 'http://o', gpus: [{uuid}, 3]}}", gpus=2
+    )
+    assert meters_of(text) == [
+        EnergyMeter("http://node:9400/metrics", ("0", "1")),
+        EnergyMeter("http://o/metrics", (uuid, "3")),
+    ]
+    other = metered_models("{url: 'http://o/m', gpus: [0], metric: energy_joules_total, unit: J}")
+    assert meters_of(other) == [EnergyMeter("http://o/m", ("0",), "energy_joules_total", 1000)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            metered_models("{url: node, gpus: [0]}"),
+            "url: expected the address of an exporter's page such as http://node:9400/metrics, got 'node' (line 2)",
+        ),
+        (metered_models("{url: 'http://u:p@h', gpus: [0]}"), "url: expected an address without credentials (line 2)"),
+        (metered_models("{url: 'http://h', gpus: []}"), "gpus: expected at least one GPU's index or UUID (line 2)"),
+        (
+            metered_models("{url: 'http://h', gpus: [first]}"),
+            "gpus[0]: expected a GPU's index such as 0, or its UUID such as "
+            "GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43, got 'first' (line 2)",
+        ),
+        (metered_models("{url: 'http://h', gpus: [0, 0]}", gpus=2), "gpus: expected each GPU once (line 2)"),
+        (
+            metered_models(METER, gpus=2),
+            "gpus: expected as many as the replica's gpus (2), got 1: the energy of some would pass for that of all "
+            "(line 2)",
+        ),
+        (
+            metered_models("{url: 'http://h', gpus: [0], metric: other_total}"),
+            "unit: missing; expected mJ or J, the unit of other_total (line 2)",
+        ),
+        (
+            metered_models("{url: 'http://h', gpus: [0], unit: J}"),
+            "unit: expected mJ, in which DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION counts, or nothing (line 2)",
+        ),
+        (
+            metered_models("{url: 'http://h', gpus: [0], unit: kWh}"),
+            "unit: expected one of mJ, J; got 'kWh' (line 2)",
+        ),
+        (
+            metered_models(METER, kind="openai_api"),
+            "expected none: the GPUs behind a hosted API are not seen from here (line 2)",
+        ),
+    ],
+)
+def test_a_fault_of_an_energy_block_is_one_complaint_with_place_and_remedy(text: str, message: str) -> None:
+    dot = "" if message.startswith("expected none") else "."
+    place = f"r.yaml: models[0] (m0).replicas[0].energy{dot or ': '}"
+    assert problems_of(text) == [place + message]
+
+
+def test_a_counter_belongs_to_one_replica() -> None:
+    assert problems_of(metered_models(METER, METER)) == [
+        "r.yaml: models[1] (m1).replicas[0].energy.gpus: the counter of GPU 0 at http://node:9400/metrics belongs to "
+        "the replica on line 2 already and would be counted twice; leave energy out here (line 3)"
+    ]
+
+
+def test_a_price_of_electricity_is_optional_and_needs_currency_day_and_source() -> None:
+    block = "electricity: {per_kwh: 182.7, currency: KRW, date: 2026-01-02, source: a bill, confidence: high}\n"
+    assert parse_registry(SIMPLE.encode(), path="r.yaml").electricity is None
+    found = parse_registry((SIMPLE + block).encode(), path="r.yaml").electricity
+    assert found is not None
+    assert (found.per_kwh, found.currency, found.sourced.source) == (Decimal("182.7"), "KRW", "a bill")
+    assert problems_of(SIMPLE + "electricity: {per_kwh: 0, currency: KRW}\n") == [
+        "r.yaml: electricity.per_kwh: expected a number, more than 0, got 0 (line 5)",
+        "r.yaml: electricity.date: missing; expected the day of the price (line 5)",
+    ]
+    unsourced = block.replace("KRW", "CHF").replace(", source: a bill, confidence: high", "")
+    assert [line.split(": ", 2)[1] for line in problems_of(SIMPLE + unsourced)] == [
+        "electricity.currency",
+        "electricity",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from gateways import RunningGateway, running_gateway
+from engines import ScriptedEngine
+from gateways import RunningGateway, entry, running_gateway
+from processes_under_test import gateway_process
 from review_rounds import ENTRIES, KEY, PLAN, REVIEWERS, SECTIONS, ReviewRound, item_id, put_round
 from reviewer_clients import ReviewerClient
 
 from gateway.api.review_door import HEADERS, PAGE_BYTES
 from gateway.domain.rounds import Reviewer, RoundStatus
 from gateway.rounds.links import make_token
+from gateway.store import Store, upgrade
 
 FIRST, SECOND, THIRD, ATTENTION = (item_id(REVIEWERS[0], n) for n in range(4))
 
@@ -442,7 +446,7 @@ async def test_a_pages_size_tells_nothing_and_both_sides_are_as_long(tmp_path: P
                 answer = await it.reviewer.get(f"/review/items/{item}{plain}", accept_encoding="gzip, br, zstd")
                 assert answer.header("content-encoding") is None
                 assert len(answer.body) % PAGE_BYTES == 0
-                sides = re.findall(rb'<div class="answer" [^>]*>(.*?)</div>\n</section>', answer.body, re.S)
+                sides = re.findall(rb'<div class="answer" [^>]*>(.*?)</div>\n</div>', answer.body, re.S)
                 assert len(sides) == 2
                 assert len(sides[0]) == len(sides[1])
 
@@ -509,3 +513,31 @@ async def test_the_review_is_not_in_the_description_of_the_api(tmp_path: Path) -
 
 def test_the_fixtures_own_answers_are_free_of_canaries() -> None:
     assert "canary" not in str([(prompt.text, prompt.stratum) for prompt in PLAN.prompts]).lower()
+
+
+# --- after a kill -------------------------------------------------------------------------------------------
+
+
+async def test_a_judgement_that_was_acknowledged_outlives_the_gateway(tmp_path: Path) -> None:
+    """Sent again after the restart it is no new revision, and the session goes on."""
+    url = f"sqlite:///{tmp_path / 'data' / 'simsa.db'}"
+    (tmp_path / "data").mkdir()
+    await upgrade(url)
+    store = await Store.open(url)
+    put = await put_round(store, trained=True)
+    token = await put.token()
+    await store.close()
+    async with ScriptedEngine() as engine:
+        async with (
+            gateway_process(tmp_path, [entry("m", engine.url)]) as gateway,
+            ReviewerClient(gateway.url) as reviewer,
+        ):
+            await reviewer.enter(token)
+            assert (await reviewer.save(FIRST, {"choice": "a"}, base=0)).json()["revision"] == 1
+            gateway.send(signal.SIGKILL)
+            await gateway.ended()
+        async with gateway_process(tmp_path, [entry("m", engine.url)]) as gateway, ReviewerClient(gateway.url) as again:
+            again.cookie = reviewer.cookie
+            await again.get(f"/review/items/{FIRST}")
+            assert (await again.save(FIRST, {"choice": "a"}, base=0)).json() == {"revision": 1, "complete": True}
+            assert (await again.save(FIRST, {"choice": "b"}, base=1)).json()["revision"] == 2

@@ -84,7 +84,8 @@ def test_plain_text_shows_every_character_that_html_can_hold(text: str) -> None:
     ("source", "html"),
     [
         ("# 제목", "<h3>제목</h3>"),
-        ("##### 깊은 제목", "<h6>깊은 제목</h6>"),
+        ("##### 깊은 제목", "<h3>깊은 제목</h3>"),
+        ("# 가\n### 나\n### 다\n## 라\n# 마", "<h3>가</h3><h4>나</h4><h4>다</h4><h4>라</h4><h3>마</h3>"),
         ("**굵게** _기울임_ ~~지움~~", "<p><strong>굵게</strong> <em>기울임</em> <s>지움</s></p>"),
         ("`x<y`", "<p><code>x&lt;y</code></p>"),
         ("[출처](https://x.example/a)", "<p>출처</p>"),
@@ -97,8 +98,8 @@ def test_plain_text_shows_every_character_that_html_can_hold(text: str) -> None:
         ("값은 5$ 와 6$", "<p>값은 5$ 와 6$</p>"),
         ("$a$", '<p><math display="inline"><mrow><mi>a</mi></mrow></math></p>'),
         ("$\\frac$", "<p><code>$\\frac$</code></p>"),
-        ("|a|b|\n|-|-:|\n|1|2|", '<div class="wide"><table><thead><tr><th>a</th><th class="right">b</th></tr></thead>'
-         '<tbody><tr><td>1</td><td class="right">2</td></tr></tbody></table></div>'),
+        ("|a|b|\n|-|-:|\n|1|2|", '<div class="wide" tabindex="0"><table><thead><tr><th>a</th><th class="right">b</th>'
+         '</tr></thead><tbody><tr><td>1</td><td class="right">2</td></tr></tbody></table></div>'),
     ],
 )  # fmt: skip
 def test_markdown_comes_out_as(source: str, html: str) -> None:

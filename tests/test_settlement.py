@@ -6,6 +6,7 @@ import random
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from math import floor
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from gateway.domain.settlement import (
     Span,
     WeightCell,
     WindowCost,
+    _tokens_in,
     fit_prompt_weight,
     money_between,
     settle_window,
@@ -284,3 +286,39 @@ def test_a_weight_that_no_load_tells_is_assumed_with_the_reason(cells: list[Weig
 def test_a_load_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="cells"):
         fit_prompt_weight([WeightCell(1, 1, -1)])
+
+
+@given(schedules(), st.decimals(min_value=0, max_value=4, places=6))
+def test_calls_share_by_the_tokens_that_fractions_say(calls: list[CallSpan], weight: Decimal) -> None:
+    """The arithmetic with fractions is the plain reading of the rule; whole numbers must say the same."""
+    for window_us in windows(calls, []):
+        here = [call for call in calls if window_us in windows_of(call.dispatched_us, call.ended_us)]
+        window = Span(window_us, window_us + WINDOW_US)
+        for call in here:
+            assert _tokens_in(call, window, weight.as_integer_ratio()) == tokens_by_fractions(call, window, weight)
+
+
+def tokens_by_fractions(call: CallSpan, window: Span, weight: Decimal) -> int:
+    def part(begin_us: int, end_us: int) -> Fraction:
+        if begin_us == end_us:
+            return Fraction(window.begin_us <= begin_us < window.end_us)
+        inside = min(end_us, window.end_us) - max(begin_us, window.begin_us)
+        return Fraction(max(0, inside), end_us - begin_us)
+
+    prompt = Fraction(weight) * (call.uncached_prompt_tokens or 0)
+    completion = call.completion_tokens or 0
+    begin_us, end_us = call.dispatched_us, max(call.dispatched_us, call.ended_us)
+    if call.first_token_us is None:
+        return floor(10**6 * (prompt + completion) * part(begin_us, end_us))
+    first_us = min(max(begin_us, call.first_token_us), max(begin_us, end_us - 1))
+    in_first = prompt if window.begin_us <= first_us < window.end_us else 0
+    return floor(10**6 * (in_first + completion * part(first_us, end_us)))
+
+
+def test_long_arithmetic_rests_now_and_then_and_says_the_same() -> None:
+    calls = [CallSpan(f"{n:04d}", START + n, START + 9_000 + n, START + n, n, n) for n in range(250)]
+    rests: list[int] = []
+    asked = {"present": [], "per_hour": H100, "gpus": 1}
+    rested = settle_window(START, calls=calls, rest=lambda: rests.append(1), **asked)  # type: ignore[arg-type]
+    assert rested == settle_window(START, calls=calls, **asked)  # type: ignore[arg-type]
+    assert len(rests) >= 6

@@ -11,7 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from alembic import command
 from databases import Row, ScratchDatabase
+from test_store import on_schema, steps_on
 
 from gateway.accounts import Accounts
 from gateway.cost_sums import CostSums
@@ -32,7 +34,7 @@ from gateway.domain.settlement import WeightCell, fit_prompt_weight, microsecond
 from gateway.errors import Unavailable
 from gateway.settled_shares import WindowKey
 from gateway.settlements import Presence, SettledChange, Settlements
-from gateway.store import Store
+from gateway.store import Store, upgrade
 
 NOON = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 DAY = NOON.date()
@@ -40,7 +42,8 @@ LATER = NOON + timedelta(days=2)
 MEDIAN = GpuPrice(
     Decimal("2.95"), "USD", "list_median", "public lists", date(2026, 11, 23), Sourced("LISTS", Confidence.MEDIUM)
 )
-TABLES = ("settled_windows", "call_shares", "unsettled_windows", "use_by_day")
+SUMS = ("use_by_day", "spent_by_day", "gpu_days")
+TABLES = ("settled_windows", "call_shares", "unsettled_windows", "refused_windows", *SUMS)
 
 
 def price(_gpu: str, _on: date) -> PriceInForce:
@@ -115,7 +118,8 @@ async def settle_all(store: Store, find_price: Any = price, before: datetime = L
 async def everything(database: ScratchDatabase) -> dict[str, list[Row]]:
     """All rows that settlement writes, and the calls' settled costs, without what is no longer counted."""
     found = {table: await database.rows(f"SELECT * FROM {table}") for table in TABLES}
-    found["use_by_day"] = [row for row in found["use_by_day"] if int(row["calls"])]
+    for table, count in zip(SUMS, ("calls", "calls", "windows"), strict=True):
+        found[table] = [row for row in found[table] if int(row[count])]
     found["calls"] = await database.rows("SELECT id, settled_cost, settled_currency FROM calls")
     return {name: sorted(map(_plain, rows), key=str) for name, rows in found.items()}
 
@@ -471,3 +475,22 @@ async def test_busy_money_of_calls_without_a_settled_cost_is_a_sum_of_its_own(st
     assert sum((cost for cost in settled if cost is not None), row.cost + gpu_time.idle) == gpu_time.money
     assert await sums.unattributed(DAY, DAY, model="another") == []
     assert await sums.unattributed(date.min, date.min) == []
+
+
+async def test_sums_of_days_are_made_of_what_was_settled_before_there_were_any(
+    store: Store, database: ScratchDatabase
+) -> None:
+    """The step of the schema that makes them says the same as settling does."""
+    await store.upsert_calls([*some_load(5), call(50, 0, 30, gpu="h200"), call(51, 0, 9, gpu=None, gpus=None)])
+    await Settlements(store).note_presences([(presence(-30, 600), at(-30))])
+    await settle_all(store, lambda gpu, on: price(gpu, on) if gpu == "h100-sxm" else no_price(gpu, on))
+    before = await everything(database)
+    await store.close()
+    await on_schema(database.url, lambda connection: command.downgrade(steps_on(connection), "0006"))
+    await upgrade(database.url)
+    after = await everything(database)
+    assert {row["refused_under"] for row in after["refused_windows"]} == {"before 0007"}
+    for rows in (before, after):
+        for row in rows["refused_windows"]:
+            del row["refused_under"]
+    assert after == before

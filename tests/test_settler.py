@@ -15,6 +15,7 @@ from databases import ScratchDatabase, ScratchSqlite
 from test_settlements import DAY, MEDIAN, NOON, at, call
 
 from gateway.accounts import Accounts
+from gateway.domain.cost import prices_fingerprint
 from gateway.domain.records import Cost, Gpu, Model, Provenance, Registry, Replica, Serving, ServingKind
 from gateway.limits import Limiter
 from gateway.replica_state import ReplicaState
@@ -42,6 +43,7 @@ class Stage:
         self.states: list[ReplicaState] = []
         self.now = NOON
         self.telemetry = Telemetry()
+        self.registry = REGISTRY
         self.settler = self.begin(store)
 
     def begin(self, store: Store, **more: Any) -> Settler:
@@ -50,7 +52,7 @@ class Stage:
             settlements=Settlements(store),
             telemetry=self.telemetry,
             settings=Settings(settle_after_s=60),
-            registry=lambda: REGISTRY,
+            registry=lambda: self.registry,
             now=lambda: self.now,
             **more,
         )
@@ -277,7 +279,10 @@ async def test_windows_that_the_database_refuses_keep_no_other_waiting(
     assert len([line for line in told if line["event"] == "a window cannot be settled"]) == len(refused)
 
 
-async def test_a_pass_settles_one_batch_so_that_looks_come_between(store: Store) -> None:
+async def test_a_pass_settles_one_batch_so_that_looks_come_between(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.settler.BATCH_S", 3600.0)  # however slow the machine
     stage = Stage(store)
     await store.upsert_calls([call(n, n * 60, n * 60 + 5) for n in range(WINDOWS_AT_ONCE + 3)])
     stage.now = at(20_000)
@@ -301,3 +306,74 @@ async def test_a_keys_ledgers_agree_with_what_usage_says_after_a_settlement(stor
         for known, read in zip(limiter.ledgers(key) or (), anew.ledgers(key) or (), strict=True):
             assert (known.spent("USD"), known.unpriced) == (read.spent("USD"), read.unpriced)
             assert known.spent("USD") > 0
+
+
+UNPRICED = replace(REGISTRY, gpus={"h100-sxm": replace(GPU, prices=())})
+
+
+async def refused(database: ScratchDatabase) -> list[tuple[str, str]]:
+    rows = await database.rows("SELECT reason, refused_under FROM refused_windows")
+    return [(row["reason"], row["refused_under"]) for row in rows]
+
+
+async def test_windows_without_a_price_are_settled_once_one_is_in_the_registry_and_not_tried_before(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage = Stage(store)
+    stage.registry = UNPRICED
+    await store.upsert_calls([call(n, n * 60, n * 60 + 5) for n in range(5)])
+    stage.now = at(20_000)
+    assert [await stage.settler.settle_due() for _ in range(3)] == [5, 0, 0]
+    assert await refused(database) == [("the registry has no hourly price for h100-sxm", mark_of(UNPRICED))] * 5
+    stage.registry = replace(UNPRICED, sha256="another file, the same prices")
+    assert await stage.settler.settle_due() == 0
+    stage.registry = REGISTRY
+    assert [await stage.settler.settle_due() for _ in range(2)] == [5, 0]
+    assert await refused(database) == []
+    assert counted(stage.telemetry) == pytest.approx(5 * 5 * 2.95 / 3600, abs=1e-8)
+    (usage,) = {row.cost_basis async for row in Accounts(store).usage(DAY, DAY)}
+    assert usage == "gpu_time"
+
+
+def mark_of(registry: Registry) -> str:
+    return prices_fingerprint(registry.gpus.get("h100-sxm"))
+
+
+async def test_a_price_that_came_while_the_gateway_was_down_settles_what_was_refused(
+    store: Store, database: ScratchDatabase
+) -> None:
+    before, after = Stage(store), Stage(store)
+    before.registry = replace(REGISTRY, gpus={})
+    await store.upsert_calls([call(1, 0, 30)])
+    before.now = after.now = at(1000)
+    assert await before.settler.settle_due() == 1
+    assert await refused(database) == [("the registry does not know the GPU 'h100-sxm'", "")]
+    assert await after.settler.settle_due() == 1
+    assert counted(after.telemetry) > 0
+
+
+async def test_a_late_record_of_a_refused_window_is_looked_at_at_once(store: Store, database: ScratchDatabase) -> None:
+    stage = Stage(store)
+    stage.registry = UNPRICED
+    await store.upsert_calls([call(1, 0, 30)])
+    stage.now = at(1000)
+    assert await stage.settler.settle_due() == 1
+    await store.upsert_calls([call(2, 10, 20)])
+    assert [await stage.settler.settle_due() for _ in range(2)] == [1, 0]
+    rows = await database.rows("SELECT calls FROM settled_windows")
+    assert ([row["calls"] for row in rows], len(await refused(database))) == ([2], 1)
+
+
+async def test_a_window_that_the_database_refused_is_tried_again_with_other_prices(
+    store: Store, database: ScratchDatabase
+) -> None:
+    stage = Stage(store)
+    too_dear = replace(GPU, prices=(replace(MEDIAN, per_hour=Decimal(10) ** 15),))
+    stage.registry = replace(REGISTRY, gpus={"h100-sxm": too_dear})
+    await store.upsert_calls([call(1, 0, 30)])
+    stage.now = at(1000)
+    assert [await stage.settler.settle_due() for _ in range(2)] == [0, 0]
+    assert len(await refused(database)) == 1
+    stage.registry = REGISTRY
+    assert await stage.settler.settle_due() == 1
+    assert await refused(database) == []

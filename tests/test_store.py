@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import gateway.app  # noqa: F401  so that every table is known, whichever module describes it
 from gateway.database import migrations
 from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Provenance, Timing, Usage
 from gateway.errors import StartRefused, Unavailable

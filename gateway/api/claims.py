@@ -14,10 +14,10 @@ from gateway.api.bodies import read_json
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.api.schemas import Asked, body_of
-from gateway.claim_checks import EvidenceOf, check_claims, claim_object, registry_claims
+from gateway.claim_checks import EvidenceOf, check_claims, claim_object, registry_claims, shown_by
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.claims import ClaimVerdict
-from gateway.domain.engine_evidence import engine_evidence, speaks_to
+from gateway.domain.engine_evidence import speaks_to
 from gateway.domain.records import Registry
 from gateway.engine_sightings import engines_by_model
 from gateway.errors import InvalidRequest, NotFound, RegistryInvalid
@@ -108,7 +108,7 @@ async def _what_engines_show(stated: Iterable[StatedClaim], services: Services, 
     if models:
         await services.engine_diary.flush()
     seen = await engines_by_model(models, registry, services.fleet.all_states(), services.engine_records)
-    return lambda one: engine_evidence(one.claim, seen.get(one.about, ()))
+    return shown_by(seen)
 
 
 def _stated(asked: ClaimsRequest, registry: Registry) -> list[StatedClaim]:

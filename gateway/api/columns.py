@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
 from gateway.api.refusals import refusals
 from gateway.domain.accounts import OVERSEEING
-from gateway.domain.engine_facts import ObservedLoad, most_at_once
-from gateway.engine_records import EngineReport, OwnCall
+from gateway.domain.engine_facts import ObservedLoad
+from gateway.engine_records import EngineReport, OwnCalls, sum_up_calls
 from gateway.errors import InvalidRequest, NotFound
 from gateway.evidence import engine_columns
 from gateway.replica_state import ReplicaState
@@ -182,15 +182,16 @@ async def get_columns(
         found = [{**_columns(services, state, state.observed), "own_calls": None} for state in states]
         return {"load_of": "since_connected", "since": None, "until": None, "data": found}
     calls = await services.engine_records.own_calls(run_id=run, model=model, since=begin, until=end)
+    own = None if calls is None else await asyncio.to_thread(sum_up_calls, calls)
     if run is not None:
-        begin, end = _span_of_run(run, calls, begin, end)
+        begin, end = _span_of_run(run, own, begin, end)
     await services.engine_diary.flush()
     found = []
     for state in states:
         load = None
         if state.report_id is not None:
             load = await services.engine_records.observed(state.report_id, since=begin, until=end)
-        found.append({**_columns(services, state, load), "own_calls": _own_calls(calls, state)})
+        found.append({**_columns(services, state, load), "own_calls": _own_calls(own, state)})
     return {"load_of": "span" if run is None else "run", "since": begin, "until": end, "data": found}
 
 
@@ -235,20 +236,19 @@ def _moment(moment: datetime | None, name: str) -> datetime | None:
 
 
 def _span_of_run(
-    run: str, calls: Iterable[OwnCall] | None, begin: datetime | None, end: datetime | None
+    run: str, own: OwnCalls | None, begin: datetime | None, end: datetime | None
 ) -> tuple[datetime | None, datetime | None]:
-    if calls is None:
+    if own is None:
         if begin is None or end is None:
             raise InvalidRequest("The run has too many calls to find its time here: give 'since' and 'until'.")
         return begin, end
-    spans = list(calls)
-    if not spans:
+    if own.first is None:
         raise NotFound(f"No call of a run '{run[:128]}' is known here.", param="run")
-    return min(call.dispatched_at for call in spans), max(call.ended_at for call in spans)
+    return own.first, own.last
 
 
-def _own_calls(calls: list[OwnCall] | None, state: ReplicaState) -> dict[str, Any]:
-    if calls is None:
+def _own_calls(own: OwnCalls | None, state: ReplicaState) -> dict[str, Any]:
+    if own is None:
         return {"n": None, "most_at_once": None, "reason": "there are too many calls to count them here"}
-    own = [(call.dispatched_at, call.ended_at) for call in calls if call.replica == state.replica.id]
-    return {"n": len(own), "most_at_once": most_at_once(own), "reason": None}
+    n, most = own.by_replica.get(state.replica.id, (0, 0))
+    return {"n": n, "most_at_once": most, "reason": None}

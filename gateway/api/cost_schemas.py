@@ -67,8 +67,42 @@ class TokenFigure(BaseModel):
     currency: str | None
     unit: str
     definition: str
-    calls: int | None = Field(description="Of how many calls; null where the load was given.")
+    calls: int | None = Field(description="Of how many calls; null where the load was given, and of energy.")
     reason: str | None
+
+
+class ElectricityOut(BaseModel):
+    """The registry's price of a kWh, which is in no other figure here."""
+
+    per_kwh: Amount
+    currency: str
+    date: str
+    source: str
+    is_stale: bool = Field(description="More than 90 days old today.")
+
+
+class EnergyLine(BaseModel):
+    """What the energy counters of GPUs showed while their replicas were up, idle time included."""
+
+    group: str | None
+    model: str
+    provenance: str | None
+    replicas: list[str] = Field(description="Whose counters were read.")
+    joules: Amount | None = Field(description="Of the time that is covered; nothing is scaled up to the rest.")
+    kwh: Amount | None
+    wh_per_1000_output_tokens: Amount | None = Field(
+        description="Energy of covered time ÷ output tokens that the engines themselves counted in the same time."
+    )
+    output_tokens: int | None = Field(description="That count, whoever asked for them.")
+    tokens_reason: str | None = Field(description="Why nothing is known by the token.")
+    readings: int
+    covered_s: Amount = Field(description="Seconds between two good readings.")
+    up_s: Amount = Field(description="Seconds for which the replicas were up while their counters were looked at.")
+    coverage: float | None = Field(description="The one as a share of the other, 0 to 1.")
+    resets: int = Field(description="Times that a counter began anew.")
+    electricity_cost: Amount | None = Field(description="kWh × the registry's price; in no other amount here.")
+    electricity: ElectricityOut | None
+    reason: str | None = Field(description="Why it is unknown, or not of all the time or all replicas.")
 
 
 class CostsOut(BaseModel):
@@ -81,6 +115,7 @@ class CostsOut(BaseModel):
     unsettled_since: str | None = Field(description="When the first of them begins.")
     data: list[CostLine]
     figures: list[TokenFigure] = Field(description="By model, for overseers; empty for other groupings.")
+    energy: list[EnergyLine] = Field(description="By model, replica or day, else by model; for overseers.")
 
 
 class SensitivityOut(BaseModel):

@@ -17,6 +17,8 @@ from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.accounts import Caller, Role
 from gateway.domain.records import Priority
+from gateway.energy_records import EnergyRecords
+from gateway.energy_watch import EnergyWatch
 from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords
 from gateway.errors import InvalidRequest
@@ -53,6 +55,8 @@ class Services:
     keys: KeyRing
     engine_records: EngineRecords
     engine_diary: EngineDiary
+    energy_records: EnergyRecords
+    energy_watch: EnergyWatch
     calibration: CalibrationBook
     long_work: LongWork
     reviewing: Reviewing

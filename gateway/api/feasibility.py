@@ -18,7 +18,7 @@ from gateway.api.refusals import refusals
 from gateway.api.schemas import Amount
 from gateway.domain.accounts import CALLING, OVERSEEING
 from gateway.domain.feasibility import estimate
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.matrix import NOTHING_MEASURED, PUBLISHED, QUANTISATIONS, Cell, Matrix, MatrixLoad, build_matrix
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Gpu, Model, Registry
@@ -28,7 +28,7 @@ from gateway.evidence import feasibility_summary
 from gateway.long_work import give_way
 from gateway.matrix_answer import matrix_csv, matrix_object
 from gateway.matrix_page import POLICY, feasibility_page
-from gateway.matrix_words import Language
+from gateway.matrix_words.fields import Language
 
 router = APIRouter(prefix="/api/feasibility", tags=["feasibility"], dependencies=[RequireKey, DescribeKey])
 

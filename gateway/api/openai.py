@@ -24,6 +24,11 @@ _ASKED_HEADERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"enum": list(Priority)},
     ),
     (
+        "x-simsa-run-id",
+        "The load run that the call belongs to: of class load_test, or an operator's of any.",
+        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    ),
+    (
         "x-session-id",
         "Calls of one session go to the same replica while it is up and has room.",
         {"type": "string"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta, timezone
 from hashlib import sha256
 from typing import Any
 
@@ -46,6 +47,7 @@ router = APIRouter(prefix="/review", route_class=ReviewRoute, include_in_schema=
 
 RESULT = "/rounds/{round_id}/result"
 """Where a revealed round's result stands."""
+_KOREA = timezone(timedelta(hours=9))
 _HANGUL = range(0xAC00, 0xD7A4)
 
 
@@ -190,7 +192,8 @@ async def post_item(services: Gateway, request: Request, item_id: str, plain: st
     judgement, is_plain = _judgement(fields), plain == "1"
     try:
         base = _number(first(fields, "base_revision"))
-        await services.reviewing.save(visit, item_id, judgement, base_revision=base)
+        if base or any(said for name, said in judgement.items() if name != "seconds"):
+            await services.reviewing.save(visit, item_id, judgement, base_revision=base)
     except Overtaken as error:
         words = word(
             "This item was changed in another window meanwhile. Below stands what you sent just now: "
@@ -251,7 +254,9 @@ async def get_receipt(services: Gateway, request: Request) -> Response:
     if visit.reviewer.submitted_at is None:
         return go_to("/review/")
     receipt = await services.reviewing.receipt(visit)
-    return _page(services, visit, "receipt.html", receipt=receipt, asks=visit.stage is Stage.QUESTIONNAIRE)
+    submitted = visit.reviewer.submitted_at.astimezone(_KOREA).strftime("%Y-%m-%d %H:%M:%S KST")
+    asks = visit.stage is Stage.QUESTIONNAIRE
+    return _page(services, visit, "receipt.html", receipt=receipt, submitted=submitted, asks=asks)
 
 
 @router.get("/receipt.json")

@@ -213,6 +213,7 @@ class FeasibilityOut(BaseModel):
     kv_gib_per_request: float | None
     overhead_gib: RangeOut | None = Field(description="A guess, or measured: see overhead_basis.")
     overhead_basis: Literal["guess", "measured"] | None = None
+    overhead_source: str | None = Field(None, description="What was measured, on how many engines and when.")
     max_context_one_request: int | None
     max_context_at_concurrency: int | None = Field(
         None, description="The longest with the requests asked at once, with the weights of the verdict."

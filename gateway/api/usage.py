@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from gateway.api.day_queries import (
+    AS_TABLE,
+    Format,
+    OfModel,
+    OfOrganisation,
+    Since,
+    Until,
+    as_table,
+    span_of_days,
+    visible_organisation,
+)
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey
 from gateway.api.refusals import refusals
 from gateway.api.schemas import Amount
-from gateway.domain.accounts import Caller
-from gateway.errors import InvalidRequest, PermissionDenied
-from gateway.spreadsheet import BOM, table_rows
 from gateway.use_by_day import UsageRow
 
 router = APIRouter(prefix="/api/usage", tags=["usage"], dependencies=[RequireKey, DescribeKey])
 
-MAX_DAYS = 400
 _COLUMNS = tuple(field.name for field in fields(UsageRow))
 
 
@@ -60,22 +66,17 @@ class UsageOut(BaseModel):
     "",
     summary="What was used by day, organisation, key and model",
     response_model=UsageOut,
-    responses={
-        200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-        **refusals(503),
-    },
+    responses={**AS_TABLE, **refusals(503)},
 )
 async def get_usage(
     services: Gateway,
     caller: CheckedCaller,
-    since: Annotated[date | None, Query(description="First day of UTC; by default the month's.")] = None,
-    until: Annotated[date | None, Query(description="Last day of UTC, included; by default today.")] = None,
-    organisation: Annotated[str | None, Query(description="Only this one's.")] = None,
+    since: Since = None,
+    until: Until = None,
+    organisation: OfOrganisation = None,
     key: Annotated[str | None, Query(description="Only this key's, by its id.")] = None,
-    model: Annotated[str | None, Query(description="Only this model's.")] = None,
-    format: Annotated[  # noqa: A002  the query's name
-        Literal["json", "csv"], Query(description="csv: a table for spreadsheets.")
-    ] = "json",
+    model: OfModel = None,
+    format: Format = "json",  # noqa: A002  the query's name
 ) -> Response:
     """An organisation's key sees its own organisation's use; operators, auditors and admins see everybody's."""
     first, last = span_of_days(since, until)
@@ -88,9 +89,8 @@ async def get_usage(
     )
     rows = [row async for row in used]
     if format == "csv":
-        name = f"usage-{first}-{last}.csv"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(_as_csv(rows), media_type="text/csv; charset=utf-8", headers=headers)
+        cells = ([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
+        return as_table("usage", first, last, _COLUMNS, cells)
     body: dict[str, Any] = {"since": first, "until": last, "time_zone": "UTC", "data": rows}
     return Response(json.dumps(body, default=_plain), media_type="application/json")
 
@@ -98,32 +98,6 @@ async def get_usage(
 def _plain(value: Any) -> Any:
     """What JSON has no form for. Sums may be larger than any integer that faster encoders write."""
     return asdict(value) if isinstance(value, UsageRow) else str(value)
-
-
-def span_of_days(since: date | None, until: date | None) -> tuple[date, date]:
-    """The days that are asked for; the month so far where nothing says. Raises InvalidRequest."""
-    last = until or datetime.now(UTC).date()
-    first = since or last.replace(day=1)
-    if first > last:
-        raise InvalidRequest(f"'since' ({first}) must not be after 'until' ({last})", param="since")
-    if (last - first).days >= MAX_DAYS or last == date.max:
-        raise InvalidRequest(f"ask for at most {MAX_DAYS} days at a time", param="since")
-    return first, last
-
-
-def visible_organisation(caller: Caller, asked: str | None) -> str | None:
-    """Whose records are to be read; None: everybody's. Raises PermissionDenied for another's."""
-    own = caller.own_only
-    if own is not None and asked not in (None, own):
-        raise PermissionDenied(
-            f"This key belongs to '{own}' and sees its use alone.", param="organisation", code="role_required"
-        )
-    return own or asked
-
-
-def _as_csv(rows: list[UsageRow]) -> bytes:
-    cells = ([getattr(row, name) for name in _COLUMNS] for row in rows)
-    return BOM + table_rows([_COLUMNS, *([_cell(value) for value in row] for row in cells)])
 
 
 def _cell(value: Any) -> Any:

@@ -50,6 +50,14 @@ class Calibration:
     last: date
 
     @property
+    def words(self) -> str:
+        """Where the range is from, for whoever reads a figure that rests on it."""
+        engines = "engine" if self.n == 1 else "engines"
+        when = f"on {self.first}" if self.first == self.last else f"from {self.first} to {self.last}"
+        said = f", vLLM {', '.join(self.versions)}" if self.versions else ""
+        return f"calibration: {self.n} {engines} with real weights on {self.gpu}{said}, seen {when}"
+
+    @property
     def spread_bytes(self) -> int:
         return self.overhead.high - self.overhead.low
 

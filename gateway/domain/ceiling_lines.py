@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from gateway.domain.ceilings import MOST_AT_ONCE, Ceilings, Load, Speed, decode_context
+from gateway.domain.ceilings import Ceilings, Speed
+from gateway.domain.pace import MOST_AT_ONCE, Load, decode_context
 from gateway.domain.records import Sourced
 from gateway.domain.roofline import EXPECTED, PEAK, Work, flops_at_best
 

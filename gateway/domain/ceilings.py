@@ -2,8 +2,8 @@
 
 A ceiling is at the full bandwidth and operations of the data sheet, with no time for communication between GPUs: it
 refutes a claim and never proves one. An expectation is at 0.8 of the bandwidth and half the operations, and refutes
-nothing. Their derivations are in ceiling_lines. How long one step takes belongs to roofline; what follows for
-a claim belongs to claims.
+nothing. Their derivations are in ceiling_lines. How fast a load goes on a roofline belongs to pace; what follows for a
+claim belongs to claims.
 """
 
 from __future__ import annotations
@@ -12,16 +12,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from typing import TypedDict
 
 from gateway.domain.cost import cost_per_mtok
 from gateway.domain.feasibility import Verdict, estimate
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.memory import GIB, number_format
+from gateway.domain.pace import (
+    MOST_AT_ONCE,
+    Load,
+    Pace,
+    best_concurrency,
+    decode_context,
+    pace_of,
+    require_at_least,
+    what_limits,
+)
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import (
     LEAST_FORMAT,
     Roofline,
-    Work,
     build_bound,
     expect_roofline,
     least_weights_bytes,
@@ -30,41 +40,10 @@ from gateway.domain.serving_plan import ServingPlan
 
 MEMORY_AT_MOST = Fraction(2**30, 10**9)
 """The registry's memory may be a nominal size read as 10⁹ bytes a GB; a refutation allows for the larger reading."""
-ENOUGH = 0.99
-"""Share of the highest rate at which a larger batch is said to gain nothing more."""
-MOST_AT_ONCE = 2**20
 KV_ALIASES = {"bf16": "bfloat16", "fp16": "float16"}
 """Short names of number formats, and what vLLM's --kv-cache-dtype calls them."""
 LEAST_KV = "int4_per_token_head"
 """No format of the KV cache has fewer bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is asked of the engine at a time. Tokens are those of one request."""
-
-    input_tokens: int
-    output_tokens: int
-    batch: int = 1
-    """Requests in flight."""
-    cached_tokens: int = 0
-    """Of the input, those whose cache is kept from earlier requests."""
-    accepted_length: float = 1.0
-    """Tokens that one decode step gives a request: above 1 with speculative decoding."""
-
-    @property
-    def prompt(self) -> Work:
-        return Work(self.input_tokens - self.cached_tokens, self.cached_tokens)
-
-    def __post_init__(self) -> None:
-        _at_least(1, input_tokens=self.input_tokens, output_tokens=self.output_tokens, batch=self.batch)
-        if not 0 <= self.cached_tokens < self.input_tokens:
-            raise ValueError(
-                f"cached_tokens: expected 0 or more and fewer than the input's {self.input_tokens}, "
-                f"got {self.cached_tokens}"
-            )
-        if not 1 <= self.accepted_length <= 1000:
-            raise ValueError(f"accepted_length: expected 1 or more tokens a step, got {self.accepted_length}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +69,20 @@ class Setup:
         return KV_ALIASES.get(self.kv_dtype, self.kv_dtype)
 
     def __post_init__(self) -> None:
-        _at_least(1, gpus=self.gpus)
+        require_at_least(1, gpus=self.gpus)
         if number_format(self.weights_format) is None and self.weights_format != LEAST_FORMAT:
             raise ValueError(f"weights_format: expected a number format such as bf16 or fp8, got {self.weights_format}")
         if self.plan_kv_dtype not in KV_DTYPES:
             known = ", ".join(sorted((*KV_DTYPES, *KV_ALIASES)))
             raise ValueError(f"kv_dtype: expected one of {known}, got {self.kv_dtype}")
+
+
+class _Cut(TypedDict):
+    """What a roofline is built for besides the model and the GPU."""
+
+    gpus: int
+    weights_format: str
+    kv_dtype_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,94 +178,15 @@ def _side(compute: Callable[[], Speed]) -> tuple[Speed | None, ValueError | None
 
 
 def _ceiling(model: Model, setup: Setup, load: Load) -> Speed:
-    roofline = build_bound(
-        model,
-        setup.gpu,
-        gpus=setup.gpus,
-        weights_format=setup.weights_format,
-        kv_dtype_bytes=setup.kv_element_bytes,
-    )
+    roofline = build_bound(model, setup.gpu, **_cut_of(setup))
     room = memory_at_most(setup) - (least_weights_bytes(model, setup.weights_format) or 0)
     own, shared = _own_and_shared(roofline, load, load.input_tokens)
     most = _fitting(room - shared, own)
     if most < 1:
         raise NoRoom(_no_room(model, setup, load))
-    pace = _pace(roofline, load, decode_context(load, "ceiling"))
+    pace = pace_of(roofline, load, decode_context(load, "ceiling"))
     pace, at_once = replace(pace, cache_bytes=own, shared_bytes=shared), min(load.batch, most)
-    rate, best = pace.most_requests_per_s(at_once), _best_concurrency(pace.most_requests_per_s, most)
-    return Speed(
-        basis="ceiling",
-        ttft_s=pace.ttft_s,
-        tpot_s=pace.tpot_s(at_once),
-        e2e_s=pace.lone_e2e_s(),
-        requests_per_s=rate,
-        output_tokens_per_s=rate * load.output_tokens,
-        at_once=at_once,
-        most_at_once=most,
-        best_concurrency=best,
-        best_output_tokens_per_s=pace.most_requests_per_s(best) * load.output_tokens,
-        limit=_what_limits(best, most),
-        cost=_cost_range(setup, rate * load.output_tokens),
-        roofline=roofline,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """What one load takes on one roofline, worked out once for all batches."""
-
-    roofline: Roofline
-    load: Load
-    ttft_s: float
-    prompt_flops: float
-    decode_flops: float
-    cache_bytes: int
-    """Read by a decode step for each request."""
-    shared_bytes: int = 0
-    """Read by a decode step once for all requests: a prefix that they share."""
-
-    def tpot_s(self, batch: int) -> float:
-        """A decode step of `batch` requests, for each token that it gives one of them.
-
-        Speculation saves reading, not operations: every accepted token has to be computed.
-        """
-        roofline = self.roofline
-        read = roofline.weights_read_bytes(batch) + self.shared_bytes + batch * self.cache_bytes
-        read_s = read / roofline.bytes_per_s / self.load.accepted_length
-        return max(read_s, batch * self.decode_flops / roofline.flops_per_s)
-
-    def most_requests_per_s(self, batch: int) -> float:
-        """The least of three limits, each of which holds for every schedule with at most `batch` requests in flight.
-
-        Bytes: a decode step reads the weights once for `batch` requests, and each request's own cache. Operations:
-        those of the prompt and of every token. Time: a request takes at least as long as alone. Prompts may ride
-        along with decode steps, so no limit adds the time of one to that of the other.
-        """
-        roofline, tokens = self.roofline, self.load.output_tokens - 1
-        step = (roofline.weights_read_bytes(batch) + self.shared_bytes) / batch + self.cache_bytes
-        read_s = tokens / self.load.accepted_length * step / roofline.bytes_per_s
-        flops_s = (self.prompt_flops + tokens * self.decode_flops) / roofline.flops_per_s
-        return min(batch / self.lone_e2e_s(), 1.0 / max(read_s, flops_s))
-
-    def expected_requests_per_s(self, batch: int) -> float:
-        """All prompts take their turn, then all requests decode together."""
-        return batch / (batch * self.ttft_s + self.tpot_s(batch) * (self.load.output_tokens - 1))
-
-    def lone_e2e_s(self) -> float:
-        return self.ttft_s + (self.load.output_tokens - 1) * self.tpot_s(1)
-
-
-def _pace(roofline: Roofline, load: Load, context: int) -> _Pace:
-    """`context`: tokens in the cache of a request that decodes."""
-    prompt, decode = load.prompt, Work(1, context)
-    return _Pace(
-        roofline=roofline,
-        load=load,
-        ttft_s=roofline.step_seconds([prompt]),
-        prompt_flops=roofline.request_flops(prompt),
-        decode_flops=roofline.request_flops(decode),
-        cache_bytes=roofline.cache.read_bytes(context),
-    )
+    return _speed("ceiling", pace, setup, pace.most_requests_per_s, at_once=at_once, most=most, e2e_s=pace.lone_e2e_s())
 
 
 def _own_and_shared(roofline: Roofline, load: Load, context: int) -> tuple[int, int]:
@@ -305,37 +213,16 @@ def _no_room(model: Model, setup: Setup, load: Load) -> str:
 def _expected(model: Model, setup: Setup, load: Load) -> Speed:
     if setup.weights_format == LEAST_FORMAT:
         raise ValueError("weights of 2 bits are a bound, and nobody is expected to serve them")
-    roofline = expect_roofline(
-        model,
-        setup.gpu,
-        gpus=setup.gpus,
-        weights_format=setup.weights_format,
-        kv_dtype_bytes=setup.kv_element_bytes,
-    )
+    roofline = expect_roofline(model, setup.gpu, **_cut_of(setup))
     most = _expected_at_once(model, setup, load)
     if most < 1:
         raise ValueError(
             f"{model.id} in {setup.weights_format} is not expected to hold one request of "
             f"{load.input_tokens + load.output_tokens:,} tokens on {setup.gpus} × {setup.gpu.id}"
         )
-    pace, at_once = _pace(roofline, load, decode_context(load, "expected")), min(load.batch, most)
-    rate, best = pace.expected_requests_per_s(at_once), _best_concurrency(pace.expected_requests_per_s, most)
-    tpot_s = pace.tpot_s(at_once)
-    return Speed(
-        basis="expected",
-        ttft_s=pace.ttft_s,
-        tpot_s=tpot_s,
-        e2e_s=pace.ttft_s + (load.output_tokens - 1) * tpot_s,
-        requests_per_s=rate,
-        output_tokens_per_s=rate * load.output_tokens,
-        at_once=at_once,
-        most_at_once=most,
-        best_concurrency=best,
-        best_output_tokens_per_s=pace.expected_requests_per_s(best) * load.output_tokens,
-        limit=_what_limits(best, most),
-        cost=_cost_range(setup, rate * load.output_tokens),
-        roofline=roofline,
-    )
+    pace, at_once = pace_of(roofline, load, decode_context(load, "expected")), min(load.batch, most)
+    e2e_s = pace.ttft_s + (load.output_tokens - 1) * pace.tpot_s(at_once)
+    return _speed("expected", pace, setup, pace.expected_requests_per_s, at_once=at_once, most=most, e2e_s=e2e_s)
 
 
 def _expected_at_once(model: Model, setup: Setup, load: Load) -> int:
@@ -359,34 +246,43 @@ def plan_of(model: Model, setup: Setup) -> ServingPlan:
 # --- what both share ----------------------------------------------------------------------------------------
 
 
-def decode_context(load: Load, basis: str) -> int:
-    """Tokens in the cache of a request that decodes: at the first token for a ceiling, else in the middle."""
-    return load.input_tokens if basis == "ceiling" else load.input_tokens + load.output_tokens // 2
+def _speed(
+    basis: str,
+    pace: Pace,
+    setup: Setup,
+    requests_per_s: Callable[[int], float],
+    *,
+    at_once: int,
+    most: int,
+    e2e_s: float,
+) -> Speed:
+    """The figures of one side. `requests_per_s`: its rate by the number of requests at once."""
+    rate, best, tokens = requests_per_s(at_once), best_concurrency(requests_per_s, most), pace.load.output_tokens
+    return Speed(
+        basis=basis,
+        ttft_s=pace.ttft_s,
+        tpot_s=pace.tpot_s(at_once),
+        e2e_s=e2e_s,
+        requests_per_s=rate,
+        output_tokens_per_s=rate * tokens,
+        at_once=at_once,
+        most_at_once=most,
+        best_concurrency=best,
+        best_output_tokens_per_s=requests_per_s(best) * tokens,
+        limit=what_limits(best, most),
+        cost=_cost_range(setup, rate * tokens),
+        roofline=pace.roofline,
+    )
+
+
+def _cut_of(setup: Setup) -> _Cut:
+    return {"gpus": setup.gpus, "weights_format": setup.weights_format, "kv_dtype_bytes": setup.kv_element_bytes}
 
 
 def _fitting(room: int, per_request: int) -> int:
     if room <= 0:
         return 0
     return MOST_AT_ONCE if per_request <= 0 else min(MOST_AT_ONCE, room // per_request)
-
-
-def _best_concurrency(requests_per_s: Callable[[int], float], most: int) -> int:
-    """The smallest batch that reaches ENOUGH of the rate with `most`; the rate grows with the batch."""
-    enough = ENOUGH * requests_per_s(most)
-    low, high = 1, most
-    while low < high:
-        middle = (low + high) // 2
-        if requests_per_s(middle) >= enough:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _what_limits(best: int, most: int) -> str:
-    if best >= ENOUGH * most and most < MOST_AT_ONCE:
-        return "the KV cache is full"
-    return "operations or reads of the cache, which grow with the batch"
 
 
 def _cost_range(setup: Setup, tokens_per_s: float) -> CostRange | None:
@@ -405,9 +301,3 @@ def _cost_range(setup: Setup, tokens_per_s: float) -> CostRange | None:
         hourly_high=high,
         prices=len(hourly),
     )
-
-
-def _at_least(low: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < low:
-            raise ValueError(f"{name}: expected {low} or more, got {value}")

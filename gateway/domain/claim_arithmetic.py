@@ -14,10 +14,13 @@ from gateway.domain.claim_fit import judge_fit
 from gateway.domain.claim_outcome import Arithmetic, Outcome, cited, lowest
 from gateway.domain.claim_speed import judge_cost, judge_speed
 from gateway.domain.claim_terms import METRICS, MetricKind
+from gateway.domain.claim_workings import Workings
 from gateway.domain.records import Claim, Gpu, Model, ServingKind
 
 
-def work_out(claim: Claim, model: Model, gpus: Mapping[str, Gpu], *, assumed_gpu: str | None) -> Arithmetic:
+def work_out(
+    claim: Claim, model: Model, gpus: Mapping[str, Gpu], *, assumed_gpu: str | None, workings: Workings
+) -> Arithmetic:
     """What arithmetic says to a claim with a testable metric; `assumed_gpu` where the claim names none."""
     kind = METRICS[claim.metric or ""].kind
     if kind is MetricKind.FACT:
@@ -27,13 +30,14 @@ def work_out(claim: Claim, model: Model, gpus: Mapping[str, Gpu], *, assumed_gpu
     if (why := _no_weights(model)) is not None:
         return Arithmetic(Outcome.OPEN, (why,))
     if kind is MetricKind.FIT:
-        return judge_fit(claim, model, gpus, assumed_gpu)
+        return judge_fit(claim, model, gpus, assumed_gpu, workings)
     name = claim.gpu or assumed_gpu
     if name is None:
         why = "It names no GPU, so arithmetic cannot speak to it; name one with --gpu to see what holds there."
         return Arithmetic(Outcome.OPEN, (why,))
     read = replace(claim, gpu=name)
-    found = judge_cost(read, model, gpus[name]) if kind is MetricKind.PRICE else judge_speed(read, model, gpus[name])
+    judge = judge_cost if kind is MetricKind.PRICE else judge_speed
+    found = judge(read, model, gpus[name], workings)
     if claim.gpu is not None:
         return found
     read_as = f"It names no GPU; read as on {name}."

@@ -24,8 +24,10 @@ from gateway.domain.claim_outcome import (
     rounding_of,
     setup_words,
 )
-from gateway.domain.feasibility import SHORTEST_USEFUL_CONTEXT, Estimate, estimate
+from gateway.domain.claim_workings import Workings
+from gateway.domain.feasibility import SHORTEST_USEFUL_CONTEXT, memory_case
 from gateway.domain.memory import GIB, number_format
+from gateway.domain.memory_case import MemoryCase
 from gateway.domain.records import Claim, Confidence, Gpu, Model, Provenance, Sourced
 from gateway.domain.roofline import LEAST_FORMAT, least_cache_bytes, least_weights_bytes, published_or_as
 from gateway.domain.serving_plan import GPU_MEMORY_UTILIZATION
@@ -43,7 +45,11 @@ class _Fitting:
     """Weights and caches in 4 bits, where the claim leaves it open."""
     published_bytes: int | None
     """With the weights as published and a 16-bit cache, or as the claim says."""
-    predicted: Estimate
+    context: int
+    """Tokens of each request that the prediction is about."""
+    concurrency: int
+    case: MemoryCase | str
+    """What the prediction is computed from, or why there is none."""
     doubt: float
     """Share by which the weights may be smaller, because their count is rounded."""
 
@@ -58,11 +64,11 @@ class _Fitting:
     @property
     def headroom_low(self) -> int | None:
         """Predicted cache left over on each GPU with the high guess at the overhead; None = unknown."""
-        return None if self.predicted.headroom_bytes is None else self.predicted.headroom_bytes.low
+        return None if isinstance(self.case, str) else self.case.headroom(self.case.weights, self.case.overhead.high)
 
     @property
     def headroom_likely(self) -> int | None:
-        return None if self.predicted.headroom_bytes is None else self.predicted.headroom_bytes.likely
+        return None if isinstance(self.case, str) else self.case.headroom(self.case.weights, self.case.overhead.likely)
 
     @property
     def is_impossible(self) -> bool:
@@ -85,38 +91,59 @@ class _Fitting:
         return self.headroom_low is not None and self.headroom_low >= 0
 
 
-def judge_fit(claim: Claim, model: Model, gpus: Mapping[str, Gpu], assumed_gpu: str | None) -> Arithmetic:
+def judge_fit(
+    claim: Claim, model: Model, gpus: Mapping[str, Gpu], assumed_gpu: str | None, workings: Workings
+) -> Arithmetic:
     count = claim.gpus or 1
     name = claim.gpu or assumed_gpu
     devices = [gpus[name]] if name is not None else sorted(gpus.values(), key=lambda gpu: gpu.memory_bytes)
     if not devices:
         return Arithmetic(Outcome.OPEN, ("Unknown: the registry has no GPUs.",), left_open=(needed_run(claim),))
-    found = [_fitting(claim, model, gpu, count) for gpu in devices]
+    found = [_fitting(claim, model, gpu, count, workings) for gpu in devices]
     told = _FitWords(claim, model, found, assumed=name is not None and claim.gpu is None)
     if claim.gpu is not None and found[0].is_impossible:
         return told.doubted() or told.refuted()
     return told.left_open()
 
 
-def _fitting(claim: Claim, model: Model, gpu: Gpu, count: int) -> _Fitting:
+def _fitting(claim: Claim, model: Model, gpu: Gpu, count: int, workings: Workings) -> _Fitting:
+    asked = (count, claim.quantisation, claim.kv_dtype, context_of(claim), claim.concurrency)
+    return workings.once(lambda: _fit(claim, model, gpu, count, workings), (model, gpu), "fit", *asked)
+
+
+def _fit(claim: Claim, model: Model, gpu: Gpu, count: int, workings: Workings) -> _Fitting:
     published = number_format(model.weights.dtype) or "bf16"
     setup = Setup(gpu, count, claim.quantisation or published, claim.kv_dtype or "auto")
     light = Setup(gpu, count, claim.quantisation or LEAST_FORMAT, claim.kv_dtype or LEAST_KV)
     context, requests = context_of(claim) or 1, claim.concurrency or 1
 
-    def caches(in_format: Setup) -> int:
-        return requests * least_cache_bytes(model, context, kv_dtype_bytes=in_format.kv_element_bytes)
+    def caches(element_bytes: float) -> int:
+        once = workings.once
+        return requests * once(
+            lambda: least_cache_bytes(model, context, kv_dtype_bytes=element_bytes),
+            (model,),
+            "cache",
+            context,
+            element_bytes,
+        )
 
-    four_bits = least_weights_bytes(model, claim.quantisation or SMALLEST_FORMAT)
-    as_published = published_or_as(model, setup.weights_format)
+    def least(name: str) -> int | None:
+        return workings.once(lambda: least_weights_bytes(model, name), (model,), "least weights", name)
+
+    four_bits = least(claim.quantisation or SMALLEST_FORMAT)
+    name = setup.weights_format
+    as_published = workings.once(lambda: published_or_as(model, name), (model,), "published", name)
     length = context_of(claim) or _useful(model)
+    case = memory_case(model, gpu, context=length, concurrency=requests, plan=plan_of(model, setup))
     return _Fitting(
         setup=setup,
-        least_weights=least_weights_bytes(model, light.weights_format),
-        least_cache=caches(light),
-        four_bit_bytes=None if four_bits is None else four_bits + caches(light),
-        published_bytes=None if as_published is None else as_published + caches(setup),
-        predicted=estimate(model, gpu, context=length, concurrency=requests, plan=plan_of(model, setup)),
+        least_weights=least(light.weights_format),
+        least_cache=caches(light.kv_element_bytes),
+        four_bit_bytes=None if four_bits is None else four_bits + caches(light.kv_element_bytes),
+        published_bytes=None if as_published is None else as_published + caches(setup.kv_element_bytes),
+        context=length if isinstance(case, str) else case.context,
+        concurrency=requests,
+        case=case,
         doubt=rounding_of(model),
     )
 
@@ -204,8 +231,8 @@ class _FitWords:
         )
 
     def _predicted_load(self, one: _Fitting) -> str:
-        plural = "one request" if one.predicted.concurrency == 1 else f"{one.predicted.concurrency:,} requests"
-        return f"{plural} of {one.predicted.context:,} tokens"
+        plural = "one request" if one.concurrency == 1 else f"{one.concurrency:,} requests"
+        return f"{plural} of {one.context:,} tokens"
 
     def _prediction(self, best: _Fitting) -> str:
         if best.headroom_low is None or best.headroom_likely is None:
@@ -213,7 +240,7 @@ class _FitWords:
             weights = "of unknown size" if size is None else f"of {gb(size)}"
             return (
                 f"Weights {weights} stand against {gb(best.setup.gpus * best.setup.gpu.memory_bytes)} on "
-                f"{setup_words(best.setup)}; whether they fit is not predicted. {best.predicted.reasons[0]}"
+                f"{setup_words(best.setup)}; whether they fit is not predicted. {best.case}"
             )
         if best.headroom_low >= 0:
             word = "It is predicted to fit"
@@ -221,7 +248,7 @@ class _FitWords:
             word = "It is predicted to fit, but not with the high guess at the overhead"
         else:
             word = "It is predicted not to fit, which a guess at the overhead decides, not arithmetic"
-        asked, limit = context_of(self.claim), best.predicted.context
+        asked, limit = context_of(self.claim), best.context
         cut = f" It asks for {asked:,} tokens; the model takes {limit:,} at most." if (asked or 0) > limit else ""
         return (
             f"{word}: {setup_words(best.setup)} with {self._predicted_load(best)} leave {gib(best.headroom_low)} (high "
@@ -292,15 +319,16 @@ def _size_lines(claim: Claim, model: Model, found: Sequence[_Fitting], telling: 
 
 
 def _room_line(one: _Fitting) -> str:
-    gpu, found = one.setup.gpu, one.predicted
+    gpu, found = one.setup.gpu, one.case
     memory = f"{setup_words(one.setup)}: {gpu.memory_bytes / GIB:,.1f} GiB each ({cited(gpu.sourced)})"
-    if found.case is None or found.overhead_bytes is None or one.headroom_low is None:
+    if isinstance(found, str) or one.headroom_low is None:
         return f"{memory}; what is left for the cache is unknown."
-    weights = max(found.case.stage_weights(found.case.weights))
+    weights = max(found.stage_weights(found.weights))
+    cache = found.blocks_per_request * max(found.stage_block_bytes)
     return (
         f"{memory} × {GPU_MEMORY_UTILIZATION:g} - weights {weights / GIB:,.1f} - overhead "
-        f"{found.overhead_bytes.high / GIB:,.1f} (likely {found.overhead_bytes.likely / GIB:,.1f}; a guess) - "
-        f"{found.concurrency:,} × cache {(found.kv_bytes_per_request or 0) / GIB:,.2f} and one block = "
+        f"{found.overhead.high / GIB:,.1f} (likely {found.overhead.likely / GIB:,.1f}; a guess) - "
+        f"{found.concurrency:,} × cache {cache / GIB:,.2f} and one block = "
         f"{one.headroom_low / GIB:,.1f} GiB (likely {(one.headroom_likely or 0) / GIB:,.1f}) left on each."
     )
 

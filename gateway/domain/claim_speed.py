@@ -10,16 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from gateway.domain.ceiling_lines import derive
-from gateway.domain.ceilings import (
-    LEAST_KV,
-    MOST_AT_ONCE,
-    Ceilings,
-    Load,
-    Setup,
-    Speed,
-    compute_ceilings,
-    memory_at_most,
-)
+from gateway.domain.ceilings import LEAST_KV, Ceilings, Setup, Speed, compute_ceilings, memory_at_most
 from gateway.domain.claim_evidence import TOLERANCE, Evidence, EvidenceKind, comparison_of, meets, needed_run
 from gateway.domain.claim_outcome import (
     SMALLEST_FORMAT,
@@ -32,7 +23,9 @@ from gateway.domain.claim_outcome import (
     setup_words,
 )
 from gateway.domain.claim_terms import METRICS, MetricKind
+from gateway.domain.claim_workings import Workings
 from gateway.domain.memory import number_format
+from gateway.domain.pace import MOST_AT_ONCE, Load
 from gateway.domain.records import Claim, Gpu, Model, Provenance, Sourced
 from gateway.domain.roofline import LEAST_FORMAT, least_cache_bytes, least_weights_bytes
 
@@ -44,16 +37,21 @@ PACES = ("tpot_s", "itl_s", "output_tokens_per_s_per_user")
 """What an engine can always give to one request by letting the others wait: only the pace of a lone one is a bound."""
 
 
-def judge_speed(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
+def judge_speed(claim: Claim, model: Model, gpu: Gpu, workings: Workings) -> Arithmetic:
     """Refuted where the claim is out of reach in whatever favours it; else open, with what stands in its way."""
+
+    def worked_out(model: Model, setup: Setup, load: Load) -> Ceilings:
+        asked = (setup.gpus, setup.weights_format, setup.kv_dtype, load)
+        return workings.once(lambda: compute_ceilings(model, setup, load), (model, setup.gpu), "ceilings", *asked)
+
     published = number_format(model.weights.dtype) or "bf16"
     setup = Setup(gpu, claim.gpus or 1, claim.quantisation or published, claim.kv_dtype or "auto")
     light, load = _most_favourable(claim, setup), _favourable_load(claim)
-    as_stated = _with_lengths(claim, compute_ceilings(model, setup, load))
-    crowded = _with_lengths(claim, compute_ceilings(model, light, load))
+    as_stated = _with_lengths(claim, worked_out(model, setup, load))
+    crowded = _with_lengths(claim, worked_out(model, light, load))
     best = crowded
     if claim.metric in PACES and load.batch > 1:
-        best = _with_lengths(claim, compute_ceilings(model, light, replace(load, batch=1)))
+        best = _with_lengths(claim, worked_out(model, light, replace(load, batch=1)))
     if _is_refuted(claim, best):
         low = low_ones(_speed_facts(model, gpu))
         if low:
@@ -64,7 +62,7 @@ def judge_speed(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
         waits = "One alone could be served so fast: it can be met only where some wait, which TTFT and throughput show."
         return _arithmetic(claim, Outcome.OPEN, crowded, (_too_crowded(claim, crowded), waits))
     if claim.quantisation is None:
-        four = _with_lengths(claim, compute_ceilings(model, replace(light, weights_format=SMALLEST_FORMAT), best.load))
+        four = _with_lengths(claim, worked_out(model, replace(light, weights_format=SMALLEST_FORMAT), best.load))
         if _is_refuted(claim, four):
             fewer = "With fewer it could, which the claim does not rule out."
             bits = f"In 4 bits or more: {_refutation(claim, four)} {fewer}"
@@ -300,7 +298,7 @@ def _speed_facts(model: Model, gpu: Gpu) -> dict[str, Sourced | None]:
     return {"gpu": gpu.sourced, **{name: shape.facts.get(name) for name in names}}
 
 
-def judge_cost(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
+def judge_cost(claim: Claim, model: Model, gpu: Gpu, workings: Workings) -> Arithmetic:
     """What a million output tokens cost at least on the GPU claimed, at the lowest listed hourly price."""
     if not gpu.prices:
         return Arithmetic(Outcome.OPEN, (f"Unknown: the registry has no hourly price for {gpu.id}.",))
@@ -308,7 +306,7 @@ def judge_cost(claim: Claim, model: Model, gpu: Gpu) -> Arithmetic:
     if claim.unit != currency:
         why = f"Unknown: it is in {claim.unit}, the prices of {gpu.id} are in {currency}, and no rate is applied."
         return Arithmetic(Outcome.OPEN, (why,))
-    found = judge_speed(claim, model, gpu)
+    found = judge_speed(claim, model, gpu, workings)
     low = min(price.per_hour for price in gpu.prices if price.currency == currency)
     limit = next((one.value for one in found.evidence if one.kind is EvidenceKind.CEILING), None)
     if found.outcome is Outcome.OPEN and limit is not None and claim.value is not None and claim.value < limit:

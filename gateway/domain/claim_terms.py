@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.domain.kv_cache import KV_DTYPES
+from gateway.domain.kv_layers import KV_DTYPES
 
 
 class MetricKind(StrEnum):

@@ -16,6 +16,7 @@ from gateway.domain.claim_arithmetic import work_out
 from gateway.domain.claim_evidence import Evidence, EvidenceKind, comparison_of, in_words, meets, needed_run
 from gateway.domain.claim_outcome import Arithmetic, Outcome
 from gateway.domain.claim_terms import LEAST_N, METRICS, MetricKind
+from gateway.domain.claim_workings import Workings
 from gateway.domain.records import Claim, Confidence, Gpu, Model, Provenance
 
 LEAST_REPEATS = 3
@@ -67,12 +68,14 @@ def check_claim(
     *,
     evidence: Sequence[Evidence] = (),
     gpu: str | None = None,
+    workings: Workings | None = None,
 ) -> CheckedClaim:
     """The verdict on `claim` about a model, or about a consortium by its id.
 
     `evidence` is of this claim's model; what does not fit the claim is set aside, with the reason. `gpu`: where the
-    claim names none, it is read as on this one; such a reading refutes nothing. Raises ValueError for a GPU that
-    `gpus` does not know.
+    claim names none, it is read as on this one; such a reading refutes nothing. `workings`: what earlier
+    claims of the same models and GPUs needed is not computed again. Raises ValueError for a GPU that `gpus` does not
+    know.
     """
     metric = METRICS.get(claim.metric or "")
     if metric is None or metric.kind is MetricKind.OTHER or isinstance(about, str):
@@ -82,7 +85,7 @@ def check_claim(
     for named in (claim.gpu, gpu):
         if named is not None and named not in gpus:
             raise ValueError(f"gpu: there is no GPU '{named}'; known are {', '.join(sorted(gpus))}")
-    arithmetic = work_out(claim, about, gpus, assumed_gpu=gpu)
+    arithmetic = work_out(claim, about, gpus, assumed_gpu=gpu, workings=workings or Workings())
     weighed = _weigh(claim, evidence)
     return _conclude(claim, about.id, arithmetic, weighed, evidence)
 

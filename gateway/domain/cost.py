@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Context, Decimal, localcontext
+from hashlib import sha256
 from math import isfinite
 
 from gateway.domain.records import (
@@ -57,6 +58,15 @@ def price_in_force(gpu: Gpu | None, on: date, *, tier: str | None = None) -> Pri
     chosen = max(past, key=lambda price: price.on) if past else min(same, key=lambda price: price.on)
     _require_money(chosen.per_hour, "per_hour")
     return PriceInForce(chosen)
+
+
+def prices_fingerprint(gpu: Gpu | None, *, tier: str | None = None) -> str:
+    """The same while `price_in_force` finds the same of a GPU on every day; "" where the registry does not know it."""
+    if gpu is None:
+        return ""
+    wanted = [price for price in gpu.prices if tier is None or price.tier == tier]
+    facts = [(str(p.per_hour), p.currency, p.tier, p.provider, str(p.on)) for p in wanted]
+    return sha256(repr((tier, facts)).encode()).hexdigest()[:16]
 
 
 def is_stale(dated: date | None, on: date) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gateway.domain.kv_cache import Keeps
+from gateway.domain.kv_layers import Keeps
 from gateway.domain.memory import activation_bytes, requested_bytes
 from gateway.domain.memory_case import MemoryCase
 from gateway.domain.records import Sourced

@@ -13,9 +13,9 @@ from decimal import Decimal
 from gateway.domain.claim_evidence import Evidence, EvidenceKind, meets
 from gateway.domain.claim_outcome import context_of
 from gateway.domain.claim_terms import METRICS, MetricKind
-from gateway.domain.columns import settle_fit
 from gateway.domain.engine_facts import ObservedLoad, ResolvedEngine
 from gateway.domain.records import Claim, Provenance
+from gateway.domain.settled_fit import settle_fit
 
 CONTEXT = "context"
 _NOT_REAL = {

@@ -11,8 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from gateway.domain.feasibility import estimate
-from gateway.domain.kv_cache import Keeps, KvGroup
-from gateway.domain.memory import GIB, KvLayout, Paging
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.kv_groups import KvGroup, Paging
+from gateway.domain.kv_layers import Keeps
+from gateway.domain.memory import GIB
 from gateway.domain.records import Gpu, Model
 from gateway.domain.roofline import Roofline, Work, build_roofline
 from gateway.domain.serving_plan import GPU_MEMORY_UTILIZATION as GPU_MEMORY_UTILIZATION

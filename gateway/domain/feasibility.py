@@ -1,7 +1,7 @@
 """Does a model fit a GPU at this context and concurrency? The predicted column: configuration only, nothing measured.
 
-vLLM's own budget (share of the memory - weights - overhead = KV cache) over the byte counts of `memory`, with every
-step said in words. What a running engine resolved and what a load showed stand beside this and come from elsewhere.
+vLLM's own budget (share of the memory - weights - overhead = KV cache) over the byte counts of `memory`; what is said
+beside the verdict comes from `fit_reasons`. What a running engine resolved and what a load showed come from elsewhere.
 """
 
 from __future__ import annotations
@@ -10,26 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.domain.derivation import Step as Step
-from gateway.domain.derivation import derive
-from gateway.domain.kv_cache import KV_DTYPES
-from gateway.domain.memory import (
-    GIB,
-    ByteRange,
-    KvRefused,
-    Paging,
-    missing_kv_fields,
-    number_format,
-    overhead_bytes,
-    splits_over,
-    weights_bytes,
-    weights_bytes_as,
-)
-from gateway.domain.memory_case import MemoryCase, layout_under
-from gateway.domain.records import Confidence, Gpu, Model, ModelShape, ServingKind, Sourced
-from gateway.domain.serving_plan import ServingPlan as ServingPlan
-from gateway.domain.serving_plan import require_sensible
-from gateway.domain.shapes import contradictions
+from gateway.domain.derivation import Step, derive
+from gateway.domain.fit_case import build_case, planned_weights
+from gateway.domain.fit_reasons import caveats, confidence_of, figure_reasons, gib_words, gpu_words, load_words
+from gateway.domain.kv_groups import Paging
+from gateway.domain.memory import ByteRange, splits_over
+from gateway.domain.memory_case import MemoryCase
+from gateway.domain.records import Confidence, Gpu, Model
+from gateway.domain.serving_plan import ServingPlan, require_sensible
+from gateway.domain.weights import weights_bytes_as
 
 SHORTEST_USEFUL_CONTEXT = 2048
 """A context below this many tokens does not count as fitting with a short context."""
@@ -135,7 +124,7 @@ def estimate(
     _require_sensible(context, concurrency)
     require_sensible(plan)
     inputs = EstimateInputs(plan.gpu_memory_utilization, plan.paging(gpu, model.shape), plan)
-    case = _case(model, gpu, context, concurrency, inputs)
+    case = build_case(model, gpu, context=context, concurrency=concurrency, plan=plan, paging=inputs.paging)
     if isinstance(case, str):
         return Estimate(
             Verdict.UNKNOWN,
@@ -145,9 +134,23 @@ def estimate(
             inputs,
             (case,),
             gpus=plan.gpus,
-            weights_bytes=_weights(model, plan),
+            weights_bytes=planned_weights(model, plan),
         )
     return _answer(case, inputs, asked_context=context)
+
+
+def memory_case(
+    model: Model, gpu: Gpu, *, context: int, concurrency: int = 1, plan: ServingPlan | None = None
+) -> MemoryCase | str:
+    """What `estimate` computes with, or its one sentence on why it cannot: for whoever needs only what is left over.
+
+    Raises ValueError as it does.
+    """
+    plan = plan or ServingPlan()
+    _require_sensible(context, concurrency)
+    require_sensible(plan)
+    paging = plan.paging(gpu, model.shape)
+    return build_case(model, gpu, context=context, concurrency=concurrency, plan=plan, paging=paging)
 
 
 def _require_sensible(context: int, concurrency: int) -> None:
@@ -157,98 +160,11 @@ def _require_sensible(context: int, concurrency: int) -> None:
         raise ValueError(f"concurrency: expected at least 1 request, got {concurrency}")
 
 
-def _case(model: Model, gpu: Gpu, context: int, concurrency: int, inputs: EstimateInputs) -> MemoryCase | str:
-    """All that the arithmetic needs, or one sentence that says why there is no estimate."""
-    plan, paging = inputs.plan, inputs.paging
-    shape, weights = model.shape, _weights(model, plan)
-    obstacle = _obstacle(model, plan)
-    overhead = plan.overhead_bytes or (None if shape is None else overhead_bytes(shape, paging))
-    if obstacle is not None or shape is None or weights is None or overhead is None:
-        return obstacle or "Unknown: facts are missing."
-    length = min(context, shape.context or context)
-    try:
-        layout = layout_under(shape, plan)
-        assert layout is not None
-        return MemoryCase(
-            model=model,
-            shape=shape,
-            gpu=gpu,
-            context=length,
-            concurrency=concurrency,
-            plan=plan,
-            paging=paging,
-            weights=weights,
-            overhead=overhead,
-            layout=layout,
-            blocks_per_request=layout.blocks_per_request(length, paging),
-            stage_block_bytes=layout.stage_block_bytes(paging),
-        )
-    except KvRefused as refusal:
-        return f"Unknown: vLLM would not start: {refusal}."
-    except ValueError as error:
-        return f"Unknown: {error}."
-
-
-def _weights(model: Model, plan: ServingPlan) -> int | None:
-    """Bytes of all weights in the plan's number format; the published ones where that is theirs."""
-    asked = plan.quantisation
-    if asked is None or number_format(asked) == number_format(model.weights.dtype):
-        return weights_bytes(model)
-    return None if model.shape is None else weights_bytes_as(model.shape, asked)
-
-
-def _obstacle(model: Model, plan: ServingPlan) -> str | None:
-    """Why no estimate can be made, in one sentence; None when it can."""
-    unpublished = model.weights.repo is None and model.weights.size_bytes is None
-    if unpublished and model.serving.kind is not ServingKind.VLLM:
-        return "There are no public weights, so nothing can be said about a GPU of one's own."
-    if model.shape is None:
-        return "Unknown: the model's shape (layers, kv_heads, head_dim) is not in the registry."
-    missing = _missing(model, model.shape, plan)
-    if missing:
-        return f"Unknown: the registry has no usable value for {', '.join(missing)}."
-    wrong = contradictions(model.shape, architecture=model.weights.architecture)
-    if wrong:
-        return f"Unknown: the registry's facts contradict each other or cannot be: {'; '.join(wrong)}."
-    return _unservable(model.shape, plan)
-
-
-def _missing(model: Model, shape: ModelShape, plan: ServingPlan) -> list[str]:
-    missing = list(missing_kv_fields(shape))
-    if plan.quantisation is not None and number_format(plan.quantisation) is None:
-        missing.append(f"the format asked for ({plan.quantisation!r})")
-    elif _weights(model, plan) is None:
-        known = plan.quantisation is not None or number_format(model.weights.dtype) is not None
-        missing.append("weights.size_bytes or params" if known else f"weights.dtype ({model.weights.dtype!r})")
-    if plan.overhead_bytes is None and overhead_bytes(shape, Paging()) is None:
-        missing.append("heads and head_dim, or hidden")
-    if shape.context is not None and shape.context < 1:
-        missing.append("context")
-    return missing
-
-
-def _unservable(shape: ModelShape, plan: ServingPlan) -> str | None:
-    """Why vLLM does not start this model under this plan, whatever the memory."""
-    size, stages = plan.tensor_parallel, plan.pipeline_parallel
-    if plan.kv_dtype not in KV_DTYPES:
-        return f"Unknown: kv_dtype {plan.kv_dtype!r} is not known; known are {', '.join(sorted(KV_DTYPES))}."
-    if not splits_over(shape, size):
-        heads = f"{shape.heads} heads" + (f" and {shape.kv_heads} KV heads" if shape.mla is None else "")
-        return f"Unknown: vLLM cannot cut {heads} over {size} GPUs."
-    if shape.ffn and shape.ffn % size:
-        return f"Unknown: vLLM cannot cut feed-forward layers of {shape.ffn:,} over {size} GPUs."
-    if stages > (shape.layers or 0):
-        return f"Unknown: {shape.layers} layers cannot be cut into {stages} pipeline stages."
-    if plan.expert_parallel and shape.moe is None:
-        return "Unknown: expert parallelism was asked for, but the model has no experts."
-    return None
-
-
 def _answer(case: MemoryCase, inputs: EstimateInputs, *, asked_context: int) -> Estimate:
     layout, paging, overhead, weights = case.layout, case.paging, case.overhead, case.weights
     blocks = case.blocks(weights, overhead.likely)
     finding = _judge(case)
-    confidence, doubts = _confidence(case)
+    confidence, doubts = confidence_of(case)
     return Estimate(
         verdict=finding.verdict,
         gpu=case.gpu.id,
@@ -258,8 +174,8 @@ def _answer(case: MemoryCase, inputs: EstimateInputs, *, asked_context: int) -> 
         reasons=(
             finding.sentence,
             *_range_reasons(case, finding),
-            *_figure_reasons(case),
-            *_caveats(case, asked_context),
+            *figure_reasons(case),
+            *caveats(case, asked_context),
             *doubts,
         ),
         gpus=case.plan.gpus,
@@ -294,19 +210,19 @@ def _poorest(case: MemoryCase, overhead: int) -> int:
 
 def _judge(case: MemoryCase) -> _Finding:
     """Try as published, then quantised, then with less context, and say what was found."""
-    load, on = _load(case.concurrency, case.context), _where(case)
+    load, on = load_words(case.concurrency, case.context), gpu_words(case)
     if case.fits(case.weights):
         return _Finding(Verdict.FITS, case.weights, None, f"Fits {on}: {load}.")
     smaller = _quantised_sizes(case)
     for name, size in smaller:
         if case.fits(size):
-            sentence = f"Fits {on} only with {name} weights of {_gib(size)}: {load}."
+            sentence = f"Fits {on} only with {name} weights of {gib_words(size)}: {load}."
             return _Finding(Verdict.FITS_QUANTISED, size, name, sentence)
     shortest = min(SHORTEST_USEFUL_CONTEXT, case.shape.context or SHORTEST_USEFUL_CONTEXT)
     for quantised_to, size in [(None, case.weights), *smaller]:
         held = case.context_held(size, case.concurrency)
         if held >= shortest:
-            bits = f" and {quantised_to} weights of {_gib(size)}" if quantised_to else ""
+            bits = f" and {quantised_to} weights of {gib_words(size)}" if quantised_to else ""
             sentence = f"Fits {on} only with at most {held:,} tokens a request{bits}, not with the {load} asked."
             return _Finding(Verdict.FITS_SHORT_CONTEXT, size, quantised_to, sentence)
     tried = " or ".join([*(name for name, _ in smaller), f"{shortest:,} tokens a request"])
@@ -326,75 +242,12 @@ def _range_reasons(case: MemoryCase, finding: _Finding) -> list[str]:
     guess = "guess" if case.plan.overhead_bytes is None else "one measured"
     holds = finding.verdict in (Verdict.FITS, Verdict.FITS_QUANTISED)
     if holds and not case.fits(finding.weights, overhead.high):
-        reasons.append(f"With {_gib(overhead.high)} of overhead, the high {guess}, it would not fit: {settled_by}")
+        reasons.append(f"With {gib_words(overhead.high)} of overhead, the high {guess}, it would not fit: {settled_by}")
     if finding.verdict is not Verdict.FITS and case.fits(case.weights, overhead.low):
         reasons.append(
-            f"With {_gib(overhead.low)} of overhead, the low {guess}, it would fit as published: {settled_by}"
+            f"With {gib_words(overhead.low)} of overhead, the low {guess}, it would fit as published: {settled_by}"
         )
     return reasons
-
-
-def _figure_reasons(case: MemoryCase) -> list[str]:
-    layout, overhead, plan = case.layout, case.overhead, case.plan
-    stage = case.poorest_stage(case.weights, overhead.likely)
-    available = case.kv_available(case.weights, overhead.likely)[stage]
-    at_once = case.requests_held(case.weights, overhead.likely)
-    own = case.stage_weights(case.weights)[stage]
-    published = "the published" if plan.quantisation is None else f"{plan.quantisation}"
-    reasons = [
-        f"Budget: {plan.gpu_memory_utilization:g} × {_gib(case.gpu.memory_bytes)} of memory - weights "
-        f"{_gib(own)}{f' of {_gib(case.weights)}' if plan.gpus > 1 else ''} - overhead {_gib(overhead.likely)} = "
-        f"{_gib(available)} for the KV cache{' on each GPU' if plan.gpus > 1 else ''}.",
-        _overhead_reason(case),
-        f"KV cache: {_gib(case.blocks_per_request * max(case.stage_block_bytes))} a request, in blocks of "
-        f"{layout.effective_block(case.paging)} tokens; with {published} weights there is room for "
-        f"{_load(at_once, case.context)}.",
-    ]
-    if layout.window is not None:
-        kind = "chunk" if case.shape.attention_chunk is not None else "window"
-        reasons.append(
-            f"{layout.window_layers} of {case.shape.layers} layers keep a {kind} of {layout.window:,} tokens "
-            f"and up to {case.paging.tokens_in_flight:,} in flight; summed layer by layer, without vLLM's groups, "
-            f"a request would take {_gib(layout.plain_bytes(case.context))}."
-        )
-        if not plan.hybrid_kv:
-            reasons.append("vLLM charges these layers as full attention here: its hybrid manager is off for them.")
-    return reasons
-
-
-def _overhead_reason(case: MemoryCase) -> str:
-    overhead = case.overhead
-    if case.plan.overhead_bytes is None:
-        return f"The overhead is a guess between {_gib(overhead.low)} and {_gib(overhead.high)}."
-    return (
-        f"The overhead was measured on this GPU type: {_gib(overhead.low)} to {_gib(overhead.high)}, "
-        f"likely {_gib(overhead.likely)}."
-    )
-
-
-def _caveats(case: MemoryCase, asked_context: int) -> list[str]:
-    model, reasons = case.model, []
-    if asked_context > case.context:
-        reasons.append(f"{asked_context:,} tokens were asked for; the model takes {case.context:,} at most.")
-    if case.shape.context is None:
-        reasons.append("The model's own context limit is unknown; the asked context was taken as its limit.")
-    if plan_cut := _cut_caveat(case):
-        reasons.append(plan_cut)
-    if case.shape.params is None:
-        reasons.append("Quantised weights were not tried: the parameter count is unknown.")
-    if "vision" in model.capabilities:
-        reasons.append("The memory peak of the image encoder is not included.")
-    if not model.is_servable:
-        why = f" ({model.serving.reason.rstrip('.')})" if model.serving.reason else ""
-        reasons.append(f"By size only: no supported engine serves this model{why}.")
-    return reasons
-
-
-def _cut_caveat(case: MemoryCase) -> str | None:
-    known = case.shape.hidden and case.shape.vocab and case.shape.layers
-    if case.plan.gpus == 1 or known:
-        return None
-    return "Weights were cut evenly over the GPUs: hidden and vocab, which tell what is whole on each, are unknown."
 
 
 def _min_gpus(case: MemoryCase) -> int | None:
@@ -403,44 +256,3 @@ def _min_gpus(case: MemoryCase) -> int | None:
         if cut and case.over(size).fits(case.weights):
             return size * case.plan.pipeline_parallel
     return None
-
-
-def _confidence(case: MemoryCase) -> tuple[Confidence, list[str]]:
-    """The lowest confidence among the facts used, and a sentence that names the low ones."""
-    facts = _facts_used(case)
-    ranks = {name: fact.confidence if fact is not None else Confidence.LOW for name, fact in facts.items()}
-    order = (Confidence.LOW, Confidence.MEDIUM, Confidence.HIGH)
-    lowest = min(ranks.values(), key=order.index)
-    low = [name for name, confidence in ranks.items() if confidence is Confidence.LOW]
-    return lowest, [f"Low confidence or no source: {', '.join(low)}."] if low else []
-
-
-def _facts_used(case: MemoryCase) -> dict[str, Sourced | None]:
-    shape, weights = case.shape, case.model.weights
-    names = ["layers"]
-    names += ["kv_heads", "head_dim"] if shape.mla is None else ["mla"]
-    names += ["heads", "head_dim"] if shape.heads and shape.head_dim else ["hidden"]
-    names += ["sliding_window", "global_layers"] if shape.sliding_window is not None else []
-    names += ["attention_chunk", "global_layers"] if shape.attention_chunk is not None else []
-    names += ["linear"] if shape.linear is not None else []
-    names += ["v_head_dim"] if shape.mla is None and shape.v_head_dim is not None else []
-    names += ["context"] if shape.context is not None else []
-    facts: dict[str, Sourced | None] = {"gpu": case.gpu.sourced}
-    if weights.size_bytes and case.plan.quantisation is None:
-        facts["weights.size_bytes"] = weights.sourced
-    else:
-        names.append("params")
-    return facts | {name: shape.facts.get(name) for name in names}
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:,.1f} GiB"
-
-
-def _where(case: MemoryCase) -> str:
-    return f"one {case.gpu.name}" if case.plan.gpus == 1 else f"{case.plan.gpus} {case.gpu.name}"
-
-
-def _load(concurrency: int, context: int) -> str:
-    plural = "request" if concurrency == 1 else "requests"
-    return f"{concurrency:,} {plural} of {context:,} tokens"

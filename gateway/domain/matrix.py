@@ -1,32 +1,31 @@
 """Models × GPUs × number formats: for each cell the predicted verdict, how fast at most, and what a token would cost.
 
-Whether a cell fits is `feasibility`'s answer and how long a step takes is `roofline`'s; here they are asked for every
-cell, with one load and one definition of each figure. Everything is predicted. How a matrix is shown belongs elsewhere.
+Whether a cell fits is `feasibility`'s answer and how fast it goes is `decoding`'s; here they are asked for every cell,
+with one load and one definition of each figure. Everything is predicted. How a matrix is shown belongs elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
-from gateway.domain.cost import cost_per_mtok
+from gateway.domain.decoding import Decoding, DecodingPace, decode_at, decoding_pace
 from gateway.domain.feasibility import Estimate, estimate
-from gateway.domain.kv_cache import KV_DTYPES, Keeps, Paging
+from gateway.domain.kv_groups import Paging
+from gateway.domain.kv_layers import KV_DTYPES
 from gateway.domain.memory import (
     BYTES_PER_PARAM,
     ByteRange,
     default_batched_tokens,
-    kv_layout,
     missing_kv_fields,
     number_format,
     overhead_bytes,
     weights_bytes,
 )
 from gateway.domain.records import Gpu, Model, ServingKind
-from gateway.domain.roofline import Roofline, Work, build_bound, expect_roofline, missing_bound_facts, missing_facts
+from gateway.domain.roofline import missing_facts
 from gateway.domain.serving_plan import ServingPlan
 from gateway.domain.shapes import contradictions
 
@@ -40,8 +39,6 @@ _INTEGER_WEIGHTS = frozenset({"int4", "awq"})
 """GPTQ and AWQ: 4-bit weights are widened to 16 bits before they are multiplied, on every GPU."""
 _FLOAT_4 = frozenset({"nvfp4", "mxfp4"})
 NOTHING_MEASURED: Mapping[str, ByteRange] = MappingProxyType({})
-_PLAIN_KV_BYTES = 2
-"""An element of the KV cache where no other format is asked for."""
 
 
 class Units(StrEnum):
@@ -93,31 +90,6 @@ class MatrixLoad:
     @property
     def has_own_plan(self) -> bool:
         return self.gpus != 1 or self.kv_dtype != "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class CostRange:
-    """Money per million output tokens, over all listed prices of the GPU."""
-
-    low: Decimal
-    high: Decimal
-    currency: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Output tokens per second while `requests` requests, each with its whole context in cache, get their next token.
-
-    No prefill in between: requests ÷ time of one decode step. The ceiling is `build_bound`'s, which no engine beats at
-    this context; the expectation `expect_roofline`'s, with 0.8 of the bandwidth and 0.5 of the operations.
-    """
-
-    requests: int
-    ceiling_tokens_per_s: float | None
-    """None where a fact is unknown that a bound needs; see `Cell.ceiling_reason`."""
-    expected_tokens_per_s: float
-    cost_per_mtok: CostRange | None
-    """At the expected rate, kept up all the time; None has its reason in `Cell.cost_reason`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +246,11 @@ def _row(
         found = predict(model, gpu, quantisation, load, measured_overhead=overheads.get(gpu.id))
         bare = Cell(model.id, gpu.id, quantisation, format_name, units_of(format_name, gpu), found)
         why = _why_no_speed(bare, load)
-        pace = _pace(variant, gpu, load, context=found.context) if why is None else None
+        pace = (
+            decoding_pace(variant, gpu, gpus=load.gpus, kv_dtype=load.kv_dtype, context=found.context)
+            if why is None
+            else None
+        )
         yield _without_speed(bare, variant, gpu, why) if pace is None else _with_speed(bare, gpu, load, pace)
 
 
@@ -297,95 +273,17 @@ def _without_speed(bare: Cell, variant: Model, gpu: Gpu, why: str | None) -> Cel
     return replace(bare, speed_reason=why, speed_facts=missing, cost_reason=why)
 
 
-def _with_speed(bare: Cell, gpu: Gpu, load: MatrixLoad, pace: _Pace) -> Cell:
+def _with_speed(bare: Cell, gpu: Gpu, load: MatrixLoad, pace: DecodingPace) -> Cell:
     held = bare.estimate.max_concurrency or load.concurrency
     full = min(held, max(load.concurrency, most_sequences(gpu)))
-    asked, cost_reason = _decoding(pace, gpu, load, load.concurrency)
+    asked, cost_reason = decode_at(pace, gpu, gpus=load.gpus, requests=load.concurrency)
     return replace(
         bare,
         asked=asked,
-        full=_decoding(pace, gpu, load, full)[0],
+        full=decode_at(pace, gpu, gpus=load.gpus, requests=full)[0],
         cost_reason=cost_reason,
         ceiling_reason=pace.why_no_bound,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """How fast decoding goes: what to expect and what no engine beats, for the last token of each request."""
-
-    expected: Roofline
-    bound: Roofline | None
-    why_no_bound: str | None
-    work: Work
-
-    def ceiling(self, requests: int) -> float | None:
-        return None if self.bound is None else self._tokens_per_s(self.bound, requests)
-
-    def expectation(self, requests: int) -> float:
-        return self._tokens_per_s(self.expected, requests)
-
-    def _tokens_per_s(self, roofline: Roofline, requests: int) -> float:
-        """As `Roofline.step_seconds` of so many equal works, without going through them one by one."""
-        cache = roofline.cache.read_bytes(self.work.past_tokens)
-        read_s = (roofline.weights_read_bytes(requests) + requests * cache) / roofline.bytes_per_s
-        return requests / max(read_s, requests * roofline.request_flops(self.work) / roofline.flops_per_s)
-
-
-def _pace(variant: Model, gpu: Gpu, load: MatrixLoad, *, context: int) -> _Pace | None:
-    """For requests of `context` tokens; None where facts are missing that an expectation needs."""
-    if missing_facts(variant, gpu):
-        return None
-    expected = expect_roofline(
-        variant, gpu, gpus=load.gpus, weights_format=variant.weights.dtype, kv_dtype_bytes=_PLAIN_KV_BYTES
-    )
-    bound, why = _bound(variant, gpu, load)
-    return _Pace(
-        expected=_with_cache(expected, variant, load),
-        bound=None if bound is None else _with_cache(bound, variant, load),
-        why_no_bound=why,
-        work=Work(new_tokens=1, past_tokens=context - 1),
-    )
-
-
-def _bound(variant: Model, gpu: Gpu, load: MatrixLoad) -> tuple[Roofline | None, str | None]:
-    """What no engine beats, or why that is not known."""
-    missing = missing_bound_facts(variant, gpu)
-    if number_format(variant.weights.dtype) is None:
-        missing = (*missing, "weights.dtype")
-    if missing:
-        return None, f"The ceiling cannot be computed: unknown {', '.join(missing)}."
-    bound = build_bound(
-        variant, gpu, gpus=load.gpus, weights_format=variant.weights.dtype, kv_dtype_bytes=_PLAIN_KV_BYTES
-    )
-    return bound, None
-
-
-def _with_cache(roofline: Roofline, variant: Model, load: MatrixLoad) -> Roofline:
-    """The same with the KV cache in the format asked for, its scales included."""
-    shape = variant.shape
-    layout = None if load.kv_dtype == "auto" or shape is None else kv_layout(shape, kv_dtype=load.kv_dtype)
-    if layout is None:
-        return roofline
-    sizes = [each.layer.token_bytes for each in layout.layers if each.layer.keeps is not Keeps.STATE]
-    return replace(roofline, cache=replace(roofline.cache, token_bytes=max(sizes, default=0)), kv=layout)
-
-
-def _decoding(pace: _Pace, gpu: Gpu, load: MatrixLoad, requests: int) -> tuple[Decoding, str | None]:
-    expected = pace.expectation(requests)
-    cost, reason = _cost_range(gpu, load.gpus, expected)
-    return Decoding(requests, pace.ceiling(requests), expected, cost), reason
-
-
-def _cost_range(gpu: Gpu, gpus: int, tokens_per_s: float) -> tuple[CostRange | None, str | None]:
-    """Lowest and highest over the listed prices, or why there is none."""
-    currencies = sorted({price.currency for price in gpu.prices})
-    if not currencies:
-        return None, f"The registry has no hourly price for {gpu.id}."
-    if len(currencies) > 1:
-        return None, f"{gpu.id} is priced in {' and '.join(currencies)}, and no exchange rate is applied."
-    costs = [cost_per_mtok(price.per_hour, gpus, tokens_per_s) for price in gpu.prices]
-    return CostRange(min(costs), max(costs), currencies[0]), None
 
 
 assert set(QUANTISATIONS) - {PUBLISHED} <= set(BYTES_PER_PARAM)

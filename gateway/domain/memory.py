@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
-from gateway.domain.kv_cache import KV_DTYPES as KV_DTYPES
-from gateway.domain.kv_cache import (
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.kv_groups import DEFAULT_RULES, KvRules, Paging
+from gateway.domain.kv_layers import (
     Keeps,
     KvLayer,
     KvLayers,
-    KvRules,
     attention_token_bytes,
     index_token_bytes,
     latent_token_bytes,
     pipeline_stages,
 )
-from gateway.domain.kv_cache import KvLayout as KvLayout
-from gateway.domain.kv_cache import KvRefused as KvRefused
-from gateway.domain.kv_cache import Paging as Paging
 from gateway.domain.records import ModelShape
 from gateway.domain.weights import BYTES_PER_PARAM as BYTES_PER_PARAM
 from gateway.domain.weights import number_format as number_format
@@ -112,7 +109,7 @@ def kv_layout(
             state_bytes=_cdiv(state or 0, tensor_parallel),
             stages=pipeline_parallel,
             kv_dtype=kv_dtype,
-            rules=rules or KvRules(),
+            rules=rules or DEFAULT_RULES,
         )
     )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gateway.domain.kv_cache import KvLayout, Paging
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.kv_groups import Paging
 from gateway.domain.memory import ByteRange, kv_budget_bytes, kv_layout
 from gateway.domain.records import Gpu, Model, ModelShape
 from gateway.domain.serving_plan import ServingPlan

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.domain.engine_facts import ResolvedEngine
-from gateway.domain.kv_cache import KvRules
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.kv_groups import KvRefused, KvRules, Paging
 from gateway.domain.memory import (
     ByteRange,
-    KvLayout,
-    KvRefused,
-    Paging,
     default_batched_tokens,
     kv_budget_bytes,
     kv_layout,

@@ -266,6 +266,22 @@ class EngineAddress(NamedTuple):
     api_key_env: str | None
 
 
+DCGM_ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+"""NVIDIA's DCGM exporter up to 4.8: mJ since the driver was loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyMeter:
+    """Where the energy counters of a replica's GPUs stand: an exporter's page, and which of its counters are theirs."""
+
+    url: str
+    gpus: tuple[str, ...]
+    """By the exporter's labels: a GPU's index on its machine, or its UUID."""
+    metric: str = DCGM_ENERGY
+    millijoules_each: int = 1
+    """What one unit of the counter is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One engine address that serves a model: `url` + `base_path` + "/chat/completions"; `url` ends without a slash."""
@@ -285,6 +301,7 @@ class Replica:
     """What stands between `url` and `/chat/completions`."""
     max_in_flight: int | None = None
     """Most calls at a time; None = the gateway's setting."""
+    energy: EnergyMeter | None = None
 
     @property
     def address(self) -> EngineAddress:
@@ -427,6 +444,16 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class ElectricityPrice:
+    """What a kWh costs. It is shown beside GPU money and never added to it: an hour's price may hold it already."""
+
+    per_kwh: Decimal
+    currency: str
+    on: date
+    sourced: Sourced
+
+
+@dataclass(frozen=True, slots=True)
 class CurrencyRate:
     """How many `quote` one `base` buys, on a date."""
 
@@ -448,6 +475,7 @@ class Registry:
     sources: Mapping[str, str]
     as_of: date | None
     sha256: str
+    electricity: ElectricityPrice | None = None
 
     def routable(self) -> tuple[Model, ...]:
         """Models that something could serve and that have a replica."""

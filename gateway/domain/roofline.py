@@ -10,14 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gateway.domain.memory import (
-    KvLayout,
-    kv_layout,
-    missing_kv_fields,
-    number_format,
-    weights_bytes,
-    weights_bytes_as,
-)
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.memory import kv_layout, missing_kv_fields, number_format, weights_bytes, weights_bytes_as
 from gateway.domain.records import Gpu, Model, ModelShape
 
 MATRICES_PER_EXPERT = 3

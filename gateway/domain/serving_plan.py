@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.domain.kv_cache import KvRules, Paging
+from gateway.domain.kv_groups import KvRules, Paging
 from gateway.domain.memory import ByteRange, default_batched_tokens, default_batches_in_flight, default_block
 from gateway.domain.records import Gpu, ModelShape
 

@@ -7,7 +7,7 @@ stored belong in `settlements`; provisional figures and hosted APIs' prices in `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,6 +27,8 @@ LEAST_CELLS = 4
 _HOUR_US = 3_600_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+CALLS_BEFORE_REST = 100
+"""So many calls of long arithmetic come before a rest: about a millisecond."""
 _PARTS = 1_000_000
 """Parts of a token, and of a microsecond of shared time, that proportions distinguish."""
 
@@ -129,6 +131,7 @@ def settle_window(
     per_hour: Decimal,
     gpus: int,
     weight: Decimal = DEFAULT_WEIGHT,
+    rest: Callable[[], object] | None = None,
 ) -> WindowCost:
     """Share a window's GPU money out.
 
@@ -137,18 +140,19 @@ def settle_window(
     integral of dt / in_flight(t); the others share the rest by weighted tokens produced in the window, or where there
     are none by that same share of time. Completion tokens are spread evenly from the first token to the end, the
     prompt counts in the window of the first token, and where no first token was seen both are spread over the whole
-    call. `calls` may be in any order and include some that do not touch the window. Raises ValueError for a negative
+    call. `calls` may be in any order and include some that do not touch the window. `rest` is called now and then in
+    the middle of long arithmetic, so that a caller's other threads get their turn. Raises ValueError for a negative
     price, weight or token count, and for two calls of one id.
     """
     _require_sensible(calls, weight)
     window = Span(window_us, window_us + WINDOW_US)
-    here = [call for call in calls if window_us in windows_of(call.dispatched_us, call.ended_us)]
-    spans = [_clipped(Span(call.dispatched_us, call.ended_us), window) for call in here]
+    here = [call for call in _resting(calls, rest) if window_us in windows_of(call.dispatched_us, call.ended_us)]
+    spans = [_clipped(Span(call.dispatched_us, call.ended_us), window) for call in _resting(here, rest)]
     paid = union([*(_clipped(span, window) for span in present), *spans])
     paid_us, busy_us = _length(paid), _length(union(spans))
     money = sum(money_between(per_hour, gpus, span.begin_us, span.end_us) for span in paid)
     busy = round(Fraction(money * busy_us, paid_us)) if paid_us else 0
-    shares = _divide(busy, _proportions(here, spans, window, weight))
+    shares = _divide(busy, _proportions(here, spans, window, weight, rest))
     return WindowCost(window_us, paid_us, busy_us, money, busy, money - busy, shares)
 
 
@@ -200,6 +204,14 @@ def fit_prompt_weight(cells: Sequence[WeightCell]) -> PromptWeight:
     return PromptWeight(value, "fitted", len(cells), float(r_squared), sqrt(max(0.0, float(variance))))
 
 
+def _resting(calls: Sequence[CallSpan], rest: Callable[[], object] | None) -> Iterator[CallSpan]:
+    """The same calls, with a rest after some."""
+    for number, call in enumerate(calls, start=1):
+        yield call
+        if rest is not None and number % CALLS_BEFORE_REST == 0:
+            rest()
+
+
 def _assumed(cells: Sequence[WeightCell], reason: str) -> PromptWeight:
     return PromptWeight(DEFAULT_WEIGHT, "assumed", len(cells), reason=reason)
 
@@ -228,11 +240,18 @@ def _length(spans: Iterable[Span]) -> int:
     return sum(span.end_us - span.begin_us for span in spans)
 
 
-def _proportions(calls: Sequence[CallSpan], spans: Sequence[Span], window: Span, weight: Decimal) -> dict[str, int]:
+def _proportions(
+    calls: Sequence[CallSpan],
+    spans: Sequence[Span],
+    window: Span,
+    weight: Decimal,
+    rest: Callable[[], object] | None,
+) -> dict[str, int]:
     """How the busy money falls to the calls, as whole numbers of no unit."""
     in_time = dict(zip((call.id for call in calls), _shared_time(spans), strict=True))
-    counted = [call for call in calls if call.uncached_prompt_tokens is not None]
-    tokens = {call.id: _tokens_in(call, window, Fraction(weight)) for call in counted}
+    of_token = weight.as_integer_ratio()
+    counted = (call for call in _resting(calls, rest) if call.uncached_prompt_tokens is not None)
+    tokens = {call.id: _tokens_in(call, window, of_token) for call in counted}
     all_tokens = sum(tokens.values())
     if not all_tokens:
         return in_time
@@ -265,23 +284,29 @@ def _shared_time(spans: Sequence[Span]) -> list[int]:
     return shares
 
 
-def _tokens_in(call: CallSpan, window: Span, weight: Fraction) -> int:
-    """Millionths of weighted tokens that a call produced in the window."""
-    prompt = weight * (call.uncached_prompt_tokens or 0)
-    completion = call.completion_tokens or 0
+def _tokens_in(call: CallSpan, window: Span, weight: tuple[int, int]) -> int:
+    """Millionths of weighted tokens that a call produced in the window, rounded down.
+
+    `weight`: numerator and denominator; whole numbers take a tenth of the time that fractions do.
+    """
+    weighted, unit = weight[0] * (call.uncached_prompt_tokens or 0), weight[1]
+    completion = unit * (call.completion_tokens or 0)
     begin_us, end_us = call.dispatched_us, max(call.dispatched_us, call.ended_us)
     if call.first_token_us is None:
-        return floor(_PARTS * (prompt + completion) * _part_in(Span(begin_us, end_us), window))
+        inside, length = _part_in(begin_us, end_us, window)
+        return _PARTS * (weighted + completion) * inside // (unit * length)
     first_us = min(max(begin_us, call.first_token_us), max(begin_us, end_us - 1))
-    in_first = prompt if window.begin_us <= first_us < window.end_us else 0
-    return floor(_PARTS * (in_first + completion * _part_in(Span(first_us, end_us), window)))
+    in_first = weighted if window.begin_us <= first_us < window.end_us else 0
+    inside, length = _part_in(first_us, end_us, window)
+    return _PARTS * (in_first * length + completion * inside) // (unit * length)
 
 
-def _part_in(span: Span, window: Span) -> Fraction:
-    """The share of a span that lies in the window: of one without length, all of it where it stands there."""
-    if span.end_us == span.begin_us:
-        return Fraction(window.begin_us <= span.begin_us < window.end_us)
-    return Fraction(_length([_clipped(span, window)]), span.end_us - span.begin_us)
+def _part_in(begin_us: int, end_us: int, window: Span) -> tuple[int, int]:
+    """The share of a span that lies in the window, as microseconds of microseconds: of one without length, all of it
+    where it stands there."""
+    if end_us == begin_us:
+        return int(window.begin_us <= begin_us < window.end_us), 1
+    return max(0, min(end_us, window.end_us) - max(begin_us, window.begin_us)), end_us - begin_us
 
 
 def _divide(whole: int, proportions: Mapping[str, int]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
-from gateway.domain.kv_cache import pipeline_stages
+from gateway.domain.kv_layers import pipeline_stages
 from gateway.domain.records import Model, ModelShape, Weights
 from gateway.domain.shapes import mla_latent_width
 

@@ -119,6 +119,7 @@ def _registry(document: Document, sha256: str) -> Registry:
         sources=dict(head.sources) if head else {},
         as_of=head.as_of if head else None,
         sha256=sha256,
+        electricity=entries.electricity(("electricity",), head.electricity) if head and head.electricity else None,
     )
 
 

@@ -18,6 +18,8 @@ from gateway.domain.records import (
     Confidence,
     Consortium,
     CurrencyRate,
+    ElectricityPrice,
+    EnergyMeter,
     Gpu,
     GpuPrice,
     Licence,
@@ -38,9 +40,11 @@ from gateway.domain.records import (
 )
 from gateway.registry.adapters import read_adapter
 from gateway.registry.claims import is_price, read_claim
+from gateway.registry.energy import EnergyMeters
 from gateway.registry.schema import (
     ClaimBlock,
     ConsortiumBlock,
+    ElectricityBlock,
     Fact,
     GpuBlock,
     MlaBlock,
@@ -77,6 +81,7 @@ class Entries:
         self._known = known
         self._payers: dict[tuple[str, str], Loc] = {}
         """The first entry that names the GPU of each engine."""
+        self._meters = EnergyMeters(document)
 
     def refuse_duplicates(self, section: str, entries: Iterable[tuple[Loc, str]]) -> None:
         """Complain of each id that an earlier entry already has."""
@@ -172,6 +177,10 @@ class Entries:
             sourced=self._required(loc, block),
             prices=tuple(prices),
         )
+
+    def electricity(self, loc: Loc, block: ElectricityBlock) -> ElectricityPrice:
+        self._refer((*loc, "currency"), block.currency, self._known.currencies, "currencies")
+        return ElectricityPrice(block.per_kwh, block.currency, block.date, self._required(loc, block))
 
     def rate(self, loc: Loc, block: RateBlock) -> CurrencyRate:
         for field in ("base", "quote"):
@@ -305,8 +314,10 @@ class Entries:
         replicas = []
         for n, replica in enumerate(block.replicas):
             self._refer((*loc, "replicas", n, "gpu"), replica.gpu, self._known.gpus, "gpus")
-            replicas.append(_replica(block.id, n, replica))
-            if replica.gpu is not None and block.serving.kind != "openai_api":
+            is_remote = block.serving.kind == "openai_api"
+            meter = self._meters.read((*loc, "replicas", n, "energy"), replica, is_remote=is_remote)
+            replicas.append(_replica(block.id, n, replica, meter))
+            if replica.gpu is not None and not is_remote:
                 self._refuse_second_payer((*loc, "replicas", n, "gpu"), replicas[-1])
         return tuple(replicas)
 
@@ -416,7 +427,7 @@ def _serving(model_id: str, block: ServingBlock, adapter: Adapter | None) -> Ser
     )
 
 
-def _replica(model_id: str, position: int, block: ReplicaBlock) -> Replica:
+def _replica(model_id: str, position: int, block: ReplicaBlock, meter: EnergyMeter | None) -> Replica:
     return Replica(
         id=block.id or f"{model_id}/{position + 1}",
         model_id=model_id,
@@ -428,4 +439,5 @@ def _replica(model_id: str, position: int, block: ReplicaBlock) -> Replica:
         api_key_env=block.api_key_env,
         base_path=block.base_path,
         max_in_flight=block.max_in_flight,
+        energy=meter,
     )

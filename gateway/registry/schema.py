@@ -24,6 +24,8 @@ from gateway.registry.values import (
     CountOrZero,
     Currency,
     Day,
+    ExporterAddress,
+    GpuLabel,
     HangulName,
     KvFormat,
     LatinName,
@@ -36,6 +38,7 @@ from gateway.registry.values import (
     Path,
     PerMtok,
     Positive,
+    SeriesName,
     Size,
     Sources,
     Text,
@@ -243,6 +246,13 @@ class TimeoutsBlock(Block):
     total_s: Positive = 1800.0
 
 
+class EnergyBlock(Block):
+    url: ExporterAddress = Field(description="the address of an exporter's page such as http://node:9400/metrics")
+    gpus: list[GpuLabel] = Field(description="the replica's GPUs by the exporter's labels: indexes or UUIDs")
+    metric: SeriesName | None = Field(None, description="Where it is not DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION.")
+    unit: Literal["mJ", "J"] | None = Field(None, description="Of another metric's counter.")
+
+
 class ReplicaBlock(Block):
     url: Address = Field(description="an address such as http://127.0.0.1:8101")
     id: Name | None = None
@@ -253,6 +263,7 @@ class ReplicaBlock(Block):
     api_key_env: Variable | None = Field(None, description="Name of the environment variable with the key.")
     base_path: BasePath = Field("/v1", description="What stands between the address and /chat/completions.")
     max_in_flight: Count | None = Field(None, description="Most calls at a time, where it is not the setting.")
+    energy: EnergyBlock | None = Field(None, description="Where the energy counters of its GPUs can be read.")
 
 
 class AdapterBlock(Origin):
@@ -321,6 +332,12 @@ class GpuBlock(Origin):
     prices: Many[GpuPriceBlock] = Field([], description="The first is used when nobody says which.")
 
 
+class ElectricityBlock(Origin):
+    per_kwh: Amount = Field(description="the price of a kWh")
+    currency: Currency = Field(description="a currency code such as KRW")
+    date: Day = Field(description="the day of the price")
+
+
 class RateBlock(Origin):
     base: Currency = Field(description="a currency code such as USD")
     quote: Currency = Field(description="a currency code such as KRW")
@@ -335,6 +352,7 @@ class RegistryFile(Block):
     sources: dict[str, Text] = Field({}, description="What the short source keys stand for.")
     currencies: list[Currency] = Field(["USD", "KRW"], description="Currencies that prices may use.")
     rates: Many[RateBlock] = []
+    electricity: ElectricityBlock | None = Field(None, description="What a kWh costs; shown beside GPU money.")
     gpus: Many[GpuBlock] = []
     consortia: Many[ConsortiumBlock] = []
     models: Many[ModelBlock] = Field(description="a list with at least one entry")

@@ -168,6 +168,32 @@ def _variable(raw: object) -> str:
     return raw
 
 
+def _exporter(raw: object) -> str:
+    """The address of an exporter's page; /metrics where it names no path. Credentials are refused, and not repeated."""
+    if isinstance(raw, str) and "@" in raw:
+        message = "expected an address without credentials"
+        raise PydanticCustomError("refused", "{message}", {"message": message})
+    expected = "the address of an exporter's page such as http://node:9400/metrics"
+    if not isinstance(raw, str) or not raw.isprintable() or " " in raw:
+        raise _refusal(expected, raw)
+    try:
+        parts = urlsplit(raw)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise _refusal(expected, raw) from None
+    if not is_address or parts.query or parts.fragment:
+        raise _refusal(expected, raw)
+    return raw.rstrip("/") if parts.path.strip("/") else f"{raw.rstrip('/')}/metrics"
+
+
+def _gpu_label(raw: object) -> str:
+    """How an exporter names a GPU: its index on the machine, or its UUID."""
+    is_index = isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 1024
+    if is_index or (isinstance(raw, str) and re.fullmatch(r"\d{1,3}|GPU-[0-9A-Za-z-]{1,64}", raw, re.ASCII)):
+        return str(raw)
+    raise _refusal("a GPU's index such as 0, or its UUID such as GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43", raw)
+
+
 def _address(raw: object) -> str:
     """An engine's address without a trailing slash. Credentials in it are refused, and not repeated."""
     expected = "an address such as http://127.0.0.1:8101"
@@ -232,6 +258,13 @@ Version = Annotated[str, _matching(r"\d{1,4}(\.\d{1,4}){1,3}", "a version in quo
 Currency = Annotated[str, _matching(r"[A-Z]{3}", "a currency code such as USD")]
 Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema({"type": "string"})]
 Address = Annotated[str, BeforeValidator(_address), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+ExporterAddress = Annotated[
+    str, BeforeValidator(_exporter), WithJsonSchema({"type": "string", "pattern": "^https?://"})
+]
+GpuLabel = Annotated[str, BeforeValidator(_gpu_label), WithJsonSchema({"type": ["integer", "string"]})]
+SeriesName = Annotated[
+    str, _matching(r"[A-Za-z_:][A-Za-z0-9_:]{0,199}", "a metric's name such as DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION")
+]
 BasePath = Annotated[str, _matching(r"(/[A-Za-z0-9._-]+)*", "a path such as /v1 without a slash at its end")]
 Path = Annotated[str, _matching(r"(/[A-Za-z0-9._-]+)+", "a path such as /health without a slash at its end")]
 Argument = Annotated[str, BeforeValidator(_argument), WithJsonSchema({"type": ["string", "number"]})]

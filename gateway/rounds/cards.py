@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from gateway.calibration_file import CalibrationBook
 from gateway.domain.evidence_cards import EvidenceCard, MeasuredFigures, blind_card
 from gateway.domain.feasibility import Verdict
 from gateway.domain.records import CallStatus, Provenance, Registry
@@ -95,8 +96,9 @@ class _Seen:
 class CardEvidence:
     """Gathers what is known of candidates. `runs`: load runs whose calls count; none: all calls since `since`."""
 
-    def __init__(self, *, store: Store, settings: Settings) -> None:
+    def __init__(self, *, store: Store, settings: Settings, calibration: CalibrationBook) -> None:
         self._store = store
+        self._calibration = calibration
         self._settings = settings
 
     async def figures(
@@ -145,8 +147,13 @@ class CardEvidence:
         entry = registry.models.get(model)
         if entry is None:
             return Verdict.UNKNOWN
-        settings = self._settings
-        found = estimate_on(entry, registry, gpu_id=settings.feasibility_gpu, context=settings.feasibility_context)
+        found = estimate_on(
+            entry,
+            registry,
+            gpu_id=self._settings.feasibility_gpu,
+            context=self._settings.feasibility_context,
+            calibration=self._calibration,
+        )
         return found.verdict if found is not None else Verdict.UNKNOWN
 
 

@@ -58,21 +58,21 @@ _MATH_ATTRIBUTES = _names(
 )
 _OTHERS = _names("ol th td pre code br hr h3 h4 h5 h6 div")
 TAGS = frozenset({*_BLOCKS.values(), *_MATH_TAGS, *_OTHERS})
-"""Every tag that can come out; `div` is around a table, which may be wider than its column."""
-ATTRIBUTES = frozenset({*_MATH_ATTRIBUTES, "class", "start"})
+"""Every tag that can come out; `div` is around a table, which is scrolled by keyboard where it is too wide."""
+ATTRIBUTES = frozenset({*_MATH_ATTRIBUTES, "class", "start", "tabindex"})
 """Every attribute that can."""
 
 
 @lru_cache(maxsize=512)
 def render_markdown(text: str) -> str:
-    """The HTML fragment of an answer. Headings begin at h3; what cannot be read as Markdown is shown as it is."""
+    """The HTML fragment of an answer. Headings go on from h3 without gaps; what cannot be read is shown as it is."""
     if len(text) > MAX_CHARACTERS:
         return render_plain(text)
     try:
         tokens = _parser().parse(_visible(text))
         if any(token.level >= MAX_NESTING - 1 for token in tokens):
             return render_plain(text)
-        return _Writer().write(tokens)
+        return _Writer(tokens).write()
     except RecursionError:
         return render_plain(text)
 
@@ -100,13 +100,16 @@ def _is_writable(code: int) -> bool:
 
 
 class _Writer:
-    """Writes tokens as HTML. It counts an answer's formulas, of which only so many are set."""
+    """Writes an answer's tokens as HTML. It knows what stood before: how deep the headings go, how many formulas."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._tokens = tokens
         self._formulas = 0
+        self._outline: list[int] = []
+        """The answer's own levels of the headings that the text stands under."""
 
-    def write(self, tokens: Sequence[Token]) -> str:
-        return "".join(self._pieces(tokens))
+    def write(self) -> str:
+        return "".join(self._pieces(self._tokens))
 
     def _pieces(self, tokens: Sequence[Token]) -> Iterator[str]:
         for token in tokens:
@@ -114,12 +117,21 @@ class _Writer:
                 continue
             if token.type == "inline":
                 yield from self._pieces(token.children or ())
+            elif token.type == "heading_open":
+                own = int(token.tag[1:])
+                self._outline = [*(level for level in self._outline if level < own), own]
+                yield f"<h{self._heading_level()}>"
+            elif token.type == "heading_close":
+                yield f"</h{self._heading_level()}>"
             elif token.type == "image":
                 yield escape(f"[{token.content}]")
             elif token.type.startswith("math_"):
                 yield self._formula(token)
             else:
                 yield _markup(token)
+
+    def _heading_level(self) -> int:
+        return min(6, _FIRST_HEADING - 1 + len(self._outline))
 
     def _formula(self, token: Token) -> str:
         is_block = token.type != "math_inline"
@@ -135,7 +147,7 @@ def _markup(token: Token) -> str:
     if kind in _BLOCKS:
         wrapped = kind == "table"
         if end == "open":
-            return ('<div class="wide">' if wrapped else "") + f"<{_BLOCKS[kind]}>"
+            return ('<div class="wide" tabindex="0">' if wrapped else "") + f"<{_BLOCKS[kind]}>"
         return f"</{_BLOCKS[kind]}>" + ("</div>" if wrapped else "")
     match token.type:
         case "text":
@@ -150,9 +162,6 @@ def _markup(token: Token) -> str:
             return f"<code>{escape(token.content)}</code>"
         case "fence" | "code_block":
             return f"<pre><code>{escape(token.content)}</code></pre>"
-        case "heading_open" | "heading_close":
-            level = min(6, int(token.tag[1:]) + _FIRST_HEADING - 1)
-            return f"<{'/' if end == 'close' else ''}h{level}>"
         case "ordered_list_open":
             start = token.attrGet("start")
             return "<ol>" if start is None else f'<ol start="{int(start)}">'

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from gateway.domain.engine_model import GPU_MEMORY_UTILIZATION, EngineLimits, Scheduler, max_concurrency
-from gateway.domain.memory import KvLayout
+from gateway.domain.kv_cache import KvLayout
 
 _FIRST_TOKEN = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from gateway.domain.kv_cache import KvLayout, KvRules, Paging
+from gateway.domain.kv_cache import KvLayout
+from gateway.domain.kv_groups import KvRules, Paging
 from gateway.domain.memory import kv_layout
 from gateway.domain.records import LinearShape, MlaShape, ModelShape
 

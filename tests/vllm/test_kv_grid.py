@@ -19,7 +19,7 @@ from questions import everyone
 from real_engines import LLAMA, MAX_MODEL_LEN, REGISTRY, RealEngine
 
 from gateway.checkpoints import stand_in_environment
-from gateway.domain.kv_cache import Paging
+from gateway.domain.kv_groups import Paging
 from gateway.domain.memory import kv_layout
 from gateway.domain.records import MlaShape, ModelShape
 from gateway.settings import child_environment

@@ -1,0 +1,55 @@
+"""Where a replica's energy counters stand, from its block in the file, with what would make their figures wrong.
+
+A counter that two replicas name would be counted twice, and counters of some of its GPUs would pass for all of them.
+"""
+
+from __future__ import annotations
+
+from gateway.domain.records import DCGM_ENERGY, EnergyMeter
+from gateway.registry.schema import ReplicaBlock
+from gateway.registry.text import Document, Loc
+
+
+class EnergyMeters:
+    """Reads the blocks of all replicas of a file, one after the other."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._first: dict[tuple[str, str, str], Loc] = {}
+        """The replica that names a counter first."""
+
+    def read(self, loc: Loc, replica: ReplicaBlock, *, is_remote: bool) -> EnergyMeter | None:
+        """The meter of one replica; complains of what does not hold together."""
+        if (block := replica.energy) is None:
+            return None
+        if is_remote:
+            self._document.complain(loc, "expected none: the GPUs behind a hosted API are not seen from here")
+        if not block.gpus:
+            self._document.complain((*loc, "gpus"), "expected at least one GPU's index or UUID")
+        elif len(set(block.gpus)) != len(block.gpus):
+            self._document.complain((*loc, "gpus"), "expected each GPU once")
+        elif len(block.gpus) != replica.gpus:
+            self._document.complain(
+                (*loc, "gpus"),
+                f"expected as many as the replica's gpus ({replica.gpus}), got {len(block.gpus)}: "
+                "the energy of some would pass for that of all",
+            )
+        metric = block.metric or DCGM_ENERGY
+        if metric != DCGM_ENERGY and block.unit is None:
+            self._document.complain((*loc, "unit"), f"missing; expected mJ or J, the unit of {metric}")
+        if metric == DCGM_ENERGY and block.unit == "J":
+            self._document.complain((*loc, "unit"), f"expected mJ, in which {DCGM_ENERGY} counts, or nothing")
+        self._refuse_second(loc, block.url, metric, block.gpus)
+        return EnergyMeter(block.url, tuple(block.gpus), metric, 1000 if block.unit == "J" else 1)
+
+    def _refuse_second(self, loc: Loc, url: str, metric: str, gpus: list[str]) -> None:
+        for gpu in dict.fromkeys(gpus):
+            first = self._first.setdefault((url, metric, gpu), loc)
+            if first != loc:
+                line = self._document.lines.get(first)
+                where = f" on line {line}" if line else " in an earlier entry"
+                self._document.complain(
+                    (*loc, "gpus"),
+                    f"the counter of GPU {gpu} at {url} belongs to the replica{where} already and would be counted "
+                    "twice; leave energy out here",
+                )
