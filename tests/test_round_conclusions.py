@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.rounds.conclusion_words import SENTENCES
-from gateway.rounds.conclusions import Topic, conclusions, counted, number_words, rate_alpha, result_title, share_words
+from gateway.rounds.conclusions import Topic, conclusions, rate_alpha, result_title
+from gateway.rounds.figure_words import counted, number_words, share_words
 
 CODES = ("M01", "M02", "M03")
 COMPARISONS = re.compile(r"ahead|Ahead|first|보다|앞선|1위|better than|clear\. Every|분명합니다")

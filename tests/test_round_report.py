@@ -1,4 +1,4 @@
-"""The report of a round: a file that fetches and runs nothing, legible, the same for the same result; and its tables."""
+"""The report of a round: it fetches and runs nothing, is legible, the same for the same result; and its tables."""
 
 from __future__ import annotations
 

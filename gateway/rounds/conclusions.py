@@ -20,7 +20,6 @@ from gateway.rounds.conclusion_words import (
     LINE_MOVED,
     LINE_NONE,
     LINE_SAME,
-    NOUNS,
     PRIMARY,
     PROVENANCE,
     RANK,
@@ -31,12 +30,12 @@ from gateway.rounds.conclusion_words import (
     TITLE_NOT_REAL,
     Language,
 )
+from gateway.rounds.figure_words import MINUS, counted, number_words, percent, rank_words, share_words
 
 Json = Mapping[str, Any]
 HIGH_ALPHA, FAIR_ALPHA = 0.8, 0.667
 """Krippendorff's own bounds: good, and for tentative conclusions (Content Analysis, 4th ed. 2018, section 12.4)."""
 CHANCE = 0.5
-MINUS = "\N{MINUS SIGN}"
 
 
 class Topic(StrEnum):
@@ -108,33 +107,6 @@ def model_order(analysis: Json) -> list[str]:
     return [one["model"] for one in primary_estimate(analysis).get("models", ())] or list(
         analysis["plan"]["provenance"]
     )
-
-
-# --- figures in words ---------------------------------------------------------------------------------------
-
-
-def percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f}%".replace("-", MINUS)
-
-
-def share_words(share: float) -> str:
-    """A share that may be small, with one decimal below ten per cent."""
-    return percent(share, 0 if share >= 0.1 or share == 0 else 1)
-
-
-def number_words(value: float) -> str:
-    """Two decimals, three for what would look like 0 and is not; a real minus, and no negative zero."""
-    digits = 3 if 0 < abs(value) < 0.005 else 2
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
-
-
-def counted(n: int, noun: str, language: Language) -> str:
-    korean, one, many = NOUNS[noun]
-    return (korean if language == "ko" else one if n == 1 else many).format(n=f"{n:,}")
-
-
-def rank_words(best: int | str, worst: int | str) -> str:
-    return str(best) if best == worst else f"{best}–{worst}"
 
 
 def _in(text: Text, language: Language) -> str:

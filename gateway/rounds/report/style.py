@@ -172,7 +172,7 @@ details{break-inside:auto}
 h1{font-size:19pt}
 h2{margin-top:20pt;font-size:14pt}
 h2,h3,.topic,.key,section>.note{break-after:avoid}
-figure,tr,.said li,.panels>div,dt{break-inside:avoid}
+p,figure,tr,.said li,.panels>div,dt{break-inside:avoid}
 dd{break-before:avoid}
 table{font-size:8.8pt}
 th,td{padding:3pt 5pt}
