@@ -34,6 +34,7 @@ from gateway.api import (
     models,
     ops,
     review,
+    round_export,
     rounds,
     usage,
 )
@@ -99,6 +100,7 @@ _ROUTERS = (
     usage.router,
     costs.router,
     rounds.router,
+    round_export.router,
     admin.router,
     review.router,
 )

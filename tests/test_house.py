@@ -281,6 +281,7 @@ HOUSE = [
     "gateway.api.usage",
     "gateway.api.costs",
     "gateway.api.rounds",
+    "gateway.api.round_export",
     "gateway.api.admin",
     "gateway.api.review",
     "gateway.app",
@@ -299,6 +300,8 @@ HOUSE = [
     "gateway.columns_command",
     "gateway.costs_command",
     "gateway.facts_command",
+    "gateway.round_verify_command",
+    "gateway.round_commands",
     "gateway.cli",
     "gateway.__main__",
 ]
