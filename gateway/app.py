@@ -34,6 +34,7 @@ from gateway.api import (
     models,
     ops,
     review,
+    round_export,
     round_results,
     rounds,
     token_costs,
@@ -107,6 +108,7 @@ _ROUTERS = (
     rounds.router,
     token_costs.router,
     round_results.router,
+    round_export.router,
     admin.router,
     review.router,
 )
