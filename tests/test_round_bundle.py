@@ -42,6 +42,16 @@ async def closed(database: ScratchDatabase) -> AsyncIterator[ClosedRound]:
     await store.close()
 
 
+@pytest.fixture
+async def content(sqlite_file: ScratchDatabase) -> AsyncIterator[RoundContent]:
+    """For what hangs on no database: a revealed round."""
+    store = await Store.open(sqlite_file.url)
+    one = await put_closed_round(RoundStore(store), reviewers=3)
+    await one.reveal()
+    yield await one.content()
+    await store.close()
+
+
 def files_of(bundle: Bundle) -> Files:
     return dict(unpack(bundle.data).files)
 
@@ -192,13 +202,11 @@ async def test_the_sheets_open_in_spreadsheets_and_say_what_the_documents_say(cl
 # --- changes by accident ------------------------------------------------------------------------------------
 
 
-async def test_a_changed_byte_in_any_file_is_found_and_the_file_named(closed: ClosedRound) -> None:
-    await closed.reveal()
-    content = await closed.content()
+async def test_a_changed_byte_in_any_file_is_found_and_the_file_named(content: RoundContent) -> None:
     bundle, rng = build_bundle(content, BundleKind.AUDIT, tools=TOOLS), random.Random(5)
     files = files_of(bundle)
     for name, body in files.items():
-        for _ in range(6):
+        for _ in range(3):
             at = rng.randrange(len(body))
             changed = body[:at] + bytes([body[at] ^ (1 << rng.randrange(8))]) + body[at + 1 :]
             found = verify_bundle(pack({**files, name: changed}, stamp(content)), published_of(content))
@@ -206,12 +214,11 @@ async def test_a_changed_byte_in_any_file_is_found_and_the_file_named(closed: Cl
             assert name in places(found), f"{name} byte {at}: {found.faults}"
 
 
-async def test_a_changed_byte_anywhere_in_the_archive_is_found(closed: ClosedRound) -> None:
-    content = await closed.content()
+async def test_a_changed_byte_anywhere_in_the_archive_is_found(content: RoundContent) -> None:
     bundle, rng = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS), random.Random(6)
     directory = bundle.data.index(b"PK\x01\x02")
-    spots = [rng.randrange(len(bundle.data)) for _ in range(60)]
-    spots += [rng.randrange(directory, len(bundle.data)) for _ in range(60)] + list(range(60))
+    spots = [rng.randrange(len(bundle.data)) for _ in range(20)]
+    spots += [rng.randrange(directory, len(bundle.data)) for _ in range(20)] + list(range(0, 60, 3))
     for at in spots:
         changed = bytearray(bundle.data)
         changed[at] ^= 1 << rng.randrange(8)
@@ -222,8 +229,7 @@ async def test_a_changed_byte_anywhere_in_the_archive_is_found(closed: ClosedRou
         assert verify_bundle(data).verdict is Verdict.BROKEN
 
 
-async def test_a_file_that_is_missing_or_came_in_is_named(closed: ClosedRound) -> None:
-    content = await closed.content()
+async def test_a_file_that_is_missing_or_came_in_is_named(content: RoundContent) -> None:
     files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
     for name in files:
         found = verify_bundle(pack({one: body for one, body in files.items() if one != name}, stamp(content)))
@@ -404,11 +410,11 @@ async def test_a_provenance_made_better_is_found(closed: ClosedRound) -> None:
     assert "expected 'simulated', found 'real'" in " ".join(fault.message for fault in found.faults)
 
 
-async def test_documents_of_any_other_shape_are_faults_and_never_errors(closed: ClosedRound) -> None:
-    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT, tools=TOOLS))
+async def test_documents_of_any_other_shape_are_faults_and_never_errors(content: RoundContent) -> None:
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
     for name in files:
-        for other in (b"", b"[]", b"{}", b"null", b"1", b'{"outline":{}}\n', b"\xff", b"[" * 100_000):
-            found = verify_bundle(pack({**files, name: other}, stamp(await closed.content())), analyse=count_choices)
+        for other in (b"[]", b"{}", b"null", b'{"outline":{}}\n', b"\xff", b"[" * 100_000):
+            found = verify_bundle(pack({**files, name: other}, stamp(content)), analyse=count_choices)
             assert found.verdict is Verdict.BROKEN, f"{name}: {other[:20]!r}"
 
 

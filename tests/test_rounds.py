@@ -17,6 +17,7 @@ from gateway.domain.accounts import Role, Terms
 from gateway.domain.rounds import ItemKind, RoundStatus
 from gateway.domain.sealing import Opening, check_seal
 from gateway.rounds.answering import model_groups
+from gateway.rounds.verify import Published, Verdict, verify_bundle
 
 ROUNDS = "/api/rounds"
 ADMIN = "admin-key-of-this-test"
@@ -299,3 +300,49 @@ def test_models_are_asked_in_groups_that_comparisons_take() -> None:
 
 def test_every_status_is_reached_from_another() -> None:
     assert {status.value for status in RoundStatus} >= {"draft", "sealed", "open", "paused", "closed", "revealed"}
+
+
+async def test_a_closed_round_is_exported_by_an_auditor_and_holds_against_what_was_published(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        auditor = await it.gateway.key_of("auditor", Terms(roles=frozenset({Role.AUDITOR, Role.OPERATOR})))
+        sealed = await it.sealed()
+        path = f"/{sealed['id']}"
+        for refused in ("/export", "/votes.csv"):
+            assert (await it.ask("GET", f"{path}{refused}", status=409))["error"]["code"] == "wrong_status"
+        await it.ask("POST", f"{path}/open")
+        closed = await it.ask("POST", f"{path}/close")
+        assert len(closed["closing"]) == 64
+        assert (await it.ask("GET", path))["closing"] == closed["closing"]
+        for kind in ("audit", "public"):
+            headers = [("authorization", f"Bearer {auditor}")]
+            answer = await it.client.request("GET", f"{ROUNDS}{path}/export?kind={kind}", headers=headers)
+            assert answer.status == 200
+            published = Published(root=closed["root"], head=closed["head"], closing=closed["closing"])
+            found = verify_bundle(answer.body, published)
+            assert (found.faults, found.verdict) == ([], Verdict.AUTHENTICATED)
+            assert found.bundle == dict(answer.headers)["x-simsa-bundle-root"]
+        accesses = (await it.ask("GET", f"{path}/access"))["data"]
+        assert [row["action"] for row in accesses[-2:]] == ["export.audit", "export.public"]
+        assert accesses[-1]["subject"] == found.bundle
+
+
+async def test_an_integrator_exports_nothing(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        key = await it.gateway.key_of("integrator", Terms(roles=frozenset({Role.INTEGRATOR})))
+        drafted = await it.drafted()
+        for path in ("export", "votes.csv"):
+            await it.ask("GET", f"/{drafted['id']}/{path}", status=403, key=key)
+
+
+async def test_a_dry_run_tells_what_the_round_can_show_and_what_its_bundle_weighs(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        drafted = await it.drafted()
+        await it.answered(drafted["id"])
+        await it.invited(drafted["id"])
+        found = (await it.ask("POST", f"/{drafted['id']}/dry-run"))["dry_run"]
+        assert (found["passed"], found["problems"]) == (True, [])
+        facts = found["facts"]
+        assert facts["votes"] >= 20
+        assert facts["design"]["votes"] == 18
+        assert 0.5 < facts["resolution"]["win_rate_one_pair"] < facts["resolution"]["win_rate_all_pairs"] < 1
+        assert min(facts["bundle_bytes"].values()) > 10_000

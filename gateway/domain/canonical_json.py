@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 LARGEST_INTEGER = 2**53 - 1
 """Beyond it, in either direction, a double has no room for every whole number (RFC 7493, section 2.2)."""
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_TO_ESCAPE = re.compile(r'["\\\x00-\x1f]')
 
 
 def canonical_json(value: Json) -> bytes:
@@ -91,7 +93,11 @@ def _text(text: str, place: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{place}: expected text that UTF-8 can hold, got a lone surrogate") from error
-    return '"' + "".join(_ESCAPES.get(c) or (f"\\u{ord(c):04x}" if c < " " else c) for c in text) + '"'
+    return f'"{_TO_ESCAPE.sub(_escaped, text)}"'
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return _ESCAPES.get(sign[0]) or f"\\u{ord(sign[0]):04x}"
 
 
 def _integer(value: int, place: str) -> str:
