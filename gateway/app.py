@@ -82,7 +82,7 @@ from gateway.rounds.desk import RoundDesk
 from gateway.rounds.life import RoundLife
 from gateway.rounds.limits import ReviewLimits
 from gateway.rounds.store import RoundStore
-from gateway.rounds.voting import Reviewing, link_hash
+from gateway.rounds.voting import Reviewing
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -277,9 +277,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             energy_watch=energy,
             calibration=calibration,
             long_work=LongWork(),
-            reviewing=Reviewing(
-                round_store, registry=lambda: live.current, chain=link_hash, clock=lambda: datetime.now(UTC)
-            ),
+            reviewing=Reviewing(round_store, registry=lambda: live.current, clock=lambda: datetime.now(UTC)),
             review_limits=ReviewLimits(now),
             web=Web(),
             now=now,

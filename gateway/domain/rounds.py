@@ -374,6 +374,8 @@ class VoteEntry:
     """choice, grades, reason, comment, recognised, seconds; what was not said yet is absent."""
     previous: str
     hash: str
+    salt: str | None = None
+    """Hexadecimal: hides the free words in the chain; None where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

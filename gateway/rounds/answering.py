@@ -9,7 +9,7 @@ replaced by another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -135,8 +135,11 @@ def model_groups(models: Sequence[str]) -> list[tuple[str, ...]]:
 
 def weakest(answers: Sequence[RoundAnswer]) -> str | None:
     """The provenance that may be said of all answers together: the weakest; None where none came."""
+    return weakest_of({answer.provenance for answer in answers if answer.status is AnswerStatus.OK})
+
+
+def weakest_of(found: Collection[str]) -> str | None:
     order = (Provenance.UNKNOWN, Provenance.SIMULATED, Provenance.STAND_IN, Provenance.REAL)
-    found = {answer.provenance for answer in answers if answer.status is AnswerStatus.OK}
     return next((kind.value for kind in order if kind.value in found), None)
 
 

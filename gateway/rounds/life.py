@@ -122,7 +122,10 @@ class RoundLife:
             )
         await self._require_subject(of, kind, subject)
         exclusion = Exclusion(datetime.now(UTC), rule, kind, subject, reason, who(caller))
-        await self.store.exclude(of.id, exclusion)
+        try:
+            await self.store.exclude(of.id, exclusion)
+        except WrongStatus as error:
+            raise Conflict(f"Votes are excluded before there are standings; {error}.") from error
         await self.note(of, caller, "exclude", f"{kind} {subject}")
         return exclusion
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.rounds import (
+    AFTER_CLOSING,
     AccessEntry,
     AnswerStatus,
     Exclusion,
@@ -48,6 +49,10 @@ from gateway.store import ROWS_AT_ONCE, Store, slices
 
 Link = Callable[[Mapping[str, Any]], VoteEntry]
 """Makes the next entry of the chain of what stands before it: number, previous, revision."""
+
+
+ANY_STATUS = frozenset(RoundStatus)
+BEFORE_CLOSING = ANY_STATUS - AFTER_CLOSING
 
 
 class RoundStore:
@@ -140,11 +145,21 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return (await connection.execute(sa.select(round_documents.c.content).where(of_name))).scalar()
 
-    async def documents(self, round_id: str) -> dict[str, Any]:
-        columns = (round_documents.c.name, round_documents.c.content)
+    async def documents(self, round_id: str, names: Collection[str] | None = None) -> dict[str, Any]:
+        """All documents of a round, or those of these names that there are."""
         async with self._store.transaction() as connection:
-            found = await connection.execute(sa.select(*columns).where(round_documents.c.round_id == round_id))
-            return {name: content for name, content in found}  # noqa: C416  typed rows
+            return await _documents(connection, round_id, names)
+
+    async def keep_documents(self, round_id: str, documents: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep documents, durably, unless there are any of these names; those that are kept now."""
+        async with self._store.transaction() as connection:
+            await connection.execute(sa.select(rounds.c.id).where(rounds.c.id == round_id).with_for_update())
+            kept = await _documents(connection, round_id, documents)
+            if not kept:
+                rows = [{"round_id": round_id, "name": name, "content": one} for name, one in documents.items()]
+                await connection.execute(sa.insert(round_documents), rows)
+        await asyncio.to_thread(self._store.make_durable)
+        return kept or dict(documents)
 
     # --- answers --------------------------------------------------------------------------------------------
 
@@ -315,12 +330,13 @@ class RoundStore:
     # --- what the chair sees --------------------------------------------------------------------------------
 
     async def exclude(self, round_id: str, exclusion: Exclusion) -> None:
-        await self._append(round_exclusions, round_id, asdict(exclusion))
+        """Write an exclusion down. Raises WrongStatus once the round is closed: there are standings then."""
+        await self._append(round_exclusions, round_id, asdict(exclusion), allowed=BEFORE_CLOSING)
 
     async def set_aside(self, round_id: str, exclusions: Sequence[Exclusion]) -> None:
         """Ask nobody about these items any more, by a rule that the chair sees; all or nothing, each item once.
 
-        Durable: who judges is told afterwards which items are left.
+        Durable: who judges is told afterwards which items are left. Raises WrongStatus once the round is closed.
         """
         if not exclusions:
             return
@@ -328,7 +344,7 @@ class RoundStore:
         highest = sa.select(sa.func.max(rows.c.number)).where(rows.c.round_id == round_id)
         async with self._chains.setdefault(f"{rows.name} {round_id}", asyncio.Lock()):
             async with self._store.transaction() as connection:
-                await connection.execute(sa.select(rounds.c.id).where(rounds.c.id == round_id).with_for_update())
+                await _require(connection, round_id, BEFORE_CLOSING)
                 number = (await connection.execute(highest)).scalar() or 0
                 for one in exclusions:
                     free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
@@ -365,12 +381,14 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return {who: role for who, role in await connection.execute(statement)}  # noqa: C416  typed rows
 
-    async def _append(self, table: sa.Table, round_id: str, row: dict[str, Any]) -> None:
-        """Add a row under the next number of its round."""
+    async def _append(
+        self, table: sa.Table, round_id: str, row: dict[str, Any], *, allowed: Collection[RoundStatus] = ANY_STATUS
+    ) -> None:
+        """Add a row under the next number of its round, while that stands where it may be done."""
         highest = sa.select(sa.func.max(table.c.number)).where(table.c.round_id == round_id)
         async with self._chains.setdefault(f"{table.name} {round_id}", asyncio.Lock()):
             async with self._store.transaction() as connection:
-                await connection.execute(sa.select(rounds.c.id).where(rounds.c.id == round_id).with_for_update())
+                await _require(connection, round_id, allowed)
                 number = ((await connection.execute(highest)).scalar() or 0) + 1
                 await connection.execute(sa.insert(table).values({"round_id": round_id, "number": number, **row}))
             await asyncio.to_thread(self._store.make_durable)
@@ -402,6 +420,14 @@ async def _require(connection: AsyncConnection, round_id: str, allowed: Collecti
     status = None if found is None else RoundStatus(found)
     if status not in allowed:
         raise WrongStatus(status)
+
+
+async def _documents(connection: AsyncConnection, round_id: str, names: Collection[str] | None) -> dict[str, Any]:
+    at = round_documents.c
+    statement = sa.select(at.name, at.content).where(at.round_id == round_id)
+    if names is not None:
+        statement = statement.where(at.name.in_(list(names)))
+    return {name: content for name, content in await connection.execute(statement)}  # noqa: C416  typed rows
 
 
 # --- rows ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ changes nothing any more. How a page says these things belongs in `api`, links i
 
 from __future__ import annotations
 
-import json
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,21 +22,13 @@ from gateway.domain.rounds import (
     RoundItem,
     VoteEntry,
 )
+from gateway.domain.sealing import SALT_BYTES
 from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.rounds.chain import next_entry
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
-from gateway.rounds.store import RoundStore
+from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.rounds.visits import Pair, QueueEntry, Stage, Visit
-
-Chain = Callable[[str, Mapping[str, Any]], str]
-"""The hash of an entry from the hash before it ("" for the first) and the entry as a document."""
-
-
-def link_hash(previous: str, document: Mapping[str, Any]) -> str:
-    """SHA-256 over the hash before and the entry, as JSON with sorted keys."""
-    content = json.dumps({**document, "previous": previous}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return sha256(content.encode()).hexdigest()
-
 
 CONFLICT_RULE = "conflict"
 GUESSED_ITEMS = 5
@@ -58,13 +50,10 @@ class Overtaken(Exception):
 class Reviewing:
     """The reviewers' side of every round."""
 
-    def __init__(
-        self, store: RoundStore, *, registry: Callable[[], Registry], chain: Chain, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, store: RoundStore, *, registry: Callable[[], Registry], clock: Callable[[], datetime]) -> None:
         """`clock`: the moment, aware, in UTC."""
         self._store = store
         self._registry = registry
-        self._chain = chain
         self._clock = clock
 
     # --- coming in ------------------------------------------------------------------------------------------
@@ -114,7 +103,10 @@ class Reviewing:
             for item in items
             if item.set_aside is None and self._conflicts(item, declared)
         ]
-        await self._store.set_aside(visit.round.id, aside)
+        try:
+            await self._store.set_aside(visit.round.id, aside)
+        except WrongStatus as error:
+            raise Conflict(f"Consent comes too late: {error}.", code="wrong_stage") from error
         await self._note(visit.round.id, visit.reviewer, "consent")
         await self._store.update_reviewer(visit.round.id, visit.reviewer.id, consented_at=now, conflicts=list(declared))
 
@@ -181,16 +173,8 @@ class Reviewing:
         def link(before: Mapping[str, Any]) -> VoteEntry:
             if before["revision"] != after + 1:
                 raise _Raced
-            document = {
-                "number": before["number"],
-                "item": item.id,
-                "reviewer": visit.reviewer.id,
-                "revision": before["revision"],
-                "at": now.isoformat(),
-                "judgement": dict(said),
-            }
-            digest = self._chain(before["previous"], document)
-            return VoteEntry(**{**document, "at": now}, previous=before["previous"], hash=digest)
+            salt = secrets.token_bytes(SALT_BYTES)
+            return next_entry(before, round_id=visit.round.id, item=item, at=now, judgement=said, salt=salt)
 
         now = self._clock()
         try:
