@@ -282,6 +282,7 @@ HOUSE = [
     "gateway.rounds.verify_seal",
     "gateway.rounds.verify_records",
     "gateway.rounds.verify",
+    "gateway.rounds.rehearsal",
     "gateway.rounds.desk",
     "gateway.rounds.views",
     "gateway.rounds.answer_style",

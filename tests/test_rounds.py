@@ -65,7 +65,7 @@ class Desk:
         await self.answered(drafted["id"])
         await self.invited(drafted["id"])
         rehearsed = await self.ask("POST", f"/{drafted['id']}/dry-run")
-        assert rehearsed["dry_run"]["passed"], rehearsed["dry_run"]
+        assert rehearsed["dry_run"]["passed"], rehearsed["dry_run"]["problems"]
         return await self.ask("POST", f"/{drafted['id']}/seal")
 
 

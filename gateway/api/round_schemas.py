@@ -221,6 +221,9 @@ class RoundOut(BaseModel):
     provenance: str | None = Field(description="Of the answers: real, stand_in, simulated, unknown; null before any.")
     root: str | None = Field(description="The published commitment to all that is fixed, from sealing on.")
     head: str | None = Field(description="Of the chain of votes; published at closing, null before.")
+    closing: str | None = Field(
+        description="The root over exclusions, accesses, reviewers and answers as they were at closing; null before."
+    )
     prompts: int
     models: int
     reviewers: int

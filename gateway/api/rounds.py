@@ -315,7 +315,10 @@ async def reveal_round(round_id: str, services: Gateway, caller: CheckedCaller) 
 async def move_round(
     round_id: str, step: Literal["open", "pause", "close", "archive"], services: Gateway, caller: CheckedCaller
 ) -> dict[str, Any]:
+    """Closing publishes the chain's head and the closing root; nothing is judged or excluded afterwards."""
     one = await services.rounds.life.found(round_id, caller)
+    if step == "close":
+        return await _shown(services, await services.rounds.close(one, caller))
     return await _shown(services, await services.rounds.life.move(one, _MOVES[step], caller))
 
 
@@ -323,7 +326,8 @@ async def move_round(
 
 
 async def _shown(services: Services, one: Round) -> dict[str, Any]:
-    return round_object(one, reviewers=await services.rounds.store.count_reviewers(one.id))
+    desk = services.rounds
+    return round_object(one, reviewers=await desk.store.count_reviewers(one.id), closing=await desk.closing(one))
 
 
 async def _link(services: Services, request: Request, one: Round, reviewer: Reviewer) -> dict[str, Any]:

@@ -159,7 +159,15 @@ def build_bundle(
     return Bundle(pack(whole, stamp_of(content.round)), root, tuple(opening.findings))
 
 
-def analysis_of(parts: Mapping[str, Any], records: Mapping[str, Sequence[Line]], analyse: Analyse) -> dict[str, Any]:
+def votes_table(content: RoundContent) -> bytes:
+    """The votes as CSV, without anybody's words."""
+    lines = [_vote_line(entry.number, entry, _Opening(BundleKind.PUBLIC, is_revealed=False)) for entry in content.votes]
+    return votes_sheet(content.parts["items"], criteria_of(content.parts), whole_votes(lines))
+
+
+def analysis_of(
+    parts: Mapping[str, Any], records: Mapping[str, Sequence[Mapping[str, Any]]], analyse: Analyse
+) -> dict[str, Any]:
     """The analysis of what a bundle shows, from its own lines. Raises ValueError for lines that do not fit."""
     answers = [
         {"model": one["model"], "prompt": one["prompt"], "shown": read_text(one.get("shown"))}

@@ -48,8 +48,9 @@ class BundleView:
         return bool(self.about["is_revealed"])
 
     def has(self, *names: str) -> bool:
-        """Whether all of these parts and records could be read."""
-        return all(name in self.parts or name in self.records for name in names)
+        """Whether all of these could be read: parts by their names, records as name.jsonl."""
+        known = {*self.parts, *(f"{name}.jsonl" for name in self.records)}
+        return known.issuperset(names)
 
 
 def read_bundle(files: Mapping[str, bytes]) -> BundleView:

@@ -17,11 +17,15 @@ from gateway.domain.hash_chain import genesis
 from gateway.domain.lexicon import build_lexicon
 from gateway.domain.records import Registry
 from gateway.domain.redaction import Redaction, redact
-from gateway.domain.rounds import Round, RoundAnswer, RoundKind, RoundStatus
+from gateway.domain.rounds import AFTER_CLOSING, Round, RoundAnswer, RoundKind, RoundStatus
 from gateway.errors import Conflict
 from gateway.rounds.answering import Answering, Redact, weakest
+from gateway.rounds.bundle import Bundle, BundleKind, Tools, build_bundle, votes_table
 from gateway.rounds.cards import CardEvidence, card_answers
+from gateway.rounds.closing import closing_of
+from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.life import RoundLife
+from gateway.rounds.rehearsal import rehearse_round
 from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
 from gateway.rounds.store import RoundStore, WrongStatus
 
@@ -39,12 +43,14 @@ class RoundDesk:
         answering: Answering,
         evidence: CardEvidence,
         registry: Callable[[], Registry],
+        tools: Tools | None = None,
     ) -> None:
         self.store = store
         self.life = life
         self.answering = answering
         self._evidence = evidence
         self._registry = registry
+        self._tools = tools or Tools()
 
     async def collect(self, of: Round) -> list[RoundAnswer]:
         """Redact and keep what came of the answers asked for; of a round of cards, gather the evidence.
@@ -92,6 +98,49 @@ class RoundDesk:
             raise Conflict("The round is sealed already.", code="wrong_status")
         await self.life.note(of, caller, f"round.{RoundStatus.SEALED}", sealed.root)
         return await self.life.found(of.id, caller)
+
+    async def rehearse(self, of: Round, caller: Caller) -> Round:
+        """Go through a round of this very draft with made-up votes, from sealing to the verified bundle.
+
+        Nothing of it is kept but what it found. Raises Conflict with what is missing to put the round together.
+        """
+        answers, reviewers = await self.store.answers(of.id), await self.store.reviewers(of.id)
+        sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
+        digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
+        now, families = datetime.now(UTC), sorted(self._registry().consortia)
+        work = partial(rehearse_round, of, sealed, answers, reviewers, families=families, tools=self._tools, now=now)
+        found = await asyncio.to_thread(work)
+        await self.store.update(of.id, dry_run={"digest": digest, "at": now.isoformat(), **found})
+        await self.life.note(of, caller, "dry-run", "passed" if found["passed"] else "failed")
+        return await self.life.found(of.id, caller)
+
+    async def close(self, of: Round, caller: Caller) -> Round:
+        """Take no votes any more, and commit to everything that the chain does not cover."""
+        closed = await self.life.move(of, RoundStatus.CLOSED, caller)
+        await closing_of(self.store, closed)
+        return closed
+
+    async def closing(self, of: Round) -> str | None:
+        """The published root of a closed round's closing; None before it is closed."""
+        return (await closing_of(self.store, of)).root if of.status in AFTER_CLOSING else None
+
+    async def export(self, of: Round, kind: BundleKind, caller: Caller) -> Bundle:
+        """The bundle of a closed round, noted with its root. Raises Conflict before."""
+        content = await self._closed_content(of)
+        bundle = await asyncio.to_thread(build_bundle, content, kind, tools=self._tools)
+        await self.life.note(of, caller, f"export.{kind}", bundle.root)
+        return bundle
+
+    async def votes_table(self, of: Round, caller: Caller) -> bytes:
+        """The votes of a closed round for a spreadsheet, without anybody's words. Raises Conflict before."""
+        content = await self._closed_content(of)
+        await self.life.note(of, caller, "export.votes")
+        return await asyncio.to_thread(votes_table, content)
+
+    async def _closed_content(self, of: Round) -> RoundContent:
+        if of.status not in AFTER_CLOSING:
+            raise Conflict(f"A round is exported once it is closed; this one is {of.status}.", code="wrong_status")
+        return await read_content(self.store, of)
 
     async def put_together(self, of: Round, **parts: Any) -> Sealed:
         """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing."""

@@ -219,14 +219,16 @@ def _side(item: review_design.Item, name: str, models: Mapping[str, str], better
 
 
 def _item_document(item: RoundItem, code: Mapping[str, str]) -> dict[str, Any]:
+    """With codes for models. The sides of an attention item are texts of the round, whatever models are called."""
+    names = {item.left: item.left, item.right: item.right} if item.kind is ItemKind.ATTENTION else code
     return {
         "id": item.id,
         "reviewer": item.reviewer,
         "position": item.position,
         "kind": item.kind.value,
         "prompt": item.prompt_id,
-        "left": code.get(item.left, item.left),
-        "right": code.get(item.right, item.right),
+        "left": names[item.left],
+        "right": names[item.right],
         "repeat_of": item.repeat_of,
         "shared": item.is_shared,
     }

@@ -31,7 +31,7 @@ from gateway.rounds.archive import (
 from gateway.rounds.bundle import ANALYSIS, LOCK, VOTES, Analyse, analysis_of
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle
 from gateway.rounds.closing import ANSWERS, RECORDS
-from gateway.rounds.sealed import ITEMS, MAPPING
+from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
@@ -48,6 +48,9 @@ from gateway.rounds.verify_seal import (
     mapping_faults,
     seal_faults,
 )
+
+_VOTES, _ANSWERS = f"{VOTES}.jsonl", f"{ANSWERS}.jsonl"
+_RECORDS = tuple(f"{name}.jsonl" for name in RECORDS)
 
 
 class State(StrEnum):
@@ -167,17 +170,17 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("round", ("plan", "design", "answers"), partial(about_faults, view)),
         ("design", ("design", "reviewers"), partial(design_faults, view)),
         ("queues", (ITEMS, "design", "practice"), partial(item_faults, view)),
-        ("answers", ("answers",), partial(answer_faults, view)),
-        ("chain", (VOTES,), partial(chain_faults, view, published.head)),
-        ("votes", (VOTES, ITEMS, "plan"), partial(vote_faults, view)),
-        ("closing", RECORDS, partial(closing_faults, view, published.closing)),
-        ("openings", RECORDS, partial(opening_faults, view)),
-        ("subjects", (ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
+        ("answers", ("answers", _ANSWERS), partial(answer_faults, view)),
+        ("chain", (_VOTES,), partial(chain_faults, view, published.head)),
+        ("votes", (_VOTES, ITEMS, "plan"), partial(vote_faults, view)),
+        ("closing", _RECORDS, partial(closing_faults, view, published.closing)),
+        ("openings", _RECORDS, partial(opening_faults, view)),
+        ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
     ]
     if MAPPING in view.parts:
         plan.append(("mapping", (MAPPING, "plan"), partial(mapping_faults, view)))
     if published.receipt is not None:
-        plan.append(("receipt", (VOTES,), partial(receipt_faults, view, published.receipt)))
+        plan.append(("receipt", (_VOTES,), partial(receipt_faults, view, published.receipt)))
     return plan
 
 
@@ -235,7 +238,12 @@ def _analysis_check(view: BundleView, analyse: Analyse | None) -> Check:
         return Check(name, State.NOT_CHECKED, why="the bundle has no analysis")
     if analyse is None:
         return Check(name, State.NOT_CHECKED, why="nothing here can recompute it")
-    return _checked_on(view, name, (*RECORDS, VOTES, ITEMS, "plan", ANSWERS), partial(_analysis_faults, view, analyse))
+    return _checked_on(
+        view,
+        name,
+        (*_RECORDS, _VOTES, *(name for name in PARTS if name != MAPPING)),
+        partial(_analysis_faults, view, analyse),
+    )
 
 
 def _analysis_faults(view: BundleView, analyse: Analyse) -> list[Fault]:

@@ -31,8 +31,11 @@ STUCK_AFTER_S = 2 * 24 * 3600.0
 """A reviewer who began and was not seen for so long may need a word."""
 
 
-def round_object(one: Round, *, reviewers: int) -> dict[str, Any]:
-    """A round as the API shows it. The chain's head is published once nothing can be added to it."""
+def round_object(one: Round, *, reviewers: int, closing: str | None = None) -> dict[str, Any]:
+    """A round as the API shows it. The chain's head is published once nothing can be added to it.
+
+    `closing`: the root over what is fixed then besides the votes.
+    """
     moments = ("created_at", "sealed_at", "opened_at", "closed_at", "revealed_at", "archived_at")
     return {
         "id": one.id,
@@ -44,6 +47,7 @@ def round_object(one: Round, *, reviewers: int) -> dict[str, Any]:
         "provenance": one.provenance,
         "root": one.root,
         "head": one.head if one.status in AFTER_CLOSING else None,
+        "closing": closing,
         "prompts": len(one.plan.prompts),
         "models": len(one.plan.models),
         "reviewers": reviewers,

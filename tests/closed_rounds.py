@@ -1,0 +1,236 @@
+"""A whole round put into a database, sealed, judged and closed, for tests of what is published of it.
+
+Names of models carry the word CANARY, so that a name that comes out before the reveal is seen. Votes are drawn from a
+seed; two reviewers wrote in their own words, one of them a telephone number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from gateway.domain.hash_chain import genesis
+from gateway.domain.lexicon import build_lexicon
+from gateway.domain.records import Consortium, Model, Registry, Serving, ServingKind
+from gateway.domain.rounds import (
+    AccessEntry,
+    AnswerStatus,
+    Choice,
+    Criterion,
+    DesignOptions,
+    Exclusion,
+    PracticeItem,
+    Reviewer,
+    Round,
+    RoundAnswer,
+    RoundItem,
+    RoundPlan,
+    RoundPrompt,
+    RoundStatus,
+    Text,
+    VoteEntry,
+)
+from gateway.rounds.chain import next_entry
+from gateway.rounds.closing import closing_of
+from gateway.rounds.contents import RoundContent, read_content
+from gateway.rounds.sealed import SALT, Sealed, seal
+from gateway.rounds.store import RoundStore
+
+BEGIN = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+ID = "0b9c4a52-closed"
+MODELS = ("CANARY-alpha", "CANARY-beta", "CANARY-gamma")
+PHONE = "010-1234-5678"
+PLAN = RoundPlan(
+    title=Text("1차 심사", "First round"),
+    models=MODELS,
+    prompts=tuple(RoundPrompt(f"p{n}", "finance" if n % 2 else "law", "ko", f"질문 {n}") for n in range(8)),
+    rubric=(
+        Criterion("quality", Text("품질", "Quality"), Text("어느 쪽?", "Which?"), Decimal("0.7")),
+        Criterion("use", Text("활용", "Use"), Text("어느 쪽?", "Which?"), Decimal("0.3")),
+    ),
+    design=DesignOptions(votes_per_reviewer=6),
+    sampling={"temperature": 0.5},
+    cut=1,
+    attention=(
+        PracticeItem("x1", "ko", "수도는?", "서울", "모름", Choice.A, Text("A", "A")),
+        PracticeItem("x2", "ko", "2+2는?", "5", "4", Choice.B, Text("B", "B")),
+    ),
+)
+CONSORTIA = {
+    f"family-{n}": Consortium(f"family-{n}", f"{n}번 컨소시엄", f"Consortium {n}", programme_status="in")
+    for n in range(3)
+}
+REGISTRY = Registry(
+    {
+        name: Model(name, Serving(ServingKind.NONE, name), consortium_id=f"family-{n}", name=name)
+        for n, name in enumerate(MODELS)
+    },
+    CONSORTIA,
+    gpus={},
+    rates=(),
+    sources={},
+    as_of=None,
+    sha256="0" * 64,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRound:
+    store: RoundStore
+    sealed: Sealed
+    receipt: Mapping[str, Any]
+    """The first reviewer's."""
+
+    async def round(self) -> Round:
+        found = await self.store.get(ID)
+        assert found is not None
+        return found
+
+    async def content(self) -> RoundContent:
+        return await read_content(self.store, await self.round())
+
+    async def reveal(self) -> None:
+        at = BEGIN + timedelta(days=9)
+        assert await self.store.move(ID, {RoundStatus.CLOSED}, RoundStatus.REVEALED, revealed_at=at)
+
+
+def answers() -> list[RoundAnswer]:
+    """All but one; each in its own words, which name its model, and as shown."""
+    found = []
+    for n, model in enumerate(MODELS):
+        for prompt in PLAN.prompts:
+            if (n, prompt.id) == (1, "p3"):
+                facts = {"error": {"code": "timeout", "message": f"{model} did not answer"}}
+                failed = (AnswerStatus.FAILED, None, None, "simulated", None, None)
+                found.append(RoundAnswer(prompt.id, model, *failed, (), facts))
+                continue
+            shown = f"[가림] **{prompt.id}**에 대한 답 {'길게 ' * (n + 1)}" + (
+                f"문의 {PHONE}" if prompt.id == "p5" else ""
+            )
+            redactions = ({"start": 0, "end": 9, "rule": "self", "names": [model], "is_true": True, "sentence": model},)
+            facts = {
+                "usage": {"completion_tokens": 10 + n},
+                "timing": {"e2e_s": 0.25 * (n + 1)},
+                "cost": {"amount": "0.0001", "currency": "USD"},
+                "finish_reason": "stop",
+                "error": None,
+            }
+            ids = (f"cmp-{prompt.id}", f"call-{model}-{prompt.id}", "simulated")
+            texts = (f"저는 {model}입니다. {shown}", shown)
+            found.append(RoundAnswer(prompt.id, model, AnswerStatus.OK, *ids, *texts, redactions, facts))
+    return found
+
+
+async def put_closed_round(store: RoundStore, *, reviewers: int = 4, seed: int = 3) -> ClosedRound:
+    rng = random.Random(seed)
+    draft = Round(ID, "closed", BEGIN, "", RoundStatus.DRAFT, PLAN, provenance="simulated")
+    people = [Reviewer(f"r-{n}", f"LABEL {n}", "expert" if n % 2 else "user") for n in range(reviewers)]
+    await store.create(draft, {"links": "00"})
+    await store.add_reviewers(ID, people)
+    await store.save_answers(ID, answers())
+    sealed = seal(
+        draft,
+        answers=await store.answers(ID),
+        reviewers=await store.reviewers(ID),
+        registry=REGISTRY,
+        lexicon=build_lexicon(REGISTRY),
+        seed=rng.randbytes(32),
+        codes=rng.sample(MODELS, len(MODELS)),
+        new_id=lambda: rng.randbytes(16).hex(),
+        new_salt=lambda: rng.randbytes(32),
+    )
+    assert await store.seal(
+        ID,
+        items=sealed.items,
+        documents={**sealed.documents, "commitments": dict(sealed.commitments)},
+        secrets={SALT + name: salt for name, salt in sealed.salts.items()},
+        seed=sealed.seed,
+        root=sealed.root,
+        head=genesis(ID),
+        sealed_at=BEGIN + timedelta(days=1),
+    )
+    await store.note_access(
+        ID, AccessEntry(BEGIN + timedelta(days=1), "key-chair", "chair", "round.sealed", sealed.root)
+    )
+    assert await store.move(ID, {RoundStatus.SEALED}, RoundStatus.OPEN, opened_at=BEGIN + timedelta(days=2))
+    receipt = await _judge(store, sealed, people, rng)
+    assert await store.move(ID, {RoundStatus.OPEN}, RoundStatus.CLOSED, closed_at=BEGIN + timedelta(days=8))
+    closed = await store.get(ID)
+    assert closed is not None
+    await closing_of(store, closed)
+    return ClosedRound(store, sealed, receipt)
+
+
+async def _judge(
+    store: RoundStore, sealed: Sealed, people: Sequence[Reviewer], rng: random.Random
+) -> Mapping[str, Any]:
+    """Everybody judges everything in turns, one item is excluded; the receipt of the first reviewer."""
+    aside = next(item for item in sealed.items if item.reviewer == people[1].id)
+    await store.exclude(
+        ID, Exclusion(BEGIN + timedelta(days=3), "conflict", "item", aside.id, "a secret reason", "rule")
+    )
+    given: list[VoteEntry] = []
+    for item in sorted(sealed.items, key=lambda one: (one.position, one.reviewer)):
+        if item is aside:
+            continue
+        for _ in range(2 if item.position == 1 else 1):
+            entry = await store.append_vote(ID, item, lambda before, item=item: _entry(before, item, rng))  # type: ignore[misc]
+            assert entry is not None
+            given.append(entry)
+    for n, one in enumerate(people):
+        at = BEGIN + timedelta(days=6, minutes=n)
+        asked = next(item for item in sealed.items if item.reviewer == one.id and item.kind.value == "vote")
+        guess = {"item": asked.id, "a": "family-0", "b": None, "confidence": 2}
+        told = {"recognised": "none", "guesses": [guess]}
+        await store.update_reviewer(
+            ID, one.id, consented_at=at, submitted_at=at, conflicts=["family-2"], questionnaire=told
+        )
+    own = [entry for entry in given if entry.reviewer == people[0].id]
+    last = {entry.item: entry for entry in own}
+    return {
+        "kind": "simsa.review.receipt.v1",
+        "round": ID,
+        "root": sealed.root,
+        "reviewer": people[0].id,
+        "head": {"number": given[-1].number, "hash": given[-1].hash},
+        "items": [
+            {"item": one.item, "number": one.number, "revision": one.revision, "hash": one.hash}
+            for one in last.values()
+        ],
+    }
+
+
+def _entry(before: Mapping[str, Any], item: RoundItem, rng: random.Random) -> VoteEntry:
+    choice = rng.choice([one.value for one in Choice])
+    said: dict[str, Any] = {"choice": choice, "grades": {"quality": rng.randint(-2, 2)}, "seconds": rng.randint(5, 99)}
+    if before["number"] % 7 == 1:
+        said["comment"] = f"제 번호는 {PHONE}입니다" if before["number"] == 1 else "의견입니다"
+    if choice == Choice.CANNOT_JUDGE.value:
+        said["reason"] = "전문 밖"
+    at = BEGIN + timedelta(days=4, seconds=before["number"])
+    return next_entry(before, round_id=ID, item=item, at=at, judgement=said, salt=rng.randbytes(32))
+
+
+def count_choices(
+    parts: Mapping[str, Any],
+    votes: Sequence[Mapping[str, Any]],
+    exclusions: Sequence[Mapping[str, Any]],
+    reviewers: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A small analysis that hangs on everything that it is given: what was chosen for whom, and how many of each."""
+    items = {item["id"]: item for item in parts["items"]}
+    left_out = {one["subject"] for one in exclusions}
+    wins: dict[str, float] = dict.fromkeys(parts["plan"]["models"], 0.0)
+    for vote in {vote["item"]: vote for vote in votes}.values():
+        item = items[vote["item"]]
+        side = {"a": item["left"], "b": item["right"]}.get(vote["judgement"].get("choice"))
+        if side in wins and item["id"] not in left_out:
+            wins[side] += 1 / len(votes)
+    told = sum(1 for one in reviewers if one.get("questionnaire"))
+    shown = sum(len(one["shown"] or "") for one in answers)
+    return {"wins": wins, "exclusions": len(exclusions), "blinding": {"told": told}, "shown": shown}
