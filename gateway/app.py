@@ -34,6 +34,7 @@ from gateway.api import (
     models,
     ops,
     review,
+    round_export,
     round_results,
     rounds,
     token_costs,
@@ -105,8 +106,9 @@ _ROUTERS = (
     usage.router,
     costs.router,
     rounds.router,
-    token_costs.router,
+    round_export.router,
     round_results.router,
+    token_costs.router,
     admin.router,
     review.router,
 )

@@ -25,10 +25,13 @@ from gateway.console import Column, Figure, printable, render_table, wants_json
 from gateway.errors import SimsaError
 from gateway.gateway_client import GatewayDoor, ask_gateway, download
 from gateway.prompts import PromptsInvalid, read_prompts
+from gateway.round_verify_command import verify
+from gateway.rounds.archive import MANIFEST, ArchiveUnreadable, read_manifest, unpack
 from gateway.settings import Settings
 from gateway.spreadsheet import BOM, table_rows
 
 round_app = typer.Typer(help="Blind review rounds.", no_args_is_help=True)
+round_app.command("verify")(verify)
 
 PATH = "/api/rounds"
 LOOK_S = 0.5
@@ -189,14 +192,18 @@ def export(
     kind: Annotated[str, typer.Option(help="audit (everything) or public (no identities, no free text).")] = "audit",
     url: UrlOption = None,
 ) -> None:
-    """Write a closed round's bundle."""
+    """Write a closed round's bundle and print its root: whoever gets the bundle can hold it against that."""
     if kind not in ("audit", "public"):
         _refuse(f"--kind: expected audit or public, got '{kind}'")
     path = f"{PATH}/{_found(name, url)['id']}/export?kind={kind}"
     try:
         asyncio.run(_download(_door(url), path, out))
+        root = read_manifest(unpack(out.read_bytes()).files[MANIFEST])["root"]
     except SimsaError as error:
         _refuse(error.message)
+    except (ArchiveUnreadable, KeyError, ValueError) as error:
+        _refuse(f"{out}: what the gateway sent is no bundle: {error}")
+    _print_json({"file": str(out), "kind": kind, "bundle_root": root})
 
 
 # --- the gateway --------------------------------------------------------------------------------------------

@@ -1,0 +1,444 @@
+"""A round's bundle: what it shows to whom, and that nothing in it can be changed without being found and named."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import zipfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from closed_rounds import ID, PHONE, ClosedRound, count_choices, put_closed_round
+from databases import ScratchDatabase
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.domain.canonical_json import canonical_json
+from gateway.domain.hash_chain import entry_hash, genesis, verify_chain
+from gateway.domain.rounds import Exclusion, RoundStatus
+from gateway.domain.sealing import commit, seal_root
+from gateway.domain.withheld import joined, read_openings, unfit, withhold
+from gateway.rounds.archive import MANIFEST, pack, unpack, with_manifest
+from gateway.rounds.bundle import Bundle, BundleKind, Tools, build_bundle
+from gateway.rounds.chain import chained, veiled_entry
+from gateway.rounds.closing import closing_of
+from gateway.rounds.contents import RoundContent
+from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.verify import Published, State, Verdict, Verification, verify_bundle
+from gateway.store import Store
+
+TOOLS = Tools(count_choices)
+Files = dict[str, bytes]
+
+
+@pytest.fixture
+async def closed(database: ScratchDatabase) -> AsyncIterator[ClosedRound]:
+    store = await Store.open(database.url)
+    yield await put_closed_round(RoundStore(store))
+    await store.close()
+
+
+def files_of(bundle: Bundle) -> Files:
+    return dict(unpack(bundle.data).files)
+
+
+def lines_of(files: Files, name: str) -> list[Any]:
+    return [json.loads(line) for line in files[name].splitlines()]
+
+
+def with_lines(lines: list[Any]) -> bytes:
+    return b"".join(canonical_json(line) + b"\n" for line in lines)
+
+
+def packed_anew(files: Files) -> bytes:
+    """As an operator would who changed something: with a manifest and an archive that fit."""
+    about = json.loads(files["round.json"])
+    moment = datetime.fromisoformat(about["moments"]["revealed_at"] or about["moments"]["closed_at"])
+    return pack(with_manifest({name: one for name, one in files.items() if name != MANIFEST})[0], moment)
+
+
+def published_of(content: RoundContent, **others: Any) -> Published:
+    one = content.round
+    return Published(root=one.root, head=one.head, closing=content.closing.root, **others)
+
+
+def places(found: Verification) -> set[str]:
+    return {fault.file for fault in found.faults}
+
+
+# --- what holds ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", BundleKind)
+async def test_the_bundle_of_a_round_holds_before_and_after_the_reveal(closed: ClosedRound, kind: BundleKind) -> None:
+    for is_revealed in (False, True):
+        if is_revealed:
+            await closed.reveal()
+        content = await closed.content()
+        bundle = build_bundle(content, kind, tools=TOOLS)
+        found = verify_bundle(bundle.data, published_of(content, receipt=closed.receipt), analyse=count_choices)
+        assert found.faults == []
+        assert {check.state for check in found.checks} == {State.HOLDS}
+        assert found.verdict is Verdict.AUTHENTICATED
+        assert found.bundle == bundle.root
+        assert ("parts/mapping.json" in files_of(bundle)) is is_revealed
+
+
+async def test_the_same_content_gives_the_same_bytes(closed: ClosedRound) -> None:
+    for kind in BundleKind:
+        first, second = [build_bundle(await closed.content(), kind, tools=TOOLS) for _ in range(2)]
+        assert first.data == second.data
+
+
+async def test_what_is_not_published_cannot_authenticate(closed: ClosedRound) -> None:
+    content = await closed.content()
+    bundle = build_bundle(content, BundleKind.AUDIT, tools=TOOLS)
+    one = content.round
+    for published, verdict in (
+        (Published(), Verdict.CONSISTENT),
+        (Published(root=one.root), Verdict.PARTLY),
+        (Published(root=one.root, head=one.head), Verdict.PARTLY),
+        (Published(root=one.root, closing=content.closing.root), Verdict.AUTHENTICATED),
+        (Published(bundle=bundle.root), Verdict.AUTHENTICATED),
+    ):
+        assert verify_bundle(bundle.data, published).verdict is verdict
+
+
+async def test_the_closing_is_made_once_and_takes_no_exclusion_afterwards(closed: ClosedRound) -> None:
+    one = await closed.round()
+    assert (await closing_of(closed.store, one)).root == (await closing_of(closed.store, one)).root
+    late = Exclusion(one.created_at, "late", "prompt", "p1", "after the standings", "chair")
+    with pytest.raises(WrongStatus):
+        await closed.store.exclude(ID, late)
+    with pytest.raises(WrongStatus):
+        await closed.store.set_aside(ID, [late])
+
+
+async def test_what_comes_after_the_closing_is_marked_and_changes_no_root(closed: ClosedRound) -> None:
+    before = (await closed.content()).closing.root
+    one = (await closed.store.reviewers(ID))[0]
+    late = replace((await closed.store.accesses(ID))[0], action="export.audit")
+    await closed.store.note_access(ID, late)
+    await closed.store.update_reviewer(ID, one.id, questionnaire={"recognised": "many", "guesses": []})
+    content = await closed.content()
+    bundle = build_bundle(content, BundleKind.AUDIT, tools=TOOLS)
+    assert content.closing.root == before
+    assert verify_bundle(bundle.data, published_of(content), analyse=count_choices).faults == []
+    files = files_of(bundle)
+    assert [line.get("after_closing") for line in lines_of(files, "access.jsonl")] == [None, True]
+    assert lines_of(files, "reviewers.jsonl")[0]["later"]["questionnaire"]["recognised"] == "many"
+
+
+async def test_the_stored_chain_is_one_that_the_arithmetic_of_chains_verifies(closed: ClosedRound) -> None:
+    votes, one = await closed.store.votes(ID), await closed.round()
+    assert verify_chain([chained(vote) for vote in votes], round_id=ID, head=one.head, length=one.votes) is None
+    assert votes[0].previous == genesis(ID)
+    assert all(vote.hash == chained(vote).hash for vote in votes)
+
+
+# --- what is shown to whom ----------------------------------------------------------------------------------
+
+
+async def test_no_model_is_named_before_the_reveal(closed: ClosedRound) -> None:
+    for kind in BundleKind:
+        assert b"canary" not in build_bundle(await closed.content(), kind, tools=TOOLS).data.lower()
+    await closed.reveal()
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT, tools=TOOLS))
+    assert b"CANARY-alpha" in files["parts/mapping.json"]
+    assert b"CANARY-alpha" in files["answers.jsonl"], "what the model wrote before redaction"
+
+
+async def test_no_bundle_has_labels_and_the_public_one_nobodys_words_or_questionnaires(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    bundles = {kind: build_bundle(content, kind, tools=TOOLS).data for kind in BundleKind}
+    assert not any(b"LABEL" in data for data in bundles.values())
+    for words in ("a secret reason", "의견입니다", "전문 밖", 'family-2"]', "key-chair", PHONE, '"guesses"'):
+        assert words.encode() in bundles[BundleKind.AUDIT], words
+        assert words.encode() not in bundles[BundleKind.PUBLIC], words
+
+
+async def test_personal_data_is_listed_and_kept_back_before_publishing(closed: ClosedRound) -> None:
+    bundle = build_bundle(await closed.content(), BundleKind.PUBLIC, tools=TOOLS)
+    listed = json.loads(files_of(bundle)["personal_data.json"])
+    assert len(listed) == 3
+    assert {(one["file"], one["field"], one["masked"], one["done"]) for one in listed} == {
+        ("answers.jsonl", "shown", "010-****-****", "withheld")
+    }
+
+
+async def test_words_that_were_cleared_are_published_unless_they_hold_personal_data(closed: ClosedRound) -> None:
+    content = await closed.content()
+    numbers = [vote.number for vote in content.votes if "comment" in vote.judgement]
+    bundle = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS, cleared=numbers)
+    assert verify_bundle(bundle.data, published_of(content), analyse=count_choices).faults == []
+    shown = {
+        line["sequence"] for line in lines_of(files_of(bundle), "votes.jsonl") if "comment" in line.get("opened", {})
+    }
+    assert shown == set(numbers) - {1}, "the first comment holds a telephone number"
+
+
+async def test_the_sheets_open_in_spreadsheets_and_say_what_the_documents_say(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT, tools=TOOLS))
+    for name in ("design.csv", "votes.csv"):
+        assert files[name].startswith(b"\xef\xbb\xbf")
+    assert len(files["votes.csv"].splitlines()) == 1 + (await closed.round()).votes
+
+
+# --- changes by accident ------------------------------------------------------------------------------------
+
+
+async def test_a_changed_byte_in_any_file_is_found_and_the_file_named(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    bundle, rng = build_bundle(content, BundleKind.AUDIT, tools=TOOLS), random.Random(5)
+    files = files_of(bundle)
+    for name, body in files.items():
+        for _ in range(6):
+            at = rng.randrange(len(body))
+            changed = body[:at] + bytes([body[at] ^ (1 << rng.randrange(8))]) + body[at + 1 :]
+            found = verify_bundle(pack({**files, name: changed}, stamp(content)), published_of(content))
+            assert found.verdict is Verdict.BROKEN
+            assert name in places(found), f"{name} byte {at}: {found.faults}"
+
+
+async def test_a_changed_byte_anywhere_in_the_archive_is_found(closed: ClosedRound) -> None:
+    content = await closed.content()
+    bundle, rng = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS), random.Random(6)
+    directory = bundle.data.index(b"PK\x01\x02")
+    spots = [rng.randrange(len(bundle.data)) for _ in range(60)]
+    spots += [rng.randrange(directory, len(bundle.data)) for _ in range(60)] + list(range(60))
+    for at in spots:
+        changed = bytearray(bundle.data)
+        changed[at] ^= 1 << rng.randrange(8)
+        found = verify_bundle(bytes(changed))
+        assert found.verdict is Verdict.BROKEN, f"byte {at}"
+        assert found.faults
+    for data in (bundle.data + b"\0", b"\0" + bundle.data, bundle.data[:-1], b"", b"PK"):
+        assert verify_bundle(data).verdict is Verdict.BROKEN
+
+
+async def test_a_file_that_is_missing_or_came_in_is_named(closed: ClosedRound) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    for name in files:
+        found = verify_bundle(pack({one: body for one, body in files.items() if one != name}, stamp(content)))
+        assert name in places(found)
+    assert "note.txt" in places(verify_bundle(pack({**files, "note.txt": b"x"}, stamp(content))))
+
+
+async def test_a_bundle_that_was_compressed_anew_is_refused_with_the_reason(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT, tools=TOOLS))
+    again = io.BytesIO()
+    with zipfile.ZipFile(again, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    assert "packed anew" in verify_bundle(again.getvalue()).faults[0].message
+
+
+def stamp(content: RoundContent) -> datetime:
+    moment = content.round.revealed_at or content.round.closed_at
+    assert moment is not None
+    return moment
+
+
+# --- changes on purpose, by somebody who hashes everything again --------------------------------------------
+
+
+def rechained(files: Files, votes: list[Any]) -> Files:
+    """The chain, its sheet and head, the closing: all made to fit the changed votes."""
+    previous = genesis(ID)
+    for number, line in enumerate(votes, start=1):
+        line["sequence"] = line["payload"]["number"] = number
+        line["previous"] = previous
+        line["hash"] = previous = entry_hash(number, line["payload"], previous)
+    about = json.loads(files["round.json"])
+    about["head"], about["votes"] = previous, len(votes)
+    return {**files, "votes.jsonl": with_lines(votes), "round.json": canonical_json(about)}
+
+
+def change_a_vote(files: Files) -> Files:
+    votes = lines_of(files, "votes.jsonl")
+    said = votes[3]["payload"]["judgement"]
+    said["choice"] = "b" if said["choice"] == "a" else "a"
+    return rechained(files, votes)
+
+
+def drop_the_last_votes(files: Files) -> Files:
+    return rechained(files, lines_of(files, "votes.jsonl")[:-5])
+
+
+def add_a_vote(files: Files) -> Files:
+    votes = lines_of(files, "votes.jsonl")
+    again = json.loads(json.dumps(votes[-1]))
+    again["payload"]["revision"] += 1
+    return rechained(files, [*votes, again])
+
+
+@pytest.mark.parametrize("change", [change_a_vote, drop_the_last_votes, add_a_vote])
+async def test_votes_changed_with_everything_hashed_again_are_found_by_the_published_head(
+    closed: ClosedRound, change: Callable[[Files], Files]
+) -> None:
+    content = await closed.content()
+    data = packed_anew(change(files_of(build_bundle(content, BundleKind.AUDIT))))
+    found = verify_bundle(data, Published(root=content.round.root, head=content.round.head))
+    assert any("published head" in fault.message for fault in found.faults)
+    by_closing = verify_bundle(data, Published(closing=content.closing.root))
+    assert by_closing.verdict is Verdict.BROKEN
+
+
+async def test_a_receipt_finds_a_changed_chain_without_any_published_head(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT))
+    for change in (change_a_vote, drop_the_last_votes):
+        found = verify_bundle(packed_anew(change(files)), Published(receipt=closed.receipt))
+        assert "receipt" in places(found)
+
+
+def resealed(files: Files, name: str, part: Any) -> Files:
+    """Another part, committed to anew under a root of its own."""
+    about = json.loads(files["round.json"])
+    about["commitments"][name] = commit(part, salt=bytes.fromhex(about["salts"][name]))
+    about["root"] = seal_root(about["commitments"])
+    return {**files, f"parts/{name}.json": canonical_json(part), "round.json": canonical_json(about)}
+
+
+async def test_another_seed_is_found_by_the_queues_and_by_the_root(closed: ClosedRound) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT))
+    design = {**json.loads(files["parts/design.json"]), "seed_hex": "ab" * 32}
+    found = verify_bundle(packed_anew(resealed(files, "design", design)), Published(root=content.round.root))
+    words = " ".join(fault.message for fault in found.faults if fault.file in ("parts/design.json", "round.json"))
+    assert "deals another design" in words
+    assert "published root" in words
+
+
+async def test_a_weight_changed_after_sealing_is_found_by_the_root_alone(closed: ClosedRound) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT))
+    plan = json.loads(files["parts/plan.json"])
+    plan["cut"] = 2
+    only = {**files, "parts/plan.json": canonical_json(plan)}
+    assert "parts/plan.json" in places(verify_bundle(packed_anew(only)))
+    found = verify_bundle(packed_anew(resealed(files, "plan", plan)), Published(root=content.round.root))
+    assert any("published root" in fault.message for fault in found.faults)
+
+
+async def test_answers_in_each_others_place_are_found(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT))
+    lines = lines_of(files, "answers.jsonl")
+    one, other = [line for line in lines if line["outline"]["prompt"] == "p0"][:2]
+    one["opened"]["shown"], other["opened"]["shown"] = other["opened"]["shown"], one["opened"]["shown"]
+    found = verify_bundle(packed_anew({**files, "answers.jsonl": with_lines(lines)}))
+    assert {"answers.jsonl"} == places(found)
+    swapped = lines_of(files, "answers.jsonl")
+    swapped[0]["outline"]["model"], swapped[1]["outline"]["model"] = "M03", "M03"
+    assert "answers.jsonl" in places(verify_bundle(packed_anew({**files, "answers.jsonl": with_lines(swapped)})))
+
+
+async def test_votes_outside_an_assignment_or_of_somebody_else_are_named(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT))
+    votes = lines_of(files, "votes.jsonl")
+    votes[2]["payload"]["reviewer"] = "r-99"
+    votes[4]["payload"]["item"] = "ff" * 16
+    votes[6]["payload"]["judgement"]["choice"] = "A"
+    faults = verify_bundle(packed_anew(rechained(files, votes))).faults
+    said = {fault.place: fault.message for fault in faults if fault.file == "votes.jsonl"}
+    assert "r-99" in said["entry 3"]
+    assert "nobody's queue" in said["entry 5"]
+    assert "expected one of" in said["entry 7"]
+
+
+@pytest.mark.parametrize("name", ["exclusions.jsonl", "access.jsonl", "reviewers.jsonl"])
+async def test_records_dropped_or_changed_are_found_by_the_closing(closed: ClosedRound, name: str) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT))
+    dropped = {**files, name: with_lines(lines_of(files, name)[1:])}
+    changed = lines_of(files, name)
+    field = next(iter(changed[0]["opened"]))
+    changed[0]["opened"][field]["value"] = "somebody else"
+    for changed_files in (dropped, {**files, name: with_lines(changed)}):
+        assert name in places(verify_bundle(packed_anew(changed_files)))
+
+
+async def test_an_exclusion_added_after_the_closing_is_found(closed: ClosedRound) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT))
+    lines = lines_of(files, "exclusions.jsonl")
+    more = {"outline": {**lines[0]["outline"], "kind": "prompt", "subject": "p2", "rule": "late"}}
+    del more["outline"]["withheld"]
+    found = verify_bundle(packed_anew({**files, "exclusions.jsonl": with_lines([*lines, more])}))
+    assert "exclusions.jsonl" in places(found)
+
+
+async def test_another_mapping_than_the_sealed_one_is_found(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT))
+    mapping = json.loads(files["parts/mapping.json"])
+    mapping["M01"], mapping["M02"] = mapping["M02"], mapping["M01"]
+    found = verify_bundle(packed_anew({**files, "parts/mapping.json": canonical_json(mapping)}))
+    assert {"parts/mapping.json"} <= places(found)
+
+
+async def test_an_analysis_that_the_votes_do_not_give_is_found(closed: ClosedRound) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    analysis = json.loads(files["analysis.json"])
+    analysis["wins"]["M01"] += 0.01
+    changed = packed_anew({**files, "analysis.json": canonical_json(analysis)})
+    found = verify_bundle(changed, published_of(content), analyse=count_choices)
+    assert places(found) == {"analysis.json"}
+    assert "wins.M01" in found.faults[0].message
+    unchecked = verify_bundle(changed, published_of(content))
+    assert next(one for one in unchecked.checks if one.name == "analysis").state is State.NOT_CHECKED
+
+
+async def test_a_provenance_made_better_is_found(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT))
+    about = {**json.loads(files["round.json"]), "provenance": "real"}
+    found = verify_bundle(packed_anew({**files, "round.json": canonical_json(about)}))
+    assert "expected 'simulated', found 'real'" in " ".join(fault.message for fault in found.faults)
+
+
+async def test_documents_of_any_other_shape_are_faults_and_never_errors(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT, tools=TOOLS))
+    for name in files:
+        for other in (b"", b"[]", b"{}", b"null", b"1", b'{"outline":{}}\n', b"\xff", b"[" * 100_000):
+            found = verify_bundle(pack({**files, name: other}, stamp(await closed.content())), analyse=count_choices)
+            assert found.verdict is Verdict.BROKEN, f"{name}: {other[:20]!r}"
+
+
+# --- fields that are kept back ------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(NAMES, JSON), st.sets(NAMES), st.sets(NAMES), st.binary(min_size=32, max_size=32))
+def test_an_outline_is_the_same_whatever_is_opened_and_opens_to_the_document(
+    document: Mapping[str, Any], hidden: set[str], opened: set[str], salt: bytes
+) -> None:
+    veiled = withhold(document, hidden, salt=salt)
+    openings = read_openings(veiled.shown(opened))  # type: ignore[arg-type]
+    assert unfit(veiled.outline, openings) == []
+    assert joined(veiled.outline, openings) == {
+        name: value for name, value in document.items() if name not in hidden or name in opened
+    }
+    assert joined(veiled.outline, veiled.openings) == dict(document)
+    assert set(openings) == hidden & opened & set(document)
+
+
+async def test_a_salt_that_is_shown_opens_no_other_field(closed: ClosedRound) -> None:
+    entry = next(vote for vote in await closed.store.votes(ID) if "comment" in vote.judgement)
+    veiled = veiled_entry(replace(entry, judgement={**entry.judgement, "reason": "because"}))
+    assert len({opening.salt for opening in veiled.openings.values()}) == 2
+    assert (await closed.store.get(ID)).status is RoundStatus.CLOSED  # type: ignore[union-attr]
