@@ -1,4 +1,4 @@
-"""Whoever runs a round, over HTTP alone: from plan to names, against a gateway in a test's loop or a process of its own."""
+"""Whoever runs a round, over HTTP alone: from the plan to the open names."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The attacker's test: a whole round against engines in which everything that could tell carries a canary.
 
-Names, ids, headers, figures, errors, reasoning, special tokens and self-claims of three engines are marked. Every answer
-under /review is kept as it came over the socket, for every reviewer, from the entrance to after the reveal, and is
-searched; then pages are compared with each other: two sides may differ in nothing but their text.
+Names, ids, headers, figures, errors, reasoning, special tokens and self-claims of three engines are marked. Every
+answer under /review is kept as it came over the socket, for every reviewer, from the entrance to after the reveal, and
+is searched; then pages are compared with each other: two sides may differ in nothing but their text.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ ALLOWED_HEADERS = {
     *HEADERS, "content-type", "content-length", "content-disposition", "location", "set-cookie", "x-request-id", "date",
     "server", "allow", "retry-after", "connection",
 }  # fmt: skip
+PLACES = re.compile(r"/review/(|\?ended=1|enter|receipt|items/[0-9a-f]{32}(\?plain=1)?|training/\d+)")
 ANSWER = re.compile(r'(<div class="answer"[^>]*>)(.*)', re.DOTALL)
 
 
@@ -80,7 +81,9 @@ def marked_reply(request: Request, letter: str) -> Reply:
         body = error_body(f"{MARK} error of {letter}", type_=f"{MARK}Error", code=400, param=MARK)
         return Reply.json(body, status=400, headers=marked_headers(letter))
     latin, hangul = NAMES[letter]
-    said = f"저는 {hangul}입니다. I am {latin}, developed by {MARK}.\n\n{TEXTS[letter]}<|{MARK}_eot|>[|{MARK}endofturn|]"
+    said = (
+        f"저는 {hangul}입니다. I am {latin}, developed by {MARK}.\n\n{TEXTS[letter]}<|{MARK}_eot|>[|{MARK}endofturn|]"
+    )
     prompt_tokens, completion_tokens = FIGURES[letter]
     usage = {
         "prompt_tokens": prompt_tokens,
@@ -142,7 +145,7 @@ class Seen:
         """Headers and body as one text, and once more with HTML's escapes undone."""
         head = "\n".join(f"{name}: {value}" for name, value in self.answer.headers)
         body = self.answer.body.decode(errors="replace")
-        return f"{self.path}\n{head}\n{body}\n{unescape(body)}"
+        return f"{head}\n{body}\n{unescape(body)}"
 
 
 class Wiretap(ReviewerClient):
@@ -282,7 +285,14 @@ async def strange_requests(blind: Blind, tap: Wiretap) -> None:
     for name in (somebody_elses.id, somebody_elses.left_id, PLAN["prompts"][0]["id"], "0" * 32, "..%2f..", "%00"):
         await tap.get(f"/review/items/{name}")
         await tap.save(name, {"choice": "a"}, base=0)
-    for path in ("/review/none", "/review/static/none.js", "/review/training/99", "/review", "/review/leave", "/review/submit"):
+    for path in (
+        "/review/none",
+        "/review/static/none.js",
+        "/review/training/99",
+        "/review",
+        "/review/leave",
+        "/review/submit",
+    ):
         await tap.get(path)
     await tap.post("/review/language", {"language": "xx"})
     await tap.post("/review/consent", {"form": "0" * 64})
@@ -363,9 +373,12 @@ def test_no_canary_reaches_a_reviewer(whole: tuple[Blind, set[str]]) -> None:
     seen = list(blind.seen)
     assert len(seen) > 200
     assert {one.stage for one in seen} >= {"outside", "consent", "training", "judging", "done", "pause", "closed"}
-    leaks = [(one.stage, one.path, word) for one in seen for word in forbidden if word.lower() in one.whole.lower()]
-    asked_for = [leak for leak in leaks if leak[2].lower() in leak[1].lower()]  # it stood in the request's own path
-    assert [leak for leak in leaks if leak not in asked_for] == []
+    words = sorted(word.lower() for word in forbidden)
+    leaks = []
+    for one in seen:
+        text = one.whole.lower()
+        leaks += [(one.stage, one.path, word) for word in words if word in text]
+    assert leaks == []
 
 
 def test_what_a_round_is_made_of_carried_the_canaries(whole: tuple[Blind, set[str]]) -> None:
@@ -390,7 +403,9 @@ def test_the_cookie_and_the_redirects_say_nothing_but_where_to_go(whole: tuple[B
     blind, _ = whole
     for one in blind.seen:
         if (place := one.answer.header("location")) is not None:
-            assert re.fullmatch(r"/review/(|\?ended=1|enter|receipt|items/[0-9a-f]{32}(\?plain=1)?|training/\d+)", place)
+            assert re.fullmatch(
+                r"/review/(|\?ended=1|enter|receipt|items/[0-9a-f]{32}(\?plain=1)?|training/\d+)", place
+            )
         for name, value in one.answer.headers:
             if name == "set-cookie":
                 assert re.match(r"simsa-review=[\w\"-]*;", value), value
@@ -422,22 +437,20 @@ def test_pages_of_items_differ_in_ids_numbers_and_texts_alone(whole: tuple[Blind
         assert len(skeletons) == 1
 
 
-def test_a_hidden_repeat_with_its_sides_swapped_is_the_same_page_the_other_way_round(
-    whole: tuple[Blind, set[str]],
-) -> None:
+def test_a_pair_with_its_sides_swapped_is_the_same_page_the_other_way_round(whole: tuple[Blind, set[str]]) -> None:
     blind, _ = whole
-    repeats = [item for item in blind.items if item.kind is ItemKind.REPEAT]
-    assert repeats
-    compared = 0
-    for tap in blind.taps:
-        pages = blind.pages(tap)
-        for item in repeats:
-            if item.id in pages and item.repeat_of in pages:
-                (_, a), (_, b) = sides(pages[item.id])
-                (_, first_a), (_, first_b) = sides(pages[item.repeat_of])
-                assert (a, b) == (first_b, first_a)
-                compared += 1
-    assert compared >= 2
+    shown = {item: page for tap in blind.taps for item, page in blind.pages(tap).items()}
+    votes = [item for item in blind.items if item.kind is ItemKind.VOTE and item.id in shown]
+    swapped = [
+        (one, other)
+        for one, other in combinations(votes, 2)
+        if (one.prompt_id, one.left, one.right) == (other.prompt_id, other.right, other.left)
+    ]
+    assert swapped
+    for one, other in swapped:
+        (_, a), (_, b) = sides(shown[one.id])
+        (_, other_a), (_, other_b) = sides(shown[other.id])
+        assert (a, b) == (other_b, other_a)
 
 
 def test_ids_are_of_one_reviewer_one_item_and_one_slot(whole: tuple[Blind, set[str]]) -> None:
