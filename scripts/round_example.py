@@ -228,7 +228,9 @@ def _judgement(
     length: Mapping[tuple[str, str], int],
 ) -> dict[str, Any]:
     if item.kind is ItemKind.ATTENTION:
-        better = next(one.better.value for one in practice_items(RoundKind.ANSWERS, "attention") if one.id == item.prompt_id)
+        better = next(
+            one.better.value for one in practice_items(RoundKind.ANSWERS, "attention") if one.id == item.prompt_id
+        )
         is_right = rng.random() < 0.97
         return {"choice": "a" if (item.left == better) is is_right else "b", "seconds": 20}
 
