@@ -1,7 +1,7 @@
 """A small whole round on real vLLM: stand-ins answer, three reviewers judge, the bundle is verified.
 
-The weights are random, so that the answers are noise: what is shown is that a round runs through on the real engine, and
-that everything of it says `stand_in`.
+The weights are random, so that the answers are noise: what is shown is that a round runs through on the real engine,
+and that everything of it says `stand_in`.
 """
 
 from __future__ import annotations
