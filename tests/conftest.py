@@ -20,6 +20,9 @@ from gateway.store import upgrade
 TEMPLATE = "simsa_template"
 NUMBERS = count(1)
 LONGEST_FIRST = (
+    "test_whole_round.py",
+    "test_review_accessibility.py",
+    "test_blind_wire.py",
     "test_up.py",
     "test_settlements.py",
     "test_openapi.py",
