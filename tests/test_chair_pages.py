@@ -156,7 +156,10 @@ async def test_a_gateway_without_a_key_lets_the_administrator_in_but_no_foreign_
         rebound = await sign_in(browser, "", host="evil.example", origin="http://evil.example")
         assert rebound.status == 403
         assert browser.cookie is None
+        assert (await sign_in(browser, "", origin="null")).status == 403
+        assert (await sign_in(browser, "", origin="null", sec_fetch_site="cross-site")).status == 403
         assert (await sign_in(browser, "anything")).status == 401
+        assert (await sign_in(browser, "", origin="null", sec_fetch_site="same-origin")).status == 303
         assert (await sign_in(browser, "")).status == 303
         assert (await browser.get(ONE)).status == 200
         assert (await browser.get(ONE, host="evil.example")).status == 403

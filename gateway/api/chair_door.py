@@ -220,4 +220,14 @@ def _back(request: Request) -> str:
 
 
 def _without_keys(request: Request) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in request.scope["headers"] if name not in _KEY_HEADERS]
+    """The headers by which pages are told from foreign ones.
+
+    Without a referrer browsers name the origin of our own forms "null"; that it is ours `sec-fetch-site` says, which no
+    page can set.
+    """
+    is_own = request.headers.get("sec-fetch-site") == "same-origin"
+    return [
+        (name, value)
+        for name, value in request.scope["headers"]
+        if name not in _KEY_HEADERS and not (is_own and (name, value) == (b"origin", b"null"))
+    ]
