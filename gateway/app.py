@@ -26,6 +26,8 @@ from gateway.admission import Admission
 from gateway.api import (
     admin,
     batches,
+    chair,
+    chair_steps,
     claims,
     columns,
     comparisons,
@@ -79,9 +81,10 @@ from gateway.reply_homes import ReplyHomes
 from gateway.retention import Retention
 from gateway.rounds.answering import Answering
 from gateway.rounds.cards import CardEvidence
+from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.desk import RoundDesk
 from gateway.rounds.life import RoundLife
-from gateway.rounds.limits import ReviewLimits
+from gateway.rounds.limits import ChairLimits, ReviewLimits
 from gateway.rounds.store import RoundStore
 from gateway.rounds.voting import Reviewing
 from gateway.settings import Settings
@@ -111,8 +114,16 @@ _ROUTERS = (
     round_export.router,
     admin.router,
     review.router,
+    chair.router,
+    chair_steps.router,
 )
-_GROUPS = (("/v1/", "models"), ("/api/comparisons", "comparisons"), ("/api/", "api"), ("/review", "review"))
+_GROUPS = (
+    ("/v1/", "models"),
+    ("/api/comparisons", "comparisons"),
+    ("/api/", "api"),
+    ("/review", "review"),
+    ("/rounds", "rounds"),
+)
 
 
 class GatewayApp:
@@ -281,6 +292,8 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             long_work=LongWork(),
             reviewing=Reviewing(round_store, registry=lambda: live.current, clock=lambda: datetime.now(UTC)),
             review_limits=ReviewLimits(now),
+            chairs=ChairSessions(caller_of=keys.caller_of, now=now),
+            chair_limits=ChairLimits(now),
             web=Web(),
             now=now,
         )

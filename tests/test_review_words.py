@@ -1,4 +1,4 @@
-"""The words of the review pages: each has a Korean form, none is left over, and placeholders are the same in both."""
+"""The words of the pages: each has a Korean form, none is left over, and placeholders are the same in both."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def said() -> set[str]:
     """Every text that pages can say."""
     found = extract_from_dir(ROOM / "templates", [("**.html", "jinja2")], keywords={"_": None})
     texts = {str(message) for _, _, message, _, _ in found}
-    for path in (ROOM.parent / "api").glob("review*.py"):
-        texts |= set(marked(path))
+    for pattern in ("api/review*.py", "api/chair*.py", "rounds/chair*.py", "rounds/planner*.py"):
+        for path in ROOM.parent.glob(pattern):
+            texts |= set(marked(path))
     return texts
 
 

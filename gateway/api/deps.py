@@ -27,8 +27,9 @@ from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
 from gateway.long_work import LongWork
 from gateway.recorder import Recorder
+from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.desk import RoundDesk
-from gateway.rounds.limits import ReviewLimits
+from gateway.rounds.limits import ChairLimits, ReviewLimits
 from gateway.rounds.voting import Reviewing
 from gateway.settings import Settings
 from gateway.store import Store
@@ -61,6 +62,8 @@ class Services:
     long_work: LongWork
     reviewing: Reviewing
     review_limits: ReviewLimits
+    chairs: ChairSessions
+    chair_limits: ChairLimits
     web: Web
     now: Callable[[], float]
     is_draining: bool = field(default=False)

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from gateway.api.deps import Gateway, Services
 from gateway.api.review_door import (
     COOKIE,
+    NoSession,
     ReviewRoute,
     accepted_language,
     address_of,
@@ -31,6 +32,7 @@ from gateway.api.review_door import (
     read_fields,
     read_visited_form,
     read_visited_json,
+    report_answer,
     same_length,
     visit_of,
 )
@@ -39,6 +41,8 @@ from gateway.errors import InvalidRequest, NotFound, RouteNotFound
 from gateway.rounds.judgement import is_complete
 from gateway.rounds.links import ENTRANCE, LinkRefused
 from gateway.rounds.markdown import render_markdown, render_plain
+from gateway.rounds.report import report_page
+from gateway.rounds.standings import round_result
 from gateway.rounds.visits import Pair, QueueEntry, Stage, Visit, seconds_left
 from gateway.rounds.voting import RECOGNISED, Overtaken
 from gateway.web import LANGUAGES, language_of, word
@@ -46,7 +50,7 @@ from gateway.web import LANGUAGES, language_of, word
 router = APIRouter(prefix="/review", route_class=ReviewRoute, include_in_schema=False)
 
 RESULT = "/rounds/{round_id}/result"
-"""Where a revealed round's result stands."""
+"""Where a revealed round's result stands; reviewers are led on from there to /review/result."""
 _KOREA = timezone(timedelta(hours=9))
 _HANGUL = range(0xAC00, 0xD7A4)
 
@@ -293,6 +297,24 @@ async def post_questionnaire(services: Gateway, request: Request) -> Response:
     }
     await services.reviewing.answer_questionnaire(visit, recognised, guesses)
     return go_to("/review/receipt")
+
+
+@router.get("/result")
+async def get_result(services: Gateway, request: Request, lang: str = "") -> Response:
+    """The report, once the names are open: for the round's reviewers, whose cookie comes to /review alone.
+
+    Whoever has no session may be somebody who runs rounds: they are asked to sign in.
+    """
+    try:
+        visit = await visit_of(request, services)
+    except NoSession:
+        return go_to("/rounds/sign-in")
+    if visit.stage is not Stage.REVEALED:
+        return go_to("/review/")
+    result = await round_result(services.rounds.store, visit.round, services.long_work.run)
+    await services.reviewing.note_result_read(visit)
+    language = language_of(lang or visit.reviewer.language)
+    return report_answer(await asyncio.to_thread(report_page, result, language=language), language)
 
 
 @router.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])

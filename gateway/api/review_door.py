@@ -19,6 +19,7 @@ from gateway.api.deps import Services
 from gateway.asgi import ClientLeft, read_body
 from gateway.errors import InternalError, InvalidRequest, NotFound, PageRefused, RateLimited, SimsaError, Unavailable
 from gateway.rounds.links import LinkRefused
+from gateway.rounds.report import POLICY
 from gateway.rounds.visits import Visit
 from gateway.rounds.voting import Overtaken
 from gateway.web import Language, language_of, word
@@ -89,16 +90,22 @@ class ReviewRoute(APIRoute):
                     raise NotFound("Nothing here has a NUL in its name.")
                 response = await answer(request)
             except (SimsaError, LinkRefused, Overtaken, NoSession) as error:
-                response = _refusal(request, error)
+                response = self.refusal(request, error)
             except ClientLeft:
                 raise
             except Exception as error:  # noqa: BLE001  a reviewer gets a page whatever fails, and the log the reason
                 structlog.get_logger("simsa").error("request failed", path=request.url.path, exc_info=error)
-                response = _refusal(request, InternalError())
-            response.headers.update(HEADERS)
+                response = self.refusal(request, InternalError())
+            for name, value in HEADERS.items():
+                response.headers.setdefault(name, value)
             return response
 
         return handler
+
+    @staticmethod
+    def refusal(request: Request, error: Exception) -> Response:
+        """What stands in place of the page."""
+        return _refusal(request, error)
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -113,10 +120,10 @@ async def visit_of(request: Request, services: Services) -> Visit:
     return visit
 
 
-async def read_fields(request: Request) -> dict[str, list[str]]:
+async def read_fields(request: Request, *, most_bytes: int = MAX_FORM_BYTES) -> dict[str, list[str]]:
     """The fields of a form from one of our own pages. Raises PageRefused, InvalidRequest, RequestTooLarge."""
     refuse_foreign_origin(request)
-    raw = await read_body(request.scope, request.receive, MAX_FORM_BYTES)
+    raw = await read_body(request.scope, request.receive, most_bytes)
     try:
         return parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=1_000)
     except ValueError as error:
@@ -182,6 +189,12 @@ def page(html: str, *, status: int = 200) -> Response:
     return Response(body + b"\n" * (-len(body) % PAGE_BYTES), status, media_type="text/html; charset=utf-8")
 
 
+def report_answer(html: str, language: Language) -> Response:
+    """A round's report: it brings its styles along, and may fetch and run nothing."""
+    headers = {"content-security-policy": POLICY, "content-language": language}
+    return Response(html.encode(), media_type="text/html; charset=utf-8", headers=headers)
+
+
 def json_answer(content: Any, *, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
@@ -193,10 +206,14 @@ def go_to(path: str) -> Response:
 
 def keep_session(response: Response, secret: str, request: Request) -> Response:
     """Give the browser its session; over https only, where the request came so."""
-    forwarded = request.headers.get("x-forwarded-proto", "")
-    is_secure = request.url.scheme == "https" or forwarded.split(",")[0].strip() == "https"
-    response.set_cookie(COOKIE, secret, path="/review", httponly=True, samesite="strict", secure=is_secure)
+    response.set_cookie(COOKIE, secret, path="/review", httponly=True, samesite="strict", secure=is_secure(request))
     return response
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser speaks https to us, or to what stands before us."""
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    return request.url.scheme == "https" or forwarded.split(",")[0].strip() == "https"
 
 
 def accepted_language(request: Request) -> Language:

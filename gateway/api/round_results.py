@@ -35,7 +35,7 @@ async def get_results(round_id: str, services: Gateway, caller: CheckedCaller) -
     """Its analysis, and what may be said of it in both languages. With names, consortia and licence notices once the
     round is revealed, by code before. One that does not rest on real answers says in its title that it is no ranking.
     """
-    result = await _result(round_id, services, caller)
+    result = await read_result(round_id, services, caller)
     return {
         "title": {language: result_title(result, language=language) for language in _LANGUAGES},
         "is_ranking": result["analysis"]["is_ranking"],
@@ -65,7 +65,7 @@ async def get_report(
     lang: Annotated[Language, Query(description="Language of the page.")] = "ko",
 ) -> Response:
     """One HTML file with everything in it: it fetches and runs nothing."""
-    result = await _result(round_id, services, caller)
+    result = await read_result(round_id, services, caller)
     page = report_page(result, language=lang)
     headers = {**_NO_STORE, "content-security-policy": POLICY, "content-language": lang}
     return Response(page.encode(), media_type="text/html", headers=headers)
@@ -82,12 +82,12 @@ async def get_table(round_id: str, table: str, services: Gateway, caller: Checke
     """CSV with a byte order mark. Which tables there are is said by the result."""
     if table not in TABLES:
         raise NotFound(f"There is no table '{table[:64]}': known are {', '.join(TABLES)}.", param="table")
-    result = await _result(round_id, services, caller)
+    result = await read_result(round_id, services, caller)
     headers = {**_NO_STORE, "content-disposition": f'attachment; filename="{table}.csv"'}
     return Response(table_csv(result, table), media_type="text/csv", headers=headers)
 
 
-async def _result(round_id: str, services: Services, caller: Caller) -> dict[str, Any]:
+async def read_result(round_id: str, services: Services, caller: Caller) -> dict[str, Any]:
     """The result, for whom it concerns; that they read it is noted."""
     one = await services.rounds.life.found(round_id, caller)
     result = await round_result(services.rounds.store, one, services.long_work.run)

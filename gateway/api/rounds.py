@@ -178,7 +178,7 @@ async def invite_reviewers(round_id: str, request: Request, services: Gateway, c
     asked = await read_json(request, services, ReviewersIn)
     people = [reviewer.model_dump(mode="json") for reviewer in asked.reviewers]
     invited = await services.rounds.life.invite(one, people, caller)
-    return {"data": [await _link(services, request, one, reviewer) for reviewer in invited]}
+    return {"data": [await link_object(services, request, one, reviewer) for reviewer in invited]}
 
 
 @router.get(
@@ -212,7 +212,8 @@ async def renew_link(
 ) -> dict[str, Any]:
     """All older links of theirs are void from now on, and their session ends. What they judged stays."""
     one = await services.rounds.life.found(round_id, caller)
-    return await _link(services, request, one, await services.rounds.life.renew_link(one, reviewer_id, caller))
+    renewed = await services.rounds.life.renew_link(one, reviewer_id, caller)
+    return await link_object(services, request, one, renewed)
 
 
 @router.delete(
@@ -330,7 +331,7 @@ async def _shown(services: Services, one: Round) -> dict[str, Any]:
     return round_object(one, reviewers=await desk.store.count_reviewers(one.id), closing=await desk.closing(one))
 
 
-async def _link(services: Services, request: Request, one: Round, reviewer: Reviewer) -> dict[str, Any]:
+async def link_object(services: Services, request: Request, one: Round, reviewer: Reviewer) -> dict[str, Any]:
     """A reviewer with their link, under the address that people call the gateway by."""
     expires_at = datetime.now(UTC) + timedelta(days=services.settings.review_link_days)
     key = (await services.rounds.store.secrets(one.id))[LINK_KEY]

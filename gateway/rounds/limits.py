@@ -36,5 +36,25 @@ class ReviewLimits:
             raise _too_often()
 
 
+class ChairLimits:
+    """How often keys may be tried at the sign-in of those who run rounds, and how often these may post."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._failures = TokenBuckets(burst=20, per_second=0.2, now=now)
+        self._posts = TokenBuckets(burst=60, per_second=2.0, now=now)
+
+    def check_stranger(self, address: str) -> None:
+        """Raise RateLimited where too many keys from there were none. Those that are right cost nothing."""
+        if not self._failures.has_one(address):
+            raise _too_often()
+
+    def note_failure(self, address: str) -> None:
+        self._failures.take(address)
+
+    def check_post(self, session: str) -> None:
+        if not self._posts.take(session):
+            raise _too_often()
+
+
 def _too_often() -> RateLimited:
     return RateLimited("Too many requests.", retry_after_s=5, limit_headers=[])

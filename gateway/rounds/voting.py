@@ -207,6 +207,10 @@ class Reviewing:
         kept = await self._store.document(visit.round.id, _RECEIPT + visit.reviewer.id)
         return kept if kept is not None else await self._make_receipt(visit.round.id, visit.reviewer, submitted)
 
+    async def note_result_read(self, visit: Visit) -> None:
+        """Write down that a reviewer looked at the result."""
+        await self._note(visit.round.id, visit.reviewer, "results.read")
+
     async def _make_receipt(self, round_id: str, reviewer: Reviewer, submitted_at: datetime) -> Mapping[str, Any]:
         """Votes cannot change any more; the chain's head is where it stands now."""
         votes = await self._store.votes_of(round_id, reviewer.id)

@@ -74,6 +74,9 @@ def language_of(text: str | None) -> Language:
 
 def read_words(language: Language) -> Mapping[str, str]:
     """Every translated text of a language, by its English words."""
-    path = ROOM / "locales" / language / "LC_MESSAGES" / "review.po"
-    catalog = read_po(BytesIO(path.read_bytes()), locale=language)
-    return {str(message.id): str(message.string) for message in catalog if message.id and message.string}
+    return {
+        str(message.id): str(message.string)
+        for path in sorted((ROOM / "locales" / language / "LC_MESSAGES").glob("*.po"))
+        for message in read_po(BytesIO(path.read_bytes()), locale=language)
+        if message.id and message.string
+    }
