@@ -29,6 +29,7 @@ router = APIRouter(prefix="/rounds", route_class=ChairRoute, include_in_schema=F
 _KEPT_FIELDS = ("labels", "stratum", "language", "reviewer", "kind", "subject", "rule", "reason")
 """What forms of steps hold, and the page that asks for confirmation holds again."""
 MOST_SHOWN = 12
+_NOTHING: Mapping[str, Any] = {"people": (), "count": 0, "exclusion": None, "reviewer": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ async def _asked(taking: _Taking, step: Step) -> Response:
         title=taking.round.plan.title.document()[taking.seat.language],
         step=step,
         kept=kept,
-        shown=await _about(taking, step.name),
+        shown={**_NOTHING, **await _about(taking, step.name)},
         kinds=KINDS,
     )
 
