@@ -106,9 +106,11 @@ class Person:
     url: str
     key: str
     directory: Path
+    setting: str = "key"
+    """Where the command looks for the key."""
 
     async def simsa(self, *arguments: str | Path) -> Ended:
-        return await run_simsa(*map(str, arguments), "--url", self.url, key=self.key, data_dir=self.directory)
+        return await run_simsa(*map(str, arguments), "--url", self.url, **{self.setting: self.key})
 
     async def did(self, *arguments: str | Path) -> Any:
         """What it printed; it must have done what it was asked."""
@@ -153,7 +155,7 @@ class House:
 
     async def person(self, name: str, role: str) -> Person:
         """A new key with one role, of an organisation of its own where there is none yet."""
-        admin = Person(self.url, ADMIN, self.directory)
+        admin = Person(self.url, ADMIN, self.directory, "admin_key")
         await admin.simsa("org", "create", "panel")
         made = await admin.did("key", "create", "panel", "--name", name, "--role", role)
         return Person(self.url, made["secret"], self.directory)
