@@ -51,6 +51,7 @@ from gateway.rounds.chair_view import (
 )
 from gateway.rounds.life import LEADING, OPERATING, REVEAL
 from gateway.rounds.planner_page import FIELDS, HEIGHT, WIDTH, chart, planned, read_sizes, warnings
+from gateway.rounds.bundle import BundleKind
 from gateway.rounds.report import TABLES, report_page, table_csv
 from gateway.rounds.sealed import draft_digest
 from gateway.rounds.views import answering_object, progress_object
@@ -170,6 +171,7 @@ async def get_round(services: Gateway, request: Request, round_id: str, done: st
         line=life_line(one),
         provenance=PROVENANCE.get(one.provenance, PROVENANCE["unknown"]),
         head=one.head if one.status in AFTER_CLOSING else None,
+        closing=await services.rounds.closing(one),
         done=STEPS[done].done if done in STEPS else None,
         is_closed=one.status in AFTER_CLOSING,
         is_revealed=one.status in AFTER_REVEAL,
@@ -200,6 +202,16 @@ async def get_table(services: Gateway, request: Request, round_id: str, table: s
     result = await read_result(round_id, services, seat.caller)
     headers = {"content-disposition": f'attachment; filename="{table}.csv"'}
     return Response(table_csv(result, table), media_type="text/csv", headers=headers)
+
+
+@router.get("/{round_id}/bundle/{kind}.zip")
+async def get_bundle(services: Gateway, request: Request, round_id: str, kind: BundleKind) -> Response:
+    """What `simsa round verify` checks without the gateway."""
+    seat = seat_of(request, services)
+    one = await services.rounds.life.found(round_id, seat.caller)
+    bundle = await services.rounds.export(one, kind, seat.caller)
+    headers = {"content-disposition": f'attachment; filename="round-{one.id}-{kind}.zip"'}
+    return Response(bundle.data, media_type="application/zip", headers=headers)
 
 
 @router.api_route("/{rest:path}", methods=["GET", "HEAD"])

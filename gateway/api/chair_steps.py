@@ -154,6 +154,10 @@ async def _reveal(it: _Taking) -> None:
     await it.services.rounds.life.approve_reveal(it.round, it.seat.caller)
 
 
+async def _close(it: _Taking) -> None:
+    await it.services.rounds.close(it.round, it.seat.caller)
+
+
 def _move(after: RoundStatus) -> Take:
     async def move(it: _Taking) -> None:
         await it.services.rounds.life.move(it.round, after, it.seat.caller)
@@ -174,7 +178,7 @@ _TAKE: Mapping[str, Take] = {
     "reveal": _reveal,
     "open": _move(RoundStatus.OPEN),
     "pause": _move(RoundStatus.PAUSED),
-    "close": _move(RoundStatus.CLOSED),
+    "close": _close,
     "archive": _move(RoundStatus.ARCHIVED),
 }
 
