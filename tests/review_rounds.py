@@ -210,7 +210,12 @@ async def put_round(
     await rounds.save_answers(draft.id, answers(plan))
     items = [item for name in reviewers for item in items_of(name)]
     assert await rounds.seal(
-        draft.id, items=items, documents={"design": CANARY}, secrets={"design": CANARY}, root="ab" * 32, sealed_at=NOW
+        draft.id,
+        items=items,
+        documents={"design": CANARY, "mapping": {f"M{n:02d}": {"model": m} for n, m in enumerate(MODELS, start=1)}},
+        secrets={"design": CANARY},
+        root="ab" * 32,
+        sealed_at=NOW,
     )
     if status is not RoundStatus.SEALED:
         assert await rounds.move(draft.id, {RoundStatus.SEALED}, status)

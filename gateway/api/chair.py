@@ -36,6 +36,7 @@ from gateway.api.review_door import address_of, first, go_to, read_fields, repor
 from gateway.api.round_results import read_result
 from gateway.domain.rounds import AFTER_CLOSING, AFTER_REVEAL, AnswerStatus, Round, RoundStatus
 from gateway.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
+from gateway.rounds.bundle import BundleKind
 from gateway.rounds.chair_steps import STEPS, Facts, next_step, open_to
 from gateway.rounds.chair_view import (
     KINDS,
@@ -51,7 +52,6 @@ from gateway.rounds.chair_view import (
 )
 from gateway.rounds.life import LEADING, OPERATING, REVEAL
 from gateway.rounds.planner_page import FIELDS, HEIGHT, WIDTH, chart, planned, read_sizes, warnings
-from gateway.rounds.bundle import BundleKind
 from gateway.rounds.report import TABLES, report_page, table_csv
 from gateway.rounds.sealed import draft_digest
 from gateway.rounds.views import answering_object, progress_object
