@@ -179,7 +179,7 @@ def answers(plan: RoundPlan = PLAN) -> list[RoundAnswer]:
             f"{CANARY} {ANSWERS[prompt.id][n]}",
             ANSWERS[prompt.id][n],
             ({"start": 0, "end": 6, "text": CANARY},),
-            {"timing": {"e2e_s": CANARY}, "usage": CANARY, "finish_reason": CANARY, "error": CANARY},
+            {"timing": {"e2e_s": CANARY}, "usage": CANARY, "finish_reason": CANARY, "error": {"code": CANARY}},
         )
         for prompt in plan.prompts
         for n, model in enumerate(plan.models)

@@ -42,7 +42,7 @@ BINS: Words = {
 REASONS: Words = {
     "not_measured": ("측정되지 않음", "not measured"),
     "too_few_requests": ("측정 횟수가 부족함", "too few requests"),
-    "not_the_real_model": ("실제 모형으로 측정한 값이 없음", "not measured on the real model"),
+    "not_the_real_model": ("실제 모델으로 측정한 값이 없음", "not measured on the real model"),
     "no_bins_for_currency": ("비교할 수 없는 통화", "in a currency without bins"),
     "not_computable": ("정보가 부족해 계산할 수 없음", "cannot be worked out from what is known"),
 }

@@ -57,9 +57,9 @@ _CARDS = (
 )
 RUBRICS = {RoundKind.ANSWERS: _ANSWERS, RoundKind.CARDS: _CARDS}
 NOTICE = Text(
-    "이 심사에서는 서로 다른 모형의 답변 두 개를 이름 없이 나란히 보고 비교합니다. "
+    "이 심사에서는 서로 다른 모델의 답변 두 개를 이름 없이 나란히 보고 비교합니다. "
     "심사 기록(선택, 등급, 의견, 걸린 시간)은 가명으로 저장되며 결과 검증에 쓰입니다. "
-    "답변을 외부에 옮기거나 모형을 알아내려고 시도하지 말아 주세요. "
+    "답변을 외부에 옮기거나 모델을 알아내려고 시도하지 말아 주세요. "
     "제출하기 전까지는 언제든지 그만둘 수 있습니다.",
     "In this review you compare two answers side by side without knowing which model wrote them. What you record "
     "(choices, grades, comments, time taken) is kept under a pseudonym and used to verify the result. Please do not "

@@ -70,9 +70,12 @@ class RoundLife:
         return new
 
     async def found(self, round_id: str, caller: Caller) -> Round:
-        """The round, for whom it concerns: the operator's, or of their organisation. Another's is as good as none."""
+        """The round, for whom it concerns: those of its organisation, and who oversees all. Else it is as good as none.
+
+        A chair leads the rounds of their own organisation only: one of a consortium's must not lead the operator's.
+        """
         one = await self.store.get(round_id)
-        if one is None or (one.organisation and caller.own_only not in (None, one.organisation)):
+        if one is None or caller.own_only not in (None, one.organisation):
             raise NotFound(f"There is no round '{round_id[:128]}'. See GET /api/rounds.")
         return one
 

@@ -79,10 +79,10 @@ class RoundStore:
         return await self._first(sa.select(rounds).where(rounds.c.organisation == organisation, rounds.c.name == name))
 
     async def newest(self, limit: int, *, organisation: str | None = None) -> list[Round]:
-        """The newest first: an organisation's and the operator's own, or all."""
+        """The newest first, of one organisation or of all."""
         statement = sa.select(rounds).order_by(rounds.c.created_at.desc(), rounds.c.id.desc()).limit(limit)
         if organisation is not None:
-            statement = statement.where(rounds.c.organisation.in_([organisation, ""]))
+            statement = statement.where(rounds.c.organisation == organisation)
         async with self._store.transaction() as connection:
             return [_round(row) for row in (await connection.execute(statement)).mappings()]
 
