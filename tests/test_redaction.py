@@ -260,7 +260,7 @@ def test_the_lexicon_is_the_same_whatever_the_order_of_the_registry() -> None:
     )
     assert build_lexicon(turned) == build_lexicon(registry)
     assert build_lexicon(turned).canonical() == lexicon().canonical()
-    assert lexicon().canonical()[0] == ["lexicon", 1]
+    assert lexicon().canonical()[0] == ["lexicon", 2]
 
 
 def test_a_full_name_gives_the_model_away_unless_it_could_be_everyday_words() -> None:
