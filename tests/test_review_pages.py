@@ -122,6 +122,13 @@ async def test_many_wrong_links_from_one_place_are_slowed_down(tmp_path: Path) -
         assert statuses[-1] == 429
 
 
+async def test_a_right_link_opens_however_many_wrong_ones_came_from_the_same_place(tmp_path: Path) -> None:
+    async with reviewed(tmp_path) as it:
+        statuses = [(await it.reviewer.post("/review/enter", {"link": "x", "form": ""})).status for _ in range(70)]
+        assert statuses[-1] == 429
+        assert (await it.reviewer.post("/review/enter", {"link": await it.round.token(), "form": ""})).status == 303
+
+
 async def test_entering_again_and_again_is_slowed_down(tmp_path: Path) -> None:
     async with reviewed(tmp_path) as it:
         token = await it.round.token()

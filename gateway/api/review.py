@@ -70,14 +70,13 @@ async def get_entrance(services: Gateway, request: Request, link: str = "") -> R
 
 @router.post("/enter")
 async def post_entrance(services: Gateway, request: Request) -> Response:
-    address = address_of(request)
-    services.review_limits.check_stranger(address)
+    """A link that is right opens whatever strangers at the same address tried: only wrong ones are counted."""
     fields = await read_fields(request)
     token = first(fields, "link").strip().rpartition("#")[2].rpartition("link=")[2]
     try:
         entrance = await services.reviewing.enter(token, may_enter=services.review_limits.check_entrance)
     except LinkRefused:
-        services.review_limits.note_failure(address)
+        services.review_limits.charge_stranger(address_of(request))
         raise
     where = "/review/?ended=1" if entrance.ended_another else "/review/"
     return keep_session(go_to(where), entrance.session.secret, request)
