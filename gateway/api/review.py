@@ -324,7 +324,6 @@ async def _consent(
         visit,
         "consent.html",
         notice=None if notice is None else notice.document()[language],
-        count=len(await services.reviewing.queue(visit)),
         consortia=services.reviewing.consortia(),
         chosen=chosen or [],
         no_conflict=no_conflict,
@@ -459,6 +458,13 @@ _RESTING = {
     Stage.NOT_OPEN: (
         word("The review has not begun yet"),
         (word("You are expected. Please come back with the same link once the organisers tell you that it is open."),),
+    ),
+    Stage.HELD: (
+        word("The organisers look at your conflicts of interest"),
+        (
+            word("You declared more conflicts than can be set aside without a decision of the chair."),
+            word("They will get in touch with you; until then there is nothing for you to do."),
+        ),
     ),
     Stage.PAUSED: (
         word("The review is paused"),
