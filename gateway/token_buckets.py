@@ -23,9 +23,6 @@ class TokenBuckets:
         self._keep(key, left - 1 if left >= 1 else left)
         return left >= 1
 
-    def has_one(self, key: str) -> bool:
-        return self._filled(key) >= 1
-
     def _filled(self, key: str) -> float:
         left, at = self._left.get(key, (float(self._burst), self._now()))
         return min(self._burst, left + (self._now() - at) * self._per_second)

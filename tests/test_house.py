@@ -171,6 +171,7 @@ HOUSE = [
     "gateway.token_buckets",
     "gateway.rounds.limits",
     "gateway.rounds.markdown",
+    "gateway.rounds.redacting",
     "gateway.rounds.links",
     "gateway.rounds.judgement",
     "gateway.rounds.visits",

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redaction_set import Text, is_missed, measured, read_set
 
-from gateway.domain.lexicon import Lexicon, build_lexicon, names_in, squeezed, telling, view_of
+from gateway.domain.lexicon import Kind, Lexicon, Name, build_lexicon, names_in, squeezed, telling, view_of
 from gateway.domain.records import Model, Registry, Serving, ServingKind
-from gateway.domain.redaction import MARKER, Redaction, redact
+from gateway.domain.redaction import MARKER, MAX_NAMES, Redaction, redact
 from gateway.registry import load_registry
 
 ROOT = Path(__file__).parent.parent
@@ -260,7 +260,7 @@ def test_the_lexicon_is_the_same_whatever_the_order_of_the_registry() -> None:
     )
     assert build_lexicon(turned) == build_lexicon(registry)
     assert build_lexicon(turned).canonical() == lexicon().canonical()
-    assert lexicon().canonical()[0] == ["lexicon", 1]
+    assert lexicon().canonical()[0] == ["lexicon", 2]
 
 
 def test_a_full_name_gives_the_model_away_unless_it_could_be_everyday_words() -> None:
@@ -317,3 +317,28 @@ def test_a_missed_name_is_seen_by_the_measure_however_it_is_written() -> None:
     assert is_missed("저는 Ｅｘａｏｎｅ입니다", ("EXAONE",))
     assert not is_missed(f"{MARKER} 반가워요", ("EXAONE",))
     assert squeezed("A.X 4.0") == "ax40"
+
+
+# --- what it costs ------------------------------------------------------------------------------------------
+
+
+def test_sentences_behind_more_names_than_are_read_are_taken_out_unread() -> None:
+    text = "네이버는 회사다.\n" * (MAX_NAMES + 2) + "끝이다."
+    redacted = redact(text, lexicon())
+    assert redacted.text == "네이버는 회사다.\n" * MAX_NAMES + f"{MARKER}\n" * 2 + "끝이다."
+    assert redact(redacted.text, lexicon()).text == redacted.text
+
+
+def test_a_lexicon_is_hashed_once_however_many_sentences_are_read() -> None:
+    class Counted(str):
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Counted.hashed += 1
+            return super().__hash__()
+
+    own = Lexicon((Name(Counted("EXAONE"), "lg", Kind.PRODUCT, False, True),))
+    redact("가", own)
+    before = Counted.hashed
+    redact("가\n" * 50, own)
+    assert Counted.hashed == before

@@ -18,8 +18,9 @@ from review_rounds import ENTRIES, KEY, PLAN, REVIEWERS, SECTIONS, ReviewRound, 
 from reviewer_clients import ReviewerClient
 
 from gateway.api.review_door import HEADERS, PAGE_BYTES
-from gateway.domain.rounds import Reviewer, RoundStatus
+from gateway.domain.rounds import Exclusion, Reviewer, RoundStatus
 from gateway.rounds.links import make_token
+from gateway.rounds.visits import MAX_CONFLICTS
 from gateway.store import Store, upgrade
 
 FIRST, SECOND, THIRD, ATTENTION = (item_id(REVIEWERS[0], n) for n in range(4))
@@ -120,6 +121,13 @@ async def test_many_wrong_links_from_one_place_are_slowed_down(tmp_path: Path) -
         statuses = [(await it.reviewer.post("/review/enter", {"link": "x", "form": ""})).status for _ in range(70)]
         assert statuses[:60] == [403] * 60
         assert statuses[-1] == 429
+
+
+async def test_a_right_link_opens_however_many_wrong_ones_came_from_the_same_place(tmp_path: Path) -> None:
+    async with reviewed(tmp_path) as it:
+        statuses = [(await it.reviewer.post("/review/enter", {"link": "x", "form": ""})).status for _ in range(70)]
+        assert statuses[-1] == 429
+        assert (await it.reviewer.post("/review/enter", {"link": await it.round.token(), "form": ""})).status == 303
 
 
 async def test_entering_again_and_again_is_slowed_down(tmp_path: Path) -> None:
@@ -234,6 +242,37 @@ async def test_items_of_a_declared_conflict_are_set_aside_by_a_rule_that_the_cha
         assert (await it.reviewer.save(FIRST, {"choice": "a"}, base=0)).status == 404
         theirs = await it.round.store.items(it.round.id, REVIEWERS[1])
         assert all(item.set_aside is None for item in theirs)
+
+
+async def test_who_declares_many_conflicts_waits_for_the_chair_and_sees_no_item(tmp_path: Path) -> None:
+    async with reviewed(tmp_path, trained=False) as it:
+        many = [("conflicts", f"family-{n}") for n in range(1, MAX_CONFLICTS + 2)]
+        agreed = [("confidential", "yes"), ("consent", "yes"), ("language", "ko")]
+        assert (await it.reviewer.post("/review/consent", [*agreed, *many])).status == 303
+        page = (await it.reviewer.get("/review/")).body.decode()
+        assert "이해관계 신고 내용을 주최 측에서 확인" in page
+        assert not any(item in page for item in (FIRST, SECOND, THIRD, ATTENTION))
+        assert (await it.reviewer.get(f"/review/items/{SECOND}")).status == 303
+        assert await it.round.store.exclusions(it.round.id) == []
+        reviewer = await it.round.store.reviewer(it.round.id, REVIEWERS[0])
+        assert reviewer is not None
+        assert (reviewer.consented_at, len(reviewer.conflicts)) == (None, MAX_CONFLICTS + 1)
+        again = await it.reviewer.post("/review/consent", [*agreed, ("no_conflict", "yes")])
+        assert again.status == 303
+        assert "이해관계 신고 내용" in (await it.reviewer.get("/review/")).body.decode()
+        await it.round.store.renew_link(it.round.id, REVIEWERS[0])
+        await it.reviewer.enter(await it.round.token())
+        assert 'name="no_conflict"' in (await it.reviewer.get("/review/")).body.decode()
+
+
+async def test_the_page_that_asks_for_conflicts_does_not_count_items(tmp_path: Path) -> None:
+    async with reviewed(tmp_path, trained=False) as it:
+        before = (await it.reviewer.get("/review/")).body
+        theirs = [item for item in await it.round.store.items(it.round.id) if item.reviewer == REVIEWERS[0]]
+        await it.round.store.set_aside(
+            it.round.id, [Exclusion(datetime.now(UTC), "conflict", "item", theirs[0].id, "a conflict", "rule")]
+        )
+        assert (await it.reviewer.get("/review/")).body == before
 
 
 async def test_training_says_at_once_what_was_right_and_counts_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.rounds.markdown import ATTRIBUTES, MAX_CHARACTERS, MAX_FORMULAS, TAGS, render_markdown, render_plain
+from gateway.rounds.markdown import (
+    ATTRIBUTES,
+    MAX_CHARACTERS,
+    MAX_FORMULA_CHARACTERS_IN_ALL,
+    MAX_FORMULAS,
+    MAX_HTML_CHARACTERS,
+    MAX_TABLE_CELLS,
+    TAGS,
+    render_markdown,
+    render_plain,
+)
 
 PIECES = [
     *"<>&\"'`*_~#|[]()!$\\-+:. \n\t0a가",
@@ -117,3 +127,40 @@ def test_formulas_beyond_the_limit_are_shown_as_they_were_written() -> None:
     html = render_markdown("$a$ " * (MAX_FORMULAS + 3))
     assert html.count("<math ") == MAX_FORMULAS
     assert html.count("<code>$a$</code>") == 3
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "|" + "a|" * 200 + "\n|" + "-|" * 200 + "\n" + "a\n" * 10,
+        "> |" + "a|" * 200 + "\n> |" + "-|" * 200 + "\n" + "> a\n" * 10,
+        "- a|b\n  -|-\n" + "  a\n" * 1000,
+        "![a](" * 8_000,
+        "[a](x)" * 501,
+        "[" * 40_000,
+    ],
+    ids=["table", "quoted table", "listed table", "pictures", "links", "brackets"],
+)
+def test_what_costs_the_parser_too_much_is_shown_as_it_was_written(source: str) -> None:
+    assert render_markdown(source) == render_plain(source)
+
+
+def test_a_long_table_within_the_limit_and_prose_with_bars_and_dashes_are_set() -> None:
+    table = "|a|b|c|\n|-|-|-|\n" + "|1|-2|-|\n" * (MAX_TABLE_CELLS // 3 - 2)
+    assert "<table>" in render_markdown(table)
+    assert "<table>" in render_markdown("\n\n".join(["|a|b|\n|-|-|\n|1|2|"] * 200))
+    assert render_markdown("가 - 나 | 다\n\n---\n\n" * 900).startswith("<p>")
+
+
+def test_html_that_grows_too_long_gives_way_to_the_text() -> None:
+    source = ("$" + "x^{y^{z}}" * 55 + "$ ") * 20
+    assert len(render_markdown(source)) <= MAX_HTML_CHARACTERS
+    quotes = (">" * 18 + "a\n\n") * 1_900
+    assert render_markdown(quotes) == render_plain(quotes)
+
+
+def test_formulas_that_are_too_long_together_are_shown_as_they_were_written() -> None:
+    formula = "a" * 1_000
+    html = render_markdown(f"${formula}$ " * 20)
+    assert html.count("<math ") == MAX_FORMULA_CHARACTERS_IN_ALL // 1_000
+    assert html.count(f"<code>${formula}$</code>") == 20 - html.count("<math ")

@@ -74,14 +74,13 @@ async def get_entrance(services: Gateway, request: Request, link: str = "") -> R
 
 @router.post("/enter")
 async def post_entrance(services: Gateway, request: Request) -> Response:
-    address = address_of(request)
-    services.review_limits.check_stranger(address)
+    """A link that is right opens whatever strangers at the same address tried: only wrong ones are counted."""
     fields = await read_fields(request)
     token = first(fields, "link").strip().rpartition("#")[2].rpartition("link=")[2]
     try:
         entrance = await services.reviewing.enter(token, may_enter=services.review_limits.check_entrance)
     except LinkRefused:
-        services.review_limits.note_failure(address)
+        services.review_limits.charge_stranger(address_of(request))
         raise
     where = "/review/?ended=1" if entrance.ended_another else "/review/"
     return keep_session(go_to(where), entrance.session.secret, request)
@@ -347,7 +346,6 @@ async def _consent(
         visit,
         "consent.html",
         notice=None if notice is None else notice.document()[language],
-        count=len(await services.reviewing.queue(visit)),
         consortia=services.reviewing.consortia(),
         chosen=chosen or [],
         no_conflict=no_conflict,
@@ -482,6 +480,13 @@ _RESTING = {
     Stage.NOT_OPEN: (
         word("The review has not begun yet"),
         (word("You are expected. Please come back with the same link once the organisers tell you that it is open."),),
+    ),
+    Stage.HELD: (
+        word("The organisers look at your conflicts of interest"),
+        (
+            word("You declared more conflicts than can be set aside without a decision of the chair."),
+            word("They will get in touch with you; until then there is nothing for you to do."),
+        ),
     ),
     Stage.PAUSED: (
         word("The review is paused"),

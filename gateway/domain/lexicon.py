@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from html import unescape
 
 from gateway.domain.records import Consortium, Model, Registry
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same registry would give another lexicon, or a lexicon would match other texts."""
 
 # A model's name without these still is its name: sizes, dates, kinds of training.
@@ -61,6 +62,14 @@ class Lexicon:
 
     names: tuple[Name, ...]
     version: int = VERSION
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Taken once: every sentence looks its lexicon's patterns up by it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.names, self.version)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def canonical(self) -> list[list[str | bool | int]]:
         """Plain values in a fixed order, for a round's commitment; begins with the version."""
@@ -138,11 +147,16 @@ _DECORATION = re.compile("[*_`\\\\\u0300-\u036f\u20d0-\u20ff\ue000-\ue00f]|~~")
 _ALIKE = str.maketrans("авеіјкмнорсѕтухαεικνορτυχ‘’“”‐‑‒−：", "abeijkmhopcstyxaeikvoptux''\"\"----:")
 """Cyrillic and Greek letters that look Latin, quotes, hyphens."""
 _SPACES = re.compile(r"\s+")
+_REFERENCE = re.compile(r"&(?:#[xX][0-9a-fA-F]{1,6}|#\d{1,7}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
 def view_of(text: str) -> str:
-    """The text as names are looked for: one width and case, nothing invisible, no emphasis, single spaces."""
-    seen = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
+    """The text as names are looked for: one width and case, nothing invisible, no emphasis, single spaces.
+
+    Character references (`&#88;`, `&nbsp;`) are read as what a page shows for them.
+    """
+    written = _REFERENCE.sub(lambda match: unescape(match[0]), text) if "&" in text else text
+    seen = unicodedata.normalize("NFKC", _INVISIBLE.sub("", written)).casefold()
     seen = _DECORATION.sub("", unicodedata.normalize("NFKC", seen)).translate(_ALIKE)
     return _SPACES.sub(" ", seen).strip()
 

@@ -20,6 +20,8 @@ from gateway.domain.sentences import Span, spans_of
 
 MARKER = "［가림 · redacted］"
 """Stands for whatever was taken out: the same in both languages, for every author and every reason."""
+MAX_NAMES = 1_000
+"""In one text. Sentences with names behind them are taken out unread: trying the rules at each name is what costs."""
 MENTION, SPECIAL, ENGINE = "mention", "special-token", "engine-error"
 
 _SPECIAL = (
@@ -139,11 +141,15 @@ def _left_over(text: str, start: int, end: int) -> str:
 def _judged(text: str, lexicon: Lexicon, allowed: frozenset[str]) -> list[_Read]:
     """Every span with the rule that takes it out, if one does."""
     read: list[_Read] = []
+    names = 0
     for span in spans_of(text, marker=MARKER):
         piece = text[span.start : span.end]
         one = _Read(span, read_sentence(piece, lexicon))
         before = read[-1] if read else _NOTHING
-        if rule := ENGINE if _ENGINE_ERROR.search(piece) else _claim(one, before.sentence):
+        names += len(one.sentence.found)
+        if names > MAX_NAMES and one.sentence.found:
+            one = replace(one, sentence=Sentence(""), rule=MENTION)
+        elif rule := ENGINE if _ENGINE_ERROR.search(piece) else _claim(one, before.sentence):
             one = replace(one, rule=rule)
         elif span.continues and (rule := _claim_across(before, one)):
             read[-1], one = replace(before, rule=before.rule or rule), replace(one, rule=rule)

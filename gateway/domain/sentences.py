@@ -55,6 +55,12 @@ def spans_of(text: str, *, marker: str) -> Iterator[Span]:
             open_end = -1 if (prefix and prefix["head"]) or _is_closed(text, begin, end) else end
 
 
+def prefix_end(line: str) -> int:
+    """Where a line's own words begin: behind indentation, quotation marks, a list's marker, a heading's."""
+    prefix = _PREFIX.match(line)
+    return prefix.end() if prefix else 0
+
+
 def _is_closed(text: str, start: int, end: int) -> bool:
     """Whether a line ends with a sentence's end."""
     return any(match.end() == end for match in _END.finditer(text, max(start, end - 8), end))

@@ -16,7 +16,7 @@ from gateway.domain.accounts import Caller
 from gateway.domain.hash_chain import genesis
 from gateway.domain.lexicon import build_lexicon
 from gateway.domain.records import Registry
-from gateway.domain.redaction import Redaction, redact
+from gateway.domain.redaction import Redaction
 from gateway.domain.rounds import AFTER_CLOSING, Round, RoundAnswer, RoundKind, RoundStatus
 from gateway.errors import Conflict
 from gateway.rounds.answering import Answering, Redact, weakest
@@ -25,6 +25,7 @@ from gateway.rounds.cards import CardEvidence, card_answers
 from gateway.rounds.closing import closing_of
 from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.life import RoundLife
+from gateway.rounds.redacting import redact_answer
 from gateway.rounds.rehearsal import rehearse_round
 from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
 from gateway.rounds.store import RoundStore, WrongStatus
@@ -170,7 +171,7 @@ def redactor(registry: Registry) -> Redact:
     def redact_one(text: str, *, model: str, prompt: str) -> tuple[str, tuple[Mapping[str, Any], ...]]:
         entry = registry.models.get(model)
         author = (entry.consortium_id or model) if entry is not None else model
-        found = redact(text, lexicon, author=author, prompt_text=prompt)
+        found = redact_answer(text, lexicon, author=author, prompt_text=prompt)
         return found.text, tuple(map(_redaction_object, found.redactions))
 
     return redact_one

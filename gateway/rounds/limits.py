@@ -19,13 +19,10 @@ class ReviewLimits:
         self._entrances = TokenBuckets(burst=10, per_second=0.1, now=now)
         self._posts = TokenBuckets(burst=120, per_second=4.0, now=now)
 
-    def check_stranger(self, address: str) -> None:
-        """Raise RateLimited where too many links from there were none. Those that are right cost nothing."""
-        if not self._failures.has_one(address):
+    def charge_stranger(self, address: str) -> None:
+        """Count a link that was none. Raise RateLimited where too many came from there; right ones cost nothing."""
+        if not self._failures.take(address):
             raise _too_often()
-
-    def note_failure(self, address: str) -> None:
-        self._failures.take(address)
 
     def check_entrance(self, reviewer: str) -> None:
         if not self._entrances.take(reviewer):

@@ -1,12 +1,14 @@
 """An answer's Markdown as HTML that is safe by construction: every tag is written here, every text is escaped.
 
-Links, images and raw HTML come out as text, formulas as MathML. A redacted answer in, a fragment out; how the fragment
-stands on a page belongs in the templates.
+Links, images and raw HTML come out as text, formulas as MathML. A redacted answer in, a fragment out, or what a reader
+sees of each block; how the fragment stands on a page belongs in the templates.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape, unescape
 from xml.etree.ElementTree import Element
@@ -21,6 +23,12 @@ MAX_CHARACTERS = 40_000
 MAX_FORMULA_CHARACTERS = 2_000
 MAX_FORMULAS = 200
 """In one answer; those behind it are shown as they were written."""
+MAX_FORMULA_CHARACTERS_IN_ALL = 12_000
+"""In one answer, likewise."""
+MAX_TABLE_CELLS, MAX_LINKS, MAX_BRACKETS = 2_000, 500, 4_000
+"""An answer with more of them is shown as it was written: the parser's work grows with their square."""
+MAX_HTML_CHARACTERS = 500_000
+"""An answer whose HTML is longer is shown as it was written."""
 MAX_NESTING = 20
 """Levels of blocks; the parser drops what lies deeper, so an answer that goes as far is shown as it was written."""
 _FIRST_HEADING = 3
@@ -46,6 +54,8 @@ _BLOCKS = {
     "tr": "tr",
 }
 """Tokens that open and close an element without attributes."""
+_RULER = re.compile(r":?-+:?")
+_TAG = re.compile(r"<[^>]*>")
 _ALIGNED = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
 _MATH_TAGS = _names(
     "math mrow mi mn mo mtext mspace msup msub msubsup munder mover munderover mfrac msqrt mroot mtable mtr mtd mstyle "
@@ -63,18 +73,66 @@ ATTRIBUTES = frozenset({*_MATH_ATTRIBUTES, "class", "start", "tabindex"})
 """Every attribute that can."""
 
 
-@lru_cache(maxsize=512)
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph, heading, table cell or formula as it is seen."""
+
+    first_line: int
+    end_line: int
+    """Its lines in the source, `end_line` not among them; lines end with a line feed."""
+    text: str
+
+
 def render_markdown(text: str) -> str:
     """The HTML fragment of an answer. Headings go on from h3 without gaps; what cannot be read is shown as it is."""
-    if len(text) > MAX_CHARACTERS:
-        return render_plain(text)
+    return render_plain(text) if len(text) > MAX_CHARACTERS else _rendered(text)
+
+
+@lru_cache(maxsize=64)
+def _rendered(text: str) -> str:
+    """The cache holds at most 64 texts of MAX_CHARACTERS and their HTML of MAX_HTML_CHARACTERS."""
     try:
-        tokens = _parser().parse(_visible(text))
-        if any(token.level >= MAX_NESTING - 1 for token in tokens):
-            return render_plain(text)
-        return _Writer(tokens).write()
+        tokens = _tokens(text)
+        html = None if tokens is None else _Writer(tokens).write()
     except RecursionError:
-        return render_plain(text)
+        html = None
+    return render_plain(text) if html is None else html
+
+
+def seen_blocks(text: str) -> list[Block]:
+    """What a reader sees of each block that `render_markdown` does not show as it was written; blocks of code are."""
+    if len(text) > MAX_CHARACTERS:
+        return []
+    try:
+        tokens = _tokens(text)
+        return [] if tokens is None else list(_Writer(tokens).seen())
+    except RecursionError:
+        return []
+
+
+def _tokens(text: str) -> list[Token] | None:
+    """The parsed text; None where it is to be shown as it was written."""
+    visible = _visible(text)
+    if visible.count("](") > MAX_LINKS or visible.count("[") > MAX_BRACKETS or _cells_in(visible) > MAX_TABLE_CELLS:
+        return None
+    tokens = _parser().parse(visible)
+    return None if any(token.level >= MAX_NESTING - 1 for token in tokens) else tokens
+
+
+def _cells_in(text: str) -> int:
+    """The cells of all tables, rows filled up to their heads' width as the parser does; never too few."""
+    cells = columns = 0
+    for line in text.split("\n"):
+        inner = line.strip(" \t>*+0123456789.)")
+        parts = [part.strip() for part in inner.strip("|").split("|")]
+        if "-" in inner and all(_RULER.fullmatch(part) for part in parts):
+            columns = max(columns, len(parts))
+            cells += columns
+        elif inner:
+            cells += columns
+        else:
+            columns = 0
+    return cells
 
 
 def render_plain(text: str) -> str:
@@ -104,12 +162,27 @@ class _Writer:
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tokens
-        self._formulas = 0
+        self._formulas = self._formula_characters = 0
         self._outline: list[int] = []
         """The answer's own levels of the headings that the text stands under."""
 
-    def write(self) -> str:
-        return "".join(self._pieces(self._tokens))
+    def write(self) -> str | None:
+        """The whole HTML; None where it grows too long."""
+        pieces: list[str] = []
+        length = 0
+        for piece in self._pieces(self._tokens):
+            pieces.append(piece)
+            length += len(piece)
+            if length > MAX_HTML_CHARACTERS:
+                return None
+        return "".join(pieces)
+
+    def seen(self) -> Iterator[Block]:
+        """The text of each block with words or a formula in it."""
+        for token in self._tokens:
+            if token.map and (token.type == "inline" or token.type.startswith("math_")):
+                html = "".join(self._pieces([token])).replace("<br>", "\n")
+                yield Block(token.map[0], token.map[1], unescape(_TAG.sub("", html)))
 
     def _pieces(self, tokens: Sequence[Token]) -> Iterator[str]:
         for token in tokens:
@@ -136,7 +209,9 @@ class _Writer:
     def _formula(self, token: Token) -> str:
         is_block = token.type != "math_inline"
         self._formulas += 1
-        written = _mathml(token.content.strip(), is_block=is_block) if self._formulas <= MAX_FORMULAS else None
+        self._formula_characters += len(token.content)
+        is_set = self._formulas <= MAX_FORMULAS and self._formula_characters <= MAX_FORMULA_CHARACTERS_IN_ALL
+        written = _mathml(token.content.strip(), is_block=is_block) if is_set else None
         source = f"{token.markup or '$'}{token.content}{token.markup or '$'}"
         return written if written is not None else f"<code>{escape(source)}</code>"
 

@@ -243,12 +243,17 @@ class RoundStore:
         await asyncio.to_thread(self._store.make_durable)
 
     async def renew_link(self, round_id: str, reviewer_id: str) -> int:
-        """Make all links of a reviewer void, end their session; the serial of the next link."""
+        """Make all links of a reviewer void, end their session; the serial of the next link.
+
+        Who has not consented declares their conflicts anew.
+        """
         at = round_reviewers.c
         one = sa.and_(at.round_id == round_id, at.id == reviewer_id)
         values = {"link_serial": at.link_serial + 1, "session": None}
         async with self._store.transaction() as connection:
             await connection.execute(sa.update(round_reviewers).where(one).values(values))
+            undeclared = sa.update(round_reviewers).where(one, at.consented_at.is_(None))
+            await connection.execute(undeclared.values(conflicts=[]))
             return int((await connection.execute(sa.select(at.link_serial).where(one))).scalar_one())
 
     async def _reviewer(self, *where: sa.ColumnElement[bool]) -> Reviewer | None:

@@ -26,6 +26,7 @@ from gateway.domain.rounds import (
     VoteEntry,
 )
 from gateway.rounds.answering import AnsweringProgress
+from gateway.rounds.visits import MAX_CONFLICTS
 
 STUCK_AFTER_S = 2 * 24 * 3600.0
 """A reviewer who began and was not seen for so long may need a word."""
@@ -160,13 +161,13 @@ def _reviewer_row(
 
 
 def _state(one: Reviewer, judged: int, items: int) -> str:
-    """revoked | submitted | invited | consented | judging | ready"""
+    """revoked | submitted | held | invited | consented | judging | ready"""
     if one.revoked_at is not None:
         return "revoked"
     if one.submitted_at is not None:
         return "submitted"
     if one.consented_at is None:
-        return "invited"
+        return "held" if len(one.conflicts) > MAX_CONFLICTS else "invited"
     if judged == 0:
         return "consented"
     return "ready" if judged >= items else "judging"

@@ -14,6 +14,10 @@ from gateway.domain.rounds import AFTER_CLOSING, AFTER_REVEAL, Reviewer, Round, 
 from gateway.rounds.judgement import Judgement, is_complete
 from gateway.rounds.links import Session
 
+MAX_CONFLICTS = 2
+"""Consortia that a reviewer may declare a conflict with on their own word. Whoever names all but two would have only
+those two before them, and know which they are."""
+
 
 class Stage(StrEnum):
     """Where a reviewer stands, and so what they are shown."""
@@ -23,6 +27,8 @@ class Stage(StrEnum):
     CLOSED = "closed"
     """It ended before they submitted; what they saved counts."""
     CONSENT = "consent"
+    HELD = "held"
+    """They declared more conflicts than one may; the chair decides, by a new link or by revoking the old one."""
     TRAINING = "training"
     JUDGING = "judging"
     QUESTIONNAIRE = "questionnaire"
@@ -91,7 +97,7 @@ def stage_of(round_: Round, reviewer: Reviewer) -> Stage:
     if round_.status is not RoundStatus.OPEN:
         return Stage.NOT_OPEN
     if reviewer.consented_at is None:
-        return Stage.CONSENT
+        return Stage.HELD if len(reviewer.conflicts) > MAX_CONFLICTS else Stage.CONSENT
     if reviewer.trained_at is None and round_.plan.training:
         return Stage.TRAINING
     return Stage.JUDGING

@@ -28,7 +28,7 @@ from gateway.rounds.chain import next_entry
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
 from gateway.rounds.store import RoundStore, WrongStatus
-from gateway.rounds.visits import Pair, QueueEntry, Stage, Visit
+from gateway.rounds.visits import MAX_CONFLICTS, Pair, QueueEntry, Stage, Visit
 
 CONFLICT_RULE = "conflict"
 GUESSED_ITEMS = 5
@@ -89,12 +89,17 @@ class Reviewing:
     async def consent(self, visit: Visit, conflicts: Collection[str]) -> None:
         """Note consent and conflicts; items with a model of those consortia are asked of this reviewer no more.
 
+        With more than MAX_CONFLICTS nothing is set aside and no consent noted: they are held until the chair decides.
         Raises InvalidRequest for a consortium that there is not, Conflict at any other stage.
         """
         _require(visit, Stage.CONSENT)
         declared = tuple(one.id for one in self.consortia() if one.id in conflicts)
         if len(declared) != len(set(conflicts)):
             raise InvalidRequest("conflicts: expected ids of consortia as the page lists them", param="conflicts")
+        if len(declared) > MAX_CONFLICTS:
+            await self._note(visit.round.id, visit.reviewer, "held")
+            await self._store.update_reviewer(visit.round.id, visit.reviewer.id, conflicts=list(declared))
+            return
         now = self._clock()
         items = await self._store.items(visit.round.id, visit.reviewer.id)
         reason = "the reviewer declared a conflict of interest with a consortium on one side"
