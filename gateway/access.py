@@ -165,21 +165,22 @@ def asked_priority(caller: Caller, header: bytes) -> Priority:
     return priority
 
 
-def asked_run(caller: Caller, header: bytes, priority: Priority) -> str:
-    """The load run that a call of this class belongs to, as `x-simsa-run-id` names it.
+def asked_run(caller: Caller, header: bytes) -> str:
+    """The load run that a call belongs to, as `x-simsa-run-id` names it.
 
-    Raises InvalidRequest for what is no id, PermissionDenied unless the call is of class load_test or an operator's:
-    a run's figures are made of all calls that name it.
+    Raises InvalidRequest for what is no id, PermissionDenied unless the key is of class load_test or an operator's: a
+    run's figures are made of all calls that name it, and any key's call may ask for a lower class.
     """
     if _RUN_ID.match(header) is None:
         shown = header[:80].decode("latin-1")
         raise InvalidRequest(
             f"The header 'x-simsa-run-id: {shown}' is no id of a run: expected 1 to 64 letters, digits, '.', '_' or '-'"
         )
-    if priority is not Priority.LOAD_TEST and not caller.has_any(_RUNNING_LOAD):
+    if caller.priority is not Priority.LOAD_TEST and not caller.has_any(_RUNNING_LOAD):
         raise PermissionDenied(
-            f"Only calls of class load_test may name a run, and this one is of class {priority}: send "
-            "'x-simsa-priority: load_test' with 'x-simsa-run-id', or leave both out.",
+            f"Only keys of class load_test may name a run. This key is of class {caller.priority}, which "
+            "'x-simsa-priority: load_test' does not change: leave 'x-simsa-run-id' out, or ask the operator for a key "
+            "of that class.",
             code="run_not_allowed",
         )
     return header.decode("ascii")

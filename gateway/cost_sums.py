@@ -16,6 +16,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.cost_tables import call_shares, gpu_days, settled_windows, unsettled_windows
 from gateway.gpu_days import FACTS
@@ -114,51 +115,23 @@ class CostSums:
 
     async def gpu_time(self, first: date, last: date, *, model: str | None = None) -> list[GpuTimeRow]:
         """Settled GPU time of these days, a row a day, replica, price and weight."""
-        rows = [row for row in await self._gpu_days(first, last, model) if row["windows"]]
-        return [_gpu_time_row(row) for row in rows]
+        async with self._transaction() as connection:
+            rows = await _gpu_days(connection, first, last, model)
+        return [_gpu_time_row(row) for row in rows if row["windows"]]
 
     async def unattributed(self, first: date, last: date, *, model: str | None = None) -> list[UnattributedRow]:
         """What settled minutes of these days charge to calls that have no settled cost, or none yet."""
+        async with self._transaction() as connection:
+            await connection.execute(_AT_ONE_MOMENT[connection.dialect.name])
+            of_days = await _gpu_days(connection, first, last, model)
+            of_minutes = await _unattributed_minutes(connection, first, last, model)
         sums: dict[tuple[date, str, str, str, str], int] = defaultdict(int)
-        for row in await self._gpu_days(first, last, model):
+        for row in of_days:
             if row["unattributed_nanos"]:
                 sums[_unattributed_place(row)] += row["unattributed_nanos"]
-        for row in await self._unattributed_minutes(first, last, model):
+        for row in of_minutes:
             sums[_unattributed_place(row)] += int(row["nanos"])
         return [UnattributedRow(*place, money(nanos)) for place, nanos in sorted(sums.items())]
-
-    async def _gpu_days(self, first: date, last: date, model: str | None) -> list[Mapping[Any, Any]]:
-        table = gpu_days
-        statement = sa.select(table).where(table.c.day >= first, table.c.day <= last)
-        if model is not None:
-            statement = statement.where(table.c.model == model)
-        rows: list[Mapping[Any, Any]] = []
-        async with self._transaction() as connection:
-            found = await connection.execute(statement.order_by(*(table.c[name] for name in _ORDER), table.c.kind))
-            for some in found.mappings().partitions(ROWS_AT_ONCE):
-                rows += some
-                await asyncio.sleep(0)
-        return rows
-
-    async def _unattributed_minutes(self, first: date, last: date, model: str | None) -> Sequence[Mapping[Any, Any]]:
-        """Of the minutes whose rows are still kept."""
-        window = settled_windows
-        of_kind = (window.c.day, window.c.replica, window.c.model, window.c.provenance, call_shares.c.currency)
-        on_window = sa.and_(*(call_shares.c[name] == window.c[name] for name in WindowKey._fields))
-        begin = datetime.combine(first, time(), UTC) - timedelta(minutes=min(MOST_WINDOWS, _minutes_before(first)))
-        end = datetime.combine(last + timedelta(days=1), time(), UTC)
-        statement = (
-            sa.select(*of_kind, sa.func.sum(call_shares.c.cost_nanos).label("nanos"))
-            .select_from(calls.join(call_shares, call_shares.c.call_id == calls.c.id).join(window, on_window))
-            .where(calls.c.settled_cost.is_(None), calls.c.gpu.is_not(None))
-            .where(calls.c.started_at >= begin, calls.c.started_at < end)
-            .where(call_shares.c.cost_nanos.is_not(None), window.c.day >= first, window.c.day <= last)
-            .group_by(*of_kind)
-        )
-        if model is not None:
-            statement = statement.where(window.c.model == model)
-        async with self._transaction() as connection:
-            return (await connection.execute(statement)).mappings().all()
 
     async def unsettled(self, until: datetime) -> tuple[int, datetime | None]:
         """How many windows that began before `until` are yet to be settled, or settled anew, and the first of them."""
@@ -169,7 +142,47 @@ class CostSums:
         return count, begin
 
 
+_AT_ONE_MOMENT = {
+    "sqlite": sa.text("BEGIN"),  # the driver itself begins no transaction before SELECT
+    "postgresql": sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+}
+"""So that minutes which are removed, and move to the days, between two statements are seen in one of them."""
 _ORDER = ("day", "replica", "model", "provenance", "gpu", "gpus")
+
+
+async def _gpu_days(connection: AsyncConnection, first: date, last: date, model: str | None) -> list[Mapping[Any, Any]]:
+    table = gpu_days
+    statement = sa.select(table).where(table.c.day >= first, table.c.day <= last)
+    if model is not None:
+        statement = statement.where(table.c.model == model)
+    rows: list[Mapping[Any, Any]] = []
+    found = await connection.execute(statement.order_by(*(table.c[name] for name in _ORDER), table.c.kind))
+    for some in found.mappings().partitions(ROWS_AT_ONCE):
+        rows += some
+        await asyncio.sleep(0)
+    return rows
+
+
+async def _unattributed_minutes(
+    connection: AsyncConnection, first: date, last: date, model: str | None
+) -> Sequence[Mapping[Any, Any]]:
+    """Of the minutes whose rows are still kept."""
+    window = settled_windows
+    of_kind = (window.c.day, window.c.replica, window.c.model, window.c.provenance, call_shares.c.currency)
+    on_window = sa.and_(*(call_shares.c[name] == window.c[name] for name in WindowKey._fields))
+    begin = datetime.combine(first, time(), UTC) - timedelta(minutes=min(MOST_WINDOWS, _minutes_before(first)))
+    end = datetime.combine(last + timedelta(days=1), time(), UTC)
+    statement = (
+        sa.select(*of_kind, sa.func.sum(call_shares.c.cost_nanos).label("nanos"))
+        .select_from(calls.join(call_shares, call_shares.c.call_id == calls.c.id).join(window, on_window))
+        .where(calls.c.settled_cost.is_(None), calls.c.gpu.is_not(None))
+        .where(calls.c.started_at >= begin, calls.c.started_at < end)
+        .where(call_shares.c.cost_nanos.is_not(None), window.c.day >= first, window.c.day <= last)
+        .group_by(*of_kind)
+    )
+    if model is not None:
+        statement = statement.where(window.c.model == model)
+    return (await connection.execute(statement)).mappings().all()
 
 
 def _unattributed_place(row: Mapping[Any, Any]) -> tuple[date, str, str, str, str]:

@@ -7,7 +7,9 @@ are, and what is added up in them, is `use_by_day`'s and `gpu_days`' subject.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from datetime import date
 from decimal import Context, Decimal
 from typing import Any
 
@@ -33,11 +35,27 @@ class SummedTable:
         self.key = tuple(table.primary_key.columns)
         self.sums = columns[-sums:]
         self.names = [column.name for column in columns]
-        read = sa.select(*self.key, *self.sums)
-        # SQLite finds the days by the key, and looks for the places among their rows.
-        of_days = read.where(self.key[0].in_(sa.bindparam("days", expanding=True)))
-        self.at_places = of_days.where(sa.tuple_(*self.key).in_(sa.bindparam("places", expanding=True)))
+        # Each place by its whole key. For a list of places SQLite would read all rows, PostgreSQL all rows of what the
+        # places have in common, such as a day.
+        self._at_places = {kind: self._read(table, kind) for kind in ("sqlite", "postgresql")}
         self.upserts = {kind: self._upsert(of.insert(table)) for kind, of in _DIALECTS}
+
+    def _read(self, table: sa.Table, kind: str) -> sa.Select[Any]:
+        named = sa.bindparam("places", type_=sa.Text)
+        if kind == "sqlite":
+            place = sa.func.json_each(named).table_valued("value", name="place")
+            values = [sa.func.json_extract(place.c.value, f"$[{at}]") for at in range(len(self.key))]
+        else:
+            place = sa.func.json_array_elements(sa.cast(named, sa.JSON)).table_valued("value", name="place")
+            texts = (place.c.value.op("->>")(sa.literal(at, sa.Integer)) for at in range(len(self.key)))
+            values = [sa.cast(text, column.type) for text, column in zip(texts, self.key, strict=True)]
+        is_at = (column == value for column, value in zip(self.key, values, strict=True))
+        return sa.select(*self.key, *self.sums).select_from(place.join(table, sa.and_(*is_at)))
+
+    async def rows_at(self, connection: AsyncConnection, places: Sequence[Place]) -> Sequence[sa.Row[Any]]:
+        """Key and sums of those places that have a row."""
+        named = {"places": json.dumps(places, default=date.isoformat)}
+        return (await connection.execute(self._at_places[connection.dialect.name], named)).all()
 
     def _upsert(self, insert: sqlite.Insert | postgresql.Insert) -> sa.Insert:
         replaced = {column.name: insert.excluded[column.name] for column in self.sums}
@@ -73,8 +91,7 @@ class DayChange:
         for start in range(0, len(places), PLACES_AT_ONCE):
             some = places[start : start + PLACES_AT_ONCE]
             sums = {place: self._changes[place] for place in some}
-            days = {place[0] for place in some}
-            for row in await connection.execute(table.at_places, {"days": sorted(days), "places": some}):
+            for row in await table.rows_at(connection, some):
                 place = tuple(row[: len(table.key)])
                 sums[place] = _added(sums[place], row[len(table.key) :])
             rows = [dict(zip(table.names, (*p, *self._facts[p], *sums[p]), strict=True)) for p in some]

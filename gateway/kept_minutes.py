@@ -7,7 +7,7 @@ done belongs in `retention`.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,7 +22,15 @@ from gateway.cost_tables import (
     unsettled_windows,
 )
 from gateway.gpu_days import GpuDayChange
-from gateway.settled_shares import MOST_WINDOWS, WINDOW, WindowKey, delete_windows, is_window, open_since
+from gateway.settled_shares import (
+    FROM_THE_FIRST,
+    MOST_WINDOWS,
+    WINDOW,
+    WindowKey,
+    delete_windows,
+    is_window,
+    open_since,
+)
 from gateway.store import Store
 from gateway.tables import calls
 
@@ -32,6 +40,14 @@ PRESENCES_AT_ONCE = 500
 KEPT_BEHIND = MOST_WINDOWS * WINDOW
 """Rows stay so much longer than their windows are open: a call that has both kinds of windows keeps all its shares."""
 
+DAYS_AT_ONCE = timedelta(days=3)
+"""So far the horizon moves at once: a clock that is wrong for an hour must not close the days to come."""
+_FIRST_DUE = sa.select(sa.func.min(unsettled_windows.c.window_at))
+_NEWEST = tuple(
+    sa.select(sa.func.max(column))
+    for column in (unsettled_windows.c.window_at, replica_presences.c.until, calls.c.started_at)
+)
+
 
 class KeptMinutes:
     """The rows of windows. Raises Unavailable while the database is away."""
@@ -39,16 +55,21 @@ class KeptMinutes:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def close(self, before: datetime) -> datetime:
-        """Close windows that begin before a moment, or before the first that is yet to be settled; the new horizon.
+    async def close(self, now: datetime, keep: timedelta) -> datetime:
+        """Close windows that are older than `keep`, up to the first that is yet to be settled; the new horizon.
 
-        It is the beginning of a day of UTC, and never goes back.
+        It is the beginning of a day of UTC, and never goes back. For a clock that is wrong it stays as far behind the
+        newest record as behind `now`, and moves on by DAYS_AT_ONCE at most.
         """
-        first_due = sa.select(sa.func.min(unsettled_windows.c.window_at))
         async with self._store.call_writing, self._store.transaction() as connection:
             since = await open_since(connection)
-            due = (await connection.execute(first_due)).scalar()
-            horizon = _midnight(before if due is None else min(before, due))
+            moments = [(await connection.execute(statement)).scalar() for statement in (_FIRST_DUE, *_NEWEST)]
+            due, *newest = moments
+            seen = max((moment for moment in newest if moment is not None), default=None)
+            first = since if since > FROM_THE_FIRST else await _first_kept(connection)
+            if seen is None or first is None:
+                return since
+            horizon = _midnight(min(min(now, seen) - keep, first + DAYS_AT_ONCE, due or now))
             if horizon <= since:
                 return since
             await connection.execute(sa.delete(settlement_horizon))
@@ -60,6 +81,15 @@ class KeptMinutes:
         cut = horizon - KEPT_BEHIND
         async with self._store.call_writing, self._store.transaction() as connection:
             return await _remove_windows(connection, cut) or await _remove_presences(connection, cut)
+
+
+async def _first_kept(connection: AsyncConnection) -> datetime | None:
+    """The first day of which minutes are kept; None where there are none."""
+    day = (await connection.execute(sa.select(sa.func.min(settled_windows.c.day)))).scalar()
+    refused_at = (await connection.execute(sa.select(sa.func.min(refused_windows.c.window_at)))).scalar()
+    begins = [] if day is None else [datetime.combine(day, time(), UTC)]
+    begins += [] if refused_at is None else [refused_at]
+    return min(begins, default=None)
 
 
 def _midnight(moment: datetime) -> datetime:

@@ -56,6 +56,7 @@ from gateway.model_lookup import find_model
 from gateway.reply_homes import ReplyHomes, owner_of
 from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
+from gateway.run_names import RunNames
 
 PING = b": ping\n\n"
 _PASSED_VALUE = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,255}\Z")
@@ -68,6 +69,7 @@ class Relay:
         self._dispatcher = dispatcher
         self._access = access
         self._homes = homes
+        self._runs = RunNames()
         self.is_draining = False
         self._log = structlog.get_logger("simsa.relay")
 
@@ -139,6 +141,8 @@ class Relay:
         not there.
         """
         context = _context(request_id, accepted_s, headers, caller)
+        if context.run_id is not None:
+            self._runs.note(caller, context.run_id)
         if endpoint.headers:
             context = context._replace(headers=_passed_headers(endpoint.headers, headers))
         if endpoint.keeps_replies:
@@ -275,7 +279,7 @@ def _context(request_id: str, accepted_s: float, headers: RawHeaders, caller: Ca
     return CallContext(
         request_id,
         accepted_s,
-        run_id=None if run is None else asked_run(caller, run, priority),
+        run_id=None if run is None else asked_run(caller, run),
         client_retry=retry,
         priority=priority,
         organisation=caller.organisation,

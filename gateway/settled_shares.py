@@ -48,7 +48,10 @@ _UNSETTLE = (
 """For calls that leave a window: what they cost in the others is to be summed up anew."""
 
 
-_FROM_THE_FIRST = datetime(1, 1, 2, tzinfo=UTC)
+_PLACE = ("replica", "gpu", "gpus", "dispatched_at", "ended_at")
+"""Columns of a call that say which windows it is in."""
+FROM_THE_FIRST = datetime(1, 2, 1, tzinfo=UTC)
+"""The horizon while nothing was closed yet; some days may be taken from it."""
 _OPEN_SINCE = sa.select(settlement_horizon.c.open_since)
 
 
@@ -67,7 +70,7 @@ async def delete_windows(connection: AsyncConnection, table: sa.Table, keys: Seq
 async def open_since(connection: AsyncConnection) -> datetime:
     """The horizon: windows that begin before it are closed."""
     found: datetime | None = (await connection.execute(_OPEN_SINCE)).scalar()
-    return found or _FROM_THE_FIRST
+    return found or FROM_THE_FIRST
 
 
 def windows_of_call(row: Mapping[Any, Any]) -> list[WindowKey]:
@@ -94,7 +97,8 @@ async def reopen(connection: AsyncConnection, windows: Iterable[WindowKey]) -> N
 class Reopening:
     """What writing calls in one transaction does to windows: any number of times, in any order.
 
-    A call that had a closed window keeps its windows and its settled cost, whatever it says later. Of one that is new
+    A call that had a closed window keeps its place, and so its windows, and its settled cost, whatever it says later,
+    and its row goes on saying so: else the next record would not find it closed. Of one that is new
     the closed windows stay without a share: it has no settled cost, and what its open ones charge it with is a sum of
     its own.
     """
@@ -103,12 +107,14 @@ class Reopening:
         """`since`: the horizon; see `open_since`."""
         self._since = since
         self._before: dict[str, list[WindowKey]] = {}
+        self._places: dict[str, dict[str, Any]] = {}
         self._settled: dict[str, tuple[Any, Any]] = {}
         self._now: dict[str, list[WindowKey]] = {}
 
     def replace(self, row: Mapping[Any, Any]) -> None:
         """The call says something else from now on than this."""
         self._before[row["id"]] = windows_of_call(row)
+        self._places[row["id"]] = {name: row[name] for name in _PLACE}
         self._settled[row["id"]] = row["settled_cost"], row["settled_currency"]
 
     def write_down(self, row: dict[str, Any]) -> None:
@@ -119,6 +125,7 @@ class Reopening:
         is_closed = any(window.window_at < self._since for window in before) or (settled[0] is not None and not before)
         if is_closed:
             windows = before
+            row.update(self._places[row["id"]])
         self._now[row["id"]] = windows
         if windows or is_closed:
             row["settled_cost"], row["settled_currency"] = settled

@@ -46,7 +46,8 @@ from gateway.window_terms import FindPrice, Terms, keep_weight, terms_of
 
 CALLS_OFF_LOOP = 50
 """Above so many calls in a window the arithmetic is done in a thread, so that no stream waits for it."""
-REOPENED_AT_ONCE = 500
+REOPENED_AT_ONCE = 50
+"""The oldest window that is due is settled first: so many may keep those of now waiting."""
 _DIALECTS = (("sqlite", sqlite), ("postgresql", postgresql))
 _NEEDED = tuple(
     calls.c[name]
@@ -176,33 +177,41 @@ class Settlements:
             await connection.execute(sa.delete(unsettled_windows).where(*is_window(unsettled_windows, key)))
             await _keep_refusal(connection, key, reason, prices)
 
-    async def reopen_refused(self, prices_of: Callable[[str], str]) -> int:
-        """Have those refused windows settled anew whose GPU has other prices now; how many.
+    async def reopen_refused(self, prices_of: Callable[[str], str], find_price: FindPrice) -> int:
+        """Have some refused windows settled anew whose GPU has other prices now, the newest first; how many.
 
-        `prices_of`: the fingerprint of a GPU's prices by its id.
+        None of a day that still has no price: they are kept as refused under the prices of now. `prices_of`: the
+        fingerprint of a GPU's prices by its id. 0: nothing is left to be looked at.
         """
         table = refused_windows
         async with self._store.transaction() as connection:
             found = (await connection.execute(sa.select(table.c.gpu, table.c.refused_under).distinct())).all()
-        reopened = 0
         for gpu, refused_under in found:
-            if prices_of(gpu) != refused_under:
-                reopened += await self._reopen_refused(gpu, refused_under)
-        return reopened
+            prices = prices_of(gpu)
+            if prices != refused_under and (reopened := await self._reopen_of(gpu, refused_under, prices, find_price)):
+                return reopened
+        return 0
 
-    async def _reopen_refused(self, gpu: str, refused_under: str) -> int:
-        table, reopened = refused_windows, 0
+    async def _reopen_of(self, gpu: str, refused_under: str, prices: str, find_price: FindPrice) -> int:
+        table = refused_windows
         columns = [table.c[name] for name in WindowKey._fields]
         refused = (table.c.gpu == gpu, table.c.refused_under == refused_under)
-        some = sa.select(*columns).where(*refused).limit(REOPENED_AT_ONCE)
+        newest = sa.select(*columns).where(*refused).order_by(table.c.window_at.desc()).limit(REOPENED_AT_ONCE)
         while True:
             async with self._store.call_writing, self._store.transaction() as connection:
-                keys = [WindowKey(*row) for row in await connection.execute(some)]
+                keys = [WindowKey(*row) for row in await connection.execute(newest)]
                 if not keys:
-                    return reopened
-                await reopen(connection, keys)
-                await delete_windows(connection, table, keys)
-            reopened += len(keys)
+                    return 0
+                day = keys[0].window_at.date()
+                found = find_price(gpu, day)
+                if found.price is not None:
+                    of_day = [key for key in keys if key.window_at.date() == day]
+                    await reopen(connection, of_day)
+                    await delete_windows(connection, table, of_day)
+                    return len(of_day)
+                since = keys[0].window_at.replace(hour=0, minute=0, second=0, microsecond=0)
+                refused_anew = sa.update(table).where(*refused, table.c.window_at >= since)
+                await connection.execute(refused_anew.values(refused_under=prices, reason=found.reason or ""))
 
 
 async def _keep_refusal(connection: AsyncConnection, key: WindowKey, reason: str, prices: str) -> None:

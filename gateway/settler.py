@@ -99,14 +99,17 @@ class Settler:
     async def settle_due(self) -> int:
         """Settle what is due, the oldest first, one batch at most; how many windows.
 
-        Those that were refused, for want of a price or by the database, are due again once their GPU has other prices.
+        Those that were refused, for want of a price or by the database, are due again once their GPU has other prices:
+        some at a time, when nothing else is due.
         """
         before = self._now() - timedelta(seconds=self._settings.settle_after_s)
         stop_s = time.monotonic() + BATCH_S
         settled = 0
         try:
-            await self._reopen_refused()
-            while due := await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE):
+            while True:
+                due = await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE)
+                if not due and not await self._reopen_refused():
+                    return settled
                 for key in due:
                     settled += await self._settle(key)
                     if settled >= WINDOWS_AT_ONCE or time.monotonic() > stop_s:
@@ -115,15 +118,17 @@ class Settler:
             self._note_failure(error)
         return settled
 
-    async def _reopen_refused(self) -> None:
-        """Once for each registry: nothing else can change what was refused."""
+    async def _reopen_refused(self) -> bool:
+        """Whether there were any. Until there are none for each registry: nothing else can change what was refused."""
         registry = self._registry()
         if registry is self._prices_seen:
-            return
-        reopened = await self._settlements.reopen_refused(self._prices_of)
+            return False
+        reopened = await self._settlements.reopen_refused(self._prices_of, self.find_price)
         if reopened:
             self._log.info("windows are settled anew, their GPUs have other prices", windows=reopened)
-        self._prices_seen = registry
+        else:
+            self._prices_seen = registry
+        return reopened > 0
 
     async def _settle(self, key: WindowKey) -> bool:
         """False where the database will not take what came of it: the window is refused, others go on."""

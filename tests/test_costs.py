@@ -26,6 +26,7 @@ from gateway.cost_tables import settled_windows
 from gateway.costs_command import show_costs
 from gateway.domain.accounts import Role, Terms
 from gateway.domain.cost import price_in_force
+from gateway.domain.records import Priority
 from gateway.settlements import Settlements
 from gateway.settler import Settler
 from gateway.store import Comparison, Side
@@ -164,13 +165,12 @@ async def test_an_organisation_sees_its_own_costs_and_idle_time_as_a_share(tmp_p
 
 async def test_costs_by_run_replica_and_day(tmp_path: Path) -> None:
     async with gateway_with_a_gpu(tmp_path) as gateway:
-        acme = await gateway.key_of("acme")
-        load_test = ("x-simsa-priority", "load_test")
+        acme = await gateway.key_of("acme", Terms(priority=Priority.LOAD_TEST))
         for key, *headers in (
             (ADMIN,),
             (ADMIN, ("x-simsa-run-id", "run-7")),
-            (acme, ("x-simsa-run-id", "run-7"), load_test),
-            (acme, ("x-simsa-run-id", "run-8"), load_test),
+            (acme, ("x-simsa-run-id", "run-7")),
+            (acme, ("x-simsa-run-id", "run-8")),
         ):
             assert (await ask(gateway, key, *headers)).status == 200
         await gateway.calls(4)

@@ -208,6 +208,7 @@ HOUSE = [
     "gateway.engine_diary",
     "gateway.key_ring",
     "gateway.access",
+    "gateway.run_names",
     "gateway.model_lookup",
     "gateway.request_body",
     "gateway.request_adapter",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import structlog
 from databases import ScratchDatabase
 from test_settlements import DAY, NOON, at, call, everything, no_price, presence, price, settle_all, some_load
 
@@ -36,11 +39,28 @@ async def store(database: ScratchDatabase) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def remove_old(store: Store, now: datetime) -> None:
-    retention = Retention(
-        minutes=KeptMinutes(store), engine_records=EngineRecords(store), settings=SETTINGS, now=lambda: now
+def retention_at(store: Store, now: datetime, **more: Any) -> Retention:
+    return Retention(
+        minutes=KeptMinutes(store), engine_records=EngineRecords(store), settings=SETTINGS, now=lambda: now, **more
     )
-    await retention.remove_old()
+
+
+async def horizon_of(database: ScratchDatabase) -> str:
+    (row,) = await database.rows("SELECT open_since FROM settlement_horizon")
+    return str(row["open_since"])[:10]
+
+
+def recorded(now: datetime) -> Call:
+    """A call of an hour that nobody pays for by the hour: it shows that records of that time are kept here."""
+    elsewhere = call(9998, 0, 1, replica="hosted/0", gpu=None, gpus=None, cost=Cost(Decimal("0.5"), "KRW", "api_price"))
+    return replace(elsewhere, opened=replace(elsewhere.opened, id=f"recorded-{now:%Y%m%d}", started_at=now))
+
+
+async def remove_old(store: Store, now: datetime) -> None:
+    """After enough ticks of a clock that is right."""
+    await store.upsert_calls([recorded(now)])
+    for _ in range(6):
+        await retention_at(store, now).remove_old()
 
 
 async def count(database: ScratchDatabase, *tables: str) -> list[int]:
@@ -135,6 +155,23 @@ async def test_a_correction_after_its_minutes_were_removed_leaves_what_a_call_co
         assert await is_whole(store)
 
 
+async def test_a_correction_into_open_time_leaves_what_a_call_cost_however_often_it_is_written(store: Store) -> None:
+    await store.upsert_calls([call(1, 10, 70)])
+    await settle_all(store)
+    before = await store.get_call("call-0001")
+    assert isinstance(before, Call)
+    await remove_old(store, NOON + timedelta(days=40))
+    late = NOON + timedelta(days=39)
+    for gpu in ("h100-sxm", "h100-sxm", "h200"):
+        fix = call(1, 10, 70, dispatched_at=late, ended_at=late + timedelta(seconds=20), gpu=gpu)
+        await store.upsert_calls([fix])
+        assert await settle_all(store, before=NOON + timedelta(days=50)) == []
+        found = await store.get_call("call-0001")
+        assert isinstance(found, Call)
+        assert found.cost == before.cost
+        assert await is_whole(store, (NOON + timedelta(days=50)).date())
+
+
 async def test_a_call_over_the_horizon_keeps_all_its_shares(store: Store, database: ScratchDatabase) -> None:
     """The horizon is a midnight; the call has a closed minute and an open one, which another call opens again."""
     over = call(1, MIDNIGHT - 30, MIDNIGHT + 30)
@@ -174,10 +211,89 @@ async def test_days_are_not_closed_before_their_minutes_are_settled(store: Store
     await remove_old(store, NOON + timedelta(days=400))
     assert await count(database, "unsettled_windows", "call_shares") == [2, 2]
     assert len(await settle_all(store)) == 1
-    kept = KeptMinutes(store)
-    horizon = await kept.close(NOON + timedelta(days=400))
-    assert horizon == (NOON + timedelta(days=400)).replace(hour=0)
-    assert await kept.close(NOON) == horizon
+    kept, now = KeptMinutes(store), NOON + timedelta(days=43)
+    await store.upsert_calls([recorded(now)])
+    horizons = [await kept.close(now, timedelta(days=30)) for _ in range(10)]
+    assert horizons == sorted(horizons)
+    assert horizons[-1] == (now - timedelta(days=30)).replace(hour=0)
+    assert await kept.close(NOON, timedelta(days=30)) == horizons[-1]
+
+
+async def test_a_wrong_clock_at_a_tick_closes_nothing_of_the_newest_days(
+    store: Store, database: ScratchDatabase
+) -> None:
+    """Nothing was recorded at that time: the clock was never there while calls or replicas were seen."""
+    await store.upsert_calls([call(1, 10, 70)])
+    await settle_all(store)
+    await retention_at(store, NOON + timedelta(days=200)).remove_old()
+    assert await horizon_of(database) == "2026-10-28"  # thirty days before what was recorded last
+    later = NOON + timedelta(days=1)
+    late = call(2, 10, 70, dispatched_at=later, ended_at=later + timedelta(seconds=60))
+    await store.upsert_calls([late])
+    assert len(await settle_all(store, before=NOON + timedelta(days=2))) == 1
+
+
+async def test_a_wrong_clock_whose_records_came_closes_a_few_days_a_tick(
+    store: Store, database: ScratchDatabase
+) -> None:
+    await store.upsert_calls([call(1, 10, 70), recorded(NOON + timedelta(days=200))])
+    await settle_all(store)
+    await retention_at(store, NOON + timedelta(days=200)).remove_old()
+    assert await horizon_of(database) == "2026-11-30"
+    await retention_at(store, NOON + timedelta(days=200)).remove_old()
+    assert await horizon_of(database) == "2026-12-03"
+
+
+async def test_it_is_told_as_an_error_where_the_present_is_closed(store: Store) -> None:
+    await store.upsert_calls([call(1, 10, 70)])
+    await settle_all(store)
+    await remove_old(store, NOON + timedelta(days=200))
+    with structlog.testing.capture_logs() as told:
+        await retention_at(store, NOON + timedelta(days=1)).remove_old()
+    (line,) = [each for each in told if each["log_level"] == "error"]
+    assert line["event"].startswith("nothing is settled")
+
+
+class RemovingAfterDays:
+    """A store whose old minutes are removed just after sums of days were read."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.removed = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with self._store.transaction() as connection:
+            self._execute, self.dialect = connection.execute, connection.dialect
+            yield self
+
+    async def execute(self, statement: Any) -> Any:
+        found = await self._execute(statement)
+        if "gpu_days" in str(statement):
+            self.removed = await KeptMinutes(self._store).remove_some(NOON + timedelta(days=40))
+        return found
+
+
+async def test_minutes_that_are_removed_while_sums_are_read_are_counted_once(store: Store) -> None:
+    await settled_load(store)
+    before = await CostSums(store).unattributed(DAY, TOMORROW)
+    removing = RemovingAfterDays(store)
+    assert await CostSums(removing).unattributed(DAY, TOMORROW) == before != []  # type: ignore[arg-type]
+    assert removing.removed > 0
+    assert await CostSums(store).unattributed(DAY, TOMORROW) == before
+
+
+async def test_old_minutes_are_removed_soon_after_the_start_and_then_every_hour(store: Store) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await retention_at(store, NOON, wait=wait).run()
+    assert waits == [60, 3600, 3600]
 
 
 async def test_a_replica_that_is_up_for_longer_than_minutes_are_kept_is_still_paid(

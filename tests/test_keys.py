@@ -199,12 +199,12 @@ async def test_key_may_lower_its_class_for_a_call_and_not_raise_it(tmp_path: Pat
 RUN = "x-simsa-run-id"
 
 
-async def test_calls_of_class_load_test_and_operators_calls_may_name_a_run(tmp_path: Path) -> None:
+async def test_keys_of_class_load_test_and_operators_may_name_a_run(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         plain, tester = await it.secret(), await it.secret(priority="load_test")
         operator = await it.secret(roles=["operator"])
         for key, headers in (
-            (plain, [(RUN, "Night_7.a-b"), (PRIORITY, "load_test")]),
+            (tester, [(RUN, "Night_7.a-b"), (PRIORITY, "load_test")]),
             (tester, [(RUN, "Night_7.a-b")]),
             (operator, [(RUN, "x" * 64)]),
             (ADMIN, [(RUN, "1"), (PRIORITY, "reviewer")]),
@@ -221,9 +221,9 @@ async def test_calls_of_class_load_test_and_operators_calls_may_name_a_run(tmp_p
 async def test_a_run_that_a_call_may_not_name_or_that_is_no_id_is_refused_before_any_engine(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         plain, batch = await it.secret(), await it.secret(priority="batch")
-        for key in (plain, batch):
+        for key, *lower in ((plain,), (batch,), (plain, (PRIORITY, "load_test")), (batch, (PRIORITY, "load_test"))):
             async with RawClient(it.gateway.url, key=key) as client:
-                refused = await client.request("POST", CHAT, body=ASK, headers=[(RUN, "run-7")])
+                refused = await client.request("POST", CHAT, body=ASK, headers=[(RUN, "run-7"), *lower])
             assert error_of(refused) == (403, "permission_error", "run_not_allowed")
             assert "x-simsa-priority: load_test" in refused.json()["error"]["message"]
         async with RawClient(it.gateway.url, key=ADMIN) as client:

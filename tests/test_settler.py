@@ -335,6 +335,40 @@ async def test_windows_without_a_price_are_settled_once_one_is_in_the_registry_a
     assert usage == "gpu_time"
 
 
+async def test_windows_that_were_refused_keep_none_of_now_waiting_once_they_have_a_price(
+    store: Store, database: ScratchDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.settler.BATCH_S", 3600.0)  # however slow the machine
+    stage = Stage(store)
+    stage.registry = UNPRICED
+    await store.upsert_calls([call(n, n * 60, n * 60 + 5) for n in range(WINDOWS_AT_ONCE + 60)])
+    stage.now = at(20_000)
+    assert [await stage.settler.settle_due() for _ in range(2)] == [WINDOWS_AT_ONCE, 60]
+    stage.registry = REGISTRY
+    await store.upsert_calls([call(500, 19_000, 19_005)])
+    assert await stage.settler.settle_due() == WINDOWS_AT_ONCE
+    begins = [
+        _seconds(row["window_at"])
+        for row in await database.rows(
+            "SELECT window_at FROM settled_windows WHERE currency IS NOT NULL ORDER BY window_at"
+        )
+    ]
+    assert begins[-1] == 18_960
+    assert begins[0] >= 60 * 60
+    assert [await stage.settler.settle_due() for _ in range(2)] == [61, 0]
+
+
+async def test_windows_that_still_have_no_price_are_not_settled_again(store: Store, database: ScratchDatabase) -> None:
+    stage = Stage(store)
+    stage.registry = replace(REGISTRY, gpus={})
+    await store.upsert_calls([call(n, n * 60, n * 60 + 5) for n in range(5)])
+    stage.now = at(20_000)
+    assert await stage.settler.settle_due() == 5
+    stage.registry = UNPRICED
+    assert await stage.settler.settle_due() == 0
+    assert await refused(database) == [("the registry has no hourly price for h100-sxm", mark_of(UNPRICED))] * 5
+
+
 def mark_of(registry: Registry) -> str:
     return prices_fingerprint(registry.gpus.get("h100-sxm"))
 
