@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -96,9 +96,10 @@ class EnergyWatch:
             self._problems.pop(state, None)
         addresses = {meter.url for meter in watched.values()}
         pages = dict(zip(addresses, await asyncio.gather(*map(self._page, addresses)), strict=True))
+        owners: dict[str, str] = {}
         for state, meter in watched.items():
             if state.replica.energy == meter:  # else the registry changed while its exporter was asked
-                self._take(state, meter, pages[meter.url])
+                self._take(state, meter, _reading(state, meter, *pages[meter.url], owners))
 
     async def flush(self) -> None:
         """Write what is new; what cannot be written now is kept for the next time."""
@@ -125,8 +126,7 @@ class EnergyWatch:
             found = f"the energy exporter's address: {error}"
         return self._now(), found
 
-    def _take(self, state: ReplicaState, meter: EnergyMeter, page: tuple[datetime, bytes | str]) -> None:
-        reading = _reading(state, meter, *page)
+    def _take(self, state: ReplicaState, meter: EnergyMeter, reading: EnergyReading) -> None:
         last = self._before.get(state)
         now = self._before[state] = _Before(meter, state.up_since, state.provenance, reading)
         before = last.reading if last is not None and replace(last, reading=reading) == now else None
@@ -168,14 +168,29 @@ class EnergyWatch:
             del self._rows[place]
 
 
-def _reading(state: ReplicaState, meter: EnergyMeter, at: datetime, page: bytes | str) -> EnergyReading:
-    """Counters and the engine's own count of tokens, as the last look at it read that."""
+def _reading(
+    state: ReplicaState, meter: EnergyMeter, at: datetime, page: bytes | str, owners: dict[str, str]
+) -> EnergyReading:
+    """Counters and the engine's own count of tokens, as the last look at it read that.
+
+    `owners`: the replica, by its id, that took a card's counter this time; this one is added.
+    """
     glance = state.glance
     tokens = None if glance is None else glance.generation_tokens
     started_at_s = None if glance is None else glance.started_at_s
     if isinstance(page, str):
         return EnergyReading(at, None, tokens, started_at_s, legible(page))
     try:
-        return EnergyReading(at, read_energy(page, meter), tokens, started_at_s)
+        counters = read_energy(page, meter)
+        _take_cards(counters, state.replica.id, owners)
     except ValueError as error:
         return EnergyReading(at, None, tokens, started_at_s, legible(str(error)))
+    return EnergyReading(at, tuple(counters.values()), tokens, started_at_s)
+
+
+def _take_cards(cards: Collection[str], replica: str, owners: dict[str, str]) -> None:
+    """Raise ValueError where one of the cards is counted for another replica already."""
+    for card in cards:
+        if card in owners:
+            raise ValueError(f"the counter of {card} is the replica {owners[card]}'s; it would be counted twice")
+    owners.update(dict.fromkeys(cards, replica))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from databases import ScratchDatabase
-from energy_exporter import GPU_1, EnergyExporter
+from energy_exporter import GPU_0, GPU_1, EnergyExporter
 from engines import ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
 from rich.console import Console
@@ -187,6 +187,23 @@ async def test_two_replicas_of_one_machine_ask_its_exporter_once_and_share_nothi
             assert len(exporter.requests) == before + 1
             lines = (await costs(gateway))["energy"]
             assert {line["model"]: line["joules"] for line in lines} == {"a": "1.000", "b": "5.000"}
+
+
+async def test_a_card_that_two_replicas_name_is_counted_for_the_first_alone(tmp_path: Path) -> None:
+    async with EnergyExporter({0: 0}) as exporter, ScriptedEngine(["a", "b"]) as engine:
+        models = [entry("a", engine.url), entry("b", engine.url)]
+        models[0]["replicas"][0]["energy"] = exporter.meter(0)
+        by_other_name = {**exporter.meter(GPU_0), "url": exporter.url.replace("127.0.0.1", "localhost")}
+        models[1]["replicas"][0]["energy"] = by_other_name
+        async with running_gateway(tmp_path, models, energy_interval_s=60) as gateway:
+            await gateway.until_live("a", "b")
+            await read(gateway)
+            exporter.millijoules = {0: 1_000}
+            await read(gateway)
+            lines = {line["model"]: line for line in (await costs(gateway))["energy"]}
+            assert (lines["a"]["joules"], lines["b"]["joules"]) == ("1.000", None)
+            assert "a/1" in lines["b"]["reason"]
+            assert "would be counted twice" in lines["b"]["reason"]
 
 
 async def test_organisations_see_no_energy(tmp_path: Path) -> None:
