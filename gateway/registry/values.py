@@ -195,7 +195,7 @@ def _gpu_label(raw: object) -> str:
     """How an exporter names a GPU: its index on the machine, or its UUID."""
     is_index = isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 1024
     if is_index or (isinstance(raw, str) and re.fullmatch(r"\d{1,3}|GPU-[0-9A-Za-z-]{1,64}", raw, re.ASCII)):
-        return str(int(raw)) if is_index or str(raw).isdigit() else str(raw)
+        return str(raw).lstrip("0") or "0"
     raise _refusal("a GPU's index such as 0, or its UUID such as GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43", raw)
 
 
