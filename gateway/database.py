@@ -6,7 +6,7 @@ Nothing here reads or writes a row; that is `store`. What the two kinds of datab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import StartRefused
-from gateway.postgresql import PostgresqlDatabase
+from gateway.postgresql import PostgresqlDatabase, PostgresqlForReading
 from gateway.settings import DatabaseLimits
 from gateway.sqlite import SqliteDatabase, SqliteForReading
 
@@ -60,6 +60,11 @@ _KINDS: dict[str, Callable[..., Database]] = {
     "postgresql": PostgresqlDatabase,
     "postgres": PostgresqlDatabase,
 }
+_FOR_READING: dict[str, Callable[..., Database]] = {
+    "sqlite": SqliteForReading,
+    "postgresql": PostgresqlForReading,
+    "postgres": PostgresqlForReading,
+}
 
 
 async def open_database(text: str, limits: DatabaseLimits) -> Database:
@@ -82,13 +87,14 @@ async def open_database(text: str, limits: DatabaseLimits) -> Database:
 
 
 async def open_for_reading(text: str, limits: DatabaseLimits) -> Database:
-    """The database at a URL for a look, beside the gateway that may have it: not held, and nothing is written.
+    """The database at a URL for a look, beside the gateway that may have it: not held, and no row is written.
 
-    Raises StartRefused when it cannot be opened or its schema is another version's.
+    Raises StartRefused when it cannot be opened, when looking at a SQLite file could leave its gateway files that it
+    cannot write (see `SqliteForReading`), or when the schema is another version's.
     """
     url = _parse(text)
     with _refusing_to_start(url):
-        database = SqliteForReading(url, limits) if url.get_backend_name() == "sqlite" else _make(url, limits)
+        database = _make(url, limits, _FOR_READING)
     try:
         with _refusing_to_start(url):
             await _migrate(database, may_upgrade=False)
@@ -141,9 +147,9 @@ def _parse(text: str) -> URL:
     return url.set(drivername=url.get_backend_name())
 
 
-def _make(url: URL, limits: DatabaseLimits) -> Database:
+def _make(url: URL, limits: DatabaseLimits, kinds: Mapping[str, Callable[..., Database]] = _KINDS) -> Database:
     """Not yet connected. JSON goes through msgspec: Decimals as strings, enums as values."""
-    make = _KINDS[url.get_backend_name()]
+    make = kinds[url.get_backend_name()]
     return make(url, limits, json_serializer=_to_json, json_deserializer=msgspec.json.decode)
 
 

@@ -1,8 +1,8 @@
 """What GPUs' energy counters showed, by replica and minute of UTC, in the database: table and statements.
 
-A row belongs to one process that read, which alone writes it and writes it whole: writing it again changes nothing.
-One gateway has a database at a time, so rows of several who read followed each other, and add up. Collecting what to
-write is `energy_watch`'s part.
+A row belongs to one who read, a process until its clock is set back, which alone writes it and writes it whole: writing
+it again changes nothing. One gateway has a database at a time, so rows of several who read followed each other, and add
+up. Collecting what to write is `energy_watch`'s part.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -29,8 +30,8 @@ from gateway.upstream import Upstream, parse_origin
 MOST_ROWS = 10_000
 KEPT = timedelta(minutes=15)
 """How long a row stays in memory at least: what a reading adds lies in the last minutes."""
-_Place = tuple[str, str, Provenance, datetime]
-"""Replica, model, provenance and minute of a row."""
+_Place = tuple[str, str, Provenance, datetime, str]
+"""Replica, model, provenance and minute of a row, and by whom it was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,9 @@ class EnergyWatch:
         self._timeout_s = timeout_s
         self._flush_s = flush_s
         self._now = now
-        self._seen_by = uuid.uuid4().hex[:16]
+        self._seen_by = _new_name()
+        self._read_at: datetime | None = None
+        """When the first exporter answered last time."""
         self._before: dict[ReplicaState, _Before] = {}
         self._rows: dict[_Place, Metered] = {}
         self._unwritten: set[_Place] = set()
@@ -96,22 +99,39 @@ class EnergyWatch:
             self._problems.pop(state, None)
         addresses = {meter.url for meter in watched.values()}
         pages = dict(zip(addresses, await asyncio.gather(*map(self._page, addresses)), strict=True))
+        if pages:
+            self._look_at_clock(min(at for at, _ in pages.values()))
+        owners: dict[str, str] = {}
         for state, meter in watched.items():
             if state.replica.energy == meter:  # else the registry changed while its exporter was asked
-                self._take(state, meter, pages[meter.url])
+                self._take(state, meter, _reading(state, meter, *pages[meter.url], owners))
 
     async def flush(self) -> None:
         """Write what is new; what cannot be written now is kept for the next time."""
         async with self._writing:
-            written = {place: self._rows[place] for place in sorted(self._unwritten)}
-            try:
-                await self._records.save([self._row(place, found) for place, found in written.items()])
-            except RowRefused as error:
-                self._log.error("energy was refused by the database", reason=str(error), rows=len(written))
-                self.dropped += len(written)
-            except Unavailable:
+            with suppress(Unavailable):
+                await self._write([(place, self._rows[place]) for place in sorted(self._unwritten)])
+
+    async def _write(self, rows: list[tuple[_Place, Metered]]) -> None:
+        """In one transaction; where the database refuses one, the others without it. Raises Unavailable."""
+        try:
+            await self._records.save([_row(*each) for each in rows])
+        except RowRefused as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                await self._write(rows[:middle])
+                await self._write(rows[middle:])
                 return
-            self._forget(written)
+            ((replica, model, *_), _) = rows[0]
+            self._log.error("energy was refused by the database", reason=str(error), replica=replica, model=model)
+            self.dropped += 1
+        self._forget(dict(rows))
+
+    def _look_at_clock(self, at: datetime) -> None:
+        """After a clock was set back, minutes come again whose rows may be stored: write others, which add up."""
+        if self._read_at is not None and at < self._read_at:
+            self._seen_by = _new_name()
+        self._read_at = at
 
     async def _page(self, url: str) -> tuple[datetime, bytes | str]:
         """When it was answered, and the exporter's page or why there is none."""
@@ -125,13 +145,12 @@ class EnergyWatch:
             found = f"the energy exporter's address: {error}"
         return self._now(), found
 
-    def _take(self, state: ReplicaState, meter: EnergyMeter, page: tuple[datetime, bytes | str]) -> None:
-        reading = _reading(state, meter, *page)
+    def _take(self, state: ReplicaState, meter: EnergyMeter, reading: EnergyReading) -> None:
         last = self._before.get(state)
         now = self._before[state] = _Before(meter, state.up_since, state.provenance, reading)
         before = last.reading if last is not None and replace(last, reading=reading) == now else None
         for minute, found in metered(before, reading):
-            self._add((state.replica.id, state.model.id, state.provenance, minute), found)
+            self._add((state.replica.id, state.model.id, state.provenance, minute, self._seen_by), found)
         self._tell(state, reading.reason)
 
     def _tell(self, state: ReplicaState, problem: str | None) -> None:
@@ -154,10 +173,6 @@ class EnergyWatch:
             self._unwritten.discard(oldest)
             self.dropped += 1
 
-    def _row(self, place: _Place, found: Metered) -> EnergyRow:
-        replica, model, provenance, minute = place
-        return EnergyRow(replica, model, provenance, minute, self._seen_by, found)
-
     def _forget(self, written: dict[_Place, Metered]) -> None:
         """A minute that is over will not change any more; what changed while it was written is still to be."""
         for place, found in written.items():
@@ -168,14 +183,38 @@ class EnergyWatch:
             del self._rows[place]
 
 
-def _reading(state: ReplicaState, meter: EnergyMeter, at: datetime, page: bytes | str) -> EnergyReading:
-    """Counters and the engine's own count of tokens, as the last look at it read that."""
+def _new_name() -> str:
+    return uuid.uuid4().hex[:16]
+
+
+def _row(place: _Place, found: Metered) -> EnergyRow:
+    replica, model, provenance, minute, seen_by = place
+    return EnergyRow(replica, model, provenance, minute, seen_by, found)
+
+
+def _reading(
+    state: ReplicaState, meter: EnergyMeter, at: datetime, page: bytes | str, owners: dict[str, str]
+) -> EnergyReading:
+    """Counters and the engine's own count of tokens, as the last look at it read that.
+
+    `owners`: the replica, by its id, that took a card's counter this time; this one is added.
+    """
     glance = state.glance
     tokens = None if glance is None else glance.generation_tokens
     started_at_s = None if glance is None else glance.started_at_s
     if isinstance(page, str):
         return EnergyReading(at, None, tokens, started_at_s, legible(page))
     try:
-        return EnergyReading(at, read_energy(page, meter), tokens, started_at_s)
+        counters = read_energy(page, meter)
+        _take_cards(counters, state.replica.id, owners)
     except ValueError as error:
         return EnergyReading(at, None, tokens, started_at_s, legible(str(error)))
+    return EnergyReading(at, tuple(counters.values()), tokens, started_at_s)
+
+
+def _take_cards(cards: Collection[str], replica: str, owners: dict[str, str]) -> None:
+    """Raise ValueError where one of the cards is counted for another replica already."""
+    for card in cards:
+        if card in owners:
+            raise ValueError(f"the counter of {card} is the replica {owners[card]}'s; it would be counted twice")
+    owners.update(dict.fromkeys(cards, replica))

@@ -31,3 +31,20 @@ class FileLock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock; True as well where that cannot be seen. Makes no file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -11,9 +11,9 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy.engine import URL, Connection
@@ -48,6 +48,8 @@ class PostgresqlDatabase:
     """A pool of connections to one database, and the hold on it that lets this gateway be the only one."""
 
     upgrades_at_start = False
+    _own_settings: ClassVar[Mapping[str, str]] = {}
+    """Of this class's sessions, beside those of all."""
 
     def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
         self._url = url
@@ -147,6 +149,7 @@ class PostgresqlDatabase:
                     "idle_in_transaction_session_timeout": str(10 * statement_ms),
                     "synchronous_commit": "on",
                     **_SILENT_PEER,
+                    **self._own_settings,
                 },
             )
 
@@ -224,6 +227,12 @@ class PostgresqlDatabase:
             return False
         self._is_doubted = False
         return True
+
+
+class PostgresqlForReading(PostgresqlDatabase):
+    """The same for a look beside the gateway that has it: its sessions write nothing."""
+
+    _own_settings: ClassVar[Mapping[str, str]] = {"default_transaction_read_only": "on"}
 
 
 class _Session(asyncpg.Connection):  # type: ignore[misc]

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from gateway.file_lock import FileLock
+from gateway.file_lock import FileLock, is_locked
 from gateway.settings import DatabaseLimits
 
 
@@ -89,22 +89,45 @@ class SqliteDatabase:
 
 
 class SqliteForReading(SqliteDatabase):
-    """The same file for a look beside the gateway that has it: no lock, no writing, and it makes no file."""
+    """The same file for a look beside the gateway that may have it: no lock is held and no row is written.
+
+    Where no gateway has the file and no write-ahead log is left, it is taken for unchanging and nothing is made beside
+    it. Else SQLite needs its -wal and -shm files and makes those that are missing, which a gateway of another user
+    could not write: only the file's owner is let in then.
+    """
 
     def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
-        """Raise FileNotFoundError where there is no such file."""
-        path = Path(str(url.database)).resolve()
+        """Raise FileNotFoundError where there is no such file, PermissionError where looking could make one."""
+        named = Path(str(url.database))
+        path = named.resolve()
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         self._path, self._lock, self._inode = None, None, None
-        name = f"file:{quote(str(path))}"
-        address = URL.create("sqlite+aiosqlite", database=name, query={"mode": "ro", "uri": "true"})
+        query = {"mode": "ro", "uri": "true"}
+        if _is_at_rest(path, named):
+            query["immutable"] = "1"
+        elif (owner := path.stat().st_uid) != os.geteuid():
+            raise PermissionError(
+                f"it is in use, and another user's look could leave files that its gateway cannot write; look as its "
+                f"owner (uid {owner})"
+            )
+        address = URL.create("sqlite+aiosqlite", database=f"file:{quote(str(path))}", query=query)
         self.engine = create_async_engine(address, connect_args={"timeout": limits.statement_s}, **engine)
+
+
+def _is_at_rest(path: Path, named: Path) -> bool:
+    """No gateway has the file, by whichever name, and all that was committed is in it."""
+    is_in_use = any(is_locked(_lock_path(each)) for each in {path, named})
+    return not is_in_use and not path.with_name(f"{path.name}-wal").exists()
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _lock_beside(path: Path) -> FileLock:
     return FileLock(
-        path.with_name(path.name + ".lock"),
+        _lock_path(path),
         refusal=f"{path} is in use by another simsa process: one SQLite file serves one gateway; "
         "stop the other one, or give this one its own SIMSA_DATA_DIR",
     )

@@ -26,8 +26,8 @@ def counter_lines(millijoules: Mapping[int, int], *, more: str = "") -> bytes:
             f"# HELP {DCGM_ENERGY} Total energy consumption since boot (in mJ).\n",
             f"# TYPE {DCGM_ENERGY} counter\n",
             *(
-                f'{DCGM_ENERGY}{{gpu="{gpu}",UUID="{_UUIDS[gpu]}",device="nvidia{gpu}",modelName="NVIDIA L40S",'
-                f'Hostname="gpu1"{rest}}} {value}\n'
+                f'{DCGM_ENERGY}{{gpu="{gpu}",UUID="{_UUIDS.get(gpu, gpu)}",device="nvidia{gpu}",'
+                f'modelName="NVIDIA L40S",Hostname="gpu1"{rest}}} {value}\n'
                 for gpu, value in millijoules.items()
             ),
         ]

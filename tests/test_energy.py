@@ -121,19 +121,39 @@ BY_UUID = EnergyMeter("http://node:9400/metrics", (GPU_1, "0"))
 
 def test_counters_are_found_by_index_or_uuid_in_the_order_asked_for() -> None:
     page = counter_lines({0: 5_551_899_580, 1: 955_287_014})
-    assert read_energy(page, BY_INDEX) == (5_551_899_580,)
-    assert read_energy(page, BY_UUID) == (955_287_014, 5_551_899_580)
+    assert tuple(read_energy(page, BY_INDEX).values()) == (5_551_899_580,)
+    assert tuple(read_energy(page, BY_UUID).values()) == (955_287_014, 5_551_899_580)
 
 
 def test_one_card_that_several_pods_are_told_of_counts_once() -> None:
     page = counter_lines({0: 7}, more='pod="a"') + counter_lines({0: 7}, more='pod="b"')
-    assert read_energy(page, BY_INDEX) == (7,)
+    assert tuple(read_energy(page, BY_INDEX).values()) == (7,)
+
+
+def test_an_index_and_a_uuid_of_one_card_are_no_two_counters() -> None:
+    with pytest.raises(ValueError, match="names one card by two names") as refused:
+        read_energy(counter_lines({0: 1_000, 1: 5_000}), EnergyMeter("http://node:9400/metrics", ("0", GPU_0)))
+    assert str(refused.value).startswith(f"the GPU {GPU_0} is the GPU 0")
+
+
+def test_cards_of_one_index_on_a_page_of_several_machines_are_unknown_even_when_they_counted_the_same() -> None:
+    page = counter_lines({0: 7}) + counter_lines({0: 7}).replace(GPU_0.encode(), GPU_1.encode())
+    with pytest.raises(ValueError, match="different counters of the GPU 0; it may be of several machines"):
+        read_energy(page, BY_INDEX)
+
+
+def test_a_card_is_known_by_its_uuid_and_else_by_its_place() -> None:
+    page = counter_lines({0: 7})
+    elsewhere = EnergyMeter("http://localhost:9400/metrics", ("0",))
+    assert list(read_energy(page, BY_INDEX)) == list(read_energy(page, elsewhere)) == [GPU_0]
+    bare = f'{DCGM_ENERGY}{{gpu="0"}} 7\n'.encode()
+    assert read_energy(bare, BY_INDEX).keys().isdisjoint(read_energy(bare, elsewhere))
 
 
 def test_another_metric_in_joules_is_read_in_its_unit() -> None:
     meter = EnergyMeter("http://node/metrics", (GPU_0,), metric="nvidia_smi_energy_joules_total", millijoules_each=1000)
     page = f'nvidia_smi_energy_joules_total{{uuid="{GPU_0}"}} 5.5518995801e+06\n'.encode()
-    assert read_energy(page, meter) == (5_551_899_580,)
+    assert tuple(read_energy(page, meter).values()) == (5_551_899_580,)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +180,7 @@ def test_a_counter_that_is_not_there_or_no_quantity_is_unknown_with_the_reason(p
 def test_no_page_makes_the_reader_fail_otherwise(noise: bytes) -> None:
     for page in (noise, DCGM_ENERGY.encode() + noise, f'{DCGM_ENERGY}{{gpu="0"}} '.encode() + noise):
         try:
-            (found,) = read_energy(page, BY_INDEX)
+            (found,) = read_energy(page, BY_INDEX).values()
         except ValueError:
             continue
         assert 0 <= found <= 2**53

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from databases import ScratchDatabase
-from energy_exporter import GPU_1, EnergyExporter
+from energy_exporter import GPU_0, GPU_1, EnergyExporter
 from engines import ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
 from rich.console import Console
@@ -25,7 +26,9 @@ from gateway.costs_command import show_costs
 from gateway.domain.energy import BEGAN_ANEW, Metered
 from gateway.domain.records import Provenance
 from gateway.energy_records import EnergyRecords, EnergyRow
+from gateway.energy_watch import EnergyWatch
 from gateway.store import Store
+from gateway.upstream import Upstream
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PRICE = {"per_kwh": 200, "currency": "KRW", "date": "2026-01-02", "source": "a bill", "confidence": "high"}
@@ -187,6 +190,80 @@ async def test_two_replicas_of_one_machine_ask_its_exporter_once_and_share_nothi
             assert len(exporter.requests) == before + 1
             lines = (await costs(gateway))["energy"]
             assert {line["model"]: line["joules"] for line in lines} == {"a": "1.000", "b": "5.000"}
+
+
+async def test_a_card_that_two_replicas_name_is_counted_for_the_first_alone(tmp_path: Path) -> None:
+    async with EnergyExporter({0: 0}) as exporter, ScriptedEngine(["a", "b"]) as engine:
+        models = [entry("a", engine.url), entry("b", engine.url)]
+        models[0]["replicas"][0]["energy"] = exporter.meter(0)
+        by_other_name = {**exporter.meter(GPU_0), "url": exporter.url.replace("127.0.0.1", "localhost")}
+        models[1]["replicas"][0]["energy"] = by_other_name
+        async with running_gateway(tmp_path, models, energy_interval_s=60) as gateway:
+            await gateway.until_live("a", "b")
+            await read(gateway)
+            exporter.millijoules = {0: 1_000}
+            await read(gateway)
+            lines = {line["model"]: line for line in (await costs(gateway))["energy"]}
+            assert (lines["a"]["joules"], lines["b"]["joules"]) == ("1.000", None)
+            assert "a/1" in lines["b"]["reason"]
+            assert "would be counted twice" in lines["b"]["reason"]
+
+
+@pytest.mark.parametrize("back_min", [5, 30])
+async def test_a_clock_set_back_takes_nothing_from_what_is_stored(tmp_path: Path, back_min: int) -> None:
+    clock = [NOON]
+    async with (
+        EnergyExporter({0: 0}) as exporter,
+        ScriptedEngine() as engine,
+        metered_gateway(tmp_path, engine, exporter.meter(0)) as gateway,
+    ):
+        services = gateway.services
+        upstream = Upstream(idle_connections=1, now=time.perf_counter)
+        watch = EnergyWatch(
+            fleet=services.fleet,
+            upstream=upstream,
+            records=services.energy_records,
+            interval_s=60,
+            timeout_s=5,
+            flush_s=60,
+            now=lambda: clock[0],
+        )
+
+        async def twenty_readings() -> None:
+            for _ in range(20):
+                exporter.millijoules[0] += 1_000
+                await watch.read_all()
+                await watch.flush()
+                clock[0] += timedelta(minutes=2)
+
+        await twenty_readings()
+        clock[0] -= timedelta(minutes=back_min)
+        await twenty_readings()
+        upstream.close()
+        (found,) = await services.energy_records.sums(NOON.date(), NOON.date())
+        assert (found.metered.joules, found.metered.readings) == (Decimal("38.000"), 40)
+
+
+async def test_a_row_that_the_database_refuses_takes_no_other_with_it(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d", "e"]
+    async with EnergyExporter(dict.fromkeys(range(5), 0)) as exporter, ScriptedEngine(names) as engine:
+        models = [entry(name, engine.url) for name in names]
+        for gpu, model in enumerate(models):
+            model["replicas"][0]["energy"] = exporter.meter(gpu)
+        async with running_gateway(tmp_path, models, energy_interval_s=60, observation_flush_s=600) as gateway:
+            await gateway.until_live(*names)
+            services = gateway.services
+            async with services.store.transaction() as connection:
+                await connection.exec_driver_sql(
+                    "CREATE TRIGGER no_b BEFORE INSERT ON energy_minutes WHEN NEW.model = 'b' "
+                    "BEGIN SELECT RAISE(ABORT, 'not b'); END"
+                )
+            await read(gateway)
+            await services.energy_watch.flush()
+            today = datetime.now(UTC).date()
+            found = await services.energy_records.sums(today - timedelta(days=1), today)
+            assert {each.model for each in found} == {"a", "c", "d", "e"}
+            assert services.energy_watch.dropped > 0
 
 
 async def test_organisations_see_no_energy(tmp_path: Path) -> None:

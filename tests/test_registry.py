@@ -817,16 +817,16 @@ def meters_of(text: str) -> list[EnergyMeter | None]:
 
 
 def test_energy_counters_are_named_by_address_and_index_or_uuid() -> None:
-    uuid = "GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43"
+    uuid, other = "GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43", "GPU-1f027ee8-6e1e-2b8c-0108-3d370e5f0418"
     text = metered_models(
-        "{url: 'http://node:9400', gpus: [0, '1']}", f"{{url: 'http://o', gpus: [{uuid}, 3]}}", gpus=2
+        "{url: 'http://node:9400', gpus: [0, '1']}", f"{{url: 'http://o', gpus: [{uuid}, {other}]}}", gpus=2
     )
     assert meters_of(text) == [
         EnergyMeter("http://node:9400/metrics", ("0", "1")),
-        EnergyMeter("http://o/metrics", (uuid, "3")),
+        EnergyMeter("http://o/metrics", (uuid, other)),
     ]
-    other = metered_models("{url: 'http://o/m', gpus: [0], metric: energy_joules_total, unit: J}")
-    assert meters_of(other) == [EnergyMeter("http://o/m", ("0",), "energy_joules_total", 1000)]
+    joules = metered_models("{url: 'http://o/m', gpus: [0], metric: energy_joules_total, unit: J}")
+    assert meters_of(joules) == [EnergyMeter("http://o/m", ("0",), "energy_joules_total", 1000)]
 
 
 @pytest.mark.parametrize(
@@ -878,6 +878,34 @@ def test_a_counter_belongs_to_one_replica() -> None:
         "r.yaml: models[1] (m1).replicas[0].energy.gpus: the counter of GPU 0 at http://node:9400/metrics belongs to "
         "the replica on line 2 already and would be counted twice; leave energy out here (line 3)"
     ]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "{url: 'http://NODE:9400/metrics', gpus: [0]}",
+        "{url: 'HTTP://node:9400//metrics/', gpus: [0]}",
+        "{url: 'http://node:9400', gpus: [0], metric: my_joules, unit: J}",
+    ],
+)
+def test_another_spelling_of_a_counters_place_is_the_same_counter(spelling: str) -> None:
+    (problem,) = problems_of(metered_models(METER, spelling))
+    assert "the counter of GPU 0 at http://node:9400/metrics belongs to the replica on line 2 already" in problem
+
+
+def test_indexes_and_uuids_are_not_mixed_at_one_exporter_where_they_could_name_one_card() -> None:
+    by_uuid = "{url: 'http://node:9400/metrics', gpus: [GPU-aaa]}"
+    assert problems_of(metered_models(METER, by_uuid)) == [
+        "r.yaml: models[1] (m1).replicas[0].energy.gpus: expected indexes, as on line 2, or UUIDs in both places: an "
+        "index and a UUID may name one card, which would be counted twice (line 3)"
+    ]
+    mixed = "{url: 'http://node:9400/metrics', gpus: [0, GPU-aaa]}"
+    assert problems_of(metered_models(mixed, gpus=2)) == [
+        "r.yaml: models[0] (m0).replicas[0].energy.gpus: expected indexes alone or UUIDs alone: an index and a UUID "
+        "may name one card, which would be counted twice (line 2)"
+    ]
+    elsewhere = "{url: 'http://other:9400/metrics', gpus: [GPU-aaa]}"
+    assert len(meters_of(metered_models(METER, elsewhere))) == 2
 
 
 def test_a_price_of_electricity_is_optional_and_needs_currency_day_and_source() -> None:

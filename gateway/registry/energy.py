@@ -15,8 +15,10 @@ class EnergyMeters:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._first: dict[tuple[str, str, str], Loc] = {}
-        """The replica that names a counter first."""
+        self._first: dict[tuple[str, str], Loc] = {}
+        """The replica that names a GPU of an exporter first, by whatever metric: each is the whole card's energy."""
+        self._naming: dict[str, tuple[bool, Loc]] = {}
+        """Whether an exporter's GPUs are named by UUID, and where first."""
 
     def read(self, loc: Loc, replica: ReplicaBlock, *, is_remote: bool) -> EnergyMeter | None:
         """The meter of one replica; complains of what does not hold together."""
@@ -39,17 +41,36 @@ class EnergyMeters:
             self._document.complain((*loc, "unit"), f"missing; expected mJ or J, the unit of {metric}")
         if metric == DCGM_ENERGY and block.unit == "J":
             self._document.complain((*loc, "unit"), f"expected mJ, in which {DCGM_ENERGY} counts, or nothing")
-        self._refuse_second(loc, block.url, metric, block.gpus)
+        self._refuse_mixed(loc, block.url, block.gpus)
+        self._refuse_second(loc, block.url, block.gpus)
         return EnergyMeter(block.url, tuple(block.gpus), metric, 1000 if block.unit == "J" else 1)
 
-    def _refuse_second(self, loc: Loc, url: str, metric: str, gpus: list[str]) -> None:
+    def _refuse_mixed(self, loc: Loc, url: str, gpus: list[str]) -> None:
+        """An index and a UUID at one exporter may be one card, which only its page could tell."""
+        kinds = {not gpu.isdigit() for gpu in gpus}
+        if not kinds:
+            return
+        reason = "an index and a UUID may name one card, which would be counted twice"
+        if len(kinds) > 1:
+            self._document.complain((*loc, "gpus"), f"expected indexes alone or UUIDs alone: {reason}")
+            return
+        by_uuid, first = self._naming.setdefault(url, (kinds.pop(), loc))
+        if by_uuid != (not gpus[0].isdigit()):
+            one, other = ("UUIDs", "indexes") if by_uuid else ("indexes", "UUIDs")
+            self._document.complain(
+                (*loc, "gpus"), f"expected {one}, as {self._place(first)}, or {other} in both places: {reason}"
+            )
+
+    def _refuse_second(self, loc: Loc, url: str, gpus: list[str]) -> None:
         for gpu in dict.fromkeys(gpus):
-            first = self._first.setdefault((url, metric, gpu), loc)
+            first = self._first.setdefault((url, gpu), loc)
             if first != loc:
-                line = self._document.lines.get(first)
-                where = f" on line {line}" if line else " in an earlier entry"
                 self._document.complain(
                     (*loc, "gpus"),
-                    f"the counter of GPU {gpu} at {url} belongs to the replica{where} already and would be counted "
-                    "twice; leave energy out here",
+                    f"the counter of GPU {gpu} at {url} belongs to the replica {self._place(first)} already and would "
+                    "be counted twice; leave energy out here",
                 )
+
+    def _place(self, loc: Loc) -> str:
+        line = self._document.lines.get(loc)
+        return f"on line {line}" if line else "in an earlier entry"

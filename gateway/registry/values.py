@@ -169,7 +169,10 @@ def _variable(raw: object) -> str:
 
 
 def _exporter(raw: object) -> str:
-    """The address of an exporter's page; /metrics where it names no path. Credentials are refused, and not repeated."""
+    """The address of an exporter's page; /metrics where it names no path. Credentials are refused, and not repeated.
+
+    In one spelling, by which two replicas' counters are compared.
+    """
     if isinstance(raw, str) and "@" in raw:
         message = "expected an address without credentials"
         raise PydanticCustomError("refused", "{message}", {"message": message})
@@ -183,14 +186,16 @@ def _exporter(raw: object) -> str:
         raise _refusal(expected, raw) from None
     if not is_address or parts.query or parts.fragment:
         raise _refusal(expected, raw)
-    return raw.rstrip("/") if parts.path.strip("/") else f"{raw.rstrip('/')}/metrics"
+    place = parts.netloc.lower().removesuffix(":443" if parts.scheme == "https" else ":80").removesuffix(":")
+    path = re.sub("/+", "/", parts.path).rstrip("/")
+    return f"{parts.scheme}://{place}{path or '/metrics'}"
 
 
 def _gpu_label(raw: object) -> str:
     """How an exporter names a GPU: its index on the machine, or its UUID."""
     is_index = isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 1024
     if is_index or (isinstance(raw, str) and re.fullmatch(r"\d{1,3}|GPU-[0-9A-Za-z-]{1,64}", raw, re.ASCII)):
-        return str(raw)
+        return str(raw).lstrip("0") or "0"
     raise _refusal("a GPU's index such as 0, or its UUID such as GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43", raw)
 
 
