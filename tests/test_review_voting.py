@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from review_rounds import ENTRIES, KEY, NOW, REVIEWERS, SECTIONS, ReviewRound, item_id, put_round
 
-from gateway.domain.rounds import RoundStatus
+from gateway.domain.hash_chain import verify_chain
+from gateway.domain.rounds import RoundStatus, VoteEntry
 from gateway.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from gateway.registry import parse_registry
+from gateway.rounds.chain import chained
 from gateway.rounds.judgement import is_complete, read_judgement, says_the_same
 from gateway.rounds.limits import ReviewLimits
 from gateway.rounds.links import Session, make_token
+from gateway.rounds.store import RoundStore
 from gateway.rounds.visits import Stage, Visit
-from gateway.rounds.voting import Overtaken, Reviewing, link_hash
+from gateway.rounds.voting import Overtaken, Reviewing
 from gateway.store import Store
 from gateway.token_buckets import TokenBuckets
 
@@ -33,6 +36,7 @@ CRITERIA = ("quality", "use")
 
 @dataclass
 class Voting:
+    opened: Store
     round: ReviewRound
     reviewing: Reviewing
 
@@ -51,7 +55,7 @@ class Voting:
 async def voting(database: ScratchDatabase) -> AsyncIterator[Voting]:
     opened = await Store.open(database.url)
     put = await put_round(opened, trained=True)
-    yield Voting(put, Reviewing(put.store, registry=lambda: REGISTRY, chain=link_hash, clock=lambda: NOW))
+    yield Voting(opened, put, Reviewing(put.store, registry=lambda: REGISTRY, clock=lambda: NOW))
     await opened.close()
 
 
@@ -98,12 +102,8 @@ async def test_a_late_judgement_does_not_overwrite_a_newer_one(voting: Voting) -
 async def test_every_entry_hashes_what_it_says_and_what_stands_before_it(voting: Voting) -> None:
     for choice in ("a", "b", "tie"):
         await voting.save(FIRST, {"choice": choice})
-    before = ""
-    for vote in await voting.round.store.votes("round-1"):
-        fields = ("number", "item", "reviewer", "revision")
-        document = {name: getattr(vote, name) for name in fields} | {"at": vote.at.isoformat()}
-        assert vote.hash == link_hash(before, {**document, "judgement": dict(vote.judgement)})
-        before = vote.hash
+    votes = await voting.round.store.votes("round-1")
+    assert verify_chain([chained(vote) for vote in votes], round_id="round-1", head=votes[-1].hash, length=3) is None
 
 
 @pytest.mark.parametrize("status", [RoundStatus.PAUSED, RoundStatus.CLOSED, RoundStatus.REVEALED])
@@ -138,6 +138,30 @@ async def test_a_receipt_that_a_crash_kept_from_being_made_is_made_later(voting:
     assert receipt["head"]["number"] == 4
     assert await voting.reviewing.receipt(visit) == receipt
     assert await voting.reviewing.submit(visit) == []
+
+
+async def test_a_judgement_that_waits_for_a_submission_comes_too_late(voting: Voting) -> None:
+    for item in (FIRST, SECOND, THIRD, ATTENTION):
+        await voting.save(item, {"choice": "a"})
+    visit, late = await voting.visit(), Reviewing(RoundStore(voting.opened), registry=lambda: REGISTRY, clock=lambda: NOW)
+    changes = (late.save(visit, FIRST, {"choice": "b", "comment": f"{n}"}) for n in range(8))
+    *saved, missing = await asyncio.gather(*changes, voting.reviewing.submit(visit), return_exceptions=True)
+    assert missing == []
+    receipt = await voting.reviewing.receipt(await voting.visit())
+    votes = await voting.round.store.votes("round-1")
+    assert receipt["head"] == {"number": votes[-1].number, "hash": votes[-1].hash}
+    assert all(isinstance(one, Conflict | Overtaken | VoteEntry) for one in saved)
+
+
+async def test_two_submissions_at_once_make_one_receipt_and_one_entry(voting: Voting) -> None:
+    for item in (FIRST, SECOND, THIRD, ATTENTION):
+        await voting.save(item, {"choice": "a"})
+    visit = await voting.visit()
+    other = Reviewing(RoundStore(voting.opened), registry=lambda: REGISTRY, clock=lambda: NOW + timedelta(seconds=1))
+    assert await asyncio.gather(voting.reviewing.submit(visit), other.submit(visit)) == [[], []]
+    noted = [one for one in await voting.round.store.accesses("round-1") if one.action == "submit"]
+    receipt = await voting.reviewing.receipt(await voting.visit())
+    assert [one.at.isoformat() for one in noted] == [receipt["submitted_at"]]
 
 
 async def test_what_reviewers_do_is_in_the_access_log(voting: Voting) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from gateway.domain.rounds import (
     RoundStatus,
 )
 from gateway.errors import Conflict, NotFound, PermissionDenied
-from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.store import Records, RoundStore, WrongStatus
 from gateway.store import RowRefused
 
 LEADING = frozenset({Role.CHAIR, Role.OPERATOR, Role.ADMIN})
@@ -110,8 +110,7 @@ class RoundLife:
     async def revoke(self, of: Round, reviewer_id: str, caller: Caller) -> None:
         """Let a reviewer in no more. What they judged stays; to leave it out is an exclusion, with a reason."""
         await self._reviewer(of, reviewer_id)
-        await self.store.renew_link(of.id, reviewer_id)
-        await self.store.update_reviewer(of.id, reviewer_id, revoked_at=datetime.now(UTC))
+        await self.store.renew_link(of.id, reviewer_id, revoked_at=datetime.now(UTC))
         await self.note(of, caller, "reviewer.revoke", reviewer_id)
 
     async def exclude(self, of: Round, caller: Caller, *, kind: str, subject: str, rule: str, reason: str) -> Exclusion:
@@ -130,14 +129,22 @@ class RoundLife:
         return exclusion
 
     async def move(self, of: Round, after: RoundStatus, caller: Caller) -> Round:
-        """Open, pause, close or archive. Sealing and the reveal are steps of their own."""
-        before = {status for status, following in NEXT.items() if after in following}
+        """Open, pause or archive. Sealing, closing and the reveal are steps of their own."""
+        before = _before(after)
         stamps: dict[str, Any] = {}
         if (stamp := _STAMPS.get(after)) is not None and getattr(of, stamp) is None:
             stamps[stamp] = datetime.now(UTC)
         if not await self.store.move(of.id, before, after, **stamps):
             raise _wrong_step(await self._again(of), after, before)
         await self.note(of, caller, f"round.{after}")
+        return await self._again(of)
+
+    async def close(self, of: Round, caller: Caller, conclude: Callable[[Records], Mapping[str, Any]]) -> Round:
+        """End the judging, with the documents that `conclude` makes of what is kept at that moment."""
+        after, now = RoundStatus.CLOSED, datetime.now(UTC)
+        entry = self._entry(caller, f"round.{after}", at=now)
+        if not await self.store.close(of.id, _before(after), entry=entry, conclude=conclude, closed_at=now):
+            raise _wrong_step(await self._again(of), after, _before(after))
         return await self._again(of)
 
     async def approve_reveal(self, of: Round, caller: Caller) -> tuple[Round, list[str]]:
@@ -159,8 +166,12 @@ class RoundLife:
 
     async def note(self, of: Round, caller: Caller, action: str, subject: str | None = None) -> None:
         """Write down who did or read what."""
-        entry = AccessEntry(datetime.now(UTC), who(caller), role_of(caller), action, subject)
-        await self.store.note_access(of.id, entry)
+        await self.store.note_access(of.id, self._entry(caller, action, subject))
+
+    def _entry(
+        self, caller: Caller, action: str, subject: str | None = None, *, at: datetime | None = None
+    ) -> AccessEntry:
+        return AccessEntry(at or datetime.now(UTC), who(caller), role_of(caller), action, subject)
 
     async def _again(self, of: Round) -> Round:
         found = await self.store.get(of.id)
@@ -192,6 +203,11 @@ def role_of(caller: Caller) -> str:
         return Role.ADMIN.value
     order = (Role.CHAIR, Role.OPERATOR, Role.ADMIN, Role.AUDITOR, Role.REVIEWER, Role.INTEGRATOR)
     return next((role.value for role in order if role in caller.terms.roles), "none")
+
+
+def _before(after: RoundStatus) -> set[RoundStatus]:
+    """Where the step to `after` begins."""
+    return {status for status, following in NEXT.items() if after in following}
 
 
 def _wrong_step(of: Round, after: RoundStatus, before: set[RoundStatus]) -> Conflict:

@@ -19,6 +19,7 @@ from gateway.domain.rounds import (
     ItemKind,
     PracticeItem,
     Reviewer,
+    Round,
     RoundItem,
     VoteEntry,
 )
@@ -27,7 +28,7 @@ from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.rounds.chain import next_entry
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
-from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.store import RoundStore, Standing, WrongStatus
 from gateway.rounds.visits import Pair, QueueEntry, Stage, Visit
 
 CONFLICT_RULE = "conflict"
@@ -126,7 +127,7 @@ class Reviewing:
         """A reviewer's own items in their order, without those set aside."""
         items = await self._store.items(visit.round.id, visit.reviewer.id)
         votes = await self._store.votes_of(visit.round.id, visit.reviewer.id)
-        return [QueueEntry(item, votes.get(item.id)) for item in items if item.set_aside is None]
+        return _queue(items, votes)
 
     async def pair(self, visit: Visit, item: RoundItem) -> Pair:
         """What stands on an item's sides, both at once. That it was read is noted."""
@@ -191,12 +192,20 @@ class Reviewing:
         if visit.reviewer.submitted_at is not None:
             return []
         _require(visit, Stage.JUDGING)
-        missing = [entry for entry in await self.queue(visit) if not entry.is_done]
-        if not missing:
-            now = self._clock()
-            await self._store.update_reviewer(visit.round.id, visit.reviewer.id, submitted_at=now)
-            await self._note(visit.round.id, visit.reviewer, "submit")
-            await self._make_receipt(visit.round.id, visit.reviewer, now)
+        missing: list[QueueEntry] = []
+
+        def conclude(
+            standing: Standing, items: Sequence[RoundItem], votes: Mapping[str, VoteEntry]
+        ) -> Mapping[str, Any] | None:
+            missing.extend(entry for entry in _queue(items, votes) if not entry.is_done)
+            return None if missing else _receipt(visit.round, visit.reviewer.id, now, standing, votes)
+
+        now, who = self._clock(), visit.reviewer.id
+        entry = AccessEntry(now, who, "reviewer", "submit")
+        try:
+            await self._store.submit(visit.round.id, who, entry=entry, receipt=_RECEIPT + who, conclude=conclude)
+        except WrongStatus as error:
+            raise Conflict("The round takes no judgements now.", code="round_not_open") from error
         return missing
 
     async def receipt(self, visit: Visit) -> Mapping[str, Any]:
@@ -204,29 +213,15 @@ class Reviewing:
         submitted = visit.reviewer.submitted_at
         if submitted is None:
             raise Conflict("There is a receipt once you have submitted.", code="not_submitted")
-        kept = await self._store.document(visit.round.id, _RECEIPT + visit.reviewer.id)
-        return kept if kept is not None else await self._make_receipt(visit.round.id, visit.reviewer, submitted)
-
-    async def _make_receipt(self, round_id: str, reviewer: Reviewer, submitted_at: datetime) -> Mapping[str, Any]:
-        """Votes cannot change any more; the chain's head is where it stands now."""
-        votes = await self._store.votes_of(round_id, reviewer.id)
-        round_ = await self._store.get(round_id)
-        assert round_ is not None
-        receipt = {
-            "kind": "simsa.review.receipt.v1",
-            "round": round_id,
-            "root": round_.root,
-            "reviewer": reviewer.id,
-            "submitted_at": submitted_at.astimezone(UTC).isoformat(),
-            "head": {"number": round_.votes, "hash": round_.head},
-            "items": [
-                {"item": vote.item, "number": vote.number, "revision": vote.revision, "hash": vote.hash}
-                for vote in sorted(votes.values(), key=lambda vote: vote.number)
-            ],
-        }
-        await self._store.put_document(round_id, _RECEIPT + reviewer.id, receipt)
-        await self._store.make_durable()
-        return receipt
+        name, who = _RECEIPT + visit.reviewer.id, visit.reviewer.id
+        kept = await self._store.document(visit.round.id, name)
+        if kept is None:
+            votes, of = await self._store.votes_of(visit.round.id, who), await self._store.get(visit.round.id)
+            assert of is not None
+            made = _receipt(of, who, submitted, Standing(of.status, of.head, of.votes), votes)
+            kept = (await self._store.keep_documents(of.id, {name: made}))[name]
+        found: Mapping[str, Any] = kept
+        return found
 
     # --- the blinding questionnaire -------------------------------------------------------------------------
 
@@ -283,6 +278,28 @@ class _Raced(Exception):
 def _require(visit: Visit, stage: Stage) -> None:
     if visit.stage is not stage:
         raise Conflict(f"This is not the moment for it: you are at '{visit.stage}'.", code="wrong_stage")
+
+
+def _queue(items: Sequence[RoundItem], votes: Mapping[str, VoteEntry]) -> list[QueueEntry]:
+    return [QueueEntry(item, votes.get(item.id)) for item in items if item.set_aside is None]
+
+
+def _receipt(
+    of: Round, reviewer: str, submitted_at: datetime, standing: Standing, votes: Mapping[str, VoteEntry]
+) -> Mapping[str, Any]:
+    """The reviewer's last votes, and where the chain stands as their judging ends."""
+    return {
+        "kind": "simsa.review.receipt.v1",
+        "round": of.id,
+        "root": of.root,
+        "reviewer": reviewer,
+        "submitted_at": submitted_at.astimezone(UTC).isoformat(),
+        "head": {"number": standing.votes, "hash": standing.head},
+        "items": [
+            {"item": vote.item, "number": vote.number, "revision": vote.revision, "hash": vote.hash}
+            for vote in sorted(votes.values(), key=lambda vote: vote.number)
+        ],
+    }
 
 
 def _guess(item: str, guess: Mapping[str, Any], asked: Collection[str], families: Collection[str]) -> dict[str, Any]:
