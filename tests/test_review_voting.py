@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from databases import ScratchDatabase
 from gateways import registry_text
 from hypothesis import given
@@ -19,13 +20,14 @@ from gateway.domain.hash_chain import verify_chain
 from gateway.domain.rounds import RoundStatus, VoteEntry
 from gateway.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from gateway.registry import parse_registry
-from gateway.rounds.chain import chained
+from gateway.rounds.chain import chained, text_digests
 from gateway.rounds.judgement import is_complete, read_judgement, says_the_same
 from gateway.rounds.limits import ReviewLimits
 from gateway.rounds.links import Session, make_token
 from gateway.rounds.store import RoundStore
+from gateway.rounds.tables import round_answers
 from gateway.rounds.visits import Stage, Visit
-from gateway.rounds.voting import Overtaken, Reviewing
+from gateway.rounds.voting import MOST_REVISIONS, Overtaken, Reviewing
 from gateway.store import Store
 from gateway.token_buckets import TokenBuckets
 
@@ -143,7 +145,10 @@ async def test_a_receipt_that_a_crash_kept_from_being_made_is_made_later(voting:
 async def test_a_judgement_that_waits_for_a_submission_comes_too_late(voting: Voting) -> None:
     for item in (FIRST, SECOND, THIRD, ATTENTION):
         await voting.save(item, {"choice": "a"})
-    visit, late = await voting.visit(), Reviewing(RoundStore(voting.opened), registry=lambda: REGISTRY, clock=lambda: NOW)
+    visit, late = (
+        await voting.visit(),
+        Reviewing(RoundStore(voting.opened), registry=lambda: REGISTRY, clock=lambda: NOW),
+    )
     changes = (late.save(visit, FIRST, {"choice": "b", "comment": f"{n}"}) for n in range(8))
     *saved, missing = await asyncio.gather(*changes, voting.reviewing.submit(visit), return_exceptions=True)
     assert missing == []
@@ -162,6 +167,45 @@ async def test_two_submissions_at_once_make_one_receipt_and_one_entry(voting: Vo
     noted = [one for one in await voting.round.store.accesses("round-1") if one.action == "submit"]
     receipt = await voting.reviewing.receipt(await voting.visit())
     assert [one.at.isoformat() for one in noted] == [receipt["submitted_at"]]
+
+
+async def test_a_vote_says_what_was_on_the_screen(voting: Voting) -> None:
+    entry = await voting.save(FIRST, {"choice": "a"})
+    item = await voting.round.store.item("round-1", FIRST)
+    assert item is not None
+    pair = await voting.reviewing.pair(await voting.visit(), item)
+    assert entry.shown == text_digests(pair.prompt, pair.a, pair.b)
+    assert chained(entry).payload["shown"] == entry.shown
+    assert chained(replace(entry, shown={**entry.shown, "a": "00"})).payload != chained(entry).payload
+
+
+async def test_an_answer_that_is_not_the_sealed_one_is_neither_shown_nor_judged(voting: Voting) -> None:
+    item = await voting.round.store.item("round-1", FIRST)
+    assert item is not None
+    async with voting.opened.transaction() as connection:
+        await connection.execute(sa.update(round_answers).values(shown="another"))
+    with pytest.raises(Conflict, match="not what was sealed"):
+        await voting.reviewing.pair(await voting.visit(), item)
+    with pytest.raises(Conflict, match="not what was sealed"):
+        await voting.save(FIRST, {"choice": "a"})
+    assert await voting.round.store.votes("round-1") == []
+
+
+async def test_an_item_that_is_read_again_in_a_session_is_noted_once(voting: Voting) -> None:
+    item = await voting.round.store.item("round-1", FIRST)
+    assert item is not None
+    visit = await voting.visit()
+    for one in (visit, visit, replace(visit, session=Session("another")), visit):
+        await voting.reviewing.pair(one, item)
+    assert [one.action for one in await voting.round.store.accesses("round-1")] == ["item.read"] * 2
+
+
+async def test_an_item_is_not_judged_anew_without_end(voting: Voting) -> None:
+    for n in range(MOST_REVISIONS):
+        await voting.save(FIRST, {"choice": "a", "comment": f"{n}"})
+    with pytest.raises(Conflict, match="too often"):
+        await voting.save(FIRST, {"choice": "b"})
+    assert len(await voting.round.store.votes("round-1")) == MOST_REVISIONS
 
 
 async def test_what_reviewers_do_is_in_the_access_log(voting: Voting) -> None:

@@ -6,6 +6,7 @@ changes nothing any more. How a page says these things belongs in `api`, links i
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from gateway.domain.rounds import (
 )
 from gateway.domain.sealing import SALT_BYTES
 from gateway.errors import Conflict, InvalidRequest, NotFound
-from gateway.rounds.chain import next_entry
+from gateway.rounds.chain import next_entry, sealed_digests, text_digests
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
 from gateway.rounds.store import RoundStore, Standing, WrongStatus
@@ -36,6 +37,12 @@ GUESSED_ITEMS = 5
 """Items of a reviewer that the blinding questionnaire asks about, at most."""
 RECOGNISED = ("none", "some", "many")
 CONFIDENCES = range(1, 4)
+_SHOWN_PARTS = ("prompts", "practice", "answers", "items")
+_SEALED_KEPT = 8
+"""Rounds, whose digests are a few megabytes each at most."""
+_SEEN_KEPT = 100_000
+MOST_REVISIONS = 200
+"""Of one item: more are no judging."""
 _RECEIPT = "receipt "
 """Before a reviewer's id: the name of the document that is their receipt."""
 
@@ -56,6 +63,10 @@ class Reviewing:
         self._store = store
         self._registry = registry
         self._clock = clock
+        self._sealed: dict[str, Mapping[str, Mapping[str, str | None]]] = {}
+        """By round: the digests of what was sealed to be shown, by item. They never change."""
+        self._seen: dict[tuple[str, str], None] = {}
+        """Sessions' digests and items: what was noted as read."""
 
     # --- coming in ------------------------------------------------------------------------------------------
 
@@ -130,9 +141,32 @@ class Reviewing:
         return _queue(items, votes)
 
     async def pair(self, visit: Visit, item: RoundItem) -> Pair:
-        """What stands on an item's sides, both at once. That it was read is noted."""
+        """What stands on an item's sides, both at once. That it was read is noted, once in a session.
+
+        Raises Conflict where it is not what was sealed.
+        """
+        pair = await self._sealed_pair(visit, item)
+        seen = (visit.session.digest, item.id)
+        if seen not in self._seen:
+            await self._note(visit.round.id, visit.reviewer, "item.read", item.id)
+            self._seen[seen] = None
+            while len(self._seen) > _SEEN_KEPT:
+                del self._seen[next(iter(self._seen))]
+        return pair
+
+    async def _sealed_pair(self, visit: Visit, item: RoundItem) -> Pair:
+        pair = await self._kept_pair(visit, item)
+        if visit.round.id not in self._sealed:
+            while len(self._sealed) >= _SEALED_KEPT:
+                del self._sealed[next(iter(self._sealed))]
+            parts = await self._store.documents(visit.round.id, _SHOWN_PARTS)
+            self._sealed[visit.round.id] = await asyncio.to_thread(sealed_digests, parts)
+        if self._sealed[visit.round.id].get(item.id) != text_digests(pair.prompt, pair.a, pair.b):
+            raise Conflict("What is kept of this item is not what was sealed.", code="item_changed")
+        return pair
+
+    async def _kept_pair(self, visit: Visit, item: RoundItem) -> Pair:
         plan = visit.round.plan
-        await self._note(visit.round.id, visit.reviewer, "item.read", item.id)
         if item.kind in (ItemKind.ATTENTION, ItemKind.TRAINING):
             pool = plan.attention if item.kind is ItemKind.ATTENTION else plan.training
             made = next(one for one in pool if one.id == item.prompt_id)
@@ -163,6 +197,8 @@ class Reviewing:
             if current is None:
                 raise InvalidRequest(f"base_revision: there is no revision {base_revision}", param="base_revision")
             raise Overtaken(current)
+        if known >= MOST_REVISIONS:
+            raise Conflict("This item was judged anew too often.", code="too_many_revisions")
         entry = await self._append(visit, item, said, after=known)
         if entry is None:
             raise Conflict("The round takes no judgements now.", code="round_not_open")
@@ -170,12 +206,16 @@ class Reviewing:
 
     async def _append(self, visit: Visit, item: RoundItem, said: Judgement, *, after: int) -> VoteEntry | None:
         """Add it as the revision behind `after`. Raises Overtaken where there is one by now."""
+        pair = await self._sealed_pair(visit, item)
+        shown = text_digests(pair.prompt, pair.a, pair.b)
 
         def link(before: Mapping[str, Any]) -> VoteEntry:
             if before["revision"] != after + 1:
                 raise _Raced
             salt = secrets.token_bytes(SALT_BYTES)
-            return next_entry(before, round_id=visit.round.id, item=item, at=now, judgement=said, salt=salt)
+            return next_entry(
+                before, round_id=visit.round.id, item=item, at=now, judgement=said, salt=salt, shown=shown
+            )
 
         now = self._clock()
         try:
@@ -296,7 +336,13 @@ def _receipt(
         "submitted_at": submitted_at.astimezone(UTC).isoformat(),
         "head": {"number": standing.votes, "hash": standing.head},
         "items": [
-            {"item": vote.item, "number": vote.number, "revision": vote.revision, "hash": vote.hash}
+            {
+                "item": vote.item,
+                "number": vote.number,
+                "revision": vote.revision,
+                "hash": vote.hash,
+                "shown": vote.shown,
+            }
             for vote in sorted(votes.values(), key=lambda vote: vote.number)
         ],
     }
