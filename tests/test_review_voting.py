@@ -27,7 +27,7 @@ from gateway.rounds.links import Session, make_token
 from gateway.rounds.store import RoundStore
 from gateway.rounds.tables import round_answers
 from gateway.rounds.visits import Stage, Visit
-from gateway.rounds.voting import MOST_REVISIONS, Overtaken, Reviewing
+from gateway.rounds.voting import MOST_REVISIONS, SESSION_LASTS, Overtaken, Reviewing
 from gateway.store import Store
 from gateway.token_buckets import TokenBuckets
 
@@ -198,6 +198,14 @@ async def test_an_item_that_is_read_again_in_a_session_is_noted_once(voting: Vot
     for one in (visit, visit, replace(visit, session=Session("another")), visit):
         await voting.reviewing.pair(one, item)
     assert [one.action for one in await voting.round.store.accesses("round-1")] == ["item.read"] * 2
+
+
+async def test_a_session_ends_by_itself(voting: Voting) -> None:
+    token = await voting.round.token(expires_at=NOW + timedelta(days=1))
+    secret = (await voting.reviewing.enter(token, may_enter=lambda _who: None)).session.secret
+    assert await voting.reviewing.visit(secret) is not None
+    late = Reviewing(voting.round.store, registry=lambda: REGISTRY, clock=lambda: NOW + SESSION_LASTS + timedelta(1))
+    assert await late.visit(secret) is None
 
 
 async def test_an_item_is_not_judged_anew_without_end(voting: Voting) -> None:

@@ -1,7 +1,8 @@
 """How a judgement becomes an entry of its round's chain, and an entry a document again.
 
 The chain covers what was chosen as it is, what was on the screen by digests, and what was written in free words by
-commitments: a bundle without anybody's words holds like one with them. Keeping entries belongs to `store`, the arithmetic of chains to `domain.hash_chain`.
+commitments: a bundle without anybody's words holds like one with them. Keeping entries belongs to `store`, the
+arithmetic of chains to `domain.hash_chain`.
 """
 
 from __future__ import annotations

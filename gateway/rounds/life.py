@@ -87,7 +87,11 @@ class RoundLife:
         return await self._again(of)
 
     async def invite(self, of: Round, people: Sequence[Mapping[str, str]], caller: Caller) -> list[Reviewer]:
-        """Add reviewers to a draft: label, stratum, language of each. Their pseudonyms say nothing about them."""
+        """Add reviewers to a draft: label, stratum, language of each. Their pseudonyms say nothing about them.
+
+        Raises PermissionDenied for who may issue no links.
+        """
+        require_issuer(caller)
         known = {one.label for one in await self.store.reviewers(of.id)}
         labels = [one["label"] for one in people]
         if twice := sorted({label for label in labels if label in known or labels.count(label) > 1}):
@@ -97,11 +101,13 @@ class RoundLife:
             await self.store.add_reviewers(of.id, new)
         except WrongStatus as error:
             raise Conflict(f"Reviewers are invited while a round is a draft; {error}.") from error
-        await self.note(of, caller, "reviewers.invite", str(len(new)))
+        issued = [self._entry(caller, "link.issue", one.id) for one in new]
+        await self.store.note_accesses(of.id, [self._entry(caller, "reviewers.invite", str(len(new))), *issued])
         return new
 
     async def renew_link(self, of: Round, reviewer_id: str, caller: Caller) -> Reviewer:
         """Make a reviewer's links void, so that a new one can be made; their session ends."""
+        require_issuer(caller)
         await self._reviewer(of, reviewer_id)
         await self.store.renew_link(of.id, reviewer_id)
         await self.note(of, caller, "link.renew", reviewer_id)
@@ -191,6 +197,20 @@ class RoundLife:
             raise NotFound(f"This round has no item '{subject[:64]}'.")
         elif kind == "prompt" and subject not in {prompt.id for prompt in of.plan.prompts}:
             raise NotFound(f"This round has no prompt '{subject[:64]}'.")
+
+
+def require_issuer(caller: Caller) -> None:
+    """Raise PermissionDenied for who may not have reviewers' links: who knows which model is which could vote by one.
+
+    The environment's admin key may, as a gateway on a laptop has no other; the access log says that it did.
+    """
+    if caller.is_admin:
+        return
+    if Role.CHAIR not in caller.terms.roles or caller.has_any(OPERATING):
+        raise PermissionDenied(
+            "Reviewers' links are issued by a chair: a key with the role chair, without operator and admin.",
+            code="role_required",
+        )
 
 
 def who(caller: Caller) -> str:

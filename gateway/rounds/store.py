@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.rounds import (
     AFTER_CLOSING,
+    AFTER_REVEAL,
     AccessEntry,
     AnswerStatus,
     Exclusion,
@@ -442,6 +443,13 @@ class RoundStore:
     async def note_access(self, round_id: str, entry: AccessEntry) -> None:
         await self._append(round_access, round_id, asdict(entry))
 
+    async def note_accesses(self, round_id: str, entries: Sequence[AccessEntry]) -> None:
+        """Note many at once, all or nothing."""
+        async with self._writing(round_id) as (connection, _):
+            for entry in entries:
+                await _add_row(connection, round_access, round_id, asdict(entry))
+        await asyncio.to_thread(self._store.make_durable)
+
     async def accesses(self, round_id: str) -> list[AccessEntry]:
         async with self._store.transaction() as connection:
             return [AccessEntry(**row) for row in await _numbered(connection, round_access, round_id)]
@@ -462,6 +470,17 @@ class RoundStore:
         statement = sa.select(at.who, at.role).where(at.round_id == round_id, at.action == action)
         async with self._store.transaction() as connection:
             return {who: role for who, role in await connection.execute(statement)}  # noqa: C416  typed rows
+
+    async def hidden_batches(self) -> frozenset[str]:
+        """The batches whose answers are those of rounds that are not revealed."""
+        after = [status.value for status in AFTER_REVEAL]
+        statement = (
+            sa.select(round_batches.c.batch_id)
+            .join(rounds, rounds.c.id == round_batches.c.round_id)
+            .where(rounds.c.status.not_in(after))
+        )
+        async with self._store.transaction() as connection:
+            return frozenset((await connection.execute(statement)).scalars())
 
     async def _append(
         self, table: sa.Table, round_id: str, row: dict[str, Any], *, allowed: Collection[RoundStatus] = ANY_STATUS

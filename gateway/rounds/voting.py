@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -37,6 +37,8 @@ GUESSED_ITEMS = 5
 """Items of a reviewer that the blinding questionnaire asks about, at most."""
 RECOGNISED = ("none", "some", "many")
 CONFIDENCES = range(1, 4)
+SESSION_LASTS = timedelta(days=7)
+"""From entering on; the same link opens another."""
 _SHOWN_PARTS = ("prompts", "practice", "answers", "items")
 _SEALED_KEPT = 8
 """Rounds, whose digests are a few megabytes each at most."""
@@ -81,6 +83,9 @@ class Reviewing:
         session = Session(secret)
         found = await self._store.reviewer_of_session(session.digest)
         if found is None or found[1].revoked_at is not None:
+            return None
+        seen_at = found[1].seen_at
+        if seen_at is not None and self._clock() - seen_at > SESSION_LASTS:
             return None
         round_ = await self._store.get(found[0])
         return None if round_ is None else Visit(round_, found[1], session)
