@@ -77,7 +77,7 @@ def shown_faults(view: BundleView) -> list[Fault]:
     return listed(
         Fault(_CHAIN, f"entry {vote['number']}", f"what was shown of item {vote['item']} is not what was sealed")
         for vote in (line["payload"] for line in view.records[VOTES])
-        if vote.get("shown") != sealed.get(vote["item"])
+        if vote["item"] in sealed and vote.get("shown") != sealed[vote["item"]]
     )
 
 
