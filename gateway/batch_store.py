@@ -143,11 +143,15 @@ class BatchStore:
             sa.select(batches).where(batches.c.organisation == organisation, batches.c.name == name)
         )
 
-    async def newest(self, limit: int, *, organisation: str | None = None) -> list[Batch]:
+    async def newest(
+        self, limit: int, *, organisation: str | None = None, without: Collection[str] = ()
+    ) -> list[Batch]:
         """The newest ones first, of one organisation or of all."""
         statement = sa.select(batches).order_by(batches.c.created_at.desc(), batches.c.id.desc()).limit(limit)
         if organisation is not None:
             statement = statement.where(batches.c.organisation == organisation)
+        if without:
+            statement = statement.where(batches.c.id.not_in(list(without)))
         async with self._store.transaction() as connection:
             return [_batch(row) for row in (await connection.execute(statement)).mappings()]
 

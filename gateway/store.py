@@ -8,7 +8,7 @@ Callers make ids and moments; the store inserts them as they are. What a caller 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -264,22 +264,33 @@ class Store:
         return found[0] if found else None
 
     async def list_comparisons(
-        self, limit: int = 100, before: str | None = None, *, organisation: str | None = None
+        self,
+        limit: int = 100,
+        before: str | None = None,
+        *,
+        organisation: str | None = None,
+        without_batches: Collection[str] = (),
     ) -> list[Comparison]:
         """Newest first. `before` is the last id of the page before; `organisation`: only its own."""
         statement = _comparisons().order_by(comparisons.c.created_at.desc(), comparisons.c.id.desc())
         if organisation is not None:
             statement = statement.where(comparisons.c.organisation == organisation)
+        if without_batches:
+            batch = comparisons.c.batch_id
+            statement = statement.where(batch.is_(None) | batch.not_in(list(without_batches)))
         if before is not None:
             statement = statement.where(_is_older(comparisons, comparisons.c.created_at, before))
         async with self._transaction() as connection:
             return await _load(connection, statement.limit(limit))
 
-    async def iter_comparisons(self, *, page: int = 100, organisation: str | None = None) -> AsyncIterator[Comparison]:
+    async def iter_comparisons(
+        self, *, page: int = 100, organisation: str | None = None, without_batches: Collection[str] = ()
+    ) -> AsyncIterator[Comparison]:
         """Every comparison (of an organisation), newest first, `page` at a time in memory and no transaction held
         between pages."""
         before: str | None = None
-        while found := await self.list_comparisons(page, before, organisation=organisation):
+        of: dict[str, Any] = {"organisation": organisation, "without_batches": without_batches}
+        while found := await self.list_comparisons(page, before, **of):
             for comparison in found:
                 yield comparison
             before = found[-1].id

@@ -34,7 +34,7 @@ from gateway.domain.rounds import (
     Text,
     VoteEntry,
 )
-from gateway.rounds.chain import next_entry
+from gateway.rounds.chain import next_entry, sealed_digests
 from gateway.rounds.closing import closing_of
 from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.sealed import SALT, Sealed, seal
@@ -174,11 +174,14 @@ async def _judge(
         ID, Exclusion(BEGIN + timedelta(days=3), "conflict", "item", aside.id, "a secret reason", "rule")
     )
     given: list[VoteEntry] = []
+    shown: dict[str, Any] = sealed_digests(sealed.documents)
     for item in sorted(sealed.items, key=lambda one: (one.position, one.reviewer)):
         if item is aside:
             continue
         for _ in range(2 if item.position == 1 else 1):
-            entry = await store.append_vote(ID, item, lambda before, item=item: _entry(before, item, rng))  # type: ignore[misc]
+            entry = await store.append_vote(
+                ID, item, lambda before, item=item: _entry(before, item, rng, shown[item.id])
+            )  # type: ignore[misc]
             assert entry is not None
             given.append(entry)
     for n, one in enumerate(people):
@@ -204,7 +207,7 @@ async def _judge(
     }
 
 
-def _entry(before: Mapping[str, Any], item: RoundItem, rng: random.Random) -> VoteEntry:
+def _entry(before: Mapping[str, Any], item: RoundItem, rng: random.Random, shown: Mapping[str, str]) -> VoteEntry:
     choice = rng.choice([one.value for one in Choice])
     said: dict[str, Any] = {"choice": choice, "grades": {"quality": rng.randint(-2, 2)}, "seconds": rng.randint(5, 99)}
     if before["number"] % 7 == 1:
@@ -212,7 +215,7 @@ def _entry(before: Mapping[str, Any], item: RoundItem, rng: random.Random) -> Vo
     if choice == Choice.CANNOT_JUDGE.value:
         said["reason"] = "전문 밖"
     at = BEGIN + timedelta(days=4, seconds=before["number"])
-    return next_entry(before, round_id=ID, item=item, at=at, judgement=said, salt=rng.randbytes(32))
+    return next_entry(before, round_id=ID, item=item, at=at, judgement=said, salt=rng.randbytes(32), shown=shown)
 
 
 def count_choices(

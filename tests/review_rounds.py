@@ -28,8 +28,10 @@ from gateway.domain.rounds import (
     RoundPrompt,
     RoundStatus,
     Text,
+    plan_document,
 )
 from gateway.rounds.links import make_token
+from gateway.rounds.sealed import text_digest
 from gateway.rounds.store import RoundStore
 from gateway.store import Store
 
@@ -186,6 +188,23 @@ def answers(plan: RoundPlan = PLAN) -> list[RoundAnswer]:
     ]
 
 
+def shown_parts(plan: RoundPlan, items: Sequence[RoundItem]) -> dict[str, Any]:
+    """The sealed parts that say what is shown."""
+    document = plan_document(plan)
+    return {
+        "prompts": document["prompts"],
+        "practice": {"training": document["training"], "attention": document["attention"]},
+        "answers": [
+            {"model": one.model, "prompt": one.prompt_id, "shown_sha256": text_digest(one.shown)}
+            for one in answers(plan)
+        ],
+        "items": [
+            {"id": one.id, "kind": one.kind.value, "prompt": one.prompt_id, "left": one.left, "right": one.right}
+            for one in items
+        ],
+    }
+
+
 async def put_round(
     store: Store,
     *,
@@ -212,7 +231,11 @@ async def put_round(
     assert await rounds.seal(
         draft.id,
         items=items,
-        documents={"design": CANARY, "mapping": {f"M{n:02d}": {"model": m} for n, m in enumerate(MODELS, start=1)}},
+        documents={
+            "design": CANARY,
+            "mapping": {f"M{n:02d}": {"model": m} for n, m in enumerate(MODELS, start=1)},
+            **shown_parts(plan, items),
+        },
         secrets={"design": CANARY},
         root="ab" * 32,
         sealed_at=NOW,

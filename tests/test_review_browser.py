@@ -178,6 +178,31 @@ async def test_what_could_not_be_sent_is_sent_by_the_next_page(tmp_path: Path) -
         assert [(vote.item, vote.judgement["choice"]) for vote in await it.votes()] == [(FIRST, "b")]
 
 
+async def test_what_was_kept_on_the_device_is_not_thrown_away_where_another_judgement_came_since(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as it:
+        await it.enter()
+        await it.open(FIRST)
+        await it.page.route("**/judgement", lambda route: route.abort())
+        await it.page.keyboard.press("2")
+        await expect(it.page.locator("#state")).to_contain_text("오프라인")
+        kept = await it.page.evaluate("() => JSON.stringify(localStorage)")
+        await it.page.evaluate("() => localStorage.clear()")
+        await it.page.unroute("**/judgement")
+        await it.page.keyboard.press("1")
+        await it.saved()
+        await it.page.evaluate("(kept) => Object.assign(localStorage, JSON.parse(kept))", kept)
+        await it.open(SECOND)
+        await it.page.locator(f"#state a[href='/review/items/{FIRST}']").click()
+        await expect(it.page.locator("#state")).to_contain_text("다른 창에서 바뀌었습니다")
+        assert await it.page.locator("input[name=choice][value=b]").is_checked()
+        assert [vote.judgement["choice"] for vote in await it.votes()] == ["a"]
+        await it.page.keyboard.press("4")
+        await it.saved()
+        assert len(await it.votes()) == 2
+
+
 async def test_an_answer_that_was_lost_is_not_taken_for_another_window(tmp_path: Path) -> None:
     async with desk(tmp_path) as it:
         await it.enter()

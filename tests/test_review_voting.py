@@ -9,20 +9,25 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from databases import ScratchDatabase
 from gateways import registry_text
 from hypothesis import given
 from hypothesis import strategies as st
 from review_rounds import ENTRIES, KEY, NOW, REVIEWERS, SECTIONS, ReviewRound, item_id, put_round
 
-from gateway.domain.rounds import RoundStatus
+from gateway.domain.hash_chain import verify_chain
+from gateway.domain.rounds import RoundStatus, VoteEntry
 from gateway.errors import Conflict, InvalidRequest, NotFound, RateLimited
 from gateway.registry import parse_registry
+from gateway.rounds.chain import chained, text_digests
 from gateway.rounds.judgement import is_complete, read_judgement, says_the_same
 from gateway.rounds.limits import ReviewLimits
 from gateway.rounds.links import Session, make_token
+from gateway.rounds.store import RoundStore
+from gateway.rounds.tables import round_answers
 from gateway.rounds.visits import Stage, Visit
-from gateway.rounds.voting import Overtaken, Reviewing, link_hash
+from gateway.rounds.voting import MOST_REVISIONS, SESSION_LASTS, Overtaken, Reviewing
 from gateway.store import Store
 from gateway.token_buckets import TokenBuckets
 
@@ -33,6 +38,7 @@ CRITERIA = ("quality", "use")
 
 @dataclass
 class Voting:
+    opened: Store
     round: ReviewRound
     reviewing: Reviewing
 
@@ -51,7 +57,7 @@ class Voting:
 async def voting(database: ScratchDatabase) -> AsyncIterator[Voting]:
     opened = await Store.open(database.url)
     put = await put_round(opened, trained=True)
-    yield Voting(put, Reviewing(put.store, registry=lambda: REGISTRY, chain=link_hash, clock=lambda: NOW))
+    yield Voting(opened, put, Reviewing(put.store, registry=lambda: REGISTRY, clock=lambda: NOW))
     await opened.close()
 
 
@@ -98,12 +104,8 @@ async def test_a_late_judgement_does_not_overwrite_a_newer_one(voting: Voting) -
 async def test_every_entry_hashes_what_it_says_and_what_stands_before_it(voting: Voting) -> None:
     for choice in ("a", "b", "tie"):
         await voting.save(FIRST, {"choice": choice})
-    before = ""
-    for vote in await voting.round.store.votes("round-1"):
-        fields = ("number", "item", "reviewer", "revision")
-        document = {name: getattr(vote, name) for name in fields} | {"at": vote.at.isoformat()}
-        assert vote.hash == link_hash(before, {**document, "judgement": dict(vote.judgement)})
-        before = vote.hash
+    votes = await voting.round.store.votes("round-1")
+    assert verify_chain([chained(vote) for vote in votes], round_id="round-1", head=votes[-1].hash, length=3) is None
 
 
 @pytest.mark.parametrize("status", [RoundStatus.PAUSED, RoundStatus.CLOSED, RoundStatus.REVEALED])
@@ -138,6 +140,80 @@ async def test_a_receipt_that_a_crash_kept_from_being_made_is_made_later(voting:
     assert receipt["head"]["number"] == 4
     assert await voting.reviewing.receipt(visit) == receipt
     assert await voting.reviewing.submit(visit) == []
+
+
+async def test_a_judgement_that_waits_for_a_submission_comes_too_late(voting: Voting) -> None:
+    for item in (FIRST, SECOND, THIRD, ATTENTION):
+        await voting.save(item, {"choice": "a"})
+    visit, late = (
+        await voting.visit(),
+        Reviewing(RoundStore(voting.opened), registry=lambda: REGISTRY, clock=lambda: NOW),
+    )
+    changes = (late.save(visit, FIRST, {"choice": "b", "comment": f"{n}"}) for n in range(8))
+    *saved, missing = await asyncio.gather(*changes, voting.reviewing.submit(visit), return_exceptions=True)
+    assert missing == []
+    receipt = await voting.reviewing.receipt(await voting.visit())
+    votes = await voting.round.store.votes("round-1")
+    assert receipt["head"] == {"number": votes[-1].number, "hash": votes[-1].hash}
+    assert all(isinstance(one, Conflict | Overtaken | VoteEntry) for one in saved)
+
+
+async def test_two_submissions_at_once_make_one_receipt_and_one_entry(voting: Voting) -> None:
+    for item in (FIRST, SECOND, THIRD, ATTENTION):
+        await voting.save(item, {"choice": "a"})
+    visit = await voting.visit()
+    other = Reviewing(RoundStore(voting.opened), registry=lambda: REGISTRY, clock=lambda: NOW + timedelta(seconds=1))
+    assert await asyncio.gather(voting.reviewing.submit(visit), other.submit(visit)) == [[], []]
+    noted = [one for one in await voting.round.store.accesses("round-1") if one.action == "submit"]
+    receipt = await voting.reviewing.receipt(await voting.visit())
+    assert [one.at.isoformat() for one in noted] == [receipt["submitted_at"]]
+
+
+async def test_a_vote_says_what_was_on_the_screen(voting: Voting) -> None:
+    entry = await voting.save(FIRST, {"choice": "a"})
+    item = await voting.round.store.item("round-1", FIRST)
+    assert item is not None
+    pair = await voting.reviewing.pair(await voting.visit(), item)
+    assert entry.shown == text_digests(pair.prompt, pair.a, pair.b)
+    assert chained(entry).payload["shown"] == entry.shown
+    assert chained(replace(entry, shown={**entry.shown, "a": "00"})).payload != chained(entry).payload
+
+
+async def test_an_answer_that_is_not_the_sealed_one_is_neither_shown_nor_judged(voting: Voting) -> None:
+    item = await voting.round.store.item("round-1", FIRST)
+    assert item is not None
+    async with voting.opened.transaction() as connection:
+        await connection.execute(sa.update(round_answers).values(shown="another"))
+    with pytest.raises(Conflict, match="not what was sealed"):
+        await voting.reviewing.pair(await voting.visit(), item)
+    with pytest.raises(Conflict, match="not what was sealed"):
+        await voting.save(FIRST, {"choice": "a"})
+    assert await voting.round.store.votes("round-1") == []
+
+
+async def test_an_item_that_is_read_again_in_a_session_is_noted_once(voting: Voting) -> None:
+    item = await voting.round.store.item("round-1", FIRST)
+    assert item is not None
+    visit = await voting.visit()
+    for one in (visit, visit, replace(visit, session=Session("another")), visit):
+        await voting.reviewing.pair(one, item)
+    assert [one.action for one in await voting.round.store.accesses("round-1")] == ["item.read"] * 2
+
+
+async def test_a_session_ends_by_itself(voting: Voting) -> None:
+    token = await voting.round.token(expires_at=NOW + timedelta(days=1))
+    secret = (await voting.reviewing.enter(token, may_enter=lambda _who: None)).session.secret
+    assert await voting.reviewing.visit(secret) is not None
+    late = Reviewing(voting.round.store, registry=lambda: REGISTRY, clock=lambda: NOW + SESSION_LASTS + timedelta(1))
+    assert await late.visit(secret) is None
+
+
+async def test_an_item_is_not_judged_anew_without_end(voting: Voting) -> None:
+    for n in range(MOST_REVISIONS):
+        await voting.save(FIRST, {"choice": "a", "comment": f"{n}"})
+    with pytest.raises(Conflict, match="too often"):
+        await voting.save(FIRST, {"choice": "b"})
+    assert len(await voting.round.store.votes("round-1")) == MOST_REVISIONS
 
 
 async def test_what_reviewers_do_is_in_the_access_log(voting: Voting) -> None:

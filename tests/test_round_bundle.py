@@ -345,6 +345,16 @@ async def test_answers_in_each_others_place_are_found(closed: ClosedRound) -> No
     assert "answers.jsonl" in places(verify_bundle(packed_anew({**files, "answers.jsonl": with_lines(swapped)})))
 
 
+async def test_votes_on_something_else_than_what_was_sealed_are_named(closed: ClosedRound) -> None:
+    files = files_of(build_bundle(await closed.content(), BundleKind.PUBLIC))
+    votes = lines_of(files, "votes.jsonl")
+    votes[2]["payload"]["shown"]["a"] = "00" * 32
+    del votes[4]["payload"]["shown"]
+    faults = verify_bundle(packed_anew(rechained(files, votes))).faults
+    said = {fault.place for fault in faults if "not what was sealed" in fault.message}
+    assert said == {"entry 3", "entry 5"}
+
+
 async def test_votes_outside_an_assignment_or_of_somebody_else_are_named(closed: ClosedRound) -> None:
     files = files_of(build_bundle(await closed.content(), BundleKind.AUDIT))
     votes = lines_of(files, "votes.jsonl")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from databases import ScratchDatabase
 
 from gateway.domain.rounds import (
@@ -34,7 +35,8 @@ from gateway.domain.rounds import (
     plan_document,
     read_plan,
 )
-from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.store import DraftChanged, Records, RoundStore, WrongStatus
+from gateway.rounds.tables import round_reviewers, rounds
 from gateway.store import RowRefused, Store
 
 NOW = datetime(2026, 11, 28, 6, 0, tzinfo=UTC)
@@ -54,13 +56,18 @@ ITEM = RoundItem("i1", "reviewer-1", 0, ItemKind.VOTE, "p1", "a", "b", "x1", "x2
 
 
 @pytest.fixture
-async def store(database: ScratchDatabase) -> AsyncIterator[RoundStore]:
+async def opened(database: ScratchDatabase) -> AsyncIterator[Store]:
     opened = await Store.open(database.url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def store(opened: Store) -> RoundStore:
     store = RoundStore(opened)
     await store.create(ROUND, {"links": "00"})
     await store.add_reviewers("r1", [Reviewer("reviewer-1", "첫째", "expert")])
-    yield store
-    await opened.close()
+    return store
 
 
 async def open_round(store: RoundStore) -> None:
@@ -131,6 +138,66 @@ async def test_a_reviewer_who_submitted_changes_nothing(store: RoundStore) -> No
     await open_round(store)
     await store.update_reviewer("r1", "reviewer-1", submitted_at=NOW)
     assert await store.append_vote("r1", ITEM, chained) is None
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        sa.update(rounds).values(status="closed"),
+        sa.update(round_reviewers).values(submitted_at=NOW),
+        sa.update(round_reviewers).values(revoked_at=NOW),
+    ],
+    ids=["closing", "submission", "revocation"],
+)
+async def test_a_vote_that_waits_for_a_step_is_not_taken_once_that_is_done(
+    store: RoundStore, opened: Store, step: sa.Update
+) -> None:
+    await open_round(store)
+    assert await meanwhile(store, opened, step, lambda: store.append_vote("r1", ITEM, chained)) is None
+    assert await store.votes("r1") == []
+
+
+async def test_an_exclusion_that_waits_for_the_closing_is_not_taken(store: RoundStore, opened: Store) -> None:
+    await open_round(store)
+    late = Exclusion(NOW, "chair", "reviewer", "reviewer-1", "late", "key")
+    with pytest.raises(WrongStatus):
+        await meanwhile(store, opened, sa.update(rounds).values(status="closed"), lambda: store.exclude("r1", late))
+    assert await store.exclusions("r1") == []
+
+
+async def meanwhile(store: RoundStore, opened: Store, step: sa.Update, work: Callable[[], Any]) -> Any:
+    """What comes of work that begins while another transaction has the round and takes a step."""
+    async with opened.transaction() as connection:
+        await connection.execute(sa.update(rounds).values(votes=rounds.c.votes))
+        await connection.execute(step)
+        begun = asyncio.create_task(work())
+        await asyncio.wait({begun}, timeout=0.2)
+    return await begun
+
+
+async def test_what_closes_a_round_is_made_of_what_nothing_is_added_to(store: RoundStore, opened: Store) -> None:
+    await open_round(store)
+    other, begun = RoundStore(opened), []
+    loop = asyncio.get_running_loop()
+
+    def conclude(kept: Records) -> Mapping[str, Any]:
+        begun.append(asyncio.run_coroutine_threadsafe(other.append_vote("r1", ITEM, chained), loop))
+        return {"closing": [kept.round.votes, kept.round.status.value, [one.action for one in kept.accesses]]}
+
+    await store.append_vote("r1", ITEM, chained)
+    entry = AccessEntry(NOW, "key", "chair", "round.closed")
+    assert await store.close("r1", {RoundStatus.OPEN}, entry=entry, conclude=conclude, closed_at=NOW)
+    assert await asyncio.wrap_future(begun[0]) is None
+    assert await store.document("r1", "closing") == [1, "closed", ["round.closed"]]
+    assert not await store.close("r1", {RoundStatus.OPEN}, entry=entry, conclude=conclude)
+
+
+async def test_a_draft_that_changed_is_not_sealed(store: RoundStore) -> None:
+    with pytest.raises(DraftChanged):
+        await store.seal("r1", items=[ITEM], documents={}, secrets={}, is_same=lambda kept: not kept.reviewers)
+    found = await store.get("r1")
+    assert found is not None
+    assert found.status is RoundStatus.DRAFT
 
 
 async def test_answers_take_the_place_of_earlier_ones(store: RoundStore) -> None:

@@ -203,7 +203,9 @@ async def test_names_are_opened_by_a_chair_and_an_operator_who_are_two_people(tm
         for _ in range(2):
             once = await it.ask("POST", f"{path}/reveal", key=chair)
             assert (once["round"]["status"], once["missing"]) == ("closed", ["operator"])
+        assert once["round"]["approvals"] is None
         both = await it.ask("POST", f"{path}/reveal", key=operator)
+        assert sorted(one["role"] for one in both["round"]["approvals"]) == ["chair", "operator"]
         assert (both["round"]["status"], both["missing"]) == ("revealed", [])
 
 
@@ -217,6 +219,47 @@ async def test_a_chair_sees_progress_but_no_model_behind_an_answer(tmp_path: Pat
         assert {row["state"] for row in progress["reviewers"]} == {"invited"}
         assert (await it.ask("GET", f"{path}/answers", key=chair))["failures"] is None
         await it.ask("POST", f"{path}/answers", status=403, key=chair)
+
+
+async def test_links_are_issued_by_chairs_alone_and_each_is_in_the_access_log(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        chair = await it.gateway.key_of("chair", Terms(roles=frozenset({Role.CHAIR})))
+        operator = await it.gateway.key_of("operator", Terms(roles=frozenset({Role.OPERATOR})))
+        both = await it.gateway.key_of("both", Terms(roles=frozenset({Role.CHAIR, Role.OPERATOR})))
+        path = f"/{(await it.drafted())['id']}"
+        asked = {"reviewers": [{"label": "심사위원"}]}
+        for key in (operator, both):
+            await it.ask("POST", f"{path}/reviewers", asked, key=key, status=403)
+        made = (await it.ask("POST", f"{path}/reviewers", asked, key=chair, status=201))["data"][0]
+        for key in (operator, both):
+            await it.ask("POST", f"{path}/reviewers/{made['id']}/link", key=key, status=403)
+        await it.ask("POST", f"{path}/reviewers/{made['id']}/link")
+        log = (await it.ask("GET", f"{path}/access"))["data"]
+        links = [(one["role"], one["action"]) for one in log if one["subject"] == made["id"]]
+        assert links == [("chair", "link.issue"), ("admin", "link.renew")]
+
+
+async def test_a_rounds_answers_by_model_are_the_operators_until_the_reveal(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        auditor = await it.gateway.key_of("auditor", Terms(roles=frozenset({Role.AUDITOR})))
+        drafted = await it.drafted()
+        await it.answered(drafted["id"])
+        batches = await it.gateway.services.rounds.store.batch_ids(drafted["id"])
+
+        async def seen(key: str) -> list[int]:
+            headers = [("authorization", f"Bearer {key}")]
+            lists = [
+                (await it.client.request("GET", f"/api/comparisons{path}", headers=headers)).json()["data"]
+                for path in ("", "/batches")
+            ]
+            one = await it.client.request("GET", f"/api/comparisons/batches/{batches[0]}", headers=headers)
+            whole = await it.client.request("GET", "/api/comparisons/export", headers=headers)
+            return [*(len(found) for found in lists), one.status, len(whole.body.splitlines())]
+
+        assert await seen(auditor) == [0, 0, 404, 0]
+        assert await seen(ADMIN) == [8, len(batches), 200, 8]
+        await it.gateway.services.rounds.store.update(drafted["id"], status="revealed")
+        assert await seen(auditor) == [8, len(batches), 200, 8]
 
 
 async def test_a_chair_leads_the_rounds_of_their_own_organisation_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from gateway.access import permit_route
 from gateway.api.batch_schemas import BatchList, BatchOut, BatchRequest, StatisticsOut
 from gateway.api.bodies import read_json
-from gateway.api.comparisons import permit_reading
+from gateway.api.comparisons import hidden_batches, permit_reading
 from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.files import FILE, send_file
 from gateway.api.refusals import refusals
@@ -72,7 +72,8 @@ async def list_batches(
 ) -> dict[str, Any]:
     """An organisation's key sees its own organisation's; operators, auditors and admins see all."""
     permit_reading(caller)
-    found = await services.batches.store.newest(limit, organisation=caller.own_only)
+    hidden = await hidden_batches(services, caller)
+    found = await services.batches.store.newest(limit, organisation=caller.own_only, without=hidden)
     return {"data": [await _shown(services, batch) for batch in found]}
 
 
@@ -148,7 +149,8 @@ async def _found(services: Services, batch_id: str, caller: Caller) -> Batch:
     """Somebody else's is as good as none."""
     permit_reading(caller)
     batch = await services.batches.store.get(batch_id)
-    if batch is None or caller.own_only not in (None, batch.organisation):
+    is_theirs = batch is not None and caller.own_only in (None, batch.organisation)
+    if batch is None or not is_theirs or batch.id in await hidden_batches(services, caller):
         raise NotFound(f"There is no batch '{batch_id[:128]}'. See GET /api/comparisons/batches.")
     return batch
 

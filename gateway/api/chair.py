@@ -24,7 +24,6 @@ from gateway.api.chair_door import (
     drop_session,
     find_seat,
     keep_cookie,
-    note_failure,
     own_page,
     read_seated_form,
     render,
@@ -85,13 +84,12 @@ async def get_sign_in(services: Gateway, request: Request, ended: str = "") -> R
 
 @router.post("/sign-in")
 async def post_sign_in(services: Gateway, request: Request) -> Response:
-    services.chair_limits.check_stranger(address_of(request))
     fields = await read_fields(request)
     onward = own_page(first(fields, "next"))
     try:
         caller = shown_key(request, services, first(fields, "key").strip())
     except (AuthenticationFailed, PermissionDenied) as error:
-        note_failure(request, services)
+        services.chair_limits.charge_stranger(address_of(request))
         response = _sign_in(services, request, onward=onward, problem=_FAILED_SIGN_IN)
         response.status_code = error.status
         return response

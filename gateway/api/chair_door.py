@@ -18,7 +18,6 @@ from gateway.api.review_door import (
     NoSession,
     ReviewRoute,
     accepted_language,
-    address_of,
     first,
     go_to,
     is_secure,
@@ -179,10 +178,6 @@ def own_page(path: str) -> str:
     is_ours = path == HOME or path.startswith((f"{HOME}/", f"{HOME}?"))
     is_plain = path.isascii() and path.isprintable() and "//" not in path and "\\" not in path and len(path) < 500
     return path if is_ours and is_plain else HOME
-
-
-def note_failure(request: Request, services: Services) -> None:
-    services.chair_limits.note_failure(address_of(request))
 
 
 # --- answers ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ computes for a reader who is gone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from gateway.comparison_object import comparison_object
 from gateway.domain.accounts import CALLING, OVERSEEING, Caller
 from gateway.downstream import departure_of
 from gateway.errors import NotFound, Unavailable
+from gateway.rounds.life import OPERATING
 from gateway.store import Comparison
 
 router = APIRouter(prefix="/api/comparisons", tags=["comparisons"], dependencies=[RequireKey, DescribeKey])
@@ -79,9 +80,12 @@ async def list_comparisons(
 ) -> dict[str, Any]:
     """An organisation's key sees its own organisation's; operators, auditors and admins see all."""
     permit_reading(caller)
-    if before is not None and not _is_visible(await services.store.get_comparison(before), caller):
+    hidden = await hidden_batches(services, caller)
+    if before is not None and not _is_visible(await services.store.get_comparison(before), caller, hidden):
         raise _no_comparison(before, param="before")
-    found = await services.store.list_comparisons(limit + 1, before, organisation=caller.own_only)
+    found = await services.store.list_comparisons(
+        limit + 1, before, organisation=caller.own_only, without_batches=hidden
+    )
     page = found[:limit]
     return {
         "data": [comparison_object(comparison) for comparison in page],
@@ -119,7 +123,7 @@ async def export_comparisons(
 async def get_comparison(comparison_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     permit_reading(caller)
     found = await services.store.get_comparison(comparison_id)
-    if found is None or not _is_visible(found, caller):
+    if found is None or not _is_visible(found, caller, await hidden_batches(services, caller)):
         raise _no_comparison(comparison_id)
     return comparison_object(found)
 
@@ -131,9 +135,16 @@ def permit_reading(caller: Caller) -> None:
         permit_route(caller, ROUTE)
 
 
-def _is_visible(comparison: Comparison | None, caller: Caller) -> bool:
+async def hidden_batches(services: Services, caller: Caller) -> frozenset[str]:
+    """Batches that are not there for the caller: the answers of rounds before the reveal are for who has them made."""
+    return frozenset() if caller.has_any(OPERATING) else await services.rounds.store.hidden_batches()
+
+
+def _is_visible(comparison: Comparison | None, caller: Caller, hidden: Collection[str]) -> bool:
     """Whether it is there for the caller; somebody else's is as good as none."""
-    return comparison is not None and caller.own_only in (None, comparison.organisation)
+    if comparison is None or comparison.batch_id in hidden:
+        return False
+    return caller.own_only in (None, comparison.organisation)
 
 
 def _no_comparison(comparison_id: str, param: str | None = None) -> NotFound:
@@ -185,7 +196,8 @@ async def _export(
 ) -> AsyncGenerator[bytes, None]:
     """The head comes with the first comparison, so that nothing is sent before the database has answered."""
     comparison: Comparison
-    async for comparison in services.store.iter_comparisons(organisation=caller.own_only):
+    hidden = await hidden_batches(services, caller)
+    async for comparison in services.store.iter_comparisons(organisation=caller.own_only, without_batches=hidden):
         yield head + write(comparison_object(comparison))
         head = b""
     if head:

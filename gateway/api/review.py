@@ -233,7 +233,14 @@ class Saving(msgspec.Struct, forbid_unknown_fields=True):
 async def post_judgement(services: Gateway, request: Request, item_id: str) -> Response:
     visit, body = await read_visited_json(request, services, Saving)
     entry = await services.reviewing.save(visit, item_id, body.judgement, base_revision=body.base_revision)
-    return json_answer({"revision": entry.revision, "complete": is_complete(entry.judgement)})
+    return json_answer(
+        {
+            "revision": entry.revision,
+            "complete": is_complete(entry.judgement),
+            "number": entry.number,
+            "hash": entry.hash,
+        }
+    )
 
 
 # --- the end ------------------------------------------------------------------------------------------------

@@ -112,11 +112,13 @@ class ReviewRoute(APIRoute):
 
 
 async def visit_of(request: Request, services: Services) -> Visit:
-    """Who comes. Raises NoSession."""
+    """Who comes. Raises NoSession, RateLimited where a session reads too much."""
     secret = request.cookies.get(COOKIE)
     visit = None if not secret or len(secret) > 200 else await services.reviewing.visit(secret)
     if visit is None:
         raise NoSession
+    if request.method in ("GET", "HEAD"):
+        services.review_limits.check_read(visit.session.digest)
     return visit
 
 

@@ -206,6 +206,11 @@ class ExclusionIn(Asked):
 # --- answers ------------------------------------------------------------------------------------------------
 
 
+class ApprovalOut(BaseModel):
+    who: str = Field(description="The id of the key, or admin for the environment's.")
+    role: str
+
+
 class RoundOut(BaseModel):
     id: str
     name: str
@@ -224,6 +229,7 @@ class RoundOut(BaseModel):
     closing: str | None = Field(
         description="The root over exclusions, accesses, reviewers and answers as they were at closing; null before."
     )
+    approvals: list[ApprovalOut] | None = Field(description="Who approved of the reveal, as what; null before it.")
     prompts: int
     models: int
     reviewers: int

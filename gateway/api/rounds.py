@@ -26,10 +26,10 @@ from gateway.api.round_schemas import (
     RoundOut,
 )
 from gateway.api.schemas import body_of
-from gateway.domain.rounds import AFTER_CLOSING, Reviewer, Round, RoundStatus, plan_document
+from gateway.domain.rounds import AFTER_CLOSING, AFTER_REVEAL, Reviewer, Round, RoundStatus, plan_document
 from gateway.errors import Conflict, ModelNotFound
 from gateway.near_names import no_such
-from gateway.rounds.life import LEADING, OPERATING, READING
+from gateway.rounds.life import LEADING, OPERATING, READING, REVEAL
 from gateway.rounds.links import LINK_KEY, link_path, make_token
 from gateway.rounds.views import access_object, answering_object, exclusion_object, progress_object, round_object
 
@@ -328,7 +328,12 @@ async def move_round(
 
 async def _shown(services: Services, one: Round) -> dict[str, Any]:
     desk = services.rounds
-    return round_object(one, reviewers=await desk.store.count_reviewers(one.id), closing=await desk.closing(one))
+    return round_object(
+        one,
+        reviewers=await desk.store.count_reviewers(one.id),
+        closing=await desk.closing(one),
+        approvals=await desk.store.approvals(one.id, REVEAL) if one.status in AFTER_REVEAL else None,
+    )
 
 
 async def link_object(services: Services, request: Request, one: Round, reviewer: Reviewer) -> dict[str, Any]:

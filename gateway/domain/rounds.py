@@ -376,6 +376,8 @@ class VoteEntry:
     hash: str
     salt: str | None = None
     """Hexadecimal: hides the free words in the chain; None where there are none."""
+    shown: Mapping[str, str] | None = None
+    """SHA-256 of prompt, a and b as they were on the screen, hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)

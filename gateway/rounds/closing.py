@@ -18,7 +18,7 @@ from gateway.domain.rounds import AFTER_CLOSING, AccessEntry, Exclusion, Reviewe
 from gateway.domain.sealing import SALT_BYTES, digest, seal_root
 from gateway.domain.withheld import Veiled, withhold
 from gateway.rounds.sealed import MAPPING, text_digest
-from gateway.rounds.store import RoundStore
+from gateway.rounds.store import Records, RoundStore
 
 CLOSING = "closing"
 PEOPLE = "closing reviewers"
@@ -62,24 +62,27 @@ class Closing:
 
 
 async def closing_of(store: RoundStore, one: Round) -> Closing:
-    """The closing of a closed round; made now where a stop came between closing and this. The first made stays."""
+    """The closing of a closed round, kept in one transaction with the step itself; made now where that was not so."""
     assert one.status in AFTER_CLOSING, f"the round is {one.status}"
     kept = await store.documents(one.id, {CLOSING, PEOPLE})
     if CLOSING not in kept:
-        mapping = await store.document(one.id, MAPPING)
-        made = close(
-            one,
-            codes=codes_of(mapping),
-            answers=await store.answers(one.id),
-            exclusions=await store.exclusions(one.id),
-            accesses=await store.accesses(one.id),
-            reviewers=await store.reviewers(one.id),
-            salt=secrets.token_bytes(SALT_BYTES),
-        )
-        documents = {CLOSING: {**made.published, "salt": made.salt.hex()}, PEOPLE: list(made.people)}
-        kept = await store.keep_documents(one.id, documents)
+        kept = await store.keep_documents(one.id, closing_documents(await store.records(one.id)))
     published = {name: value for name, value in kept[CLOSING].items() if name != "salt"}
     return Closing(published, bytes.fromhex(kept[CLOSING]["salt"]), kept[PEOPLE])
+
+
+def closing_documents(kept: Records) -> dict[str, Any]:
+    """The two documents of a round that is being closed, under a fresh salt."""
+    made = close(
+        kept.round,
+        codes=codes_of(kept.documents[MAPPING]),
+        answers=kept.answers,
+        exclusions=kept.exclusions,
+        accesses=kept.accesses,
+        reviewers=kept.reviewers,
+        salt=secrets.token_bytes(SALT_BYTES),
+    )
+    return {CLOSING: {**made.published, "salt": made.salt.hex()}, PEOPLE: list(made.people)}
 
 
 def close(

@@ -22,13 +22,13 @@ from gateway.errors import Conflict
 from gateway.rounds.answering import Answering, Redact, weakest
 from gateway.rounds.bundle import Bundle, BundleKind, Tools, build_bundle, votes_table
 from gateway.rounds.cards import CardEvidence, card_answers
-from gateway.rounds.closing import closing_of
+from gateway.rounds.closing import closing_documents, closing_of
 from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.life import RoundLife
 from gateway.rounds.redacting import redact_answer
 from gateway.rounds.rehearsal import rehearse_round
 from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
-from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.store import DraftChanged, RoundStore, WrongStatus
 
 ID_BYTES = 16
 
@@ -79,22 +79,22 @@ class RoundDesk:
         answers, reviewers = await self.store.answers(of.id), await self.store.reviewers(of.id)
         digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
         if of.dry_run is None or not of.dry_run.get("passed") or of.dry_run.get("digest") != digest:
-            raise Conflict(
-                "A round is sealed after a dry run that passed on this very draft: its plan, answers and reviewers "
-                "as they are now. Make one with POST /api/rounds/{id}/dry-run or 'simsa round dry-run'.",
-                code="dry_run_needed",
-            )
+            raise _dry_run_needed()
         sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
-        is_sealed = await self.store.seal(
-            of.id,
-            items=sealed.items,
-            documents={**sealed.documents, "commitments": dict(sealed.commitments)},
-            secrets={SALT + name: value for name, value in sealed.salts.items()},
-            seed=sealed.seed,
-            root=sealed.root,
-            head=genesis(of.id),
-            sealed_at=datetime.now(UTC),
-        )
+        try:
+            is_sealed = await self.store.seal(
+                of.id,
+                items=sealed.items,
+                documents={**sealed.documents, "commitments": dict(sealed.commitments)},
+                secrets={SALT + name: value for name, value in sealed.salts.items()},
+                is_same=lambda kept: draft_digest(kept.round, kept.answers, kept.reviewers) == digest,
+                seed=sealed.seed,
+                root=sealed.root,
+                head=genesis(of.id),
+                sealed_at=datetime.now(UTC),
+            )
+        except DraftChanged as error:
+            raise _dry_run_needed() from error
         if not is_sealed:
             raise Conflict("The round is sealed already.", code="wrong_status")
         await self.life.note(of, caller, f"round.{RoundStatus.SEALED}", sealed.root)
@@ -117,9 +117,7 @@ class RoundDesk:
 
     async def close(self, of: Round, caller: Caller) -> Round:
         """Take no votes any more, and commit to everything that the chain does not cover."""
-        closed = await self.life.move(of, RoundStatus.CLOSED, caller)
-        await closing_of(self.store, closed)
-        return closed
+        return await self.life.close(of, caller, closing_documents)
 
     async def closing(self, of: Round) -> str | None:
         """The published root of a closed round's closing; None before it is closed."""
@@ -162,6 +160,14 @@ class RoundDesk:
             return await asyncio.to_thread(work)
         except CannotSeal as error:
             raise Conflict(str(error), code="cannot_seal") from error
+
+
+def _dry_run_needed() -> Conflict:
+    return Conflict(
+        "A round is sealed after a dry run that passed on this very draft: its plan, answers and reviewers "
+        "as they are now. Make one with POST /api/rounds/{id}/dry-run or 'simsa round dry-run'.",
+        code="dry_run_needed",
+    )
 
 
 def redactor(registry: Registry) -> Redact:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from gateway.domain.rounds import (
     RoundStatus,
 )
 from gateway.errors import Conflict, NotFound, PermissionDenied
-from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.store import Records, RoundStore, WrongStatus
 from gateway.store import RowRefused
 
 LEADING = frozenset({Role.CHAIR, Role.OPERATOR, Role.ADMIN})
@@ -90,7 +90,11 @@ class RoundLife:
         return await self._again(of)
 
     async def invite(self, of: Round, people: Sequence[Mapping[str, str]], caller: Caller) -> list[Reviewer]:
-        """Add reviewers to a draft: label, stratum, language of each. Their pseudonyms say nothing about them."""
+        """Add reviewers to a draft: label, stratum, language of each. Their pseudonyms say nothing about them.
+
+        Raises PermissionDenied for who may issue no links.
+        """
+        require_issuer(caller)
         known = {one.label for one in await self.store.reviewers(of.id)}
         labels = [one["label"] for one in people]
         if twice := sorted({label for label in labels if label in known or labels.count(label) > 1}):
@@ -100,11 +104,13 @@ class RoundLife:
             await self.store.add_reviewers(of.id, new)
         except WrongStatus as error:
             raise Conflict(f"Reviewers are invited while a round is a draft; {error}.") from error
-        await self.note(of, caller, "reviewers.invite", str(len(new)))
+        issued = [self._entry(caller, "link.issue", one.id) for one in new]
+        await self.store.note_accesses(of.id, [self._entry(caller, "reviewers.invite", str(len(new))), *issued])
         return new
 
     async def renew_link(self, of: Round, reviewer_id: str, caller: Caller) -> Reviewer:
         """Make a reviewer's links void, so that a new one can be made; their session ends."""
+        require_issuer(caller)
         await self._reviewer(of, reviewer_id)
         await self.store.renew_link(of.id, reviewer_id)
         await self.note(of, caller, "link.renew", reviewer_id)
@@ -113,8 +119,7 @@ class RoundLife:
     async def revoke(self, of: Round, reviewer_id: str, caller: Caller) -> None:
         """Let a reviewer in no more. What they judged stays; to leave it out is an exclusion, with a reason."""
         await self._reviewer(of, reviewer_id)
-        await self.store.renew_link(of.id, reviewer_id)
-        await self.store.update_reviewer(of.id, reviewer_id, revoked_at=datetime.now(UTC))
+        await self.store.renew_link(of.id, reviewer_id, revoked_at=datetime.now(UTC))
         await self.note(of, caller, "reviewer.revoke", reviewer_id)
 
     async def exclude(self, of: Round, caller: Caller, *, kind: str, subject: str, rule: str, reason: str) -> Exclusion:
@@ -133,14 +138,22 @@ class RoundLife:
         return exclusion
 
     async def move(self, of: Round, after: RoundStatus, caller: Caller) -> Round:
-        """Open, pause, close or archive. Sealing and the reveal are steps of their own."""
-        before = {status for status, following in NEXT.items() if after in following}
+        """Open, pause or archive. Sealing, closing and the reveal are steps of their own."""
+        before = _before(after)
         stamps: dict[str, Any] = {}
         if (stamp := _STAMPS.get(after)) is not None and getattr(of, stamp) is None:
             stamps[stamp] = datetime.now(UTC)
         if not await self.store.move(of.id, before, after, **stamps):
             raise _wrong_step(await self._again(of), after, before)
         await self.note(of, caller, f"round.{after}")
+        return await self._again(of)
+
+    async def close(self, of: Round, caller: Caller, conclude: Callable[[Records], Mapping[str, Any]]) -> Round:
+        """End the judging, with the documents that `conclude` makes of what is kept at that moment."""
+        after, now = RoundStatus.CLOSED, datetime.now(UTC)
+        entry = self._entry(caller, f"round.{after}", at=now)
+        if not await self.store.close(of.id, _before(after), entry=entry, conclude=conclude, closed_at=now):
+            raise _wrong_step(await self._again(of), after, _before(after))
         return await self._again(of)
 
     async def approve_reveal(self, of: Round, caller: Caller) -> tuple[Round, list[str]]:
@@ -162,8 +175,12 @@ class RoundLife:
 
     async def note(self, of: Round, caller: Caller, action: str, subject: str | None = None) -> None:
         """Write down who did or read what."""
-        entry = AccessEntry(datetime.now(UTC), who(caller), role_of(caller), action, subject)
-        await self.store.note_access(of.id, entry)
+        await self.store.note_access(of.id, self._entry(caller, action, subject))
+
+    def _entry(
+        self, caller: Caller, action: str, subject: str | None = None, *, at: datetime | None = None
+    ) -> AccessEntry:
+        return AccessEntry(at or datetime.now(UTC), who(caller), role_of(caller), action, subject)
 
     async def _again(self, of: Round) -> Round:
         found = await self.store.get(of.id)
@@ -185,6 +202,20 @@ class RoundLife:
             raise NotFound(f"This round has no prompt '{subject[:64]}'.")
 
 
+def require_issuer(caller: Caller) -> None:
+    """Raise PermissionDenied for who may not have reviewers' links: who knows which model is which could vote by one.
+
+    The environment's admin key may, as a gateway on a laptop has no other; the access log says that it did.
+    """
+    if caller.is_admin:
+        return
+    if Role.CHAIR not in caller.terms.roles or caller.has_any(OPERATING):
+        raise PermissionDenied(
+            "Reviewers' links are issued by a chair: a key with the role chair, without operator and admin.",
+            code="role_required",
+        )
+
+
 def who(caller: Caller) -> str:
     """By what name a person stands in a round's books."""
     return caller.key or ADMIN
@@ -195,6 +226,11 @@ def role_of(caller: Caller) -> str:
         return Role.ADMIN.value
     order = (Role.CHAIR, Role.OPERATOR, Role.ADMIN, Role.AUDITOR, Role.REVIEWER, Role.INTEGRATOR)
     return next((role.value for role in order if role in caller.terms.roles), "none")
+
+
+def _before(after: RoundStatus) -> set[RoundStatus]:
+    """Where the step to `after` begins."""
+    return {status for status, following in NEXT.items() if after in following}
 
 
 def _wrong_step(of: Round, after: RoundStatus, before: set[RoundStatus]) -> Conflict:

@@ -1,4 +1,4 @@
-"""How often links may be tried, and reviewers may enter and post.
+"""How often links may be tried, and reviewers may enter, read and post.
 
 What an API key may use is counted in `gateway.limits`.
 """
@@ -12,11 +12,12 @@ from gateway.token_buckets import TokenBuckets
 
 
 class ReviewLimits:
-    """How often strangers may try links, and reviewers may enter and post. In memory: a start forgets it."""
+    """How often strangers may try links, and reviewers may enter, read and post. In memory: a start forgets it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._failures = TokenBuckets(burst=60, per_second=1.0, now=now)
         self._entrances = TokenBuckets(burst=10, per_second=0.1, now=now)
+        self._reads = TokenBuckets(burst=240, per_second=8.0, now=now)
         self._posts = TokenBuckets(burst=120, per_second=4.0, now=now)
 
     def charge_stranger(self, address: str) -> None:
@@ -26,6 +27,10 @@ class ReviewLimits:
 
     def check_entrance(self, reviewer: str) -> None:
         if not self._entrances.take(reviewer):
+            raise _too_often()
+
+    def check_read(self, session: str) -> None:
+        if not self._reads.take(session):
             raise _too_often()
 
     def check_post(self, session: str) -> None:
@@ -40,13 +45,10 @@ class ChairLimits:
         self._failures = TokenBuckets(burst=20, per_second=0.2, now=now)
         self._posts = TokenBuckets(burst=60, per_second=2.0, now=now)
 
-    def check_stranger(self, address: str) -> None:
-        """Raise RateLimited where too many keys from there were none. Those that are right cost nothing."""
-        if not self._failures.has_one(address):
+    def charge_stranger(self, address: str) -> None:
+        """Count a key that was none. Raise RateLimited where too many came from there; right ones cost nothing."""
+        if not self._failures.take(address):
             raise _too_often()
-
-    def note_failure(self, address: str) -> None:
-        self._failures.take(address)
 
     def check_post(self, session: str) -> None:
         if not self._posts.take(session):

@@ -30,7 +30,7 @@ from gateway.domain.rounds import (
     VoteEntry,
 )
 from gateway.rounds.bundle import BundleKind, Tools, build_bundle
-from gateway.rounds.chain import next_entry
+from gateway.rounds.chain import next_entry, sealed_digests
 from gateway.rounds.closing import close, codes_of
 from gateway.rounds.contents import RoundContent
 from gateway.rounds.sealed import MAPPING, Sealed, deal
@@ -92,7 +92,8 @@ def made_up_content(
     people = [_person(rng, reviewer, sealed.items, families, now) for reviewer in reviewers]
     aside = sealed.items[0]
     exclusions = [Exclusion(now, "conflict", "item", aside.id, "made up for a dry run", "rule")]
-    votes = made_up_votes(rng, one, [item for item in sealed.items if item is not aside], now)
+    judged = [item for item in sealed.items if item is not aside]
+    votes = made_up_votes(rng, one, judged, now, shown=sealed_digests(sealed.documents))
     ended = now + timedelta(seconds=_SECONDS_EACH * (len(votes) + 1))
     done = replace(
         one,
@@ -124,7 +125,9 @@ def made_up_content(
     )
 
 
-def made_up_votes(rng: random.Random, one: Round, items: Sequence[RoundItem], now: datetime) -> list[VoteEntry]:
+def made_up_votes(
+    rng: random.Random, one: Round, items: Sequence[RoundItem], now: datetime, *, shown: Mapping[str, Mapping[str, Any]]
+) -> list[VoteEntry]:
     """A chain over all items, all reviewers at once, some items judged twice, with every kind of judgement."""
     worth = {model: rng.uniform(-_SPREAD, _SPREAD) for model in one.plan.models}
     better = {item.id: item.better.value for item in one.plan.attention}
@@ -144,6 +147,7 @@ def made_up_votes(rng: random.Random, one: Round, items: Sequence[RoundItem], no
                     at=now + timedelta(seconds=_SECONDS_EACH * len(entries)),
                     judgement=_judgement(rng, one.plan, item, worth, better),
                     salt=rng.randbytes(32),
+                    shown=shown[item.id],
                 )
             )
     return entries

@@ -106,7 +106,10 @@ def seal(
 
 def draft_digest(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequence[Reviewer]) -> str:
     """Of all that a draft consists of: a dry run counts for this very draft alone."""
-    kept = [[a.prompt_id, a.model, a.status.value, text_digest(a.shown)] for a in answers]
+    kept = [
+        [a.prompt_id, a.model, a.status.value, a.provenance, a.call_id, text_digest(a.text), text_digest(a.shown)]
+        for a in answers
+    ]
     people = [[r.id, r.stratum] for r in reviewers]
     return sha256(canonical_json([plan_document(one.plan), kept, people])).hexdigest()
 

@@ -2,14 +2,16 @@
 
 The store keeps two promises of a round by itself, whatever calls it: a step of a round's life is taken only from the
 status that it may be taken from, and votes form one chain without gaps, written while the round is open and never
-changed. Who may do what belongs in `rounds.life` and `rounds.voting`.
+changed. For that each transaction that writes has its round to itself, on both kinds of database. Who may do what
+belongs in `rounds.life` and `rounds.voting`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.domain.rounds import (
     AFTER_CLOSING,
+    AFTER_REVEAL,
     AccessEntry,
     AnswerStatus,
     Exclusion,
@@ -51,6 +54,30 @@ Link = Callable[[Mapping[str, Any]], VoteEntry]
 """Makes the next entry of the chain of what stands before it: number, previous, revision."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a round stands, and will until the transaction that asked ends."""
+
+    status: RoundStatus
+    head: str | None
+    votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What is kept of a round besides its votes and queues, at one moment."""
+
+    round: Round
+    documents: Mapping[str, Any]
+    """By name: the sealed parts of what is sealed."""
+    answers: Sequence[RoundAnswer]
+    exclusions: Sequence[Exclusion]
+    accesses: Sequence[AccessEntry]
+    reviewers: Sequence[Reviewer]
+
+
+Conclude = Callable[[Standing, Sequence[RoundItem], Mapping[str, VoteEntry]], Mapping[str, Any] | None]
+"""Makes a reviewer's receipt of where the round stands, their queue and their last votes; None refuses."""
 ANY_STATUS = frozenset(RoundStatus)
 BEFORE_CLOSING = ANY_STATUS - AFTER_CLOSING
 
@@ -60,8 +87,25 @@ class RoundStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._chains: dict[str, asyncio.Lock] = {}
-        """By round: writers of a chain take turns here before they take turns in the database."""
+        self._turns: dict[str, asyncio.Lock] = {}
+        """By round: writers take turns here before they take turns in the database."""
+
+    @asynccontextmanager
+    async def _writing(
+        self, round_id: str, allowed: Collection[RoundStatus] = ANY_STATUS
+    ) -> AsyncIterator[tuple[AsyncConnection, Standing]]:
+        """A transaction that has the round to itself. Raises WrongStatus where it stands at none of `allowed`.
+
+        It begins by writing, because SQLite takes no lock for what is read.
+        """
+        row = rounds.c
+        hold = sa.update(rounds).where(row.id == round_id).values(votes=row.votes)
+        async with self._turns.setdefault(round_id, asyncio.Lock()), self._store.transaction() as connection:
+            found = (await connection.execute(hold.returning(row.status, row.head, row.votes))).one_or_none()
+            status = None if found is None else RoundStatus(found.status)
+            if found is None or status is None or status not in allowed:
+                raise WrongStatus(status)
+            yield connection, Standing(status, found.head, found.votes)
 
     # --- rounds ---------------------------------------------------------------------------------------------
 
@@ -91,7 +135,7 @@ class RoundStore:
         asked = sa.exists().where(round_batches.c.round_id == rounds.c.id)
         draft = sa.and_(rounds.c.id == round_id, rounds.c.status == RoundStatus.DRAFT.value, ~asked)
         statement = sa.update(rounds).where(draft).values(plan=plan_document(plan), dry_run=None)
-        async with self._store.transaction() as connection:
+        async with self._writing(round_id) as (connection, _):
             return bool((await connection.execute(statement)).rowcount)
 
     async def move(self, round_id: str, before: Collection[RoundStatus], after: RoundStatus, **columns: Any) -> bool:
@@ -100,6 +144,31 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return bool((await connection.execute(statement.values(status=after.value, **columns))).rowcount)
 
+    async def close(
+        self,
+        round_id: str,
+        before: Collection[RoundStatus],
+        *,
+        entry: AccessEntry,
+        conclude: Callable[[Records], Mapping[str, Any]],
+        **columns: Any,
+    ) -> bool:
+        """Close a round, and keep the documents that `conclude` makes of it, all or nothing; durable.
+
+        `entry` is the last of the accesses that they are made of. Whether the round stood where the step begins.
+        """
+        closed = sa.update(rounds).where(rounds.c.id == round_id).values(status=RoundStatus.CLOSED.value, **columns)
+        async with self._writing(round_id) as (connection, standing):
+            if standing.status not in before:
+                return False
+            await connection.execute(closed)
+            await _add_row(connection, round_access, round_id, asdict(entry))
+            documents = await asyncio.to_thread(conclude, await _records(connection, round_id))
+            rows = [{"round_id": round_id, "name": name, "content": one} for name, one in documents.items()]
+            await connection.execute(sa.insert(round_documents), rows)
+        await asyncio.to_thread(self._store.make_durable)
+        return True
+
     async def seal(
         self,
         round_id: str,
@@ -107,14 +176,20 @@ class RoundStore:
         items: Sequence[RoundItem],
         documents: Mapping[str, Any],
         secrets: Mapping[str, str],
+        is_same: Callable[[Records], bool] | None = None,
         **columns: Any,
     ) -> bool:
-        """Fix a draft: its queues, the sealed parts and their salts, all or nothing; whether it was a draft."""
-        draft = sa.and_(rounds.c.id == round_id, rounds.c.status == RoundStatus.DRAFT.value)
-        sealed = sa.update(rounds).where(draft).values(status=RoundStatus.SEALED.value, **columns)
-        async with self._store.transaction() as connection:
-            if not (await connection.execute(sealed)).rowcount:
+        """Fix a draft: its queues, the sealed parts and their salts, all or nothing; whether it was a draft.
+
+        `is_same`: whether the draft is still the one that they were made of; DraftChanged is raised where it is not.
+        """
+        sealed = sa.update(rounds).where(rounds.c.id == round_id).values(status=RoundStatus.SEALED.value, **columns)
+        async with self._writing(round_id) as (connection, standing):
+            if standing.status is not RoundStatus.DRAFT:
                 return False
+            if is_same is not None and not await asyncio.to_thread(is_same, await _records(connection, round_id)):
+                raise DraftChanged
+            await connection.execute(sealed)
             for some in slices(items, ROWS_AT_ONCE):
                 await connection.execute(sa.insert(round_items), [_item_row(round_id, item) for item in some])
             parts = [{"round_id": round_id, "name": name, "content": content} for name, content in documents.items()]
@@ -122,6 +197,11 @@ class RoundStore:
             salts = [{"round_id": round_id, "name": name, "value": value} for name, value in secrets.items()]
             await connection.execute(sa.insert(round_secrets), salts)
         return True
+
+    async def records(self, round_id: str) -> Records:
+        """What is kept of a round, read while nothing is written of it."""
+        async with self._writing(round_id) as (connection, _):
+            return await _records(connection, round_id)
 
     async def update(self, round_id: str, **columns: Any) -> None:
         """What is found out about a round besides its steps: its provenance, its dry run."""
@@ -137,7 +217,7 @@ class RoundStore:
         """Keep a document of a round, in place of the one of that name."""
         of_name = sa.and_(round_documents.c.round_id == round_id, round_documents.c.name == name)
         row = {"round_id": round_id, "name": name, "content": content}
-        async with self._store.transaction() as connection:
+        async with self._writing(round_id) as (connection, _):
             await connection.execute(sa.delete(round_documents).where(of_name))
             await connection.execute(sa.insert(round_documents).values(row))
 
@@ -153,8 +233,7 @@ class RoundStore:
 
     async def keep_documents(self, round_id: str, documents: Mapping[str, Any]) -> dict[str, Any]:
         """Keep documents, durably, unless there are any of these names; those that are kept now."""
-        async with self._store.transaction() as connection:
-            await connection.execute(sa.select(rounds.c.id).where(rounds.c.id == round_id).with_for_update())
+        async with self._writing(round_id) as (connection, _):
             kept = await _documents(connection, round_id, documents)
             if not kept:
                 rows = [{"round_id": round_id, "name": name, "content": one} for name, one in documents.items()]
@@ -170,7 +249,7 @@ class RoundStore:
             round_batches.c.round_id == round_id, round_batches.c.batch_id == batch_id
         )
         row = {"round_id": round_id, "batch_id": batch_id, "position": position}
-        async with self._store.transaction() as connection:
+        async with self._writing(round_id) as (connection, _):
             if (await connection.execute(known)).first() is None:
                 await connection.execute(sa.insert(round_batches).values(row))
 
@@ -181,8 +260,7 @@ class RoundStore:
 
     async def save_answers(self, round_id: str, answers: Sequence[RoundAnswer]) -> None:
         """Keep answers in place of those there are for the same prompts and models, while the round is a draft."""
-        async with self._store.transaction() as connection:
-            await _require(connection, round_id, {RoundStatus.DRAFT})
+        async with self._writing(round_id, {RoundStatus.DRAFT}) as (connection, _):
             for some in slices(answers, ROWS_AT_ONCE):
                 pairs = [(answer.prompt_id, answer.model) for answer in some]
                 same = sa.tuple_(round_answers.c.prompt_id, round_answers.c.model).in_(pairs)
@@ -190,10 +268,8 @@ class RoundStore:
                 await connection.execute(sa.insert(round_answers), [_answer_row(round_id, answer) for answer in some])
 
     async def answers(self, round_id: str) -> list[RoundAnswer]:
-        statement = sa.select(round_answers).where(round_answers.c.round_id == round_id)
-        ordered = statement.order_by(round_answers.c.prompt_id, round_answers.c.model)
         async with self._store.transaction() as connection:
-            return [_answer(row) for row in (await connection.execute(ordered)).mappings()]
+            return await _answers(connection, round_id)
 
     async def shown_pair(self, round_id: str, item: RoundItem) -> tuple[str | None, str | None]:
         """What stands on sides A and B of an item, as released."""
@@ -209,15 +285,12 @@ class RoundStore:
 
     async def add_reviewers(self, round_id: str, new: Sequence[Reviewer]) -> None:
         """Invite people, while the round is a draft: the queues are made of who is invited."""
-        async with self._store.transaction() as connection:
-            await _require(connection, round_id, {RoundStatus.DRAFT})
+        async with self._writing(round_id, {RoundStatus.DRAFT}) as (connection, _):
             await connection.execute(sa.insert(round_reviewers), [_reviewer_row(round_id, one) for one in new])
 
     async def reviewers(self, round_id: str) -> list[Reviewer]:
-        statement = sa.select(round_reviewers).where(round_reviewers.c.round_id == round_id)
         async with self._store.transaction() as connection:
-            rows = (await connection.execute(statement.order_by(round_reviewers.c.id))).mappings()
-            return [_reviewer(row) for row in rows]
+            return await _reviewers(connection, round_id)
 
     async def count_reviewers(self, round_id: str) -> int:
         statement = sa.select(sa.func.count()).where(round_reviewers.c.round_id == round_id)
@@ -237,20 +310,20 @@ class RoundStore:
     async def update_reviewer(self, round_id: str, reviewer_id: str, **columns: Any) -> None:
         """Change what is kept of a reviewer, durably."""
         at = round_reviewers.c
-        async with self._store.transaction() as connection:
+        async with self._writing(round_id) as (connection, _):
             statement = sa.update(round_reviewers).where(at.round_id == round_id, at.id == reviewer_id)
             await connection.execute(statement.values(**columns))
         await asyncio.to_thread(self._store.make_durable)
 
-    async def renew_link(self, round_id: str, reviewer_id: str) -> int:
-        """Make all links of a reviewer void, end their session; the serial of the next link.
+    async def renew_link(self, round_id: str, reviewer_id: str, **columns: Any) -> int:
+        """Make all links of a reviewer void, end their session, change `columns`; the serial of the next link.
 
         Who has not consented declares their conflicts anew.
         """
         at = round_reviewers.c
         one = sa.and_(at.round_id == round_id, at.id == reviewer_id)
-        values = {"link_serial": at.link_serial + 1, "session": None}
-        async with self._store.transaction() as connection:
+        values = {"link_serial": at.link_serial + 1, "session": None, **columns}
+        async with self._writing(round_id) as (connection, _):
             await connection.execute(sa.update(round_reviewers).where(one).values(values))
             undeclared = sa.update(round_reviewers).where(one, at.consented_at.is_(None))
             await connection.execute(undeclared.values(conflicts=[]))
@@ -265,12 +338,8 @@ class RoundStore:
 
     async def items(self, round_id: str, reviewer: str | None = None) -> list[RoundItem]:
         """The queue of a reviewer, or all of them."""
-        statement = sa.select(round_items).where(round_items.c.round_id == round_id)
-        if reviewer is not None:
-            statement = statement.where(round_items.c.reviewer == reviewer)
-        ordered = statement.order_by(round_items.c.reviewer, round_items.c.position)
         async with self._store.transaction() as connection:
-            return [_item(row) for row in (await connection.execute(ordered)).mappings()]
+            return await _items(connection, round_id, reviewer)
 
     async def item(self, round_id: str, item_id: str) -> RoundItem | None:
         at = round_items.c
@@ -287,24 +356,43 @@ class RoundStore:
         `link` gets number, revision and previous ("" for the first entry). A reviewer who has submitted is refused
         too: by None.
         """
-        lock = self._chains.setdefault(round_id, asyncio.Lock())
         at, who = round_votes.c, round_reviewers.c
         latest = sa.select(sa.func.max(at.revision)).where(at.round_id == round_id, at.item == item.id)
         mine = sa.select(who.submitted_at, who.revoked_at).where(who.round_id == round_id, who.id == item.reviewer)
-        state = sa.select(rounds.c.status, rounds.c.head, rounds.c.votes).where(rounds.c.id == round_id)
-        async with lock:
-            async with self._store.transaction() as connection:
-                status, head, count = (await connection.execute(state.with_for_update())).one()
-                submitted_at, revoked_at = (await connection.execute(mine)).one()
-                if status != RoundStatus.OPEN.value or submitted_at is not None or revoked_at is not None:
-                    return None
-                revision = ((await connection.execute(latest)).scalar() or 0) + 1
-                entry = link({"number": count + 1, "revision": revision, "previous": head or ""})
-                await connection.execute(sa.insert(round_votes).values({"round_id": round_id, **asdict(entry)}))
-                moved = sa.update(rounds).where(rounds.c.id == round_id)
-                await connection.execute(moved.values(head=entry.hash, votes=entry.number))
-            await asyncio.to_thread(self._store.make_durable)
+        async with self._writing(round_id) as (connection, standing):
+            submitted_at, revoked_at = (await connection.execute(mine)).one()
+            if standing.status is not RoundStatus.OPEN or submitted_at is not None or revoked_at is not None:
+                return None
+            revision = ((await connection.execute(latest)).scalar() or 0) + 1
+            entry = link({"number": standing.votes + 1, "revision": revision, "previous": standing.head or ""})
+            await connection.execute(sa.insert(round_votes).values({"round_id": round_id, **asdict(entry)}))
+            moved = sa.update(rounds).where(rounds.c.id == round_id)
+            await connection.execute(moved.values(head=entry.hash, votes=entry.number))
+        await asyncio.to_thread(self._store.make_durable)
         return entry
+
+    async def submit(
+        self, round_id: str, reviewer_id: str, *, entry: AccessEntry, receipt: str, conclude: Conclude
+    ) -> Mapping[str, Any] | None:
+        """End a reviewer's judging, and keep the receipt that `conclude` makes under that name; durable.
+
+        The receipt that counts; None where they submitted or were revoked before, or `conclude` refuses. Raises
+        WrongStatus where the round is not open.
+        """
+        who = round_reviewers.c
+        may = sa.and_(who.round_id == round_id, who.id == reviewer_id, who.submitted_at.is_(None))
+        ended = sa.update(round_reviewers).where(may, who.revoked_at.is_(None)).values(submitted_at=entry.at)
+        async with self._writing(round_id, {RoundStatus.OPEN}) as (connection, standing):
+            items = await _items(connection, round_id, reviewer_id)
+            made = conclude(standing, items, await _votes_of(connection, round_id, reviewer_id))
+            if made is None or not (await connection.execute(ended)).rowcount:
+                return None
+            await connection.execute(
+                sa.insert(round_documents).values({"round_id": round_id, "name": receipt, "content": made})
+            )
+            await _add_row(connection, round_access, round_id, asdict(entry))
+        await asyncio.to_thread(self._store.make_durable)
+        return made
 
     async def votes(self, round_id: str, *, after: int = 0, limit: int | None = None) -> list[VoteEntry]:
         """Entries of the chain in their order, those behind number `after`."""
@@ -315,10 +403,8 @@ class RoundStore:
 
     async def votes_of(self, round_id: str, reviewer: str) -> dict[str, VoteEntry]:
         """The last revision of each item that a reviewer judged, by the item's id."""
-        at = round_votes.c
-        statement = sa.select(round_votes).where(at.round_id == round_id, at.reviewer == reviewer).order_by(at.number)
         async with self._store.transaction() as connection:
-            return {row["item"]: _vote(row) for row in (await connection.execute(statement)).mappings()}
+            return await _votes_of(connection, round_id, reviewer)
 
     async def last_vote(self, round_id: str, item: str) -> VoteEntry | None:
         """The revision of an item's judgement that counts, None where nobody judged it."""
@@ -346,36 +432,39 @@ class RoundStore:
         """
         if not exclusions:
             return
-        at, rows = round_items.c, round_exclusions
-        highest = sa.select(sa.func.max(rows.c.number)).where(rows.c.round_id == round_id)
-        async with self._chains.setdefault(f"{rows.name} {round_id}", asyncio.Lock()):
-            async with self._store.transaction() as connection:
-                await _require(connection, round_id, BEFORE_CLOSING)
-                number = (await connection.execute(highest)).scalar() or 0
-                for one in exclusions:
-                    free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
-                    marked = sa.update(round_items).where(free).values(set_aside=one.rule)
-                    if (await connection.execute(marked)).rowcount:
-                        number += 1
-                        row = {"round_id": round_id, "number": number, **asdict(one)}
-                        await connection.execute(sa.insert(rows).values(row))
-            await asyncio.to_thread(self._store.make_durable)
+        at = round_items.c
+        async with self._writing(round_id, BEFORE_CLOSING) as (connection, _):
+            for one in exclusions:
+                free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
+                marked = sa.update(round_items).where(free).values(set_aside=one.rule)
+                if (await connection.execute(marked)).rowcount:
+                    await _add_row(connection, round_exclusions, round_id, asdict(one))
+        await asyncio.to_thread(self._store.make_durable)
 
     async def exclusions(self, round_id: str) -> list[Exclusion]:
-        return [Exclusion(**row) for row in await self._numbered(round_exclusions, round_id)]
+        async with self._store.transaction() as connection:
+            return [Exclusion(**row) for row in await _numbered(connection, round_exclusions, round_id)]
 
     async def note_access(self, round_id: str, entry: AccessEntry) -> None:
         await self._append(round_access, round_id, asdict(entry))
 
+    async def note_accesses(self, round_id: str, entries: Sequence[AccessEntry]) -> None:
+        """Note many at once, all or nothing."""
+        async with self._writing(round_id) as (connection, _):
+            for entry in entries:
+                await _add_row(connection, round_access, round_id, asdict(entry))
+        await asyncio.to_thread(self._store.make_durable)
+
     async def accesses(self, round_id: str) -> list[AccessEntry]:
-        return [AccessEntry(**row) for row in await self._numbered(round_access, round_id)]
+        async with self._store.transaction() as connection:
+            return [AccessEntry(**row) for row in await _numbered(connection, round_access, round_id)]
 
     async def approve(self, round_id: str, action: str, *, who: str, role: str, at: datetime) -> dict[str, str]:
         """Note that somebody approves of an action; all who do, each with the role in which they did."""
         of_action = sa.and_(round_approvals.c.round_id == round_id, round_approvals.c.action == action)
         everybody = sa.select(round_approvals.c.who, round_approvals.c.role).where(of_action)
         row = {"round_id": round_id, "action": action, "who": who, "role": role, "at": at}
-        async with self._store.transaction() as connection:
+        async with self._writing(round_id) as (connection, _):
             known = {name: as_role for name, as_role in await connection.execute(everybody)}  # noqa: C416  typed rows
             if who not in known:
                 await connection.execute(sa.insert(round_approvals).values(row))
@@ -387,23 +476,24 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return {who: role for who, role in await connection.execute(statement)}  # noqa: C416  typed rows
 
+    async def hidden_batches(self) -> frozenset[str]:
+        """The batches whose answers are those of rounds that are not revealed."""
+        after = [status.value for status in AFTER_REVEAL]
+        statement = (
+            sa.select(round_batches.c.batch_id)
+            .join(rounds, rounds.c.id == round_batches.c.round_id)
+            .where(rounds.c.status.not_in(after))
+        )
+        async with self._store.transaction() as connection:
+            return frozenset((await connection.execute(statement)).scalars())
+
     async def _append(
         self, table: sa.Table, round_id: str, row: dict[str, Any], *, allowed: Collection[RoundStatus] = ANY_STATUS
     ) -> None:
         """Add a row under the next number of its round, while that stands where it may be done."""
-        highest = sa.select(sa.func.max(table.c.number)).where(table.c.round_id == round_id)
-        async with self._chains.setdefault(f"{table.name} {round_id}", asyncio.Lock()):
-            async with self._store.transaction() as connection:
-                await _require(connection, round_id, allowed)
-                number = ((await connection.execute(highest)).scalar() or 0) + 1
-                await connection.execute(sa.insert(table).values({"round_id": round_id, "number": number, **row}))
-            await asyncio.to_thread(self._store.make_durable)
-
-    async def _numbered(self, table: sa.Table, round_id: str) -> list[dict[str, Any]]:
-        columns = [column for column in table.columns if column.name not in ("round_id", "number")]
-        statement = sa.select(*columns).where(table.c.round_id == round_id).order_by(table.c.number)
-        async with self._store.transaction() as connection:
-            return [dict(row) for row in (await connection.execute(statement)).mappings()]
+        async with self._writing(round_id, allowed) as (connection, _):
+            await _add_row(connection, table, round_id, row)
+        await asyncio.to_thread(self._store.make_durable)
 
     async def _first(self, statement: sa.Select[Any]) -> Round | None:
         async with self._store.transaction() as connection:
@@ -419,13 +509,62 @@ class WrongStatus(Exception):
         self.status = status
 
 
-async def _require(connection: AsyncConnection, round_id: str, allowed: Collection[RoundStatus]) -> None:
-    """Raise WrongStatus unless the round stands at one of these; it stays there until the transaction ends."""
-    statement = sa.select(rounds.c.status).where(rounds.c.id == round_id).with_for_update()
-    found = (await connection.execute(statement)).scalar()
-    status = None if found is None else RoundStatus(found)
-    if status not in allowed:
-        raise WrongStatus(status)
+class DraftChanged(Exception):
+    """The draft is not the one any more that was to be sealed."""
+
+
+# --- inside a transaction -----------------------------------------------------------------------------------
+
+
+async def _records(connection: AsyncConnection, round_id: str) -> Records:
+    statement = sa.select(rounds).where(rounds.c.id == round_id)
+    return Records(
+        round=_round((await connection.execute(statement)).mappings().one()),
+        documents=await _documents(connection, round_id, None),
+        answers=await _answers(connection, round_id),
+        exclusions=[Exclusion(**row) for row in await _numbered(connection, round_exclusions, round_id)],
+        accesses=[AccessEntry(**row) for row in await _numbered(connection, round_access, round_id)],
+        reviewers=await _reviewers(connection, round_id),
+    )
+
+
+async def _answers(connection: AsyncConnection, round_id: str) -> list[RoundAnswer]:
+    statement = sa.select(round_answers).where(round_answers.c.round_id == round_id)
+    ordered = statement.order_by(round_answers.c.prompt_id, round_answers.c.model)
+    return [_answer(row) for row in (await connection.execute(ordered)).mappings()]
+
+
+async def _reviewers(connection: AsyncConnection, round_id: str) -> list[Reviewer]:
+    statement = sa.select(round_reviewers).where(round_reviewers.c.round_id == round_id)
+    rows = (await connection.execute(statement.order_by(round_reviewers.c.id))).mappings()
+    return [_reviewer(row) for row in rows]
+
+
+async def _items(connection: AsyncConnection, round_id: str, reviewer: str | None) -> list[RoundItem]:
+    statement = sa.select(round_items).where(round_items.c.round_id == round_id)
+    if reviewer is not None:
+        statement = statement.where(round_items.c.reviewer == reviewer)
+    ordered = statement.order_by(round_items.c.reviewer, round_items.c.position)
+    return [_item(row) for row in (await connection.execute(ordered)).mappings()]
+
+
+async def _votes_of(connection: AsyncConnection, round_id: str, reviewer: str) -> dict[str, VoteEntry]:
+    at = round_votes.c
+    statement = sa.select(round_votes).where(at.round_id == round_id, at.reviewer == reviewer).order_by(at.number)
+    return {row["item"]: _vote(row) for row in (await connection.execute(statement)).mappings()}
+
+
+async def _numbered(connection: AsyncConnection, table: sa.Table, round_id: str) -> list[dict[str, Any]]:
+    columns = [column for column in table.columns if column.name not in ("round_id", "number")]
+    statement = sa.select(*columns).where(table.c.round_id == round_id).order_by(table.c.number)
+    return [dict(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def _add_row(connection: AsyncConnection, table: sa.Table, round_id: str, row: Mapping[str, Any]) -> None:
+    """Add a row under the next number of its round."""
+    highest = sa.select(sa.func.max(table.c.number)).where(table.c.round_id == round_id)
+    number = ((await connection.execute(highest)).scalar() or 0) + 1
+    await connection.execute(sa.insert(table).values({"round_id": round_id, "number": number, **row}))
 
 
 async def _documents(connection: AsyncConnection, round_id: str, names: Collection[str] | None) -> dict[str, Any]:

@@ -121,6 +121,7 @@ round_votes = sa.Table(
     sa.Column("previous", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
     sa.Column("salt", sa.Text),
+    sa.Column("shown", Json),
     sa.UniqueConstraint("round_id", "item", "revision", name="uq_round_votes_round_id"),
     sa.Index("ix_round_votes_reviewer", "round_id", "reviewer"),
 )

@@ -37,6 +37,7 @@ from gateway.rounds.verify_records import (
     closing_faults,
     opening_faults,
     receipt_faults,
+    shown_faults,
     subject_faults,
     vote_faults,
 )
@@ -173,6 +174,7 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("answers", ("answers", _ANSWERS), partial(answer_faults, view)),
         ("chain", (_VOTES,), partial(chain_faults, view, published.head)),
         ("votes", (_VOTES, ITEMS, "plan"), partial(vote_faults, view)),
+        ("shown", (_VOTES, ITEMS, "prompts", "practice", "answers"), partial(shown_faults, view)),
         ("closing", _RECORDS, partial(closing_faults, view, published.closing)),
         ("openings", _RECORDS, partial(opening_faults, view)),
         ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),

@@ -14,6 +14,7 @@ from gateway.domain.rounds import Choice
 from gateway.domain.withheld import read_openings, unfit
 from gateway.rounds.bundle import ABOUT, VOTES, criteria_of, whole_votes
 from gateway.rounds.bundle_view import BundleView, Fault, listed
+from gateway.rounds.chain import sealed_digests
 from gateway.rounds.closing import ACCESSES, EXCLUSIONS, RECORDS, REVIEWERS, closed_round, digests_and_root
 from gateway.rounds.sealed import ITEMS
 from gateway.rounds.sheets import votes_sheet
@@ -68,6 +69,16 @@ def vote_faults(view: BundleView) -> list[Fault]:
     if view.files.get("votes.csv") != sheet:
         faults.append(Fault("votes.csv", "", "expected what votes.jsonl says, found something else"))
     return listed(faults)
+
+
+def shown_faults(view: BundleView) -> list[Fault]:
+    """Each vote judges what was sealed to be shown for its item."""
+    sealed = sealed_digests(view.parts)
+    return listed(
+        Fault(_CHAIN, f"entry {vote['number']}", f"what was shown of item {vote['item']} is not what was sealed")
+        for vote in (line["payload"] for line in view.records[VOTES])
+        if vote["item"] in sealed and vote.get("shown") != sealed[vote["item"]]
+    )
 
 
 def _misjudged(judgement: Mapping[str, Any], criteria: set[str]) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.domain.rounds import (
     AFTER_CLOSING,
+    AFTER_REVEAL,
     NEXT,
     AccessEntry,
     AnswerStatus,
@@ -32,10 +33,12 @@ STUCK_AFTER_S = 2 * 24 * 3600.0
 """A reviewer who began and was not seen for so long may need a word."""
 
 
-def round_object(one: Round, *, reviewers: int, closing: str | None = None) -> dict[str, Any]:
+def round_object(
+    one: Round, *, reviewers: int, closing: str | None = None, approvals: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """A round as the API shows it. The chain's head is published once nothing can be added to it.
 
-    `closing`: the root over what is fixed then besides the votes.
+    `closing`: the root over what is fixed then besides the votes; `approvals`: roles by who approved of the reveal.
     """
     moments = ("created_at", "sealed_at", "opened_at", "closed_at", "revealed_at", "archived_at")
     return {
@@ -49,6 +52,9 @@ def round_object(one: Round, *, reviewers: int, closing: str | None = None) -> d
         "root": one.root,
         "head": one.head if one.status in AFTER_CLOSING else None,
         "closing": closing,
+        "approvals": None
+        if one.status not in AFTER_REVEAL
+        else [{"who": who, "role": role} for who, role in sorted((approvals or {}).items())],
         "prompts": len(one.plan.prompts),
         "models": len(one.plan.models),
         "reviewers": reviewers,

@@ -6,9 +6,10 @@ changes nothing any more. How a page says these things belongs in `api`, links i
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -19,15 +20,16 @@ from gateway.domain.rounds import (
     ItemKind,
     PracticeItem,
     Reviewer,
+    Round,
     RoundItem,
     VoteEntry,
 )
 from gateway.domain.sealing import SALT_BYTES
 from gateway.errors import Conflict, InvalidRequest, NotFound
-from gateway.rounds.chain import next_entry
+from gateway.rounds.chain import next_entry, sealed_digests, text_digests
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
-from gateway.rounds.store import RoundStore, WrongStatus
+from gateway.rounds.store import RoundStore, Standing, WrongStatus
 from gateway.rounds.visits import MAX_CONFLICTS, Pair, QueueEntry, Stage, Visit
 
 CONFLICT_RULE = "conflict"
@@ -35,6 +37,14 @@ GUESSED_ITEMS = 5
 """Items of a reviewer that the blinding questionnaire asks about, at most."""
 RECOGNISED = ("none", "some", "many")
 CONFIDENCES = range(1, 4)
+SESSION_LASTS = timedelta(days=7)
+"""From entering on; the same link opens another."""
+_SHOWN_PARTS = ("prompts", "practice", "answers", "items")
+_SEALED_KEPT = 8
+"""Rounds, whose digests are a few megabytes each at most."""
+_SEEN_KEPT = 100_000
+MOST_REVISIONS = 200
+"""Of one item: more are no judging."""
 _RECEIPT = "receipt "
 """Before a reviewer's id: the name of the document that is their receipt."""
 
@@ -55,6 +65,10 @@ class Reviewing:
         self._store = store
         self._registry = registry
         self._clock = clock
+        self._sealed: dict[str, Mapping[str, Mapping[str, str | None]]] = {}
+        """By round: the digests of what was sealed to be shown, by item. They never change."""
+        self._seen: dict[tuple[str, str], None] = {}
+        """Sessions' digests and items: what was noted as read."""
 
     # --- coming in ------------------------------------------------------------------------------------------
 
@@ -69,6 +83,9 @@ class Reviewing:
         session = Session(secret)
         found = await self._store.reviewer_of_session(session.digest)
         if found is None or found[1].revoked_at is not None:
+            return None
+        seen_at = found[1].seen_at
+        if seen_at is not None and self._clock() - seen_at > SESSION_LASTS:
             return None
         round_ = await self._store.get(found[0])
         return None if round_ is None else Visit(round_, found[1], session)
@@ -131,12 +148,35 @@ class Reviewing:
         """A reviewer's own items in their order, without those set aside."""
         items = await self._store.items(visit.round.id, visit.reviewer.id)
         votes = await self._store.votes_of(visit.round.id, visit.reviewer.id)
-        return [QueueEntry(item, votes.get(item.id)) for item in items if item.set_aside is None]
+        return _queue(items, votes)
 
     async def pair(self, visit: Visit, item: RoundItem) -> Pair:
-        """What stands on an item's sides, both at once. That it was read is noted."""
+        """What stands on an item's sides, both at once. That it was read is noted, once in a session.
+
+        Raises Conflict where it is not what was sealed.
+        """
+        pair = await self._sealed_pair(visit, item)
+        seen = (visit.session.digest, item.id)
+        if seen not in self._seen:
+            await self._note(visit.round.id, visit.reviewer, "item.read", item.id)
+            self._seen[seen] = None
+            while len(self._seen) > _SEEN_KEPT:
+                del self._seen[next(iter(self._seen))]
+        return pair
+
+    async def _sealed_pair(self, visit: Visit, item: RoundItem) -> Pair:
+        pair = await self._kept_pair(visit, item)
+        if visit.round.id not in self._sealed:
+            while len(self._sealed) >= _SEALED_KEPT:
+                del self._sealed[next(iter(self._sealed))]
+            parts = await self._store.documents(visit.round.id, _SHOWN_PARTS)
+            self._sealed[visit.round.id] = await asyncio.to_thread(sealed_digests, parts)
+        if self._sealed[visit.round.id].get(item.id) != text_digests(pair.prompt, pair.a, pair.b):
+            raise Conflict("What is kept of this item is not what was sealed.", code="item_changed")
+        return pair
+
+    async def _kept_pair(self, visit: Visit, item: RoundItem) -> Pair:
         plan = visit.round.plan
-        await self._note(visit.round.id, visit.reviewer, "item.read", item.id)
         if item.kind in (ItemKind.ATTENTION, ItemKind.TRAINING):
             pool = plan.attention if item.kind is ItemKind.ATTENTION else plan.training
             made = next(one for one in pool if one.id == item.prompt_id)
@@ -167,6 +207,8 @@ class Reviewing:
             if current is None:
                 raise InvalidRequest(f"base_revision: there is no revision {base_revision}", param="base_revision")
             raise Overtaken(current)
+        if known >= MOST_REVISIONS:
+            raise Conflict("This item was judged anew too often.", code="too_many_revisions")
         entry = await self._append(visit, item, said, after=known)
         if entry is None:
             raise Conflict("The round takes no judgements now.", code="round_not_open")
@@ -174,12 +216,16 @@ class Reviewing:
 
     async def _append(self, visit: Visit, item: RoundItem, said: Judgement, *, after: int) -> VoteEntry | None:
         """Add it as the revision behind `after`. Raises Overtaken where there is one by now."""
+        pair = await self._sealed_pair(visit, item)
+        shown = text_digests(pair.prompt, pair.a, pair.b)
 
         def link(before: Mapping[str, Any]) -> VoteEntry:
             if before["revision"] != after + 1:
                 raise _Raced
             salt = secrets.token_bytes(SALT_BYTES)
-            return next_entry(before, round_id=visit.round.id, item=item, at=now, judgement=said, salt=salt)
+            return next_entry(
+                before, round_id=visit.round.id, item=item, at=now, judgement=said, salt=salt, shown=shown
+            )
 
         now = self._clock()
         try:
@@ -196,12 +242,20 @@ class Reviewing:
         if visit.reviewer.submitted_at is not None:
             return []
         _require(visit, Stage.JUDGING)
-        missing = [entry for entry in await self.queue(visit) if not entry.is_done]
-        if not missing:
-            now = self._clock()
-            await self._store.update_reviewer(visit.round.id, visit.reviewer.id, submitted_at=now)
-            await self._note(visit.round.id, visit.reviewer, "submit")
-            await self._make_receipt(visit.round.id, visit.reviewer, now)
+        missing: list[QueueEntry] = []
+
+        def conclude(
+            standing: Standing, items: Sequence[RoundItem], votes: Mapping[str, VoteEntry]
+        ) -> Mapping[str, Any] | None:
+            missing.extend(entry for entry in _queue(items, votes) if not entry.is_done)
+            return None if missing else _receipt(visit.round, visit.reviewer.id, now, standing, votes)
+
+        now, who = self._clock(), visit.reviewer.id
+        entry = AccessEntry(now, who, "reviewer", "submit")
+        try:
+            await self._store.submit(visit.round.id, who, entry=entry, receipt=_RECEIPT + who, conclude=conclude)
+        except WrongStatus as error:
+            raise Conflict("The round takes no judgements now.", code="round_not_open") from error
         return missing
 
     async def receipt(self, visit: Visit) -> Mapping[str, Any]:
@@ -209,33 +263,19 @@ class Reviewing:
         submitted = visit.reviewer.submitted_at
         if submitted is None:
             raise Conflict("There is a receipt once you have submitted.", code="not_submitted")
-        kept = await self._store.document(visit.round.id, _RECEIPT + visit.reviewer.id)
-        return kept if kept is not None else await self._make_receipt(visit.round.id, visit.reviewer, submitted)
+        name, who = _RECEIPT + visit.reviewer.id, visit.reviewer.id
+        kept = await self._store.document(visit.round.id, name)
+        if kept is None:
+            votes, of = await self._store.votes_of(visit.round.id, who), await self._store.get(visit.round.id)
+            assert of is not None
+            made = _receipt(of, who, submitted, Standing(of.status, of.head, of.votes), votes)
+            kept = (await self._store.keep_documents(of.id, {name: made}))[name]
+        found: Mapping[str, Any] = kept
+        return found
 
     async def note_result_read(self, visit: Visit) -> None:
         """Write down that a reviewer looked at the result."""
         await self._note(visit.round.id, visit.reviewer, "results.read")
-
-    async def _make_receipt(self, round_id: str, reviewer: Reviewer, submitted_at: datetime) -> Mapping[str, Any]:
-        """Votes cannot change any more; the chain's head is where it stands now."""
-        votes = await self._store.votes_of(round_id, reviewer.id)
-        round_ = await self._store.get(round_id)
-        assert round_ is not None
-        receipt = {
-            "kind": "simsa.review.receipt.v1",
-            "round": round_id,
-            "root": round_.root,
-            "reviewer": reviewer.id,
-            "submitted_at": submitted_at.astimezone(UTC).isoformat(),
-            "head": {"number": round_.votes, "hash": round_.head},
-            "items": [
-                {"item": vote.item, "number": vote.number, "revision": vote.revision, "hash": vote.hash}
-                for vote in sorted(votes.values(), key=lambda vote: vote.number)
-            ],
-        }
-        await self._store.put_document(round_id, _RECEIPT + reviewer.id, receipt)
-        await self._store.make_durable()
-        return receipt
 
     # --- the blinding questionnaire -------------------------------------------------------------------------
 
@@ -292,6 +332,34 @@ class _Raced(Exception):
 def _require(visit: Visit, stage: Stage) -> None:
     if visit.stage is not stage:
         raise Conflict(f"This is not the moment for it: you are at '{visit.stage}'.", code="wrong_stage")
+
+
+def _queue(items: Sequence[RoundItem], votes: Mapping[str, VoteEntry]) -> list[QueueEntry]:
+    return [QueueEntry(item, votes.get(item.id)) for item in items if item.set_aside is None]
+
+
+def _receipt(
+    of: Round, reviewer: str, submitted_at: datetime, standing: Standing, votes: Mapping[str, VoteEntry]
+) -> Mapping[str, Any]:
+    """The reviewer's last votes, and where the chain stands as their judging ends."""
+    return {
+        "kind": "simsa.review.receipt.v1",
+        "round": of.id,
+        "root": of.root,
+        "reviewer": reviewer,
+        "submitted_at": submitted_at.astimezone(UTC).isoformat(),
+        "head": {"number": standing.votes, "hash": standing.head},
+        "items": [
+            {
+                "item": vote.item,
+                "number": vote.number,
+                "revision": vote.revision,
+                "hash": vote.hash,
+                "shown": vote.shown,
+            }
+            for vote in sorted(votes.values(), key=lambda vote: vote.number)
+        ],
+    }
 
 
 def _guess(item: str, guess: Mapping[str, Any], asked: Collection[str], families: Collection[str]) -> dict[str, Any]:

@@ -132,6 +132,7 @@
   let sending = null; // the promise of the request under way
   let unsure = null; // sent, and no answer came
   let isBlocked = false;
+  let isUndecided = false; // the form holds what was kept here, and another judgement has come since
   let retryMs = 1000;
   let timer = null;
   let isComposing = false;
@@ -139,6 +140,14 @@
   function tell(text, isTrouble = false) {
     state.textContent = text;
     state.classList.toggle("trouble", isTrouble);
+  }
+
+  function tellOf(item) {
+    const link = document.createElement("a");
+    link.href = `/review/items/${item}`;
+    tell(words.left, true);
+    link.textContent = state.textContent;
+    state.replaceChildren(link);
   }
 
   function shelve(said) {
@@ -217,6 +226,7 @@
 
   function saveSoon(delayMs) {
     clearTimeout(timer);
+    isUndecided = false;
     shelve(judgement());
     if (!isComposing) timer = setTimeout(save, delayMs);
   }
@@ -236,7 +246,7 @@
   window.addEventListener("offline", () => tell(words.offline, true));
   document.addEventListener("visibilitychange", () => {
     const said = judgement();
-    if (document.visibilityState !== "hidden" || isBlocked || sending || sameAs(said) === known) return;
+    if (document.visibilityState !== "hidden" || isBlocked || isUndecided || sending || sameAs(said) === known) return;
     post(words.item, said, Number(fields.base_revision.value), true).catch(() => null);
     unsure = said;
   });
@@ -246,16 +256,23 @@
   async function resume() {
     const all = kept.get(shelf) || {};
     const mine = all[words.item];
-    if (mine && mine.base === Number(fields.base_revision.value)) {
+    if (mine && sameAs(mine.judgement) === known) shelve(null);
+    else if (mine) {
       fill(mine.judgement);
-      save();
-    } else if (mine) shelve(null);
+      isUndecided = mine.base !== Number(fields.base_revision.value);
+      if (isUndecided) tell(words.unsent, true);
+      else save();
+    }
     for (const [item, left] of Object.entries(all)) {
       if (item === words.item) continue;
-      const answer = await post(item, left.judgement, left.base).catch(() => null);
-      if (!answer || answer.status >= 500 || answer.status === 429 || answer.status === 401) return;
+      const answer = left.isRefused ? null : await post(item, left.judgement, left.base).catch(() => null);
+      if (!left.isRefused && (!answer || answer.status >= 500 || [401, 403, 429].includes(answer.status))) return;
       const rest = kept.get(shelf) || {};
-      delete rest[item];
+      if (answer && (answer.ok || answer.status === 404)) delete rest[item];
+      else {
+        rest[item] = { ...left, isRefused: true }; // never thrown away unseen: its own page shows it
+        if (!isUndecided) tellOf(item);
+      }
       kept.set(shelf, Object.keys(rest).length ? rest : null);
     }
   }
