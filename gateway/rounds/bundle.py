@@ -31,7 +31,7 @@ from gateway.rounds.closing import (
     MOMENTS,
     REVIEWERS,
     access_document,
-    answer_document,
+    answer_documents,
     exclusion_document,
     moment,
     read_text,
@@ -52,8 +52,11 @@ ABOUT, LOCK, ANALYSIS, BLINDING, FINDINGS = (
     "personal_data.json",
 )
 LANGUAGES = ("ko", "en")
-BEFORE_REVEAL = ("shown", "usage", "timing", "finish_reason")
-"""Fields of an answer that do not tell whose it is; the others may name a model, or give it away by its price."""
+BEFORE_REVEAL = ("shown",)
+"""Fields of an answer that do not tell whose it is; the others may name a model, or give it away by its price, its
+speed, or by how many tokens its own tokenizer makes of the same words."""
+AFTER_CLOSING_FIELDS = ("trained_at", "revoked_at", "questionnaire")
+"""Fields of a reviewer that may change after the closing; no published root covers what they became."""
 Line = dict[str, Any]
 """outline, and opened where anything is; of votes sequence, payload, previous, hash, and opened."""
 Analyse = Callable[
@@ -179,9 +182,12 @@ def analysis_of(
 
 
 def whole_record(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with what the bundle opens of it, and with what changed after the closing."""
+    """A record as it was at the closing, with what the bundle opens of it.
+
+    What changed afterwards stands beside it, under no published root: no result is made of that.
+    """
     opened = {name: one["value"] for name, one in line.get("opened", {}).items()}
-    return {**joined(line["outline"], {}), **opened, **line.get("later", {})}
+    return {**joined(line["outline"], {}), **opened}
 
 
 def whole_votes(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -219,7 +225,7 @@ def stamp_of(one: Round) -> datetime:
 def _records(content: RoundContent, opening: _Opening) -> dict[str, list[Line]]:
     """Every kind of record in its lines, numbered from 1."""
     codes, salt = content.codes, content.closing.salt
-    answers = [answer_document(answer, codes[answer.model]) for answer in content.answers]
+    answers = answer_documents(content.answers, codes)
     exclusions = [exclusion_document(one) for one in content.exclusions]
     accesses = [access_document(entry) for entry in content.accesses]
     records = {
@@ -241,7 +247,10 @@ def _reviewers(content: RoundContent, opening: _Opening) -> list[Line]:
     for number, (then, one) in enumerate(zip(content.closing.people, veiled, strict=True), start=1):
         line = opening.line(REVIEWERS, number, one)
         secret = () if opening.kind is BundleKind.AUDIT else KEEPABLE[REVIEWERS]
-        later = {name: value for name, value in now[then["id"]].items() if value != then[name] and name not in secret}
+        became = now[then["id"]]
+        later = {
+            name: became[name] for name in AFTER_CLOSING_FIELDS if became[name] != then[name] and name not in secret
+        }
         lines.append({**line, **({"later": later} if later else {})})
     return lines
 

@@ -94,7 +94,7 @@ def close(
 ) -> Closing:
     """Commit to everything as it stands. `codes`: by model."""
     documents: dict[str, list[Document]] = {
-        ANSWERS: [answer_document(answer, codes[answer.model]) for answer in answers],
+        ANSWERS: answer_documents(answers, codes),
         EXCLUSIONS: [exclusion_document(exclusion) for exclusion in exclusions],
         ACCESSES: [access_document(entry) for entry in accesses],
         REVIEWERS: [reviewer_document(reviewer) for reviewer in reviewers],
@@ -138,6 +138,12 @@ def codes_of(mapping: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 # --- documents ----------------------------------------------------------------------------------------------
+
+
+def answer_documents(answers: Sequence[RoundAnswer], codes: Mapping[str, str]) -> list[Document]:
+    """Answers in the order of their codes: any order that comes of models' names would tell them."""
+    documents = [answer_document(answer, codes[answer.model]) for answer in answers]
+    return sorted(documents, key=lambda one: (one["model"], one["prompt"]))
 
 
 def answer_document(answer: RoundAnswer, code: str) -> Document:

@@ -35,6 +35,7 @@ from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
+    line_faults,
     opening_faults,
     receipt_faults,
     subject_faults,
@@ -174,6 +175,7 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("chain", (_VOTES,), partial(chain_faults, view, published.head)),
         ("votes", (_VOTES, ITEMS, "plan"), partial(vote_faults, view)),
         ("closing", _RECORDS, partial(closing_faults, view, published.closing)),
+        ("lines", (*_RECORDS, _VOTES), partial(line_faults, view)),
         ("openings", _RECORDS, partial(opening_faults, view)),
         ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
     ]
