@@ -106,7 +106,7 @@ async def test_what_is_not_published_cannot_authenticate(closed: ClosedRound) ->
         (Published(root=one.root, closing=content.closing.root), Verdict.AUTHENTICATED),
         (Published(bundle=bundle.root), Verdict.AUTHENTICATED),
     ):
-        assert verify_bundle(bundle.data, published).verdict is verdict
+        assert verify_bundle(bundle.data, published, analyse=count_choices).verdict is verdict
 
 
 async def test_the_closing_is_made_once_and_takes_no_exclusion_afterwards(closed: ClosedRound) -> None:
@@ -544,3 +544,61 @@ def relabelled(content: RoundContent) -> RoundContent:
         answers=sorted(answers, key=lambda one: (one.prompt_id, one.model)),
         parts={**content.parts, "mapping": mapping},
     )
+
+
+# --- what nobody can make again -----------------------------------------------------------------------------
+
+FULL = Tools(count_choices, lambda about, analysis, parts, language: f"<h1>{language} {analysis['wins']}</h1>")
+
+
+@pytest.mark.parametrize("kind", BundleKind)
+async def test_a_report_that_the_analysis_does_not_give_is_found(closed: ClosedRound, kind: BundleKind) -> None:
+    content = await closed.content()
+    bundle = build_bundle(content, kind, tools=FULL)
+    published = published_of(content)
+    again = {"analyse": FULL.analyse, "report": FULL.report}
+    assert verify_bundle(bundle.data, published, **again).verdict is Verdict.AUTHENTICATED
+    changed = packed_anew({**files_of(bundle), "report.en.html": b"<h1>somebody else</h1>"})
+    assert places(verify_bundle(changed, published, **again)) == {"report.en.html"}
+    assert verify_bundle(bundle.data, published, analyse=FULL.analyse).verdict is Verdict.PARTLY
+
+
+@pytest.mark.parametrize("name", ["analysis.json", "report.ko.html"])
+async def test_a_bundle_without_its_result_is_not_authenticated(closed: ClosedRound, name: str) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=FULL))
+    del files[name]
+    found = verify_bundle(packed_anew(files), published_of(content), analyse=FULL.analyse, report=FULL.report)
+    assert found.faults == []
+    assert found.verdict is Verdict.PARTLY
+
+
+async def test_a_file_that_no_bundle_has_is_a_fault_even_in_the_manifest(closed: ClosedRound) -> None:
+    content = await closed.content()
+    for kind, name in ((BundleKind.AUDIT, "personal_data.json"), (BundleKind.PUBLIC, "blinding.json")):
+        files = files_of(build_bundle(content, kind, tools=TOOLS))
+        found = verify_bundle(packed_anew({**files, name: b"{}"}), published_of(content), analyse=count_choices)
+        assert places(found) == {name}
+
+
+async def test_an_audit_bundle_that_keeps_something_back_is_found(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    lines = lines_of(files, "reviewers.jsonl")
+    del lines[0]["opened"]["questionnaire"]
+    changed = packed_anew(analysed_anew({**files, "reviewers.jsonl": with_lines(lines)}))
+    found = verify_bundle(changed, published_of(content), analyse=count_choices)
+    assert places(found) == {"reviewers.jsonl"}
+
+
+async def test_the_public_bundle_counts_conflicts_and_does_not_say_whose_they_are(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    public, audit = (
+        lines_of(files_of(build_bundle(content, kind)), "exclusions.jsonl")
+        for kind in (BundleKind.PUBLIC, BundleKind.AUDIT)
+    )
+    assert [line["outline"]["rule"] for line in public] == ["conflict"]
+    assert not any({"subject", "at"} & {*line["outline"], *line.get("opened", {})} for line in public)
+    assert {"subject", "at"} <= set(audit[0]["opened"])

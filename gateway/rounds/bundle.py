@@ -44,13 +44,7 @@ from gateway.rounds.sheets import design_sheet, votes_sheet
 
 FORMAT = "simsa-round-1"
 VOTES = "votes"
-ABOUT, LOCK, ANALYSIS, BLINDING, FINDINGS = (
-    "round.json",
-    "analysis.lock",
-    "analysis.json",
-    "blinding.json",
-    "personal_data.json",
-)
+ABOUT, LOCK, ANALYSIS, FINDINGS = "round.json", "analysis.lock", "analysis.json", "personal_data.json"
 LANGUAGES = ("ko", "en")
 BEFORE_REVEAL = ("shown",)
 """Fields of an answer that do not tell whose it is; the others may name a model, or give it away by its price, its
@@ -65,8 +59,8 @@ Analyse = Callable[
     dict[str, Any],
 ]  # fmt: skip
 """The analysis from the sealed parts, votes, exclusions, reviewers and answers, as JSON."""
-Report = Callable[[Round, Mapping[str, Any], Mapping[str, Any], str], str]
-"""A page of HTML from the round, its analysis, the parts that are opened, and a language."""
+Report = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], str], str]
+"""A page of HTML from round.json, the analysis, the parts that are opened, and a language."""
 
 
 class BundleKind(StrEnum):
@@ -105,6 +99,8 @@ class _Opening:
     def names(self, record: str) -> tuple[str, ...]:
         if record == ANSWERS:
             return KEEPABLE[ANSWERS] if self.is_revealed else BEFORE_REVEAL
+        if record == EXCLUSIONS and self.kind is BundleKind.AUDIT:
+            return (*KEEPABLE[record], "at", "subject")
         return KEEPABLE[record] if self.kind is BundleKind.AUDIT else ()
 
     def line(self, record: str, number: int, veiled: Veiled) -> Line:
@@ -147,14 +143,15 @@ def build_bundle(
     records = _records(content, opening)
     if kind is BundleKind.PUBLIC:
         opening.note_parts({name: parts[name] for name in ("plan", "prompts", "practice")})
+    about = _about(content, kind, parts)
     files = {
-        ABOUT: canonical_json(_about(content, kind, parts)),
+        ABOUT: canonical_json(about),
         **{f"parts/{name}.json": canonical_json(part) for name, part in parts.items()},
         "design.csv": design_sheet(parts["design"]),
         **{f"{name}.jsonl": _lines(lines) for name, lines in records.items()},
         "votes.csv": votes_sheet(parts["items"], criteria_of(parts), whole_votes(records[VOTES])),
         LOCK: canonical_json(_lock(parts)),
-        **_results(content, parts, records, opening, tools),
+        **_results(about, parts, records, tools),
     }
     if kind is BundleKind.PUBLIC:
         files[FINDINGS] = canonical_json(opening.findings)
@@ -176,7 +173,7 @@ def analysis_of(
         {"model": one["model"], "prompt": one["prompt"], "shown": read_text(one.get("shown"))}
         for one in map(whole_record, records[ANSWERS])
     ]
-    exclusions = [whole_record(line) for line in records[EXCLUSIONS]]
+    exclusions = [one for one in map(whole_record, records[EXCLUSIONS]) if "subject" in one]
     reviewers = [whole_record(line) for line in records[REVIEWERS]]
     return analyse(parts, whole_votes(records[VOTES]), exclusions, reviewers, answers)
 
@@ -264,26 +261,24 @@ def _vote_line(number: int, entry: Any, opening: _Opening) -> Line:
 
 
 def _results(
-    content: RoundContent,
-    parts: Mapping[str, Any],
-    records: Mapping[str, Sequence[Line]],
-    opening: _Opening,
-    tools: Tools,
+    about: Mapping[str, Any], parts: Mapping[str, Any], records: Mapping[str, Sequence[Line]], tools: Tools
 ) -> dict[str, bytes]:
-    """The analysis of what this bundle shows, and the reports, which tell that of everything."""
+    """The analysis of what this bundle shows and the reports on it: nothing that its reader cannot make again.
+
+    A public bundle shows no questionnaires, so its report says nothing of whether the blind held.
+    """
     if tools.analyse is None:
         return {}
     analysis = analysis_of(parts, records, tools.analyse)
     files = {ANALYSIS: canonical_json(analysis)}
-    whole = analysis
-    if opening.kind is BundleKind.PUBLIC:
-        everything = _records(content, _Opening(BundleKind.AUDIT, opening.is_revealed))
-        whole = analysis_of(parts, everything, tools.analyse)
-        files[BLINDING] = canonical_json({"blinding": whole.get("blinding"), "from": "the questionnaires, not shown"})
     if tools.report is not None:
         for language in LANGUAGES:
-            files[f"report.{language}.html"] = tools.report(content.round, whole, parts, language).encode()
+            files[report_name(language)] = tools.report(about, analysis, parts, language).encode()
     return files
+
+
+def report_name(language: str) -> str:
+    return f"report.{language}.html"
 
 
 def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ KEEPABLE: Mapping[str, tuple[str, ...]] = {
     REVIEWERS: ("conflicts", "questionnaire"),
 }
 """Fields of each kind of record that stand behind commitments."""
+CONFLICT = "conflict"
+"""The rule of exclusions that tell by their item, and by their moment, of whom a reviewer declared to be close to."""
 MOMENTS = ("created_at", "sealed_at", "opened_at", "closed_at")
 """What had happened when a round was closed."""
 Document = dict[str, Any]
@@ -127,9 +129,15 @@ def digests_and_root(one: Json, outlines: Mapping[str, Sequence[Mapping[str, Jso
 def veil(name: str, documents: Sequence[Document], salt: bytes) -> list[Veiled]:
     """Records of one kind with their fields behind commitments, each with a salt of its own, made of the closing's."""
     return [
-        withhold(document, KEEPABLE[name], salt=sha256(salt + f"{name} {place}".encode()).digest())
+        withhold(document, keepable(name, document), salt=sha256(salt + f"{name} {place}".encode()).digest())
         for place, document in enumerate(documents)
     ]
+
+
+def keepable(name: str, document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which fields of this record stand behind commitments; of an exclusion for a conflict also what it is about."""
+    is_conflict = name == EXCLUSIONS and document["rule"] == CONFLICT
+    return (*KEEPABLE[name], "at", "subject") if is_conflict else KEEPABLE[name]
 
 
 def codes_of(mapping: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

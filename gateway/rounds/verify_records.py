@@ -11,10 +11,28 @@ from typing import Any
 
 from gateway.domain.hash_chain import entry_hash, genesis
 from gateway.domain.rounds import Choice
-from gateway.domain.withheld import read_openings, unfit
-from gateway.rounds.bundle import ABOUT, AFTER_CLOSING_FIELDS, BEFORE_REVEAL, VOTES, criteria_of, whole_votes
+from gateway.domain.withheld import WITHHELD, read_openings, unfit
+from gateway.rounds.bundle import (
+    ABOUT,
+    AFTER_CLOSING_FIELDS,
+    BEFORE_REVEAL,
+    VOTES,
+    BundleKind,
+    criteria_of,
+    whole_record,
+    whole_votes,
+)
 from gateway.rounds.bundle_view import BundleView, Fault, listed
-from gateway.rounds.closing import ACCESSES, ANSWERS, EXCLUSIONS, RECORDS, REVIEWERS, closed_round, digests_and_root
+from gateway.rounds.closing import (
+    ACCESSES,
+    ANSWERS,
+    CONFLICT,
+    EXCLUSIONS,
+    RECORDS,
+    REVIEWERS,
+    closed_round,
+    digests_and_root,
+)
 from gateway.rounds.sealed import ITEMS
 from gateway.rounds.sheets import votes_sheet
 
@@ -126,8 +144,17 @@ def opening_faults(view: BundleView) -> list[Fault]:
         for fault in (
             *_opening_faults(f"{name}.jsonl", f"line {number}", line["outline"], line),
             *_early_faults(view, name, number, line),
+            *_closed_faults(view, name, number, line),
         )
     )
+
+
+def _closed_faults(view: BundleView, name: str, number: int, line: Mapping[str, Any]) -> Iterator[Fault]:
+    """An audit bundle keeps nothing back that it may open: a result could be bent by what is left out."""
+    if view.about["bundle"] != BundleKind.AUDIT.value or (name == ANSWERS and not view.is_revealed):
+        return
+    for one in sorted(set(line["outline"].get(WITHHELD, {})) - set(line.get("opened", {}))):
+        yield Fault(f"{name}.jsonl", f"line {number}", f"{one}: an audit bundle opens it, this one does not")
 
 
 def _early_faults(view: BundleView, name: str, number: int, line: Mapping[str, Any]) -> Iterator[Fault]:
@@ -177,7 +204,9 @@ def subject_faults(view: BundleView) -> list[Fault]:
     known = {"item": items, "reviewer": set(strata), "prompt": {one["id"] for one in view.parts["prompts"]}}
     faults = []
     for number, line in enumerate(view.records[EXCLUSIONS], start=1):
-        one = line["outline"]
+        one = whole_record(line)
+        if "subject" not in one and one["rule"] == CONFLICT and view.about["bundle"] == BundleKind.PUBLIC.value:
+            continue
         if one["subject"] not in known.get(one["kind"], ()):
             words = f"there is no {one['kind']} {one['subject']} in this round"
             faults.append(Fault("exclusions.jsonl", f"line {number}", words))
