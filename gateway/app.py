@@ -80,6 +80,7 @@ from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.retention import Retention
 from gateway.rounds.answering import Answering
+from gateway.rounds.bundle_tools import TOOLS
 from gateway.rounds.cards import CardEvidence
 from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.desk import RoundDesk
@@ -280,6 +281,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 answering=Answering(batches=working, store=store, rounds=round_store),
                 evidence=CardEvidence(store=store, settings=settings, calibration=calibration),
                 registry=lambda: live.current,
+                tools=TOOLS,
             ),
             access=Access(settings.admin_key, keys.find),
             accounts=accounts,

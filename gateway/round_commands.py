@@ -148,7 +148,7 @@ def pause(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False) ->
 
 @round_app.command("close")
 def close(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False) -> None:
-    """Take no votes any more and print the chain's head: publish it like the root."""
+    """Take no votes any more and print the chain's head and the closing root: publish both like the root."""
     _show(_step(name, "close", url), json)
 
 
@@ -362,8 +362,8 @@ def _show(one: dict[str, Any], as_json: bool) -> None:
         _print_json(one)
         return
     Console().print(render_table([one], _COLUMNS))
-    for name in ("root", "head"):
-        if one[name] is not None:
+    for name in ("root", "head", "closing"):
+        if one.get(name) is not None:
             Console().print(f"{name}: {one[name]}", markup=False, highlight=False, soft_wrap=True)
 
 

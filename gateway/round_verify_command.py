@@ -1,6 +1,7 @@
 """`simsa round verify`: checks a bundle with nothing but the bundle and what was published of the round.
 
-It asks no gateway and reads no settings. What is checked, and how, belongs in `rounds.verify`.
+It asks no gateway and reads no settings. What is checked, and how, belongs in `rounds.verify`, which
+is loaded only when it is asked for: other commands start without the database and the arithmetic.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
 from rich.console import Console
 
 from gateway.console import Column, Figure, printable, render_table, wants_json
-from gateway.rounds.verify import Check, Published, State, Verdict, Verification, verify_bundle
+
+if TYPE_CHECKING:
+    from gateway.rounds.verify import Check, Verification
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -32,7 +35,10 @@ def verify(
     receipt: Annotated[Path | None, typer.Option(help="A reviewer's receipt: is everything of it still there?")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")] = False,
 ) -> None:
-    """Check a bundle offline. Exit code 1 where anything does not hold; every fault is listed."""
+    """Check a bundle offline, its result recomputed. Exit code 1 where anything does not hold."""
+    from gateway.rounds.bundle_tools import TOOLS
+    from gateway.rounds.verify import Published, Verdict, verify_bundle
+
     given = {"root": root, "head": head, "closing": closing, "bundle": bundle_root}
     published = Published(
         **{name: _hash(name, value) for name, value in given.items()},
@@ -42,23 +48,28 @@ def verify(
         data = bundle.read_bytes()
     except OSError as error:
         _refuse(f"{bundle}: cannot be read: {error.strerror}")
-    found = verify_bundle(data, published)
+    found = verify_bundle(data, published, analyse=TOOLS.analyse, report=TOOLS.report)
     if as_json or wants_json(sys.stdout):
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found.document()), indent=2).decode() + "\n")
     else:
         _print(found)
     if found.verdict in (Verdict.CONSISTENT, Verdict.PARTLY):
-        lacking = ", ".join(name for name, is_shown in found.shows.items() if not is_shown)
-        print(f"simsa: {found.verdict}: nothing published was given for {lacking}", file=sys.stderr)  # noqa: T201
+        if lacking := ", ".join(name for name, is_shown in found.shows.items() if not is_shown):
+            print(f"simsa: {found.verdict}: nothing published was given for {lacking}", file=sys.stderr)  # noqa: T201
+        if unchecked := ", ".join(one.name for one in found.unchecked):
+            print(f"simsa: {found.verdict}: not checked: {unchecked}", file=sys.stderr)  # noqa: T201
     sys.exit(0 if found.holds else 1)
 
 
-_STATES = {State.HOLDS: "holds", State.BROKEN: "BROKEN", State.NOT_CHECKED: "not checked"}
-_CHECKS: tuple[Column[Check], ...] = (
-    Column("Check", lambda one: Figure(one.name)),
-    Column("", lambda one: Figure(_STATES[one.state], one.why)),
-    Column("Faults", lambda one: Figure(str(len(one.faults)) if one.faults else ""), is_number=True),
-)
+_STATES = {"holds": "holds", "broken": "BROKEN", "not checked": "not checked"}
+
+
+def _columns() -> tuple[Column[Check], ...]:
+    return (
+        Column("Check", lambda one: Figure(one.name)),
+        Column("", lambda one: Figure(_STATES[one.state.value], one.why)),
+        Column("Faults", lambda one: Figure(str(len(one.faults)) if one.faults else ""), is_number=True),
+    )
 
 
 def _print(found: Verification) -> None:
@@ -66,7 +77,7 @@ def _print(found: Verification) -> None:
     about = found.about
     name = f"Round {about.get('name')} ({about.get('id')}), {about.get('bundle')} bundle, {about.get('provenance')}"
     out.print(printable(name), markup=False, highlight=False)
-    out.print(render_table(found.checks, _CHECKS))
+    out.print(render_table(found.checks, _columns()))
     for fault in found.faults:
         place = f" {fault.place}" if fault.place else ""
         out.print(printable(f"{fault.file}{place}: {fault.message}"), markup=False, highlight=False, soft_wrap=True)

@@ -307,6 +307,7 @@ HOUSE = [
     "gateway.rounds.report.sections",
     "gateway.rounds.report.page",
     "gateway.rounds.report",
+    "gateway.rounds.bundle_tools",
     "gateway.api",
     "gateway.api.deps",
     "gateway.api.bodies",

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from closed_rounds import ID, PHONE, ClosedRound, count_choices, put_closed_round
+from closed_rounds import ID, MODELS, PHONE, ClosedRound, count_choices, put_closed_round
 from databases import ScratchDatabase
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +23,8 @@ from gateway.domain.rounds import Exclusion, RoundStatus
 from gateway.domain.sealing import commit, seal_root
 from gateway.domain.withheld import joined, read_openings, unfit, withhold
 from gateway.rounds.archive import MANIFEST, pack, unpack, with_manifest
-from gateway.rounds.bundle import Bundle, BundleKind, Tools, build_bundle
+from gateway.rounds.bundle import Bundle, BundleKind, Tools, analysis_of, build_bundle
+from gateway.rounds.bundle_view import read_bundle
 from gateway.rounds.chain import chained, veiled_entry
 from gateway.rounds.closing import closing_of
 from gateway.rounds.contents import RoundContent
@@ -115,7 +116,7 @@ async def test_what_is_not_published_cannot_authenticate(closed: ClosedRound) ->
         (Published(root=one.root, closing=content.closing.root), Verdict.AUTHENTICATED),
         (Published(bundle=bundle.root), Verdict.AUTHENTICATED),
     ):
-        assert verify_bundle(bundle.data, published).verdict is verdict
+        assert verify_bundle(bundle.data, published, analyse=count_choices).verdict is verdict
 
 
 async def test_the_closing_is_made_once_and_takes_no_exclusion_afterwards(closed: ClosedRound) -> None:
@@ -458,3 +459,162 @@ async def test_a_salt_that_is_shown_opens_no_other_field(closed: ClosedRound) ->
     veiled = veiled_entry(replace(entry, judgement={**entry.judgement, "reason": "because"}))
     assert len({opening.salt for opening in veiled.openings.values()}) == 2
     assert (await closed.store.get(ID)).status is RoundStatus.CLOSED  # type: ignore[union-attr]
+
+
+# --- what no published root covers --------------------------------------------------------------------------
+
+
+def exclude_a_prompt_later(files: Files) -> Files:
+    lines = lines_of(files, "exclusions.jsonl")
+    lines[0]["later"] = {"kind": "prompt", "subject": "p5"}
+    return {**files, "exclusions.jsonl": with_lines(lines)}
+
+
+def show_another_answer_later(files: Files) -> Files:
+    lines = lines_of(files, "answers.jsonl")
+    lines[0]["later"] = {"shown": "**another answer**"}
+    return {**files, "answers.jsonl": with_lines(lines)}
+
+
+def submit_later(files: Files) -> Files:
+    lines = lines_of(files, "reviewers.jsonl")
+    lines[0]["later"] = {"submitted_at": None, "conflicts": []}
+    return {**files, "reviewers.jsonl": with_lines(lines)}
+
+
+def tell_more_of_an_opening(files: Files) -> Files:
+    lines = lines_of(files, "reviewers.jsonl")
+    lines[0]["opened"]["conflicts"]["note"] = "x"
+    return {**files, "reviewers.jsonl": with_lines(lines)}
+
+
+def analysed_anew(files: Files) -> Files:
+    view = read_bundle(files)
+    analysis = analysis_of(view.parts, view.records, count_choices)
+    return {**files, "analysis.json": canonical_json(analysis)}
+
+
+@pytest.mark.parametrize(
+    "change", [exclude_a_prompt_later, show_another_answer_later, submit_later, tell_more_of_an_opening]
+)
+async def test_what_a_line_adds_to_its_record_under_no_root_is_a_fault(
+    closed: ClosedRound, change: Callable[[Files], Files]
+) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    changed = packed_anew(analysed_anew(change(files)))
+    found = verify_bundle(changed, published_of(content), analyse=count_choices)
+    assert found.verdict is Verdict.BROKEN
+    assert "lines" in {check.name for check in found.checks if check.state is State.BROKEN}
+
+
+async def test_a_questionnaire_written_after_the_closing_is_shown_and_changes_no_result(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    lines = lines_of(files, "reviewers.jsonl")
+    for line in lines:
+        line["later"] = {"questionnaire": None}
+    changed = analysed_anew({**files, "reviewers.jsonl": with_lines(lines)})
+    assert changed["analysis.json"] == files["analysis.json"]
+
+
+async def test_before_the_reveal_nothing_of_an_answer_is_opened_but_what_reviewers_read(closed: ClosedRound) -> None:
+    for kind in BundleKind:
+        files = files_of(build_bundle(await closed.content(), kind, tools=TOOLS))
+        opened = {name for line in lines_of(files, "answers.jsonl") for name in line.get("opened", {})}
+        assert opened == {"shown"}
+    revealed = build_bundle(replace_status(await closed.content()), BundleKind.AUDIT)
+    early = {**files_of(revealed), "round.json": files["round.json"]}
+    assert any("opened by the reveal" in fault.message for fault in verify_bundle(packed_anew(early)).faults)
+
+
+def replace_status(content: RoundContent) -> RoundContent:
+    return replace(content, round=replace(content.round, status=RoundStatus.REVEALED))
+
+
+async def test_the_order_of_lines_hangs_on_codes_and_not_on_names(closed: ClosedRound) -> None:
+    """The same round under other names: each code keeps its answers, only what the models are called is different."""
+    content = await closed.content()
+    other = relabelled(content)
+    assert [one.shown for one in other.answers] != [one.shown for one in content.answers]
+    for kind in BundleKind:
+        first, second = (build_bundle(one, kind, tools=TOOLS) for one in (content, other))
+        assert files_of(first)["answers.jsonl"] == files_of(second)["answers.jsonl"]
+        assert first.data == second.data
+
+
+async def test_sealed_answers_stand_in_the_order_of_their_codes(closed: ClosedRound) -> None:
+    sealed = (await closed.content()).parts["answers"]
+    keys = [(one["model"], one["prompt"]) for one in sealed]
+    assert keys == sorted(keys)
+
+
+def relabelled(content: RoundContent) -> RoundContent:
+    names = dict(zip(MODELS, (*MODELS[1:], MODELS[0]), strict=True))
+    answers = [replace(answer, model=names[answer.model]) for answer in content.answers]
+    mapping = {code: {**one, "model": names[one["model"]]} for code, one in content.parts["mapping"].items()}
+    return replace(
+        content,
+        answers=sorted(answers, key=lambda one: (one.prompt_id, one.model)),
+        parts={**content.parts, "mapping": mapping},
+    )
+
+
+# --- what nobody can make again -----------------------------------------------------------------------------
+
+FULL = Tools(count_choices, lambda about, analysis, parts, language: f"<h1>{language} {analysis['wins']}</h1>")
+
+
+@pytest.mark.parametrize("kind", BundleKind)
+async def test_a_report_that_the_analysis_does_not_give_is_found(closed: ClosedRound, kind: BundleKind) -> None:
+    content = await closed.content()
+    bundle = build_bundle(content, kind, tools=FULL)
+    published = published_of(content)
+    again = {"analyse": FULL.analyse, "report": FULL.report}
+    assert verify_bundle(bundle.data, published, **again).verdict is Verdict.AUTHENTICATED
+    changed = packed_anew({**files_of(bundle), "report.en.html": b"<h1>somebody else</h1>"})
+    assert places(verify_bundle(changed, published, **again)) == {"report.en.html"}
+    assert verify_bundle(bundle.data, published, analyse=FULL.analyse).verdict is Verdict.PARTLY
+
+
+@pytest.mark.parametrize("name", ["analysis.json", "report.ko.html"])
+async def test_a_bundle_without_its_result_is_not_authenticated(closed: ClosedRound, name: str) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=FULL))
+    del files[name]
+    found = verify_bundle(packed_anew(files), published_of(content), analyse=FULL.analyse, report=FULL.report)
+    assert found.faults == []
+    assert found.verdict is Verdict.PARTLY
+
+
+async def test_a_file_that_no_bundle_has_is_a_fault_even_in_the_manifest(closed: ClosedRound) -> None:
+    content = await closed.content()
+    for kind, name in ((BundleKind.AUDIT, "personal_data.json"), (BundleKind.PUBLIC, "blinding.json")):
+        files = files_of(build_bundle(content, kind, tools=TOOLS))
+        found = verify_bundle(packed_anew({**files, name: b"{}"}), published_of(content), analyse=count_choices)
+        assert places(found) == {name}
+
+
+async def test_an_audit_bundle_that_keeps_something_back_is_found(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    lines = lines_of(files, "reviewers.jsonl")
+    del lines[0]["opened"]["questionnaire"]
+    changed = packed_anew(analysed_anew({**files, "reviewers.jsonl": with_lines(lines)}))
+    found = verify_bundle(changed, published_of(content), analyse=count_choices)
+    assert places(found) == {"reviewers.jsonl"}
+
+
+async def test_the_public_bundle_counts_conflicts_and_does_not_say_whose_they_are(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    public, audit = (
+        lines_of(files_of(build_bundle(content, kind)), "exclusions.jsonl")
+        for kind in (BundleKind.PUBLIC, BundleKind.AUDIT)
+    )
+    assert [line["outline"]["rule"] for line in public] == ["conflict"]
+    assert not any({"subject", "at"} & {*line["outline"], *line.get("opened", {})} for line in public)
+    assert {"subject", "at"} <= set(audit[0]["opened"])

@@ -29,6 +29,8 @@ from gateway.rounds.defaults import NOTICE, RUBRICS, card_questions, practice_it
 MOST_MODELS = 20
 MOST_PROMPTS = 2000
 MOST_REVIEWERS = 2000
+RESERVED_RULES = frozenset({"conflict", "no_answer"})
+"""Names of rules that the gateway applies by itself; nobody excludes anything by hand under one of them."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Code = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9._-]+$")]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
@@ -201,6 +203,13 @@ class ExclusionIn(Asked):
     subject: Words
     rule: Code = "chair"
     reason: Words
+
+    @field_validator("rule")
+    @classmethod
+    def _is_the_chairs(cls, rule: str) -> str:
+        if rule in RESERVED_RULES:
+            raise ValueError(f"'{rule}' is set by the gateway itself: choose another name for your rule")
+        return rule
 
 
 # --- answers ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from gateway.rounds.closing import (
     MOMENTS,
     REVIEWERS,
     access_document,
-    answer_document,
+    answer_documents,
     exclusion_document,
     moment,
     read_text,
@@ -44,16 +44,13 @@ from gateway.rounds.sheets import design_sheet, votes_sheet
 
 FORMAT = "simsa-round-1"
 VOTES = "votes"
-ABOUT, LOCK, ANALYSIS, BLINDING, FINDINGS = (
-    "round.json",
-    "analysis.lock",
-    "analysis.json",
-    "blinding.json",
-    "personal_data.json",
-)
+ABOUT, LOCK, ANALYSIS, FINDINGS = "round.json", "analysis.lock", "analysis.json", "personal_data.json"
 LANGUAGES = ("ko", "en")
-BEFORE_REVEAL = ("shown", "usage", "timing", "finish_reason")
-"""Fields of an answer that do not tell whose it is; the others may name a model, or give it away by its price."""
+BEFORE_REVEAL = ("shown",)
+"""Fields of an answer that do not tell whose it is; the others may name a model, or give it away by its price, its
+speed, or by how many tokens its own tokenizer makes of the same words."""
+AFTER_CLOSING_FIELDS = ("trained_at", "revoked_at", "questionnaire")
+"""Fields of a reviewer that may change after the closing; no published root covers what they became."""
 Line = dict[str, Any]
 """outline, and opened where anything is; of votes sequence, payload, previous, hash, and opened."""
 Analyse = Callable[
@@ -62,8 +59,8 @@ Analyse = Callable[
     dict[str, Any],
 ]  # fmt: skip
 """The analysis from the sealed parts, votes, exclusions, reviewers and answers, as JSON."""
-Report = Callable[[Round, Mapping[str, Any], Mapping[str, Any], str], str]
-"""A page of HTML from the round, its analysis, the parts that are opened, and a language."""
+Report = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], str], str]
+"""A page of HTML from round.json, the analysis, the parts that are opened, and a language."""
 
 
 class BundleKind(StrEnum):
@@ -102,6 +99,8 @@ class _Opening:
     def names(self, record: str) -> tuple[str, ...]:
         if record == ANSWERS:
             return KEEPABLE[ANSWERS] if self.is_revealed else BEFORE_REVEAL
+        if record == EXCLUSIONS and self.kind is BundleKind.AUDIT:
+            return (*KEEPABLE[record], "at", "subject")
         return KEEPABLE[record] if self.kind is BundleKind.AUDIT else ()
 
     def line(self, record: str, number: int, veiled: Veiled) -> Line:
@@ -144,14 +143,15 @@ def build_bundle(
     records = _records(content, opening)
     if kind is BundleKind.PUBLIC:
         opening.note_parts({name: parts[name] for name in ("plan", "prompts", "practice")})
+    about = _about(content, kind, parts)
     files = {
-        ABOUT: canonical_json(_about(content, kind, parts)),
+        ABOUT: canonical_json(about),
         **{f"parts/{name}.json": canonical_json(part) for name, part in parts.items()},
         "design.csv": design_sheet(parts["design"]),
         **{f"{name}.jsonl": _lines(lines) for name, lines in records.items()},
         "votes.csv": votes_sheet(parts["items"], criteria_of(parts), whole_votes(records[VOTES])),
         LOCK: canonical_json(_lock(parts)),
-        **_results(content, parts, records, opening, tools),
+        **_results(about, parts, records, tools),
     }
     if kind is BundleKind.PUBLIC:
         files[FINDINGS] = canonical_json(opening.findings)
@@ -173,15 +173,18 @@ def analysis_of(
         {"model": one["model"], "prompt": one["prompt"], "shown": read_text(one.get("shown"))}
         for one in map(whole_record, records[ANSWERS])
     ]
-    exclusions = [whole_record(line) for line in records[EXCLUSIONS]]
+    exclusions = [one for one in map(whole_record, records[EXCLUSIONS]) if "subject" in one]
     reviewers = [whole_record(line) for line in records[REVIEWERS]]
     return analyse(parts, whole_votes(records[VOTES]), exclusions, reviewers, answers)
 
 
 def whole_record(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with what the bundle opens of it, and with what changed after the closing."""
+    """A record as it was at the closing, with what the bundle opens of it.
+
+    What changed afterwards stands beside it, under no published root: no result is made of that.
+    """
     opened = {name: one["value"] for name, one in line.get("opened", {}).items()}
-    return {**joined(line["outline"], {}), **opened, **line.get("later", {})}
+    return {**joined(line["outline"], {}), **opened}
 
 
 def whole_votes(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -219,7 +222,7 @@ def stamp_of(one: Round) -> datetime:
 def _records(content: RoundContent, opening: _Opening) -> dict[str, list[Line]]:
     """Every kind of record in its lines, numbered from 1."""
     codes, salt = content.codes, content.closing.salt
-    answers = [answer_document(answer, codes[answer.model]) for answer in content.answers]
+    answers = answer_documents(content.answers, codes)
     exclusions = [exclusion_document(one) for one in content.exclusions]
     accesses = [access_document(entry) for entry in content.accesses]
     records = {
@@ -241,7 +244,10 @@ def _reviewers(content: RoundContent, opening: _Opening) -> list[Line]:
     for number, (then, one) in enumerate(zip(content.closing.people, veiled, strict=True), start=1):
         line = opening.line(REVIEWERS, number, one)
         secret = () if opening.kind is BundleKind.AUDIT else KEEPABLE[REVIEWERS]
-        later = {name: value for name, value in now[then["id"]].items() if value != then[name] and name not in secret}
+        became = now[then["id"]]
+        later = {
+            name: became[name] for name in AFTER_CLOSING_FIELDS if became[name] != then[name] and name not in secret
+        }
         lines.append({**line, **({"later": later} if later else {})})
     return lines
 
@@ -255,26 +261,24 @@ def _vote_line(number: int, entry: Any, opening: _Opening) -> Line:
 
 
 def _results(
-    content: RoundContent,
-    parts: Mapping[str, Any],
-    records: Mapping[str, Sequence[Line]],
-    opening: _Opening,
-    tools: Tools,
+    about: Mapping[str, Any], parts: Mapping[str, Any], records: Mapping[str, Sequence[Line]], tools: Tools
 ) -> dict[str, bytes]:
-    """The analysis of what this bundle shows, and the reports, which tell that of everything."""
+    """The analysis of what this bundle shows and the reports on it: nothing that its reader cannot make again.
+
+    A public bundle shows no questionnaires, so its report says nothing of whether the blind held.
+    """
     if tools.analyse is None:
         return {}
     analysis = analysis_of(parts, records, tools.analyse)
     files = {ANALYSIS: canonical_json(analysis)}
-    whole = analysis
-    if opening.kind is BundleKind.PUBLIC:
-        everything = _records(content, _Opening(BundleKind.AUDIT, opening.is_revealed))
-        whole = analysis_of(parts, everything, tools.analyse)
-        files[BLINDING] = canonical_json({"blinding": whole.get("blinding"), "from": "the questionnaires, not shown"})
     if tools.report is not None:
         for language in LANGUAGES:
-            files[f"report.{language}.html"] = tools.report(content.round, whole, parts, language).encode()
+            files[report_name(language)] = tools.report(about, analysis, parts, language).encode()
     return files
+
+
+def report_name(language: str) -> str:
+    return f"report.{language}.html"
 
 
 def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.domain.canonical_json import read_canonical
-from gateway.rounds.bundle import ABOUT, FORMAT, VOTES
+from gateway.rounds.archive import MANIFEST
+from gateway.rounds.bundle import (
+    ABOUT,
+    ANALYSIS,
+    FINDINGS,
+    FORMAT,
+    LANGUAGES,
+    LOCK,
+    VOTES,
+    BundleKind,
+    report_name,
+)
 from gateway.rounds.closing import RECORDS
 from gateway.rounds.sealed import PARTS
 
@@ -70,6 +81,19 @@ def read_bundle(files: Mapping[str, bytes]) -> BundleView:
         if lines is not None:
             view.records[name] = lines
     return view
+
+
+def stray_faults(view: BundleView) -> list[Fault]:
+    """Files that no bundle of this kind has: nobody checks what they say."""
+    known = {
+        *(MANIFEST, ABOUT, LOCK, ANALYSIS, "design.csv", "votes.csv"),
+        *(f"parts/{name}.json" for name in PARTS),
+        *(f"{name}.jsonl" for name in (*RECORDS, VOTES)),
+        *map(report_name, LANGUAGES),
+    }
+    if view.about.get("bundle") == BundleKind.PUBLIC.value:
+        known.add(FINDINGS)
+    return [Fault(name, "", "a bundle of this kind has no such file") for name in sorted(set(view.files) - known)]
 
 
 def listed(faults: Iterable[Fault], most: int = 100) -> list[Fault]:

@@ -32,6 +32,8 @@ KEEPABLE: Mapping[str, tuple[str, ...]] = {
     REVIEWERS: ("conflicts", "questionnaire"),
 }
 """Fields of each kind of record that stand behind commitments."""
+CONFLICT = "conflict"
+"""The rule of exclusions that tell by their item, and by their moment, of whom a reviewer declared to be close to."""
 MOMENTS = ("created_at", "sealed_at", "opened_at", "closed_at")
 """What had happened when a round was closed."""
 Document = dict[str, Any]
@@ -97,7 +99,7 @@ def close(
 ) -> Closing:
     """Commit to everything as it stands. `codes`: by model."""
     documents: dict[str, list[Document]] = {
-        ANSWERS: [answer_document(answer, codes[answer.model]) for answer in answers],
+        ANSWERS: answer_documents(answers, codes),
         EXCLUSIONS: [exclusion_document(exclusion) for exclusion in exclusions],
         ACCESSES: [access_document(entry) for entry in accesses],
         REVIEWERS: [reviewer_document(reviewer) for reviewer in reviewers],
@@ -130,9 +132,15 @@ def digests_and_root(one: Json, outlines: Mapping[str, Sequence[Mapping[str, Jso
 def veil(name: str, documents: Sequence[Document], salt: bytes) -> list[Veiled]:
     """Records of one kind with their fields behind commitments, each with a salt of its own, made of the closing's."""
     return [
-        withhold(document, KEEPABLE[name], salt=sha256(salt + f"{name} {place}".encode()).digest())
+        withhold(document, keepable(name, document), salt=sha256(salt + f"{name} {place}".encode()).digest())
         for place, document in enumerate(documents)
     ]
+
+
+def keepable(name: str, document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which fields of this record stand behind commitments; of an exclusion for a conflict also what it is about."""
+    is_conflict = name == EXCLUSIONS and document["rule"] == CONFLICT
+    return (*KEEPABLE[name], "at", "subject") if is_conflict else KEEPABLE[name]
 
 
 def codes_of(mapping: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -141,6 +149,12 @@ def codes_of(mapping: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 # --- documents ----------------------------------------------------------------------------------------------
+
+
+def answer_documents(answers: Sequence[RoundAnswer], codes: Mapping[str, str]) -> list[Document]:
+    """Answers in the order of their codes: any order that comes of models' names would tell them."""
+    documents = [answer_document(answer, codes[answer.model]) for answer in answers]
+    return sorted(documents, key=lambda one: (one["model"], one["prompt"]))
 
 
 def answer_document(answer: RoundAnswer, code: str) -> Document:

@@ -64,7 +64,7 @@ def rehearse_round(
         published = Published(
             root=sealed.root, head=content.round.head, closing=content.closing.root, bundle=bundle.root
         )
-        problems += _problems(kind, verify_bundle(bundle.data, published, analyse=tools.analyse))
+        problems += _problems(kind, verify_bundle(bundle.data, published, analyse=tools.analyse, report=tools.report))
     facts = {
         "votes": len(content.votes),
         "items": len(sealed.items),
@@ -202,6 +202,7 @@ def _guess(rng: random.Random, families: Sequence[str]) -> str | None:
 
 def _problems(kind: BundleKind, found: Verification) -> list[str]:
     words = [f"{kind} bundle: {fault.file} {fault.place}: {fault.message}" for fault in found.faults]
+    words += [f"{kind} bundle: {one.name} was not checked: {one.why}" for one in found.unchecked]
     if found.bundle is None and not words:
         words.append(f"{kind} bundle: it cannot be read back")
     return words

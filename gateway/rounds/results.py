@@ -21,7 +21,7 @@ from gateway.domain.ranking.blinding import Guess
 from gateway.domain.ranking.document import as_document
 from gateway.domain.ranking.figures import Figure, clustered_share
 from gateway.domain.records import Provenance
-from gateway.domain.rounds import AFTER_REVEAL, AnswerStatus, ItemKind, Round, RoundAnswer
+from gateway.domain.rounds import AFTER_REVEAL, AnswerStatus, ItemKind, Round, RoundAnswer, RoundStatus
 from gateway.rounds.ballots import Ballots, Document, read_ballots
 from gateway.rounds.sealed import MAPPING, deal
 
@@ -140,6 +140,23 @@ def result_object(of: Round, analysis: Mapping[str, Any], parts: Mapping[str, An
             "head": of.head,
             "votes": of.votes,
             **{name: moment.isoformat() if moment is not None else None for name, moment in moments.items()},
+        },
+        "rubric": parts["plan"]["rubric"],
+        "prompts": len(parts["prompts"]),
+        "names": {code: _named(one) for code, one in sorted(parts[MAPPING].items())} if is_named else None,
+        "analysis": dict(analysis),
+    }
+
+
+def result_of_bundle(about: Mapping[str, Any], analysis: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same object from what a bundle says of its round; `about`: round.json."""
+    is_named = bool(about["is_revealed"])
+    facts = ("id", "name", "title", "kind", "provenance", "root", "head", "votes")
+    return {
+        "round": {
+            **{name: about[name] for name in facts},
+            "status": (RoundStatus.REVEALED if is_named else RoundStatus.CLOSED).value,
+            **{name: about["moments"][name] for name in ("sealed_at", "opened_at", "closed_at", "revealed_at")},
         },
         "rubric": parts["plan"]["rubric"],
         "prompts": len(parts["prompts"]),

@@ -86,7 +86,7 @@ def seal(
         "prompts": plan["prompts"],
         "practice": {"training": plan["training"], "attention": plan["attention"]},
         "lexicon": lexicon.canonical(),
-        "answers": [_answer_document(answer, code) for answer in answers],
+        "answers": _answer_documents(answers, code),
         "reviewers": [{"id": r.id, "stratum": r.stratum} for r in reviewers],
         "design": review_design.design_document(design),
         ITEMS: [_item_document(item, code) for item in items],
@@ -235,6 +235,12 @@ def _item_document(item: RoundItem, code: Mapping[str, str]) -> dict[str, Any]:
         "repeat_of": item.repeat_of,
         "shared": item.is_shared,
     }
+
+
+def _answer_documents(answers: Sequence[RoundAnswer], code: Mapping[str, str]) -> list[dict[str, Any]]:
+    """In the order of their codes: any order that comes of models' names would tell them."""
+    documents = [_answer_document(answer, code) for answer in answers]
+    return sorted(documents, key=lambda one: (one["model"], one["prompt"]))
 
 
 def _answer_document(answer: RoundAnswer, code: Mapping[str, str]) -> dict[str, Any]:

@@ -28,13 +28,14 @@ from gateway.rounds.archive import (
     read_manifest,
     unpack,
 )
-from gateway.rounds.bundle import ANALYSIS, LOCK, VOTES, Analyse, analysis_of
-from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle
+from gateway.rounds.bundle import ANALYSIS, LANGUAGES, LOCK, VOTES, Analyse, Report, analysis_of, report_name
+from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
 from gateway.rounds.closing import ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
+    line_faults,
     opening_faults,
     receipt_faults,
     shown_faults,
@@ -117,10 +118,15 @@ class Verification:
         return [fault for check in self.checks for fault in check.faults]
 
     @property
+    def unchecked(self) -> list[Check]:
+        """Nothing is authenticated as a whole while something in it was not looked at."""
+        return [check for check in self.checks if check.state is State.NOT_CHECKED]
+
+    @property
     def verdict(self) -> Verdict:
         if any(check.state is State.BROKEN for check in self.checks):
             return Verdict.BROKEN
-        if all(self.shows.values()):
+        if all(self.shows.values()) and not self.unchecked:
             return Verdict.AUTHENTICATED
         return Verdict.PARTLY if any(self.shows.values()) else Verdict.CONSISTENT
 
@@ -144,8 +150,18 @@ class Verification:
         }
 
 
-def verify_bundle(data: bytes, published: Published | None = None, *, analyse: Analyse | None = None) -> Verification:
-    """Check everything that can be checked, whatever was found before. `analyse`: recomputes the result."""
+def verify_bundle(
+    data: bytes,
+    published: Published | None = None,
+    *,
+    analyse: Analyse | None = None,
+    report: Report | None = None,
+) -> Verification:
+    """Check everything that can be checked, whatever was found before.
+
+    `analyse` recomputes the result, `report` its pages. Without them what a bundle says of its result stays unchecked,
+    and it cannot be authenticated.
+    """
     published = published or Published()
     try:
         archive = unpack(data)
@@ -156,9 +172,10 @@ def verify_bundle(data: bytes, published: Published | None = None, *, analyse: A
     checks = [
         _checked("archive", lambda: _archive_faults(data, view, archive.stray)),
         _checked("manifest", lambda: _manifest_faults(archive.files, published.bundle)),
-        _checked("files", lambda: view.faults),
+        _checked("files", lambda: [*view.faults, *stray_faults(view)]),
         *(_checked_on(view, name, parts, find) for name, parts, find in _plan(view, published)),
         _analysis_check(view, analyse),
+        *_report_checks(view, report),
     ]
     root = bundle_root(manifest_entries(archive.files))
     return Verification(view.about, root, tuple(checks), published.shows(), tuple(_notes(view)))
@@ -176,6 +193,7 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("votes", (_VOTES, ITEMS, "plan"), partial(vote_faults, view)),
         ("shown", (_VOTES, ITEMS, "prompts", "practice", "answers"), partial(shown_faults, view)),
         ("closing", _RECORDS, partial(closing_faults, view, published.closing)),
+        ("lines", (*_RECORDS, _VOTES), partial(line_faults, view)),
         ("openings", _RECORDS, partial(opening_faults, view)),
         ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
     ]
@@ -252,6 +270,27 @@ def _analysis_faults(view: BundleView, analyse: Analyse) -> list[Fault]:
     made = analysis_of(view.parts, view.records, analyse)
     words = difference(made, read_canonical(view.files[ANALYSIS]))
     return [] if words is None else [Fault(ANALYSIS, "", f"recomputed, it is another: {words}")]
+
+
+def _report_checks(view: BundleView, report: Report | None) -> list[Check]:
+    """The pages made again from the analysis, which is checked by itself; none where none are due."""
+    names = {language: report_name(language) for language in LANGUAGES}
+    if report is None and not any(name in view.files for name in names.values()):
+        return []
+    if report is None or not all(name in view.files for name in names.values()) or ANALYSIS not in view.files:
+        why = "nothing here can make it again" if report is None else "the bundle lacks a report, or its analysis"
+        return [Check("reports", State.NOT_CHECKED, why=why)]
+    parts = tuple(name for name in PARTS if name != MAPPING)
+    return [_checked_on(view, "reports", parts, partial(_report_faults, view, report, names))]
+
+
+def _report_faults(view: BundleView, report: Report, names: Mapping[str, str]) -> list[Fault]:
+    analysis: Any = read_canonical(view.files[ANALYSIS])
+    return [
+        Fault(name, "", "made again from the analysis, it is another")
+        for language, name in names.items()
+        if report(view.about, analysis, view.parts, language).encode() != view.files[name]
+    ]
 
 
 def _notes(view: BundleView) -> list[str]:

@@ -11,11 +11,29 @@ from typing import Any
 
 from gateway.domain.hash_chain import entry_hash, genesis
 from gateway.domain.rounds import Choice
-from gateway.domain.withheld import read_openings, unfit
-from gateway.rounds.bundle import ABOUT, VOTES, criteria_of, whole_votes
+from gateway.domain.withheld import WITHHELD, read_openings, unfit
+from gateway.rounds.bundle import (
+    ABOUT,
+    AFTER_CLOSING_FIELDS,
+    BEFORE_REVEAL,
+    VOTES,
+    BundleKind,
+    criteria_of,
+    whole_record,
+    whole_votes,
+)
 from gateway.rounds.bundle_view import BundleView, Fault, listed
 from gateway.rounds.chain import sealed_digests
-from gateway.rounds.closing import ACCESSES, EXCLUSIONS, RECORDS, REVIEWERS, closed_round, digests_and_root
+from gateway.rounds.closing import (
+    ACCESSES,
+    ANSWERS,
+    CONFLICT,
+    EXCLUSIONS,
+    RECORDS,
+    REVIEWERS,
+    closed_round,
+    digests_and_root,
+)
 from gateway.rounds.sealed import ITEMS
 from gateway.rounds.sheets import votes_sheet
 
@@ -105,6 +123,9 @@ def closing_faults(view: BundleView, closing: str | None) -> list[Fault]:
     ]
     if made["root"] != said["root"]:
         faults.append(Fault(ABOUT, "closing.root", f"the records make {made['root']}, and it says {said['root']}"))
+    for name, due in (("at", view.about["moments"]["closed_at"]), ("votes", view.about["votes"])):
+        if said[name] != due:
+            faults.append(Fault(ABOUT, f"closing.{name}", f"expected {due}, found {said[name]}"))
     if closing is not None and said["root"] != closing:
         faults.append(Fault(ABOUT, "closing.root", f"expected the published {closing}, found {said['root']}"))
     return [*faults, *_late_faults(view, said["counts"])]
@@ -126,13 +147,60 @@ def _file_of(name: str) -> str:
 
 
 def opening_faults(view: BundleView) -> list[Fault]:
-    """Every field that a record opens is the one that was committed to."""
+    """Every field that a record opens is the one that was committed to, and may be opened by now."""
     return listed(
         fault
         for name in RECORDS
         for number, line in enumerate(view.records[name], start=1)
-        for fault in _opening_faults(f"{name}.jsonl", f"line {number}", line["outline"], line)
+        for fault in (
+            *_opening_faults(f"{name}.jsonl", f"line {number}", line["outline"], line),
+            *_early_faults(view, name, number, line),
+            *_closed_faults(view, name, number, line),
+        )
     )
+
+
+def _closed_faults(view: BundleView, name: str, number: int, line: Mapping[str, Any]) -> Iterator[Fault]:
+    """An audit bundle keeps nothing back that it may open: a result could be bent by what is left out."""
+    if view.about["bundle"] != BundleKind.AUDIT.value or (name == ANSWERS and not view.is_revealed):
+        return
+    for one in sorted(set(line["outline"].get(WITHHELD, {})) - set(line.get("opened", {}))):
+        yield Fault(f"{name}.jsonl", f"line {number}", f"{one}: an audit bundle opens it, this one does not")
+
+
+def _early_faults(view: BundleView, name: str, number: int, line: Mapping[str, Any]) -> Iterator[Fault]:
+    early = [] if view.is_revealed or name != ANSWERS else sorted(set(line.get("opened", {})) - set(BEFORE_REVEAL))
+    for one in early:
+        yield Fault(f"{name}.jsonl", f"line {number}", f"{one}: it is opened by the reveal, which has not been")
+
+
+_LINE = {
+    **dict.fromkeys(RECORDS, frozenset({"outline", "opened"})),
+    ACCESSES: frozenset({"outline", "opened", "after_closing"}),
+    REVIEWERS: frozenset({"outline", "opened", "later"}),
+    VOTES: frozenset({"sequence", "payload", "previous", "hash", "opened"}),
+}
+"""What a line may consist of. All of it is checked, so anything else would say what nobody checks."""
+_OPENED = frozenset({"salt", "value"})
+
+
+def line_faults(view: BundleView) -> list[Fault]:
+    """Every line has the fields of its kind and no other; only a reviewer's has some that changed later."""
+    return listed(
+        Fault(f"{name}.jsonl", f"line {number}", words)
+        for name, known in _LINE.items()
+        for number, line in enumerate(view.records[name], start=1)
+        for words in _odd_fields(line, known)
+    )
+
+
+def _odd_fields(line: Mapping[str, Any], known: frozenset[str]) -> Iterator[str]:
+    yield from (f"{name}: no line of this kind has such a field" for name in sorted(set(line) - known))
+    for name in sorted(set(line.get("later", {})) - set(AFTER_CLOSING_FIELDS)):
+        yield f"later.{name}: it cannot change after the closing"
+    for name, one in sorted(line.get("opened", {}).items()):
+        if set(one) != _OPENED:
+            yield f"opened.{name}: expected a salt and a value, found {', '.join(sorted(one))}"
 
 
 def _opening_faults(file: str, place: str, outline: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[Fault]:
@@ -147,7 +215,9 @@ def subject_faults(view: BundleView) -> list[Fault]:
     known = {"item": items, "reviewer": set(strata), "prompt": {one["id"] for one in view.parts["prompts"]}}
     faults = []
     for number, line in enumerate(view.records[EXCLUSIONS], start=1):
-        one = line["outline"]
+        one = whole_record(line)
+        if "subject" not in one and one["rule"] == CONFLICT and view.about["bundle"] == BundleKind.PUBLIC.value:
+            continue
         if one["subject"] not in known.get(one["kind"], ()):
             words = f"there is no {one['kind']} {one['subject']} in this round"
             faults.append(Fault("exclusions.jsonl", f"line {number}", words))
