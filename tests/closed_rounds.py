@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.domain.hash_chain import genesis
 from gateway.domain.lexicon import build_lexicon
-from gateway.domain.records import Consortium, Model, Registry, Serving, ServingKind
+from gateway.domain.records import CandidateNames, Consortium, Model, Registry, Serving, ServingKind
 from gateway.domain.rounds import (
     AccessEntry,
     AnswerStatus,
@@ -37,6 +37,7 @@ from gateway.domain.rounds import (
 from gateway.rounds.chain import next_entry, sealed_digests
 from gateway.rounds.closing import closing_of
 from gateway.rounds.contents import RoundContent, read_content
+from gateway.rounds.desk import redactor
 from gateway.rounds.sealed import SALT, Sealed, seal
 from gateway.rounds.store import RoundStore
 
@@ -60,9 +61,17 @@ PLAN = RoundPlan(
         PracticeItem("x2", "ko", "2+2는?", "5", "4", Choice.B, Text("B", "B")),
     ),
 )
+PRODUCTS = ("Zephyrion", "Quillon", "Marabel")
+"""What the models' families are called in the lexicon, which every bundle shows: no canary."""
 CONSORTIA = {
-    f"family-{n}": Consortium(f"family-{n}", f"{n}번 컨소시엄", f"Consortium {n}", programme_status="in")
-    for n in range(3)
+    f"family-{n}": Consortium(
+        f"family-{n}",
+        f"{n}번 컨소시엄",
+        f"Consortium {n}",
+        programme_status="in",
+        names=CandidateNames(latin=(product,)),
+    )
+    for n, product in enumerate(PRODUCTS)
 }
 REGISTRY = Registry(
     {
@@ -100,7 +109,7 @@ class ClosedRound:
 
 def answers() -> list[RoundAnswer]:
     """All but one; each in its own words, which name its model, and as shown."""
-    found = []
+    found, hide = [], redactor(REGISTRY)
     for n, model in enumerate(MODELS):
         for prompt in PLAN.prompts:
             if (n, prompt.id) == (1, "p3"):
@@ -108,10 +117,9 @@ def answers() -> list[RoundAnswer]:
                 failed = (AnswerStatus.FAILED, None, None, "simulated", None, None)
                 found.append(RoundAnswer(prompt.id, model, *failed, (), facts))
                 continue
-            shown = f"[가림] **{prompt.id}**에 대한 답 {'길게 ' * (n + 1)}" + (
-                f"문의 {PHONE}" if prompt.id == "p5" else ""
-            )
-            redactions = ({"start": 0, "end": 9, "rule": "self", "names": [model], "is_true": True, "sentence": model},)
+            words = f"**{prompt.id}**에 대한 답 {'길게 ' * (n + 1)}" + (f"문의 {PHONE}" if prompt.id == "p5" else "")
+            text = f"저는 {PRODUCTS[n]}의 {model}입니다. {words}"
+            shown, redactions = hide(text, model=model, prompt=prompt.text)
             facts = {
                 "usage": {"completion_tokens": 10 + n},
                 "timing": {"e2e_s": 0.25 * (n + 1)},
@@ -120,7 +128,7 @@ def answers() -> list[RoundAnswer]:
                 "error": None,
             }
             ids = (f"cmp-{prompt.id}", f"call-{model}-{prompt.id}", "simulated")
-            texts = (f"저는 {model}입니다. {shown}", shown)
+            texts = (text, shown)
             found.append(RoundAnswer(prompt.id, model, AnswerStatus.OK, *ids, *texts, redactions, facts))
     return found
 

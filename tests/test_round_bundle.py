@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from closed_rounds import ID, MODELS, PHONE, ClosedRound, count_choices, put_closed_round
+from closed_rounds import ID, MODELS, PHONE, PRODUCTS, ClosedRound, count_choices, put_closed_round
 from databases import ScratchDatabase
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -618,3 +618,26 @@ async def test_the_public_bundle_counts_conflicts_and_does_not_say_whose_they_ar
     assert [line["outline"]["rule"] for line in public] == ["conflict"]
     assert not any({"subject", "at"} & {*line["outline"], *line.get("opened", {})} for line in public)
     assert {"subject", "at"} <= set(audit[0]["opened"])
+
+
+async def test_what_reviewers_were_shown_is_what_the_sealed_lexicon_leaves_of_the_answer(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    names = [check.name for check in verify_bundle(build_bundle(content, BundleKind.AUDIT).data).checks]
+    assert "redaction" in names
+    part = [row for row in content.parts["lexicon"] if row[0] not in PRODUCTS]
+    files = resealed(files_of(build_bundle(content, BundleKind.AUDIT)), "lexicon", part)
+    faults = verify_bundle(packed_anew(files)).faults
+    assert any("redacted again" in fault.message for fault in faults)
+
+
+async def test_a_public_bundle_keeps_no_answer_back_without_saying_why(closed: ClosedRound) -> None:
+    content = await closed.content()
+    files = files_of(build_bundle(content, BundleKind.PUBLIC, tools=TOOLS))
+    lines = lines_of(files, "answers.jsonl")
+    place = next(n for n, line in enumerate(lines) if "shown" in line.get("opened", {}))
+    del lines[place]["opened"]
+    changed = packed_anew(analysed_anew({**files, "answers.jsonl": with_lines(lines)}))
+    assert places(verify_bundle(changed, published_of(content), analyse=count_choices)) == {"answers.jsonl"}
+    told_otherwise = packed_anew({**files, "personal_data.json": b"[]"})
+    assert verify_bundle(told_otherwise, published_of(content), analyse=count_choices).verdict is Verdict.BROKEN

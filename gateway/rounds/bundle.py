@@ -123,11 +123,7 @@ class _Opening:
 
     def note_parts(self, parts: Mapping[str, Any]) -> None:
         """Sealed parts cannot be shown in pieces: what is found in them is listed, and stays."""
-        for name, part in parts.items():
-            self.findings += [
-                {"file": f"parts/{name}.json", "line": 1, "field": None, "kind": kind, "masked": masked, "done": "kept"}
-                for kind, masked in _personal(part)
-            ]
+        self.findings += part_findings(parts)
 
 
 def build_bundle(
@@ -142,7 +138,7 @@ def build_bundle(
     parts = {name: content.parts[name] for name in PARTS if name != MAPPING or opening.is_revealed}
     records = _records(content, opening)
     if kind is BundleKind.PUBLIC:
-        opening.note_parts({name: parts[name] for name in ("plan", "prompts", "practice")})
+        opening.note_parts(parts)
     about = _about(content, kind, parts)
     files = {
         ABOUT: canonical_json(about),
@@ -157,6 +153,15 @@ def build_bundle(
         files[FINDINGS] = canonical_json(opening.findings)
     whole, root = with_manifest(files)
     return Bundle(pack(whole, stamp_of(content.round)), root, tuple(opening.findings))
+
+
+def part_findings(parts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What looks like personal data in the parts that hold somebody's words."""
+    return [
+        {"file": f"parts/{name}.json", "line": 1, "field": None, "kind": kind, "masked": masked, "done": "kept"}
+        for name in ("plan", "prompts", "practice")
+        for kind, masked in _personal(parts[name])
+    ]
 
 
 def votes_table(content: RoundContent) -> bytes:

@@ -91,9 +91,14 @@ def stray_faults(view: BundleView) -> list[Fault]:
         *(f"{name}.jsonl" for name in (*RECORDS, VOTES)),
         *map(report_name, LANGUAGES),
     }
+    faults = []
     if view.about.get("bundle") == BundleKind.PUBLIC.value:
         known.add(FINDINGS)
-    return [Fault(name, "", "a bundle of this kind has no such file") for name in sorted(set(view.files) - known)]
+        if FINDINGS not in view.files:
+            faults.append(Fault(FINDINGS, "", "expected this file, found none"))
+    return faults + [
+        Fault(name, "", "a bundle of this kind has no such file") for name in sorted(set(view.files) - known)
+    ]
 
 
 def listed(faults: Iterable[Fault], most: int = 100) -> list[Fault]:

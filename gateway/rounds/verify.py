@@ -19,6 +19,7 @@ import scipy
 
 from gateway import __version__
 from gateway.domain.canonical_json import read_canonical
+from gateway.domain.rounds import RoundKind
 from gateway.rounds.archive import (
     MANIFEST,
     ArchiveUnreadable,
@@ -28,13 +29,25 @@ from gateway.rounds.archive import (
     read_manifest,
     unpack,
 )
-from gateway.rounds.bundle import ANALYSIS, LANGUAGES, LOCK, VOTES, Analyse, Report, analysis_of, report_name
+from gateway.rounds.bundle import (
+    ANALYSIS,
+    FINDINGS,
+    LANGUAGES,
+    LOCK,
+    VOTES,
+    Analyse,
+    BundleKind,
+    Report,
+    analysis_of,
+    report_name,
+)
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
 from gateway.rounds.closing import ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
+    finding_faults,
     line_faults,
     opening_faults,
     receipt_faults,
@@ -48,6 +61,7 @@ from gateway.rounds.verify_seal import (
     design_faults,
     item_faults,
     mapping_faults,
+    redaction_faults,
     seal_faults,
 )
 
@@ -199,6 +213,10 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
     ]
     if MAPPING in view.parts:
         plan.append(("mapping", (MAPPING, "plan"), partial(mapping_faults, view)))
+    if view.about and view.is_revealed and view.about.get("kind") == RoundKind.ANSWERS.value:
+        plan.append(("redaction", ("lexicon", "prompts", _ANSWERS), partial(redaction_faults, view)))
+    if view.about.get("bundle") == BundleKind.PUBLIC.value and FINDINGS in view.files:
+        plan.append(("personal data", ("plan", "prompts", "practice", _ANSWERS), partial(finding_faults, view)))
     if published.receipt is not None:
         plan.append(("receipt", (_VOTES,), partial(receipt_faults, view, published.receipt)))
     return plan

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.domain.canonical_json import read_canonical
 from gateway.domain.hash_chain import entry_hash, genesis
 from gateway.domain.rounds import Choice
 from gateway.domain.withheld import WITHHELD, read_openings, unfit
@@ -16,9 +17,11 @@ from gateway.rounds.bundle import (
     ABOUT,
     AFTER_CLOSING_FIELDS,
     BEFORE_REVEAL,
+    FINDINGS,
     VOTES,
     BundleKind,
     criteria_of,
+    part_findings,
     whole_record,
     whole_votes,
 )
@@ -29,6 +32,7 @@ from gateway.rounds.closing import (
     ANSWERS,
     CONFLICT,
     EXCLUSIONS,
+    KEEPABLE,
     RECORDS,
     REVIEWERS,
     closed_round,
@@ -172,6 +176,25 @@ def _early_faults(view: BundleView, name: str, number: int, line: Mapping[str, A
     early = [] if view.is_revealed or name != ANSWERS else sorted(set(line.get("opened", {})) - set(BEFORE_REVEAL))
     for one in early:
         yield Fault(f"{name}.jsonl", f"line {number}", f"{one}: it is opened by the reveal, which has not been")
+
+
+def finding_faults(view: BundleView) -> list[Fault]:
+    """Of a public bundle: what it keeps back of answers is listed as personal data, and what stays in it too.
+
+    The masked forms of what is kept back are the gateway's word: the words themselves are not here.
+    """
+    listed_findings: Any = read_canonical(view.files[FINDINGS])
+    kept = [one for one in listed_findings if one["done"] == "kept"]
+    found = part_findings(view.parts)
+    faults = [] if kept == found else [Fault(FINDINGS, "", "expected what is found in the sealed parts, found another")]
+    withheld = {(one["file"], one["line"], one["field"]) for one in listed_findings if one["done"] == "withheld"}
+    for number, line in enumerate(view.records[ANSWERS], start=1):
+        due = set(KEEPABLE[ANSWERS] if view.is_revealed else BEFORE_REVEAL) & set(line["outline"].get(WITHHELD, {}))
+        for name in sorted(due - set(line.get("opened", {}))):
+            if (f"{ANSWERS}.jsonl", number, name) not in withheld:
+                words = f"{name}: it is kept back, and {FINDINGS} does not say why"
+                faults.append(Fault(f"{ANSWERS}.jsonl", f"line {number}", words))
+    return listed(faults)
 
 
 _LINE = {

@@ -10,6 +10,8 @@ from typing import Any
 
 from gateway.domain import review_design
 from gateway.domain.canonical_json import read_canonical
+from gateway.domain.lexicon import VERSION, Kind, Lexicon, Name
+from gateway.domain.redaction import redact
 from gateway.domain.rounds import AnswerStatus
 from gateway.domain.sealing import Opening, check_seal, seal_root
 from gateway.domain.withheld import joined, read_openings
@@ -160,6 +162,31 @@ def answer_faults(view: BundleView) -> list[Fault]:
         if (model, prompt) not in seen
     ]
     return listed(faults)
+
+
+def redaction_faults(view: BundleView) -> list[Fault]:
+    """Once the answers' own words are opened: redacting them again gives what reviewers were shown."""
+    lexicon = read_lexicon(view.parts["lexicon"])
+    prompts = {one["id"]: one["text"] for one in view.parts["prompts"]}
+    faults = []
+    for number, line in enumerate(view.records[ANSWERS], start=1):
+        whole = joined(line["outline"], read_openings(line.get("opened", {})))
+        text = read_text(whole.get("text"))
+        if text is None:
+            continue
+        made = redact(text, lexicon, prompt_text=prompts[whole["prompt"]]).text
+        if text_digest(made) != whole["shown_sha256"]:
+            words = "redacted again with the sealed lexicon, its text is not what reviewers were shown"
+            faults.append(Fault("answers.jsonl", f"line {number}", words))
+    return listed(faults)
+
+
+def read_lexicon(part: Sequence[Sequence[Any]]) -> Lexicon:
+    """The lexicon that `Lexicon.canonical` wrote. Raises ValueError for a version that is not known here."""
+    (head, version), *rows = part
+    if head != "lexicon" or version != VERSION:
+        raise ValueError(f"expected a lexicon of version {VERSION}, found {head} {version}")
+    return Lexicon(tuple(Name(text, owner, Kind(kind), *flags) for text, owner, kind, *flags in rows))
 
 
 def _text_faults(place: str, outline: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[Fault]:
