@@ -44,7 +44,9 @@ class SummedTable:
         named = sa.bindparam("places", type_=sa.Text)
         if kind == "sqlite":
             place = sa.func.json_each(named).table_valued("value", name="place")
-            values = [sa.func.json_extract(place.c.value, f"$[{at}]") for at in range(len(self.key))]
+            values: list[sa.ColumnElement[Any]] = [
+                sa.func.json_extract(place.c.value, f"$[{at}]") for at in range(len(self.key))
+            ]
         else:
             place = sa.func.json_array_elements(sa.cast(named, sa.JSON)).table_valued("value", name="place")
             texts = (place.c.value.op("->>")(sa.literal(at, sa.Integer)) for at in range(len(self.key)))
@@ -55,7 +57,8 @@ class SummedTable:
     async def rows_at(self, connection: AsyncConnection, places: Sequence[Place]) -> Sequence[sa.Row[Any]]:
         """Key and sums of those places that have a row."""
         named = {"places": json.dumps(places, default=date.isoformat)}
-        return (await connection.execute(self._at_places[connection.dialect.name], named)).all()
+        rows: Sequence[sa.Row[Any]] = (await connection.execute(self._at_places[connection.dialect.name], named)).all()
+        return rows
 
     def _upsert(self, insert: sqlite.Insert | postgresql.Insert) -> sa.Insert:
         replaced = {column.name: insert.excluded[column.name] for column in self.sums}
