@@ -57,8 +57,8 @@ class SummedTable:
     async def rows_at(self, connection: AsyncConnection, places: Sequence[Place]) -> Sequence[sa.Row[Any]]:
         """Key and sums of those places that have a row."""
         named = {"places": json.dumps(places, default=date.isoformat)}
-        found: Sequence[sa.Row[Any]] = (await connection.execute(self._at_places[connection.dialect.name], named)).all()
-        return found
+        rows: Sequence[sa.Row[Any]] = (await connection.execute(self._at_places[connection.dialect.name], named)).all()
+        return rows
 
     def _upsert(self, insert: sqlite.Insert | postgresql.Insert) -> sa.Insert:
         replaced = {column.name: insert.excluded[column.name] for column in self.sums}

@@ -11,7 +11,6 @@ from typing import Any
 from gateway.domain import review_design
 from gateway.domain.canonical_json import read_canonical
 from gateway.domain.lexicon import VERSION, Kind, Lexicon, Name
-from gateway.domain.redaction import redact
 from gateway.domain.rounds import AnswerStatus
 from gateway.domain.sealing import Opening, check_seal, seal_root
 from gateway.domain.withheld import joined, read_openings
@@ -19,6 +18,7 @@ from gateway.rounds.answering import weakest_of
 from gateway.rounds.bundle import ABOUT, LOCK, lock_document
 from gateway.rounds.bundle_view import BundleView, Fault, difference, listed
 from gateway.rounds.closing import ANSWERS, codes_of, read_text
+from gateway.rounds.redacting import redact_answer
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS, deal, text_digest
 from gateway.rounds.sheets import design_sheet
 
@@ -174,7 +174,7 @@ def redaction_faults(view: BundleView) -> list[Fault]:
         text = read_text(whole.get("text"))
         if text is None:
             continue
-        made = redact(text, lexicon, prompt_text=prompts[whole["prompt"]]).text
+        made = redact_answer(text, lexicon, prompt_text=prompts[whole["prompt"]]).text
         if text_digest(made) != whole["shown_sha256"]:
             words = "redacted again with the sealed lexicon, its text is not what reviewers were shown"
             faults.append(Fault("answers.jsonl", f"line {number}", words))
