@@ -230,6 +230,14 @@ async def test_a_changed_byte_anywhere_in_the_archive_is_found(content: RoundCon
         assert verify_bundle(data).verdict is Verdict.BROKEN
 
 
+async def test_a_byte_changed_in_place_names_the_file_and_the_entry_that_it_is_in(content: RoundContent) -> None:
+    bundle = build_bundle(content, BundleKind.AUDIT, tools=TOOLS)
+    changed = bundle.data.replace(b'"sequence":2}', b'"sequence":9}', 1)
+    faults = verify_bundle(changed, published_of(content)).faults
+    assert {"the archive", "votes.jsonl"} == {fault.file for fault in faults}
+    assert "entry 2" in {fault.place for fault in faults}
+
+
 async def test_a_file_that_is_missing_or_came_in_is_named(content: RoundContent) -> None:
     files = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
     for name in files:

@@ -45,7 +45,7 @@ async def test_a_bundle_is_verified_from_the_command_line(sqlite_file: ScratchDa
     fault = json.loads(other.out)["faults"][0]
     assert (fault["file"], fault["place"]) == ("round.json", "root")
 
-    file.write_bytes(bundle.data.replace(b'"sequence":2,', b'"sequence":3,', 1))
+    file.write_bytes(bundle.data.replace(b'"sequence":2}', b'"sequence":3}', 1))
     changed = await run_simsa("round", "verify", str(file), *published)
     assert changed.code == 1
     assert "votes.jsonl" in {fault["file"] for fault in json.loads(changed.out)["faults"]}

@@ -7,8 +7,9 @@ say belongs in `bundle`.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,6 +23,8 @@ FORMAT = "simsa-bundle-1"
 MOST_BYTES = 2 * 1024**3
 _MODE = 0o100644 << 16
 _UNIX = 3
+_LOCAL_HEAD = 30
+"""Bytes before a file's name; the last four are the lengths of the name and of what follows it."""
 
 
 class ArchiveUnreadable(Exception):
@@ -81,11 +84,25 @@ def unpack(data: bytes) -> Archive:
             entries = archive.infolist()
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise ArchiveUnreadable("it is compressed, which a bundle is not: it was packed anew")
-            files = {entry.filename: archive.read(entry) for entry in entries}
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise ArchiveUnreadable(f"it is no whole ZIP archive: {error}") from error
+    files = _stored(data, entries)
     stamp = entries[0].date_time if entries else (1980, 1, 1, 0, 0, 0)
     return Archive(files, _stray(files, stamp, data))
+
+
+def _stored(data: bytes, entries: Sequence[zipfile.ZipInfo]) -> dict[str, bytes]:
+    """The files as they lie in the archive, whatever their checksums say: which one was changed is found later."""
+    if sum(entry.file_size for entry in entries) > len(data):
+        raise ArchiveUnreadable("its files would be larger than it is")
+    files = {}
+    for entry in entries:
+        head = data[entry.header_offset : entry.header_offset + _LOCAL_HEAD]
+        if len(head) < _LOCAL_HEAD:
+            raise ArchiveUnreadable(f"{entry.filename} is said to lie outside of it")
+        begin = entry.header_offset + _LOCAL_HEAD + sum(struct.unpack("<HH", head[-4:]))
+        files[entry.filename] = data[begin : begin + entry.file_size]
+    return files
 
 
 def _stray(files: Mapping[str, bytes], stamp: tuple[int, ...], data: bytes) -> str | None:
