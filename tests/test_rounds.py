@@ -291,6 +291,9 @@ async def test_what_is_excluded_says_by_what_rule_and_only_before_closing(tmp_pa
         made = await it.ask("POST", f"{path}/exclusions", body, status=201)
         assert (made["rule"], made["by"]) == ("leaked", "admin")
         await it.ask("POST", f"{path}/exclusions", {**body, "subject": "p99"}, status=404)
+        for rule in ("conflict", "no_answer"):
+            refused = await it.ask("POST", f"{path}/exclusions", {**body, "rule": rule}, status=400)
+            assert "gateway itself" in refused["error"]["message"]
         await it.ask("POST", f"{path}/open")
         await it.ask("POST", f"{path}/close")
         await it.ask("POST", f"{path}/exclusions", {**body, "subject": "p2"}, status=409)

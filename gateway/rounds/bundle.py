@@ -17,7 +17,7 @@ import numpy as np
 import scipy
 
 from gateway import __version__
-from gateway.domain.canonical_json import canonical_json
+from gateway.domain.canonical_json import canonical_json, read_canonical
 from gateway.domain.personal_data import personal_data_in
 from gateway.domain.rounds import AFTER_REVEAL, Round
 from gateway.domain.withheld import Veiled, joined
@@ -277,8 +277,10 @@ def _results(
     analysis = analysis_of(parts, records, tools.analyse)
     files = {ANALYSIS: canonical_json(analysis)}
     if tools.report is not None:
+        # In the order of fields that a reader finds.
+        shown: list[Any] = [read_canonical(canonical_json(one)) for one in (about, analysis, parts)]
         for language in LANGUAGES:
-            files[report_name(language)] = tools.report(about, analysis, parts, language).encode()
+            files[report_name(language)] = tools.report(*shown, language).encode()
     return files
 
 
