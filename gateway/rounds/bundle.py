@@ -278,7 +278,7 @@ def _results(
     files = {ANALYSIS: canonical_json(analysis)}
     if tools.report is not None:
         # In the order of fields that a reader finds.
-        shown: list[Any] = [read_canonical(canonical_json(one)) for one in (about, analysis, parts)]
+        shown: Any = [read_canonical(canonical_json(one)) for one in (about, analysis, parts)]
         for language in LANGUAGES:
             files[report_name(language)] = tools.report(*shown, language).encode()
     return files
