@@ -278,10 +278,14 @@ def _results(
     files = {ANALYSIS: canonical_json(analysis)}
     if tools.report is not None:
         # In the order of fields that a reader finds.
-        shown: list[Any] = [read_canonical(canonical_json(one)) for one in (about, analysis, parts)]
+        said, found, opened = (_read_back(one) for one in (about, analysis, parts))
         for language in LANGUAGES:
-            files[report_name(language)] = tools.report(*shown, language).encode()
+            files[report_name(language)] = tools.report(said, found, opened, language).encode()
     return files
+
+
+def _read_back(document: Mapping[str, Any]) -> Any:
+    return read_canonical(canonical_json(document))
 
 
 def report_name(language: str) -> str:
