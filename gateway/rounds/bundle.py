@@ -288,6 +288,10 @@ def _read_back(document: Mapping[str, Any]) -> Any:
     return read_canonical(canonical_json(document))
 
 
+def _as_read(document: Any) -> Any:
+    return read_canonical(canonical_json(document))
+
+
 def report_name(language: str) -> str:
     return f"report.{language}.html"
 
