@@ -17,6 +17,7 @@ from gateway.domain.accounts import Role, Terms
 from gateway.domain.rounds import ItemKind, RoundStatus
 from gateway.domain.sealing import Opening, check_seal
 from gateway.rounds.answering import model_groups
+from gateway.rounds.bundle_tools import TOOLS
 from gateway.rounds.verify import Published, Verdict, verify_bundle
 
 ROUNDS = "/api/rounds"
@@ -226,7 +227,7 @@ async def test_links_are_issued_by_chairs_alone_and_each_is_in_the_access_log(tm
         chair = await it.gateway.key_of("chair", Terms(roles=frozenset({Role.CHAIR})))
         operator = await it.gateway.key_of("operator", Terms(roles=frozenset({Role.OPERATOR})))
         both = await it.gateway.key_of("both", Terms(roles=frozenset({Role.CHAIR, Role.OPERATOR})))
-        path = f"/{(await it.drafted())['id']}"
+        path = f"/{(await it.drafted(led_by=chair))['id']}"
         asked = {"reviewers": [{"label": "심사위원"}]}
         for key in (operator, both):
             await it.ask("POST", f"{path}/reviewers", asked, key=key, status=403)
@@ -365,7 +366,7 @@ async def test_a_closed_round_is_exported_by_an_auditor_and_holds_against_what_w
             answer = await it.client.request("GET", f"{ROUNDS}{path}/export?kind={kind}", headers=headers)
             assert answer.status == 200
             published = Published(root=closed["root"], head=closed["head"], closing=closed["closing"])
-            found = verify_bundle(answer.body, published)
+            found = verify_bundle(answer.body, published, analyse=TOOLS.analyse, report=TOOLS.report)
             assert (found.faults, found.verdict) == ([], Verdict.AUTHENTICATED)
             assert found.bundle == dict(answer.headers)["x-simsa-bundle-root"]
         accesses = (await it.ask("GET", f"{path}/access"))["data"]

@@ -254,7 +254,11 @@ def _manifest_faults(files: Mapping[str, bytes], root: str | None) -> list[Fault
     """Each file by name, then the bundle's root."""
     if MANIFEST not in files:
         return [Fault(MANIFEST, "", "expected this file, found none")]
-    manifest, found = read_manifest(files[MANIFEST]), manifest_entries(files)
+    try:
+        manifest = read_manifest(files[MANIFEST])
+    except MALFORMED as error:
+        return [Fault(MANIFEST, "", f"it cannot be read: {error}")]
+    found = manifest_entries(files)
     listed: Mapping[str, Any] = manifest["files"]
     faults = [Fault(name, "", "it is not in the manifest") for name in found if name not in listed]
     for name, entry in listed.items():
