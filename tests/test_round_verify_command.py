@@ -10,6 +10,7 @@ from databases import ScratchDatabase
 from processes_under_test import run_simsa
 
 from gateway.rounds.bundle import BundleKind, build_bundle
+from gateway.rounds.bundle_tools import TOOLS
 from gateway.rounds.store import RoundStore
 from gateway.store import Store
 
@@ -19,7 +20,8 @@ async def test_a_bundle_is_verified_from_the_command_line(sqlite_file: ScratchDa
     closed = await put_closed_round(RoundStore(store), reviewers=3)
     content = await closed.content()
     await store.close()
-    bundle, file, receipt = build_bundle(content, BundleKind.AUDIT), tmp_path / "round.zip", tmp_path / "receipt.json"
+    bundle = build_bundle(content, BundleKind.AUDIT, tools=TOOLS)
+    file, receipt = tmp_path / "round.zip", tmp_path / "receipt.json"
     file.write_bytes(bundle.data)
     receipt.write_text(json.dumps(closed.receipt))
     one = content.round
