@@ -167,6 +167,8 @@ HOUSE = [
     "gateway.engine_records",
     "gateway.rounds",
     "gateway.rounds.tables",
+    "gateway.rounds.rows",
+    "gateway.rounds.reading",
     "gateway.rounds.store",
     "gateway.token_buckets",
     "gateway.rounds.limits",

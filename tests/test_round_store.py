@@ -35,7 +35,8 @@ from gateway.domain.rounds import (
     plan_document,
     read_plan,
 )
-from gateway.rounds.store import DraftChanged, Records, RoundStore, WrongStatus
+from gateway.rounds.reading import Records
+from gateway.rounds.store import DraftChanged, RoundStore, WrongStatus
 from gateway.rounds.tables import round_reviewers, rounds
 from gateway.store import RowRefused, Store
 

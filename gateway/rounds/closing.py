@@ -17,8 +17,9 @@ from gateway.domain.canonical_json import Json
 from gateway.domain.rounds import AFTER_CLOSING, AccessEntry, Exclusion, Reviewer, Round, RoundAnswer
 from gateway.domain.sealing import SALT_BYTES, digest, seal_root
 from gateway.domain.withheld import Veiled, withhold
+from gateway.rounds.reading import Records
 from gateway.rounds.sealed import MAPPING, text_digest
-from gateway.rounds.store import Records, RoundStore
+from gateway.rounds.store import RoundStore
 
 CLOSING = "closing"
 PEOPLE = "closing reviewers"

@@ -23,7 +23,8 @@ from gateway.domain.rounds import (
     RoundStatus,
 )
 from gateway.errors import Conflict, NotFound, PermissionDenied
-from gateway.rounds.store import Records, RoundStore, WrongStatus
+from gateway.rounds.reading import Records
+from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.store import RowRefused
 
 LEADING = frozenset({Role.CHAIR, Role.OPERATOR, Role.ADMIN})

@@ -22,9 +22,7 @@ from gateway.domain.rounds import (
     AFTER_CLOSING,
     AFTER_REVEAL,
     AccessEntry,
-    AnswerStatus,
     Exclusion,
-    ItemKind,
     Reviewer,
     Round,
     RoundAnswer,
@@ -33,7 +31,26 @@ from gateway.domain.rounds import (
     RoundStatus,
     VoteEntry,
     plan_document,
-    read_plan,
+)
+from gateway.rounds.reading import (
+    Records,
+    read_answers,
+    read_documents,
+    read_items,
+    read_numbered,
+    read_records,
+    read_reviewers,
+    read_votes_of,
+)
+from gateway.rounds.rows import (
+    answer_row,
+    item_from,
+    item_row,
+    reviewer_from,
+    reviewer_row,
+    round_from,
+    round_row,
+    vote_from,
 )
 from gateway.rounds.tables import (
     round_access,
@@ -61,19 +78,6 @@ class Standing:
     status: RoundStatus
     head: str | None
     votes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What is kept of a round besides its votes and queues, at one moment."""
-
-    round: Round
-    documents: Mapping[str, Any]
-    """By name: the sealed parts of what is sealed."""
-    answers: Sequence[RoundAnswer]
-    exclusions: Sequence[Exclusion]
-    accesses: Sequence[AccessEntry]
-    reviewers: Sequence[Reviewer]
 
 
 Conclude = Callable[[Standing, Sequence[RoundItem], Mapping[str, VoteEntry]], Mapping[str, Any] | None]
@@ -112,7 +116,7 @@ class RoundStore:
     async def create(self, new: Round, secrets: Mapping[str, str]) -> None:
         """Keep a new round. Raises RowRefused where its organisation has one of that name."""
         async with self._store.transaction() as connection:
-            await connection.execute(sa.insert(rounds).values(_round_row(new)))
+            await connection.execute(sa.insert(rounds).values(round_row(new)))
             rows = [{"round_id": new.id, "name": name, "value": value} for name, value in secrets.items()]
             await connection.execute(sa.insert(round_secrets), rows)
 
@@ -128,7 +132,7 @@ class RoundStore:
         if organisation is not None:
             statement = statement.where(rounds.c.organisation == organisation)
         async with self._store.transaction() as connection:
-            return [_round(row) for row in (await connection.execute(statement)).mappings()]
+            return [round_from(row) for row in (await connection.execute(statement)).mappings()]
 
     async def replace_plan(self, round_id: str, plan: RoundPlan) -> bool:
         """Another plan for a draft that asked nothing of any model yet; whether it was one."""
@@ -162,8 +166,8 @@ class RoundStore:
             if standing.status not in before:
                 return False
             await connection.execute(closed)
-            await _add_row(connection, round_access, round_id, asdict(entry))
-            documents = await asyncio.to_thread(conclude, await _records(connection, round_id))
+            await add_row(connection, round_access, round_id, asdict(entry))
+            documents = await asyncio.to_thread(conclude, await read_records(connection, round_id))
             rows = [{"round_id": round_id, "name": name, "content": one} for name, one in documents.items()]
             await connection.execute(sa.insert(round_documents), rows)
         await asyncio.to_thread(self._store.make_durable)
@@ -187,11 +191,11 @@ class RoundStore:
         async with self._writing(round_id) as (connection, standing):
             if standing.status is not RoundStatus.DRAFT:
                 return False
-            if is_same is not None and not await asyncio.to_thread(is_same, await _records(connection, round_id)):
+            if is_same is not None and not await asyncio.to_thread(is_same, await read_records(connection, round_id)):
                 raise DraftChanged
             await connection.execute(sealed)
             for some in slices(items, ROWS_AT_ONCE):
-                await connection.execute(sa.insert(round_items), [_item_row(round_id, item) for item in some])
+                await connection.execute(sa.insert(round_items), [item_row(round_id, item) for item in some])
             parts = [{"round_id": round_id, "name": name, "content": content} for name, content in documents.items()]
             await connection.execute(sa.insert(round_documents), parts)
             salts = [{"round_id": round_id, "name": name, "value": value} for name, value in secrets.items()]
@@ -201,7 +205,7 @@ class RoundStore:
     async def records(self, round_id: str) -> Records:
         """What is kept of a round, read while nothing is written of it."""
         async with self._writing(round_id) as (connection, _):
-            return await _records(connection, round_id)
+            return await read_records(connection, round_id)
 
     async def update(self, round_id: str, **columns: Any) -> None:
         """What is found out about a round besides its steps: its provenance, its dry run."""
@@ -229,12 +233,12 @@ class RoundStore:
     async def documents(self, round_id: str, names: Collection[str] | None = None) -> dict[str, Any]:
         """All documents of a round, or those of these names that there are."""
         async with self._store.transaction() as connection:
-            return await _documents(connection, round_id, names)
+            return await read_documents(connection, round_id, names)
 
     async def keep_documents(self, round_id: str, documents: Mapping[str, Any]) -> dict[str, Any]:
         """Keep documents, durably, unless there are any of these names; those that are kept now."""
         async with self._writing(round_id) as (connection, _):
-            kept = await _documents(connection, round_id, documents)
+            kept = await read_documents(connection, round_id, documents)
             if not kept:
                 rows = [{"round_id": round_id, "name": name, "content": one} for name, one in documents.items()]
                 await connection.execute(sa.insert(round_documents), rows)
@@ -265,11 +269,11 @@ class RoundStore:
                 pairs = [(answer.prompt_id, answer.model) for answer in some]
                 same = sa.tuple_(round_answers.c.prompt_id, round_answers.c.model).in_(pairs)
                 await connection.execute(sa.delete(round_answers).where(round_answers.c.round_id == round_id, same))
-                await connection.execute(sa.insert(round_answers), [_answer_row(round_id, answer) for answer in some])
+                await connection.execute(sa.insert(round_answers), [answer_row(round_id, answer) for answer in some])
 
     async def answers(self, round_id: str) -> list[RoundAnswer]:
         async with self._store.transaction() as connection:
-            return await _answers(connection, round_id)
+            return await read_answers(connection, round_id)
 
     async def shown_pair(self, round_id: str, item: RoundItem) -> tuple[str | None, str | None]:
         """What stands on sides A and B of an item, as released."""
@@ -286,11 +290,11 @@ class RoundStore:
     async def add_reviewers(self, round_id: str, new: Sequence[Reviewer]) -> None:
         """Invite people, while the round is a draft: the queues are made of who is invited."""
         async with self._writing(round_id, {RoundStatus.DRAFT}) as (connection, _):
-            await connection.execute(sa.insert(round_reviewers), [_reviewer_row(round_id, one) for one in new])
+            await connection.execute(sa.insert(round_reviewers), [reviewer_row(round_id, one) for one in new])
 
     async def reviewers(self, round_id: str) -> list[Reviewer]:
         async with self._store.transaction() as connection:
-            return await _reviewers(connection, round_id)
+            return await read_reviewers(connection, round_id)
 
     async def count_reviewers(self, round_id: str) -> int:
         statement = sa.select(sa.func.count()).where(round_reviewers.c.round_id == round_id)
@@ -305,7 +309,7 @@ class RoundStore:
         statement = sa.select(round_reviewers).where(round_reviewers.c.session == digest)
         async with self._store.transaction() as connection:
             row = (await connection.execute(statement)).mappings().first()
-        return None if row is None else (row["round_id"], _reviewer(row))
+        return None if row is None else (row["round_id"], reviewer_from(row))
 
     async def update_reviewer(self, round_id: str, reviewer_id: str, **columns: Any) -> None:
         """Change what is kept of a reviewer, durably."""
@@ -332,21 +336,21 @@ class RoundStore:
     async def _reviewer(self, *where: sa.ColumnElement[bool]) -> Reviewer | None:
         async with self._store.transaction() as connection:
             row = (await connection.execute(sa.select(round_reviewers).where(*where))).mappings().first()
-        return None if row is None else _reviewer(row)
+        return None if row is None else reviewer_from(row)
 
     # --- queues ---------------------------------------------------------------------------------------------
 
     async def items(self, round_id: str, reviewer: str | None = None) -> list[RoundItem]:
         """The queue of a reviewer, or all of them."""
         async with self._store.transaction() as connection:
-            return await _items(connection, round_id, reviewer)
+            return await read_items(connection, round_id, reviewer)
 
     async def item(self, round_id: str, item_id: str) -> RoundItem | None:
         at = round_items.c
         statement = sa.select(round_items).where(at.round_id == round_id, at.id == item_id)
         async with self._store.transaction() as connection:
             row = (await connection.execute(statement)).mappings().first()
-        return None if row is None else _item(row)
+        return None if row is None else item_from(row)
 
     # --- votes ----------------------------------------------------------------------------------------------
 
@@ -383,14 +387,14 @@ class RoundStore:
         may = sa.and_(who.round_id == round_id, who.id == reviewer_id, who.submitted_at.is_(None))
         ended = sa.update(round_reviewers).where(may, who.revoked_at.is_(None)).values(submitted_at=entry.at)
         async with self._writing(round_id, {RoundStatus.OPEN}) as (connection, standing):
-            items = await _items(connection, round_id, reviewer_id)
-            made = conclude(standing, items, await _votes_of(connection, round_id, reviewer_id))
+            items = await read_items(connection, round_id, reviewer_id)
+            made = conclude(standing, items, await read_votes_of(connection, round_id, reviewer_id))
             if made is None or not (await connection.execute(ended)).rowcount:
                 return None
             await connection.execute(
                 sa.insert(round_documents).values({"round_id": round_id, "name": receipt, "content": made})
             )
-            await _add_row(connection, round_access, round_id, asdict(entry))
+            await add_row(connection, round_access, round_id, asdict(entry))
         await asyncio.to_thread(self._store.make_durable)
         return made
 
@@ -399,12 +403,12 @@ class RoundStore:
         statement = sa.select(round_votes).where(round_votes.c.round_id == round_id, round_votes.c.number > after)
         ordered = statement.order_by(round_votes.c.number).limit(limit)
         async with self._store.transaction() as connection:
-            return [_vote(row) for row in (await connection.execute(ordered)).mappings()]
+            return [vote_from(row) for row in (await connection.execute(ordered)).mappings()]
 
     async def votes_of(self, round_id: str, reviewer: str) -> dict[str, VoteEntry]:
         """The last revision of each item that a reviewer judged, by the item's id."""
         async with self._store.transaction() as connection:
-            return await _votes_of(connection, round_id, reviewer)
+            return await read_votes_of(connection, round_id, reviewer)
 
     async def last_vote(self, round_id: str, item: str) -> VoteEntry | None:
         """The revision of an item's judgement that counts, None where nobody judged it."""
@@ -413,7 +417,7 @@ class RoundStore:
         async with self._store.transaction() as connection:
             found = await connection.execute(statement.order_by(at.revision.desc()).limit(1))
             row = found.mappings().first()
-        return None if row is None else _vote(row)
+        return None if row is None else vote_from(row)
 
     async def make_durable(self) -> None:
         """Return once everything that can be read here survives a power cut."""
@@ -438,12 +442,12 @@ class RoundStore:
                 free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
                 marked = sa.update(round_items).where(free).values(set_aside=one.rule)
                 if (await connection.execute(marked)).rowcount:
-                    await _add_row(connection, round_exclusions, round_id, asdict(one))
+                    await add_row(connection, round_exclusions, round_id, asdict(one))
         await asyncio.to_thread(self._store.make_durable)
 
     async def exclusions(self, round_id: str) -> list[Exclusion]:
         async with self._store.transaction() as connection:
-            return [Exclusion(**row) for row in await _numbered(connection, round_exclusions, round_id)]
+            return [Exclusion(**row) for row in await read_numbered(connection, round_exclusions, round_id)]
 
     async def note_access(self, round_id: str, entry: AccessEntry) -> None:
         await self._append(round_access, round_id, asdict(entry))
@@ -452,12 +456,12 @@ class RoundStore:
         """Note many at once, all or nothing."""
         async with self._writing(round_id) as (connection, _):
             for entry in entries:
-                await _add_row(connection, round_access, round_id, asdict(entry))
+                await add_row(connection, round_access, round_id, asdict(entry))
         await asyncio.to_thread(self._store.make_durable)
 
     async def accesses(self, round_id: str) -> list[AccessEntry]:
         async with self._store.transaction() as connection:
-            return [AccessEntry(**row) for row in await _numbered(connection, round_access, round_id)]
+            return [AccessEntry(**row) for row in await read_numbered(connection, round_access, round_id)]
 
     async def approve(self, round_id: str, action: str, *, who: str, role: str, at: datetime) -> dict[str, str]:
         """Note that somebody approves of an action; all who do, each with the role in which they did."""
@@ -492,13 +496,13 @@ class RoundStore:
     ) -> None:
         """Add a row under the next number of its round, while that stands where it may be done."""
         async with self._writing(round_id, allowed) as (connection, _):
-            await _add_row(connection, table, round_id, row)
+            await add_row(connection, table, round_id, row)
         await asyncio.to_thread(self._store.make_durable)
 
     async def _first(self, statement: sa.Select[Any]) -> Round | None:
         async with self._store.transaction() as connection:
             row = (await connection.execute(statement)).mappings().first()
-        return None if row is None else _round(row)
+        return None if row is None else round_from(row)
 
 
 class WrongStatus(Exception):
@@ -513,109 +517,8 @@ class DraftChanged(Exception):
     """The draft is not the one any more that was to be sealed."""
 
 
-# --- inside a transaction -----------------------------------------------------------------------------------
-
-
-async def _records(connection: AsyncConnection, round_id: str) -> Records:
-    statement = sa.select(rounds).where(rounds.c.id == round_id)
-    return Records(
-        round=_round((await connection.execute(statement)).mappings().one()),
-        documents=await _documents(connection, round_id, None),
-        answers=await _answers(connection, round_id),
-        exclusions=[Exclusion(**row) for row in await _numbered(connection, round_exclusions, round_id)],
-        accesses=[AccessEntry(**row) for row in await _numbered(connection, round_access, round_id)],
-        reviewers=await _reviewers(connection, round_id),
-    )
-
-
-async def _answers(connection: AsyncConnection, round_id: str) -> list[RoundAnswer]:
-    statement = sa.select(round_answers).where(round_answers.c.round_id == round_id)
-    ordered = statement.order_by(round_answers.c.prompt_id, round_answers.c.model)
-    return [_answer(row) for row in (await connection.execute(ordered)).mappings()]
-
-
-async def _reviewers(connection: AsyncConnection, round_id: str) -> list[Reviewer]:
-    statement = sa.select(round_reviewers).where(round_reviewers.c.round_id == round_id)
-    rows = (await connection.execute(statement.order_by(round_reviewers.c.id))).mappings()
-    return [_reviewer(row) for row in rows]
-
-
-async def _items(connection: AsyncConnection, round_id: str, reviewer: str | None) -> list[RoundItem]:
-    statement = sa.select(round_items).where(round_items.c.round_id == round_id)
-    if reviewer is not None:
-        statement = statement.where(round_items.c.reviewer == reviewer)
-    ordered = statement.order_by(round_items.c.reviewer, round_items.c.position)
-    return [_item(row) for row in (await connection.execute(ordered)).mappings()]
-
-
-async def _votes_of(connection: AsyncConnection, round_id: str, reviewer: str) -> dict[str, VoteEntry]:
-    at = round_votes.c
-    statement = sa.select(round_votes).where(at.round_id == round_id, at.reviewer == reviewer).order_by(at.number)
-    return {row["item"]: _vote(row) for row in (await connection.execute(statement)).mappings()}
-
-
-async def _numbered(connection: AsyncConnection, table: sa.Table, round_id: str) -> list[dict[str, Any]]:
-    columns = [column for column in table.columns if column.name not in ("round_id", "number")]
-    statement = sa.select(*columns).where(table.c.round_id == round_id).order_by(table.c.number)
-    return [dict(row) for row in (await connection.execute(statement)).mappings()]
-
-
-async def _add_row(connection: AsyncConnection, table: sa.Table, round_id: str, row: Mapping[str, Any]) -> None:
+async def add_row(connection: AsyncConnection, table: sa.Table, round_id: str, row: Mapping[str, Any]) -> None:
     """Add a row under the next number of its round."""
     highest = sa.select(sa.func.max(table.c.number)).where(table.c.round_id == round_id)
     number = ((await connection.execute(highest)).scalar() or 0) + 1
     await connection.execute(sa.insert(table).values({"round_id": round_id, "number": number, **row}))
-
-
-async def _documents(connection: AsyncConnection, round_id: str, names: Collection[str] | None) -> dict[str, Any]:
-    at = round_documents.c
-    statement = sa.select(at.name, at.content).where(at.round_id == round_id)
-    if names is not None:
-        statement = statement.where(at.name.in_(list(names)))
-    return {name: content for name, content in await connection.execute(statement)}  # noqa: C416  typed rows
-
-
-# --- rows ---------------------------------------------------------------------------------------------------
-
-
-def _round_row(one: Round) -> dict[str, Any]:
-    row = {column.name: getattr(one, column.name) for column in rounds.columns}
-    return {**row, "status": one.status.value, "plan": plan_document(one.plan)}
-
-
-def _round(row: Any) -> Round:
-    fields = {name: row[name] for name in Round.__slots__}
-    return Round(**{**fields, "status": RoundStatus(row["status"]), "plan": read_plan(row["plan"])})
-
-
-def _answer_row(round_id: str, answer: RoundAnswer) -> dict[str, Any]:
-    fields = {name: getattr(answer, name) for name in RoundAnswer.__slots__}
-    return {"round_id": round_id, **fields, "redactions": list(answer.redactions), "facts": dict(answer.facts)}
-
-
-def _answer(row: Any) -> RoundAnswer:
-    fields = {name: row[name] for name in RoundAnswer.__slots__}
-    return RoundAnswer(**{**fields, "status": AnswerStatus(row["status"]), "redactions": tuple(row["redactions"])})
-
-
-def _reviewer_row(round_id: str, reviewer: Reviewer) -> dict[str, Any]:
-    fields = {name: getattr(reviewer, name) for name in Reviewer.__slots__}
-    return {"round_id": round_id, **fields, "conflicts": list(reviewer.conflicts)}
-
-
-def _reviewer(row: Any) -> Reviewer:
-    fields = {name: row[name] for name in Reviewer.__slots__}
-    return Reviewer(**{**fields, "conflicts": tuple(row["conflicts"])})
-
-
-def _item_row(round_id: str, item: RoundItem) -> dict[str, Any]:
-    return {"round_id": round_id, **{name: getattr(item, name) for name in RoundItem.__slots__}}
-
-
-def _item(row: Any) -> RoundItem:
-    fields = {name: row[name] for name in RoundItem.__slots__}
-    return RoundItem(**{**fields, "kind": ItemKind(row["kind"])})
-
-
-def _vote(row: Any) -> VoteEntry:
-    return VoteEntry(**{name: row[name] for name in VoteEntry.__slots__})
