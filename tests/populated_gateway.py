@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import uvloop
 from clients import RawClient
+from closed_rounds import ID as CLOSED_ROUND
+from closed_rounds import put_closed_round
 from dialect_shapes import embedding_body, rerank_body, score_body
 from engines import Reply, ScriptedEngine
 from gateways import entry, running_gateway
@@ -106,6 +108,7 @@ async def _populated(directory: Path, engine: str, settings: dict[str, Any]) -> 
             "/api/comparisons/batches",
             {"models": TALKERS, "prompts": [{"prompt": "안녕하세요"}], "params": {"max_tokens": 2}},
         )
+        await put_closed_round(gateway.services.rounds.store, reviewers=3)
         response = await made("/v1/responses", {"model": TALKERS[0], "input": "안녕하세요", "max_output_tokens": 2})
         yield Population(
             gateway.url,
@@ -117,6 +120,9 @@ async def _populated(directory: Path, engine: str, settings: dict[str, Any]) -> 
                 "comparison_id": comparison["id"],
                 "before": comparison["id"],
                 "batch_id": batch["id"],
+                "round_id": CLOSED_ROUND,
+                "reviewer_id": "r-0",
+                "table": "standing",
                 "response_id": response["id"],
             },
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -35,12 +35,6 @@ from gateway.rounds.views import access_object, answering_object, exclusion_obje
 
 router = APIRouter(prefix="/api/rounds", tags=["blind review rounds"], dependencies=[RequireKey, DescribeKey])
 MAY_READ, MAY_LEAD, MAY_OPERATE = require_roles(READING), require_roles(LEADING), require_roles(OPERATING)
-_MOVES = {
-    "open": RoundStatus.OPEN,
-    "pause": RoundStatus.PAUSED,
-    "close": RoundStatus.CLOSED,
-    "archive": RoundStatus.ARCHIVED,
-}
 
 
 @router.post(
@@ -96,8 +90,8 @@ async def get_plan(round_id: str, services: Gateway, caller: CheckedCaller) -> d
 )
 async def replace_plan(round_id: str, request: Request, services: Gateway, caller: CheckedCaller) -> Any:
     """Only while nothing was asked of any model for it. The name stays as it is."""
-    one = await services.rounds.life.found(round_id, caller)
     asked = await read_json(request, services, PlanIn)
+    one = await services.rounds.life.found(round_id, caller)
     _require_models(services, asked.models)
     return await _shown(services, await services.rounds.life.replace_plan(one, asked.plan(), caller))
 
@@ -174,8 +168,8 @@ async def stop_answers(round_id: str, services: Gateway, caller: CheckedCaller) 
 )
 async def invite_reviewers(round_id: str, request: Request, services: Gateway, caller: CheckedCaller) -> Any:
     """Each gets a link of their own, which is in this answer only: a new one can be made, an old one not be read."""
-    one = _draft(await services.rounds.life.found(round_id, caller))
     asked = await read_json(request, services, ReviewersIn)
+    one = _draft(await services.rounds.life.found(round_id, caller))
     people = [reviewer.model_dump(mode="json") for reviewer in asked.reviewers]
     invited = await services.rounds.life.invite(one, people, caller)
     return {"data": [await link_object(services, request, one, reviewer) for reviewer in invited]}
@@ -247,8 +241,8 @@ async def list_exclusions(round_id: str, services: Gateway, caller: CheckedCalle
 )
 async def exclude(round_id: str, request: Request, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """A reviewer, an item or a prompt, with rule and reason, which the audit bundle shows. Not after closing."""
-    one = await services.rounds.life.found(round_id, caller)
     asked = await read_json(request, services, ExclusionIn)
+    one = await services.rounds.life.found(round_id, caller)
     return exclusion_object(await services.rounds.life.exclude(one, caller, **asked.model_dump()))
 
 
@@ -307,20 +301,55 @@ async def reveal_round(round_id: str, services: Gateway, caller: CheckedCaller) 
 
 
 @router.post(
-    "/{round_id}/{step}",
-    summary="Open, pause, close or archive a round",
+    "/{round_id}/open",
+    summary="Open a sealed or paused round",
     response_model=RoundOut,
     responses=refusals(404, 409, 503),
     dependencies=[MAY_LEAD],
 )
-async def move_round(
-    round_id: str, step: Literal["open", "pause", "close", "archive"], services: Gateway, caller: CheckedCaller
-) -> dict[str, Any]:
-    """Closing publishes the chain's head and the closing root; nothing is judged or excluded afterwards."""
+async def open_round(round_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Reviewers may judge from now on."""
     one = await services.rounds.life.found(round_id, caller)
-    if step == "close":
-        return await _shown(services, await services.rounds.close(one, caller))
-    return await _shown(services, await services.rounds.life.move(one, _MOVES[step], caller))
+    return await _shown(services, await services.rounds.life.move(one, RoundStatus.OPEN, caller))
+
+
+@router.post(
+    "/{round_id}/pause",
+    summary="Pause an open round",
+    response_model=RoundOut,
+    responses=refusals(404, 409, 503),
+    dependencies=[MAY_LEAD],
+)
+async def pause_round(round_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Reviewers see that it rests; what they wrote stays. Opening it again goes on."""
+    one = await services.rounds.life.found(round_id, caller)
+    return await _shown(services, await services.rounds.life.move(one, RoundStatus.PAUSED, caller))
+
+
+@router.post(
+    "/{round_id}/close",
+    summary="Close a round",
+    response_model=RoundOut,
+    responses=refusals(404, 409, 503),
+    dependencies=[MAY_LEAD],
+)
+async def close_round(round_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """Publishes the chain's head and the closing root; nothing is judged or excluded afterwards."""
+    one = await services.rounds.life.found(round_id, caller)
+    return await _shown(services, await services.rounds.close(one, caller))
+
+
+@router.post(
+    "/{round_id}/archive",
+    summary="Archive a revealed round",
+    response_model=RoundOut,
+    responses=refusals(404, 409, 503),
+    dependencies=[MAY_LEAD],
+)
+async def archive_round(round_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
+    """It can be read as before, and nothing of it changes any more."""
+    one = await services.rounds.life.found(round_id, caller)
+    return await _shown(services, await services.rounds.life.move(one, RoundStatus.ARCHIVED, caller))
 
 
 # --- small parts --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ in `tensor_sums`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -140,7 +140,7 @@ def read_json_object(data: bytes, *, what: str) -> dict[str, Any]:
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise ValueError(f"{_named(_double(pairs))} stands there twice")
+            raise ValueError(f"{_named(first_double(pairs))} stands there twice")
         return found
 
     try:
@@ -156,14 +156,14 @@ def read_json_object(data: bytes, *, what: str) -> dict[str, Any]:
     return value
 
 
-def _double(pairs: Sequence[tuple[str, Any]]) -> str:
-    """The first name that was there before."""
+def first_double(pairs: Iterable[tuple[str, Any]]) -> str:
+    """The first name that was there before, found in one pass. Raises LookupError where every name differs."""
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
             return name
         seen.add(name)
-    raise AssertionError("every name stands there once")
+    raise LookupError("every name stands there once")
 
 
 def _span(name: str, described: Any, file: str) -> tuple[int, int, Tensor]:
