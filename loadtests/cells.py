@@ -103,7 +103,7 @@ class ObjectiveSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One second of a repeat, client and engines side by side. Engine figures are summed over engines, KV use the most."""
+    """One second of a repeat, client and engines side by side. Of several engines the sum; of KV use the most."""
 
     at_s: float
     sent: int
