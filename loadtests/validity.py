@@ -1,0 +1,355 @@
+"""Whether a repeat, and a cell of several, may be believed: looked at before any number is shown.
+
+Each check says what it demands and what it saw. A check that could not be made is `passed=None` with the reason: it
+does not make a cell invalid, and a reader sees that nobody looked. What a failing engine does is a result, never a
+fault of the measurement: an overloaded engine misses its objectives, validly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from gateway.domain.stats import percentile, percentile_interval
+from loadtests.cells import Check, ObjectiveSeen, Repeat
+from loadtests.columns import OUTCOMES, Columns, Floats, RepeatFiles
+from loadtests.figures import Window, due_in, in_flight_at, lags
+from loadtests.records import Outcome
+
+MOST_CPU = 0.60
+"""Of one core, a worker: above it the client may be what is measured (vllm issue 39963 saw figures ten times off)."""
+MOST_LAG_S = 0.010
+LEAST_SENT = 0.99
+LENGTH_SLACK = 0.05
+MOST_COLD_HITS = 0.05
+"""Of prompt tokens: what may be cached although every prompt is new (templates and system prompts are alike)."""
+MOST_CLOCK_JUMP_S = 0.5
+LEAST_REPEATS = 3
+MOST_SPREAD = 0.25
+MOST_DRIFT = 0.25
+RUNNING_SLACK = 0.10
+_PARTS = 3
+_SAMPLES = 90
+
+
+class EngineWindow(NamedTuple):
+    """What engines said of a window, all together; None = not asked, or not said."""
+
+    running_and_waiting: float | None
+    """Median of the samples."""
+    prefix_hit_share: float | None
+    restarts: int
+
+
+NOT_SEEN = EngineWindow(None, None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """What a repeat was to be."""
+
+    is_open: bool
+    is_steady: bool
+    scheduled: int | None
+    """Requests that the schedule has, of all workers; None in a closed loop."""
+    asks_for_lengths: bool
+    is_pinned: bool
+    has_shared_prefix: bool
+    """Or conversations, whose every turn repeats the one before."""
+    workers: int
+
+
+def check_repeat(
+    files: RepeatFiles,
+    window: Window,
+    intended: Intended,
+    engines: EngineWindow,
+    objectives: Sequence[ObjectiveSeen],
+    provenances: Sequence[str],
+) -> list[Check]:
+    """All checks of one repeat, in the order in which a reader should see them."""
+    columns = files.columns
+    return [
+        _records_complete(files, intended),
+        _client_cpu(files),
+        _schedule_lag(columns, window),
+        *_sent(columns, window, intended),
+        _clock(files),
+        _token_source(columns, window),
+        *_lengths(columns, window, intended),
+        _cache_hits(columns, window, intended, engines),
+        *_steady(columns, window, intended, objectives),
+        _running(columns, window, engines),
+        _restart(engines),
+        _provenance(provenances),
+    ]
+
+
+def check_cell(repeats: Sequence[Repeat], *, wanted: int = LEAST_REPEATS) -> list[Check]:
+    """What only several repeats show: how many there are, and how far they lie apart."""
+    least = max(LEAST_REPEATS, wanted)
+    enough = Check(
+        name="repeats",
+        passed=len(repeats) >= least,
+        limit=f"at least {least} repeats",
+        seen=f"{len(repeats)} repeat{'' if len(repeats) == 1 else 's'}",
+    )
+    return [enough, *([_spread(repeats)] if len(repeats) > 1 else [])]
+
+
+# --- the client ---------------------------------------------------------------------------------------------
+
+
+def _records_complete(files: RepeatFiles, intended: Intended) -> Check:
+    lost = intended.workers - len(files.footers)
+    stopped = sorted({footer.stopped for footer in files.footers if footer.stopped})
+    n = files.columns.n
+    faults = [
+        *([f"{lost} of {intended.workers} workers lost"] if lost else []),
+        *([f"{files.torn_lines} lines torn"] if files.torn_lines else []),
+        *([f"stopped: {'; '.join(stopped)}"] if stopped else []),
+    ]
+    if intended.scheduled is not None and n != intended.scheduled:
+        faults.append(f"{n:,} of {intended.scheduled:,} scheduled requests have a record")
+    return Check(
+        name="records_complete",
+        passed=not faults,
+        limit="every request that was due has a record, every worker came to its end",
+        seen="; ".join(faults) or f"{n:,} records of {intended.workers} worker{'' if intended.workers == 1 else 's'}",
+    )
+
+
+def _client_cpu(files: RepeatFiles) -> Check:
+    shares = [footer.cpu_s / footer.window_s for footer in files.footers if footer.window_s > 0]
+    worst = max(shares, default=None)
+    return Check(
+        name="client_cpu",
+        passed=None if worst is None else worst < MOST_CPU,
+        limit=f"each worker under {MOST_CPU:.0%} of one core",
+        seen="no worker came to its end" if worst is None else f"the busiest took {worst:.0%}",
+    )
+
+
+def _schedule_lag(columns: Columns, window: Window) -> Check:
+    late = lags(columns, window)
+    limit = f"p99 under {MOST_LAG_S * 1000:g} ms after the moment when a request was due"
+    if not late.size:
+        return Check(name="schedule_lag", passed=None, limit=limit, seen="no request was sent in the window")
+    worst = percentile(late, 99)
+    return Check(
+        name="schedule_lag",
+        passed=worst < MOST_LAG_S,
+        limit=limit,
+        seen=f"p99 {worst * 1000:.2f} ms of {late.size:,} requests",
+    )
+
+
+def _sent(columns: Columns, window: Window, intended: Intended) -> list[Check]:
+    if not intended.is_open:
+        return []
+    due = due_in(columns, window)
+    offered = int(due.sum())
+    sent = int((due & (columns.outcome != OUTCOMES.index(Outcome.UNSENT))).sum())
+    return [
+        Check(
+            name="achieved_rate",
+            passed=offered > 0 and sent / offered >= LEAST_SENT,
+            limit=f"at least {LEAST_SENT:.0%} of what was due was sent",
+            seen=f"{sent:,} of {offered:,}" if offered else "nothing was due in the window",
+        )
+    ]
+
+
+def _clock(files: RepeatFiles) -> Check:
+    """A jump of the wall clock moves no span, which are monotonic; it does misplace what engines said beside them."""
+    jump = max((abs(footer.wall_minus_monotonic_s) for footer in files.footers), default=None)
+    return Check(
+        name="clock",
+        passed=None if jump is None else jump < MOST_CLOCK_JUMP_S,
+        limit=f"the wall clock moves under {MOST_CLOCK_JUMP_S:g} s against the monotonic one",
+        seen="no worker came to its end" if jump is None else f"it moved by {jump:.3f} s",
+    )
+
+
+# --- what was asked for -------------------------------------------------------------------------------------
+
+
+def _token_source(columns: Columns, window: Window) -> Check:
+    answered = due_in(columns, window) & columns.is_ok
+    n, own = int(answered.sum()), int((answered & columns.is_engine_usage).sum())
+    return Check(
+        name="token_source",
+        passed=own == n if n else None,
+        limit="token counts of every answer are the engine's own",
+        seen=f"{own:,} of {n:,}" if n else "no request was answered in the window",
+    )
+
+
+def _lengths(columns: Columns, window: Window, intended: Intended) -> list[Check]:
+    if not intended.asks_for_lengths:
+        return []
+    answered = due_in(columns, window) & columns.is_ok
+    faults, shown = [], []
+    asked, got = columns.asked_input_tokens[answered], columns.prompt_tokens[answered]
+    told = np.isfinite(asked) & np.isfinite(got)
+    if told.any():
+        ratio = float(np.median(got[told] / asked[told]))
+        shown.append(f"prompts of {ratio:.1%} of the length asked (median)")
+        if abs(ratio - 1) > LENGTH_SLACK:
+            faults.append("prompts")
+    asked, got = columns.asked_output_tokens[answered], columns.completion_tokens[answered]
+    told = np.isfinite(asked) & np.isfinite(got)
+    if intended.is_pinned and told.any():
+        off = int((asked[told] != got[told]).sum())
+        shown.append(f"{off:,} of {int(told.sum()):,} answers of another length than pinned")
+        if off:
+            faults.append("answers")
+    return [
+        Check(
+            name="lengths",
+            passed=None if not shown else not faults,
+            limit=f"prompts within {LENGTH_SLACK:.0%} of the length asked, pinned answers exact",
+            seen="; ".join(shown) or "no answer tells its lengths",
+        )
+    ]
+
+
+def _cache_hits(columns: Columns, window: Window, intended: Intended, engines: EngineWindow) -> Check:
+    answered = due_in(columns, window) & columns.is_ok
+    prompts, cached = columns.prompt_tokens[answered], columns.cached_tokens[answered]
+    told = np.isfinite(prompts) & np.isfinite(cached)
+    share = float(cached[told].sum() / prompts[told].sum()) if told.any() else engines.prefix_hit_share
+    source = "by the answers' usage" if told.any() else "by the engines' counters"
+    if intended.has_shared_prefix:
+        limit = "prefixes are shared on purpose: whatever share is seen"
+        passed = None if share is None else True
+    else:
+        limit = f"every prompt is new: at most {MOST_COLD_HITS:.0%} of its tokens were kept from earlier ones"
+        passed = None if share is None else share <= MOST_COLD_HITS
+    seen = "neither usage nor engines tell" if share is None else f"{share:.1%} {source}"
+    return Check(name="cache_hits", passed=passed, limit=limit, seen=seen)
+
+
+def _provenance(provenances: Sequence[str]) -> Check:
+    kinds = sorted(set(provenances))
+    return Check(
+        name="provenance",
+        passed=None if not kinds or kinds == ["unknown"] else len(kinds) == 1,
+        limit="all answers are of one provenance",
+        seen=", ".join(kinds) or "nothing tells",
+    )
+
+
+# --- the engine ---------------------------------------------------------------------------------------------
+
+
+def _steady(columns: Columns, window: Window, intended: Intended, objectives: Sequence[ObjectiveSeen]) -> list[Check]:
+    """Whether a longer window would say the same.
+
+    Work that piles up makes latencies grow with the window's length. If objectives are missed already, a longer one
+    only misses them further, so the finding stands; figures that look good would not.
+    """
+    if not intended.is_steady:
+        return []
+    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False))
+    first, *_, last = (float(part.mean()) for part in np.array_split(flight, _PARTS))
+    piles_up = intended.is_open and last - first > max(2.0, MOST_DRIFT * max(first, 1.0), 3 * first**0.5)
+    drift = _drift(columns, window)
+    limit = f"no work piles up, and TTFT moves under {MOST_DRIFT:.0%} between the window's halves"
+    if piles_up:
+        missed = any(one.met is False for one in objectives)
+        seen = f"in flight grew from {first:.1f} to {last:.1f}: overloaded"
+        if missed:
+            seen += "; a longer window would miss the objectives further"
+        return [Check(name="steady_state", passed=missed, limit=limit, seen=seen)]
+    if drift is None:
+        return [Check(name="steady_state", passed=None, limit=limit, seen="too few answers to tell")]
+    return [Check(name="steady_state", passed=not drift.is_sure, limit=limit, seen=drift.words)]
+
+
+class _Drift(NamedTuple):
+    is_sure: bool
+    words: str
+
+
+def _drift(columns: Columns, window: Window) -> _Drift | None:
+    """Median TTFT of the halves; sure where it moved too far and the intervals of both do not meet."""
+    middle = window.begin_s + window.span_s / 2
+    ttft = columns.first_s - columns.sent_s
+    halves = []
+    for half in (Window(window.begin_s, middle), Window(middle, window.end_s)):
+        values = ttft[due_in(columns, half) & columns.is_ok]
+        values = values[np.isfinite(values)]
+        interval = percentile_interval(values, 50) if values.size else None
+        if interval is None:
+            return None
+        halves.append((percentile(values, 50), interval))
+    (before, low), (after, high) = halves
+    moved = abs(after - before) / before if before > 0 else 0.0
+    apart = low.high < high.low or high.high < low.low
+    words = f"median TTFT {before * 1000:.1f} ms, then {after * 1000:.1f} ms"
+    return _Drift(moved > MOST_DRIFT and apart, words)
+
+
+def _running(columns: Columns, window: Window, engines: EngineWindow) -> Check:
+    limit = f"engines hold what was sent, within {RUNNING_SLACK:.0%} or 2 requests: nobody else's, none kept elsewhere"
+    if engines.running_and_waiting is None:
+        return Check(name="running", passed=None, limit=limit, seen="the engines were not asked")
+    moments = np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False)
+    sent = float(np.median(in_flight_at(columns, moments)))
+    off = abs(engines.running_and_waiting - sent)
+    return Check(
+        name="running",
+        passed=off <= max(2.0, RUNNING_SLACK * sent),
+        limit=limit,
+        seen=f"{engines.running_and_waiting:g} running or waiting there, {sent:g} in flight here (medians)",
+    )
+
+
+def _restart(engines: EngineWindow) -> Check:
+    return Check(
+        name="engine_restart",
+        passed=engines.restarts == 0,
+        limit="no engine restarts",
+        seen=f"{engines.restarts} restart{'' if engines.restarts == 1 else 's'} seen",
+    )
+
+
+# --- repeats ------------------------------------------------------------------------------------------------
+
+
+def _spread(repeats: Sequence[Repeat]) -> Check:
+    """Repeats far apart say little, unless every one lies further from the limit than they from one another."""
+    worst, words, undecided = 0.0, "", False
+    for name, values, limits in _spread_of(repeats):
+        middle = float(np.median(values))
+        spread = float(values.max() - values.min())
+        share = spread / middle if middle > 0 else 0.0
+        clear = [bool((np.abs(values - limit) > spread).all()) for limit in limits]
+        if share > MOST_SPREAD and not (clear and all(clear)):
+            undecided = True
+        if share >= worst:
+            worst, words = share, f"{name} from {values.min():.4g} to {values.max():.4g}"
+    return Check(
+        name="spread",
+        passed=not undecided,
+        limit=f"repeats lie within {MOST_SPREAD:.0%} of their median, or all clearly on one side of the objective",
+        seen=words or "nothing to compare",
+    )
+
+
+def _spread_of(repeats: Sequence[Repeat]) -> list[tuple[str, Floats, list[float]]]:
+    """Name, the repeats' values, and the limits that they are held against."""
+    found: list[tuple[str, Floats, list[float]]] = []
+    for position, one in enumerate(repeats[0].objectives):
+        seen = [repeat.objectives[position].value for repeat in repeats]
+        if any(value is None for value in seen) or one.statistic == "attainment":
+            continue
+        found.append((f"{one.metric} {one.statistic}", np.array(seen, dtype=np.float64), [float(one.limit)]))
+    tokens = [repeat.rates.output_tokens_per_s for repeat in repeats]
+    if not found and None not in tokens:
+        found.append(("output_tokens_per_s", np.array(tokens, dtype=np.float64), []))
+    return found

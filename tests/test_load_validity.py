@@ -1,0 +1,180 @@
+"""What makes a repeat or a cell invalid, and what does not: an engine's failures are results, not faults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from load_records import answered, failed, files_of, footer, steadily
+
+from loadtests.cells import Check, ObjectiveSeen, Repeat
+from loadtests.columns import RepeatFiles
+from loadtests.figures import Window, latencies, outcomes, rates
+from loadtests.objectives import see_objectives
+from loadtests.plan import Objective
+from loadtests.records import Outcome
+from loadtests.validity import EngineWindow, Intended, check_cell, check_repeat
+
+WINDOW = Window(1.0, 10.0)
+OPEN = Intended(
+    is_open=True,
+    is_steady=True,
+    scheduled=100,
+    asks_for_lengths=True,
+    is_pinned=True,
+    has_shared_prefix=False,
+    workers=1,
+)
+QUIET = EngineWindow(running_and_waiting=12.0, prefix_hit_share=0.0, restarts=0)
+
+
+def checks_of(
+    files: RepeatFiles,
+    *,
+    intended: Intended = OPEN,
+    engines: EngineWindow = QUIET,
+    objectives: Sequence[Objective] = (),
+    provenances: Sequence[str] = ("real",),
+) -> dict[str, Check]:
+    window_rates = rates(files.columns, WINDOW, met=None, gpus=None)
+    seen = see_objectives(files.columns, WINDOW, window_rates, objectives, is_open=intended.is_open)
+    return {one.name: one for one in check_repeat(files, WINDOW, intended, engines, seen, provenances)}
+
+
+def failing(checks: dict[str, Check]) -> list[str]:
+    return [name for name, one in checks.items() if one.passed is False]
+
+
+def test_a_clean_repeat_passes_every_check() -> None:
+    checks = checks_of(files_of(steadily(100)))
+    assert {name: one.passed for name, one in checks.items() if one.passed is not True} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("client_cpu", {"files": files_of(steadily(100), footers=[footer(cpu_s=6.5)])}),
+        ("records_complete", {"files": files_of(steadily(100), footers=[])}),
+        ("records_complete", {"files": files_of(steadily(99))}),
+        ("records_complete", {"files": files_of(steadily(100), footers=[footer(stopped="no space left on device")])}),
+        ("clock", {"files": files_of(steadily(100), footers=[footer(wall_minus_monotonic_s=-3600.0)])}),
+        (
+            "schedule_lag",
+            {"files": files_of([answered(n, n / 10, sent_s=n / 10 + (0.02 if n > 80 else 0)) for n in range(100)])},
+        ),
+        (
+            "achieved_rate",
+            {
+                "files": files_of(
+                    [*steadily(97), *(failed(n, n / 10, Outcome.UNSENT, sent_s=None) for n in range(97, 100))]
+                )
+            },
+        ),
+        ("token_source", {"files": files_of([answered(n, n / 10, usage_source="counted") for n in range(100)])}),
+        ("lengths", {"files": files_of([answered(n, n / 10, prompt_tokens=120) for n in range(100)])}),
+        (
+            "lengths",
+            {"files": files_of([answered(n, n / 10, completion_tokens=49 if n == 50 else 50) for n in range(100)])},
+        ),
+        ("cache_hits", {"files": files_of([answered(n, n / 10, cached_tokens=50) for n in range(100)])}),
+        ("running", {"engines": QUIET._replace(running_and_waiting=40.0)}),
+        ("engine_restart", {"engines": QUIET._replace(restarts=1)}),
+        ("provenance", {"provenances": ("real", "simulated")}),
+        ("steady_state", {"files": files_of([answered(n, n / 10, ttft_s=0.2 if n < 55 else 0.5) for n in range(100)])}),
+    ],
+)
+def test_each_fault_fails_its_own_check(name: str, change: dict[str, Any]) -> None:
+    change.setdefault("files", files_of(steadily(100)))
+    checks = checks_of(**change)
+    assert checks[name].passed is False
+    assert set(failing(checks)) <= {name, "running", "records_complete"}
+
+
+def test_what_nobody_tells_is_unknown_and_not_invalid() -> None:
+    untold = [answered(n, n / 10, cached_tokens=None) for n in range(100)]
+    checks = checks_of(files_of(untold), engines=EngineWindow(None, None, 0), provenances=())
+    assert {name for name, one in checks.items() if one.passed is None} == {"cache_hits", "running", "provenance"}
+    assert failing(checks) == []
+
+
+def test_shared_prefixes_may_be_cached() -> None:
+    warm = files_of([answered(n, n / 10, cached_tokens=80) for n in range(100)])
+    assert failing(checks_of(warm, intended=replace(OPEN, has_shared_prefix=True))) == []
+
+
+def test_an_engine_that_fails_is_a_result() -> None:
+    records = [*steadily(60), *(failed(n, n / 10) for n in range(60, 100))]
+    engines = QUIET._replace(running_and_waiting=12.0)
+    assert failing(checks_of(files_of(records), engines=engines)) == []
+
+
+def overloaded() -> RepeatFiles:
+    """Every request waits longer than the one before."""
+    return files_of([answered(n, n / 10, ttft_s=0.2 + n / 10) for n in range(100)])
+
+
+def test_overload_that_misses_its_objective_is_a_valid_finding() -> None:
+    objective = Objective("ttft_s", "p95", Decimal(1))
+    check = checks_of(overloaded(), objectives=[objective], engines=EngineWindow(None, None, 0))["steady_state"]
+    assert check.passed is True
+    assert "overloaded" in check.seen
+
+
+def test_overload_whose_figures_still_look_good_is_invalid() -> None:
+    objective = Objective("ttft_s", "p95", Decimal(60))
+    check = checks_of(overloaded(), objectives=[objective], engines=EngineWindow(None, None, 0))["steady_state"]
+    assert check.passed is False
+
+
+def test_ramps_are_not_asked_to_be_steady() -> None:
+    assert "steady_state" not in checks_of(overloaded(), intended=replace(OPEN, is_steady=False))
+
+
+# --- repeats ------------------------------------------------------------------------------------------------
+
+
+def repeat_with(number: int, ttft_s: float, limit: str = "2") -> Repeat:
+    files = files_of(steadily(100, ttft_s=ttft_s))
+    window_rates = rates(files.columns, WINDOW, met=None, gpus=None)
+    seen: list[ObjectiveSeen] = see_objectives(
+        files.columns, WINDOW, window_rates, [Objective("ttft_s", "p95", Decimal(limit))], is_open=True
+    )
+    return Repeat(
+        number=number,
+        door="gateway",
+        run_id="r",
+        seed=number,
+        began_at="2026-11-28T00:00:00Z",
+        outcomes=outcomes(files.columns, WINDOW),
+        latencies=latencies(files.columns, WINDOW),
+        rates=window_rates,
+        objectives=seen,
+        checks=[],
+        timeline=[],
+        provenance="real",
+    )
+
+
+def passed(repeats: list[Repeat]) -> dict[str, bool | None]:
+    return {check.name: check.passed for check in check_cell(repeats)}
+
+
+def test_fewer_than_three_repeats_are_not_enough() -> None:
+    assert passed([repeat_with(1, 0.2), repeat_with(2, 0.2)]) == {"repeats": False, "spread": True}
+    assert passed([repeat_with(1, 0.2)]) == {"repeats": False}
+
+
+def test_repeats_far_apart_near_the_limit_settle_nothing() -> None:
+    assert passed([repeat_with(n, ttft) for n, ttft in enumerate((1.2, 1.6, 1.9))])["spread"] is False
+
+
+def test_repeats_far_apart_but_far_from_the_limit_agree() -> None:
+    assert passed([repeat_with(n, ttft) for n, ttft in enumerate((0.1, 0.2, 0.3))])["spread"] is True
+
+
+def test_a_wider_demand_of_the_plan_counts() -> None:
+    three = [repeat_with(n, 0.2) for n in range(3)]
+    assert check_cell(three, wanted=5)[0].passed is False
