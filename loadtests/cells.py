@@ -137,12 +137,15 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     latencies: Latencies
     rates: Rates
     objectives: list[ObjectiveSeen]
+    """Those of the plan."""
     checks: list[Check]
     timeline: list[TimelinePoint]
     provenance: str
     """real | stand_in | simulated | unknown: of the answers themselves."""
     errors: dict[str, int] = {}
     """The most frequent errors in words, at most 10."""
+    claimed: dict[str, ObjectiveSeen] = {}
+    """What became of the figure of each claim that a run can test, by the claim's id."""
     cost: str | None = None
     """What the gateway settled for the calls of this repeat, as decimal text."""
     cost_per_mtok_out: str | None = None
@@ -173,6 +176,10 @@ class CellSeen(msgspec.Struct, frozen=True, kw_only=True):
     """Of all repeats together: their number and their spread."""
     search: str | None = None
     """Which search tried it."""
+    input_tokens: int | None = None
+    """Of each prompt, where the plan fixes it."""
+    output_tokens: int | None = None
+    """Of each answer, where the plan fixes it."""
 
     @property
     def is_valid(self) -> bool:
