@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
+from loadtests.cells import CellSeen, Repeat
 from loadtests.columns import Columns, RepeatFiles, columns_of
+from loadtests.figures import Window, latencies, outcomes, rates
+from loadtests.objectives import see_objectives
+from loadtests.plan import Objective
 from loadtests.records import VERSION, CellFooter, CellHeader, Outcome, RequestRecord
 
 TTFT_S = 0.2
 GAP_S = 0.02
+WINDOW = Window(1.0, 10.0)
 
 
 def answered(
@@ -98,3 +104,47 @@ def files_of(records: Sequence[RequestRecord], *, footers: Sequence[CellFooter] 
 
 def columns(records: Sequence[RequestRecord]) -> Columns:
     return columns_of(records)
+
+
+def repeat_with(
+    number: int, ttft_s: float = TTFT_S, limit: str = "2", *, gap_s: float = GAP_S, door: str = "gateway", **over: Any
+) -> Repeat:
+    """A valid repeat of 100 requests, judged by p95 of TTFT; the claim `ttft` says the same."""
+    files = files_of(steadily(100, ttft_s=ttft_s, gap_s=gap_s))
+    window_rates = rates(files.columns, WINDOW, met=None, gpus=1)
+    seen = see_objectives(
+        files.columns, WINDOW, window_rates, [Objective("ttft_s", "p95", Decimal(limit))], is_open=True
+    )
+    fields: dict[str, Any] = {
+        "number": number,
+        "door": door,
+        "run_id": "r",
+        "seed": number,
+        "began_at": "2026-11-28T00:00:00Z",
+        "outcomes": outcomes(files.columns, WINDOW),
+        "latencies": latencies(files.columns, WINDOW),
+        "rates": window_rates,
+        "objectives": seen,
+        "checks": [],
+        "timeline": [],
+        "provenance": "real",
+        "claimed": {"ttft": seen[0]},
+    }
+    return Repeat(**fields | over)
+
+
+def cell_with(repeats: Sequence[Repeat], **over: Any) -> CellSeen:
+    fields: dict[str, Any] = {
+        "id": "c",
+        "door": repeats[0].door if repeats else "gateway",
+        "load": "40 users at once",
+        "kind": "closed",
+        "level": 40.0,
+        "is_steady": True,
+        "claim": None,
+        "repeats": list(repeats),
+        "checks": [],
+        "input_tokens": 100,
+        "output_tokens": 50,
+    }
+    return CellSeen(**fields | over)

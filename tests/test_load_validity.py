@@ -8,17 +8,16 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from load_records import answered, failed, files_of, footer, steadily
+from load_records import WINDOW, answered, failed, files_of, footer, repeat_with, steadily
 
-from loadtests.cells import Check, ObjectiveSeen, Repeat
+from loadtests.cells import Check, Repeat
 from loadtests.columns import RepeatFiles
-from loadtests.figures import Window, latencies, outcomes, rates
+from loadtests.figures import rates
 from loadtests.objectives import see_objectives
 from loadtests.plan import Objective
 from loadtests.records import Outcome
 from loadtests.validity import EngineWindow, Intended, check_cell, check_repeat
 
-WINDOW = Window(1.0, 10.0)
 OPEN = Intended(
     is_open=True,
     is_steady=True,
@@ -134,28 +133,6 @@ def test_ramps_are_not_asked_to_be_steady() -> None:
 
 
 # --- repeats ------------------------------------------------------------------------------------------------
-
-
-def repeat_with(number: int, ttft_s: float, limit: str = "2") -> Repeat:
-    files = files_of(steadily(100, ttft_s=ttft_s))
-    window_rates = rates(files.columns, WINDOW, met=None, gpus=None)
-    seen: list[ObjectiveSeen] = see_objectives(
-        files.columns, WINDOW, window_rates, [Objective("ttft_s", "p95", Decimal(limit))], is_open=True
-    )
-    return Repeat(
-        number=number,
-        door="gateway",
-        run_id="r",
-        seed=number,
-        began_at="2026-11-28T00:00:00Z",
-        outcomes=outcomes(files.columns, WINDOW),
-        latencies=latencies(files.columns, WINDOW),
-        rates=window_rates,
-        objectives=seen,
-        checks=[],
-        timeline=[],
-        provenance="real",
-    )
 
 
 def passed(repeats: list[Repeat]) -> dict[str, bool | None]:
