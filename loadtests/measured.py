@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
 
 from gateway.domain.records import Claim, GpuPrice
 from gateway.domain.token_cost import Load, cost_per_million
 from loadtests.cell_run import RepeatOrder, RepeatRun
 from loadtests.cells import ObjectiveSeen, Rates, Repeat
-from loadtests.columns import RepeatFiles, read_repeat
+from loadtests.columns import Floats, RepeatFiles, read_repeat
 from loadtests.engine_view import EngineWatch, join_timeline, window_of
 from loadtests.figures import Window, due_in, latencies, outcomes, quantiles, rates, spans_of, timeline
 from loadtests.objectives import met_by_each, see_objectives
@@ -80,12 +83,16 @@ def measure(order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineW
     )
 
 
-def spreads_of(order: RepeatOrder, run: RepeatRun, plan: Plan) -> dict[str, tuple[float, ...]]:
-    """TTFT and TPOT of a repeat as quantiles from 0 to 100 %, for drawing."""
-    files = read_repeat([path for path in run.files if path.exists()], side=_side(plan))
-    chosen = due_in(files.columns, window_of_cell(order)) & files.columns.is_ok
-    spans = spans_of(files.columns)
-    return {"ttft_s": quantiles(spans.ttft_s[chosen]), "tpot_s": quantiles(spans.tpot_s[chosen])}
+def spreads_of(repeats: Sequence[Sequence[Path]], window: Window, plan: Plan) -> dict[str, tuple[float, ...]]:
+    """TTFT and TPOT of all repeats of a cell together, exactly, as quantiles from 0 to 100 %, for drawing."""
+    found: dict[str, list[Floats]] = {"ttft_s": [], "tpot_s": []}
+    for paths in repeats:
+        columns = read_repeat(paths, side=_side(plan)).columns
+        chosen = due_in(columns, window) & columns.is_ok
+        spans = spans_of(columns)
+        found["ttft_s"].append(spans.ttft_s[chosen])
+        found["tpot_s"].append(spans.tpot_s[chosen])
+    return {name: quantiles(np.concatenate(values)) if values else () for name, values in found.items()}
 
 
 def _claimed(

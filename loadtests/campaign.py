@@ -1,0 +1,386 @@
+"""A whole plan, run from its first cell to its verdicts: in order, resumable, and honest about where it stopped.
+
+What a repeat is stands in `cell_run` and `measured`, what is found in the end in `run_evidence`, `doors` and `search`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from gateway.domain.records import Claim, Model, Registry
+from loadtests.arrivals import TracePoint
+from loadtests.cell_order import DrawnWork
+from loadtests.cell_run import RepeatOrder, RepeatRun, run_repeat
+from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, SearchSeen
+from loadtests.doors import door_shares
+from loadtests.doorways import Doorway
+from loadtests.engine_view import EngineWatch, restarts_in
+from loadtests.journal import AGAIN_MARK, Journal, Spreads
+from loadtests.load_words import kind_of, level_of, load_in_words
+from loadtests.measured import Context, measure, spreads_of, window_of_cell
+from loadtests.plan import Cell, Closed, Open, Plan, Rate, Search, Shape, Users
+from loadtests.run_evidence import evidence_for, is_tested, verdicts
+from loadtests.search import LoadSearch
+from loadtests.sighting import Sighting
+from loadtests.validity import check_cell
+
+AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running")
+"""Checks whose failure may have been a moment's disturbance: such a repeat is run once more, and the run says so."""
+SEARCH_CELLS = 8
+"""How many levels a search takes, for the time that is left."""
+PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a campaign is."""
+
+    words: str
+    number: int
+    """Of `of` repeats; those of searches are estimated."""
+    of: int
+    span_s: float
+    """How long this repeat's load lasts."""
+    left_s: float
+    """How long the whole may still take."""
+
+
+@dataclass(slots=True)
+class Campaign:
+    """One run of a plan. `run()` once."""
+
+    id: str
+    plan: Plan
+    plan_text: bytes
+    workload_sha256: str
+    registry: Registry
+    doors: Sequence[Doorway]
+    context: Context
+    sighting: Sighting
+    work: DrawnWork
+    journal: Journal
+    watch: EngineWatch
+    versions: Mapping[str, str]
+    environment: Mapping[str, str]
+    """What workers find in theirs: the keys."""
+    traces: Mapping[str, Sequence[TracePoint]]
+    """By cell."""
+    on_step: Callable[[Step], None]
+    stopping: asyncio.Event
+    calibration: Calibration | None = None
+    before: Run | None = None
+    """What an interrupted run left: its repeats are not run again."""
+    web_port: int | None = None
+    _cells: dict[tuple[str, str], CellSeen] = field(default_factory=dict)
+    _searches: list[SearchSeen] = field(default_factory=list)
+    _notes: list[str] = field(default_factory=list)
+    _spreads: Spreads = field(default_factory=dict)
+    _began_at: str = ""
+    _done: int = 0
+
+    async def run(self) -> Run:
+        """Run what is left of the plan; returns what there is, also when told to stop."""
+        self._began_at = _now()
+        if self.before is not None:
+            self._take_over(self.before)
+        watching = asyncio.create_task(self.watch.run())
+        try:
+            for cell in self.plan.cells:
+                await self._cell(cell)
+            for door in self.doors:
+                for search in self.plan.searches:
+                    await self._search(search, door)
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            run = self._found("stopped" if self.stopping.is_set() else "complete")
+            self.journal.keep(run, self._spreads)
+        return run
+
+    def _take_over(self, before: Run) -> None:
+        self._began_at = before.began_at
+        self._cells = {(cell.id, cell.door): cell for cell in before.cells}
+        self._spreads = self.journal.spreads()
+        self._notes = [*before.notes, f"Stopped, and gone on with at {_now()}."]
+
+    # --- cells ----------------------------------------------------------------------------------------------
+
+    async def _cell(self, cell: Cell) -> None:
+        """All repeats of a cell, its doors by turns, so that what drifts meets both alike."""
+        for number in range(1, self.plan.repeats + 1):
+            for door in self.doors:
+                if not self.stopping.is_set() and self._repeats(cell, door) < number:
+                    await self._repeat(cell, door, number)
+
+    def _repeats(self, cell: Cell, door: Doorway) -> int:
+        seen = self._cells.get((cell.id, door.door))
+        return 0 if seen is None else len(seen.repeats)
+
+    async def _repeat(self, cell: Cell, door: Doorway, number: int, search: str | None = None) -> Repeat | None:
+        """Run a repeat, and once more where a disturbance made it invalid; None when told to stop meanwhile."""
+        for attempt in (1, 2):
+            repeat = await self._once(cell, door, number, attempt)
+            if self.stopping.is_set():
+                self._notes.append(f"Stopped during {cell.id} ({door.door}), repeat {number}; that repeat is left out.")
+                return None
+            disturbed = [one for one in repeat.checks if one.passed is False and one.name in AGAIN]
+            if not disturbed or attempt == 2:
+                break
+            why = "; ".join(f"{one.name}: {one.seen}" for one in disturbed)
+            self._notes.append(f"{cell.id} ({door.door}), repeat {number} was invalid and run once more: {why}.")
+        await self._keep(cell, door, repeat, search)
+        return repeat
+
+    async def _once(self, cell: Cell, door: Doorway, number: int, attempt: int) -> Repeat:
+        order = self._order(cell, door, number, attempt)
+        self.on_step(self._step(order))
+        ran: RepeatRun = await run_repeat(order, self.plan, environment=self.environment, stopping=self.stopping)
+        repeat = await asyncio.to_thread(measure, order, ran, self.context, self.watch)
+        self._done += 1
+        if not self.stopping.is_set():
+            await asyncio.sleep(PAUSE_S)  # engines settle, and their last reading is taken
+        return repeat
+
+    def _order(self, cell: Cell, door: Doorway, number: int, attempt: int) -> RepeatOrder:
+        again = "" if attempt == 1 else AGAIN_MARK
+        label = f"{self.id}.{_short(cell.id)}.{door.door[0]}{number}{again}"
+        return RepeatOrder(
+            cell=cell,
+            number=number,
+            doorway=door,
+            run_id=label[:64],
+            seed=seed_of(self.plan.seed, cell.id, door.door, number, attempt),
+            work=self.work,
+            directory=self.journal.records / (_short(cell.id) + again),
+            trace=self.traces.get(cell.id, ()),
+            web_port=self.web_port,
+        )
+
+    async def _keep(self, cell: Cell, door: Doorway, repeat: Repeat, search: str | None) -> None:
+        before = self._cells.get((cell.id, door.door))
+        repeats = [*(before.repeats if before is not None else ()), repeat]
+        self._cells[cell.id, door.door] = self._seen(cell, door, repeats, search)
+        orders = [self._order(cell, door, one.number, 1) for one in repeats]
+        window = window_of_cell(orders[0])
+        files = [self.journal.record_files(order.directory.name, order.name) for order in orders]
+        self._spreads[f"{cell.id}/{door.door}"] = await asyncio.to_thread(spreads_of, files, window, self.plan)
+        self.journal.keep(self._found("running"), self._spreads)
+
+    def _seen(self, cell: Cell, door: Doorway, repeats: list[Repeat], search: str | None) -> CellSeen:
+        work = self.plan.workload
+        fixed = [
+            lengths.median if lengths is not None and lengths.shape is Shape.FIXED else None
+            for lengths in (work.input_tokens, work.output_tokens)
+        ]
+        return CellSeen(
+            id=cell.id,
+            door=door.door,
+            load=load_in_words(cell.load),
+            kind=kind_of(cell.load),
+            level=level_of(cell.load),
+            is_steady=cell.is_steady,
+            claim=cell.claim,
+            repeats=repeats,
+            checks=check_cell(repeats, wanted=self.plan.repeats),
+            search=search,
+            input_tokens=fixed[0],
+            output_tokens=fixed[1],
+        )
+
+    # --- searches -------------------------------------------------------------------------------------------
+
+    async def _search(self, search: Search, door: Doorway) -> None:
+        looking = LoadSearch(search)
+        tried: list[str] = []
+        while (level := looking.next_level()) is not None and not self.stopping.is_set():
+            cell = cell_at(search, level)
+            tried.append(cell.id)
+            met, why = await self._holds(cell, door, search.id)
+            if self.stopping.is_set():
+                break
+            looking.tell(level, met, why)
+        ended = looking.ended or "stopped"
+        self._searches = [one for one in self._searches if (one.id, one.door) != (search.id, door.door)]
+        self._searches.append(
+            SearchSeen(
+                id=search.id,
+                door=door.door,
+                over=search.over,
+                tried=tried,
+                highest_met=looking.highest_met,
+                lowest_failed=looking.lowest_failed,
+                ended=ended,
+                why=looking.why,
+            )
+        )
+        self.journal.keep(self._found("running"), self._spreads)
+
+    async def _holds(self, cell: Cell, door: Doorway, search: str) -> tuple[bool | None, str | None]:
+        """Whether a level meets every objective in every repeat. One valid repeat that misses one is enough."""
+        for number in range(1, self.plan.repeats + 1):
+            if self._repeats(cell, door) < number and await self._repeat(cell, door, number, search) is None:
+                return None, "stopped"
+            repeat = self._cells[cell.id, door.door].repeats[number - 1]
+            if not repeat.is_valid:
+                return None, _why(repeat)
+            if any(one.met is False for one in repeat.objectives):
+                self._missed_early(cell, door, search, number)
+                return False, None
+            unknown = next((one for one in repeat.objectives if one.met is None), None)
+            if unknown is not None:
+                return None, f"{unknown.metric} {unknown.statistic}: {unknown.why}"
+        return True, None
+
+    def _missed_early(self, cell: Cell, door: Doorway, search: str, number: int) -> None:
+        """A search asks for no further repeats of a load that has missed: its cell says so."""
+        if number >= self.plan.repeats:
+            return
+        seen = self._cells[cell.id, door.door]
+        limit = "a level holds only if every repeat meets every objective"
+        check = Check(name="repeats", passed=None, limit=limit, seen=f"repeat {number} missed one: no more were run")
+        self._cells[cell.id, door.door] = msgspec.structs.replace(seen, checks=[check], search=search)
+
+    # --- what is found --------------------------------------------------------------------------------------
+
+    def _found(self, state: str) -> Run:
+        cells = list(self._cells.values())
+        model = self.registry.models.get(self.plan.target.model)
+        restarts = restarts_in(self.watch.readings)
+        notes = [*self._notes]
+        if restarts:
+            notes.append(f"{restarts} restart(s) of engines were seen during the run.")
+        return Run(
+            v=VERSION,
+            id=self.id,
+            name=self.plan.name,
+            state=state,
+            began_at=self._began_at,
+            ended_at=None if state == "running" else _now(),
+            plan=self.plan_text.decode("utf-8", "replace"),
+            plan_sha256=hashlib.sha256(self.plan_text).hexdigest(),
+            workload_sha256=self.workload_sha256,
+            seed=self.plan.seed,
+            model=self.plan.target.model,
+            gpu=self.gpu,
+            gpus=self.context.gpus,
+            provenance=self.sighting.provenance.value,
+            versions=dict(self.versions),
+            gateway=dict(self.sighting.gateway),
+            engines=list(self.sighting.engines),
+            calibration=self.calibration,
+            cells=cells,
+            searches=list(self._searches),
+            doors=door_shares(cells),
+            verdicts=[] if model is None or state == "running" else self._verdicts(model, cells),
+            notes=notes,
+        )
+
+    @property
+    def gpu(self) -> str | None:
+        """On which the engines stand: the plan's word, else the engines' entries in the registry where they agree."""
+        seen = {one.gpu for one in self.sighting.engines}
+        return self.plan.gpu or (seen.pop() if len(seen) == 1 else None)
+
+    def _verdicts(self, model: Model, cells: Sequence[CellSeen]) -> list:  # type: ignore[type-arg]
+        wanted: list[Claim] = [one for one in model.claims if not self.plan.claims or one.id in self.plan.claims]
+        engine = self.sighting.engines[0] if self.sighting.engines else None
+        evidence = {
+            claim.id: evidence_for(
+                claim,
+                _one_door(cells),
+                run_id=self.id,
+                gpu=self.gpu,
+                gpus=self.context.gpus or 1,
+                weights=None,
+                kv_dtype=_kv_dtype(engine.resolved.get("cache_dtype") if engine else None),
+                timeout_s=self.plan.timeout_s,
+            )
+            for claim in wanted
+            if is_tested(claim)
+        }
+        return verdicts(model, self.registry, wanted, evidence, gpu=self.gpu)
+
+    # --- progress -------------------------------------------------------------------------------------------
+
+    def _step(self, order: RepeatOrder) -> Step:
+        fixed = [(cell, self._load_s(cell)) for cell in self.plan.cells]
+        each = self.plan.repeats * len(self.doors)
+        searched = sum(search.for_s for search in self.plan.searches) * SEARCH_CELLS * each
+        of = each * (len(fixed) + SEARCH_CELLS * len(self.plan.searches))
+        whole = sum(span for _, span in fixed) * each + searched
+        done = sum(self._span_s(seen) * len(seen.repeats) for seen in self._cells.values())
+        return Step(
+            words=f"{order.cell.id} · {load_in_words(order.cell.load)} · {order.doorway.door} · "
+            f"repeat {order.number} of {self.plan.repeats}",
+            number=min(self._done + 1, of),
+            of=of,
+            span_s=order.load_s,
+            left_s=max(order.load_s, whole - done),
+        )
+
+    def _load_s(self, cell: Cell) -> float:
+        load = cell.load
+        if isinstance(load, Closed):
+            return sum(span.for_s for span in load.users)
+        return sum(span.for_s for span in load.rates) or max(
+            (p.at_s for p in self.traces.get(cell.id, ())), default=0.0
+        )
+
+    def _span_s(self, seen: CellSeen) -> float:
+        return seen.repeats[0].rates.window_s if seen.repeats else 0.0
+
+
+def cell_at(search: Search, level: float) -> Cell:
+    """The cell that a search measures at a level."""
+    if search.over == "users":
+        load: Open | Closed = Closed((Users(int(level), int(level), search.for_s),), search.think_s)
+    else:
+        load = Open(search.arrivals, (Rate(level, level, search.for_s),))
+    return Cell(f"{search.id}-{level:g}", load, search.warm_up_s)
+
+
+def seed_of(plan_seed: int, cell: str, door: str, number: int, attempt: int = 1) -> int:
+    """A seed of its own for every repeat and door: nothing that one sends is known to the engine from another."""
+    text = f"{plan_seed}/{cell}/{door}/{number}/{attempt}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
+
+
+def _one_door(cells: Sequence[CellSeen]) -> list[CellSeen]:
+    """Of a cell through both doors the direct one: claims are about engines."""
+    direct = {cell.id for cell in cells if cell.door == "direct"}
+    return [cell for cell in cells if cell.door == "direct" or cell.id not in direct]
+
+
+def _kv_dtype(cache_dtype: str | None) -> str | None:
+    """A format that claims name; vLLM's `auto` is the weights' own and says nothing here."""
+    return None if cache_dtype in (None, "auto") else cache_dtype
+
+
+def _why(repeat: Repeat) -> str:
+    return "; ".join(f"{one.name}: {one.seen}" for one in repeat.checks if one.passed is False)
+
+
+def _short(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:24]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_run_id(name: str, moment: datetime, draw: bytes) -> str:
+    """Such as `lr-20261128-103000-3f9a`: by time, and unlike any other of the same second."""
+    return f"lr-{moment:%Y%m%d-%H%M%S}-{hashlib.sha256(draw + name.encode()).hexdigest()[:4]}"
+
+
+def runs_directory(data_dir: Path) -> Path:
+    return data_dir / "load-runs"

@@ -1,0 +1,87 @@
+"""What a campaign has done so far, on disk: so that nothing measured is lost and an interrupted one goes on.
+
+One directory a run: the plan as it was read, `run.json` after every repeat (written anew, then renamed into place), the
+workers' records, and the spreads that plots are drawn from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from loadtests.cells import VERSION, Run
+
+PLAN, RUN, SPREADS, RECORDS = "plan.yaml", "run.json", "spreads.json", "records"
+AGAIN_MARK = "-again"
+"""Ends the name of the directory of repeats that were run once more."""
+Spreads = dict[str, dict[str, tuple[float, ...]]]
+"""By "cell/door": the quantiles 0 to 100 % of its TTFT and TPOT, of all its repeats together."""
+
+
+class RunUnreadable(Exception):
+    """A run's directory cannot be gone on with; the message says why."""
+
+
+class Journal:
+    """The files of one run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def records(self) -> Path:
+        return self.directory / RECORDS
+
+    def record_files(self, cell: str, repeat: str) -> list[Path]:
+        """The workers' files of a repeat; of one that was run once more, the later ones."""
+        for directory in (cell + AGAIN_MARK, cell):
+            if found := sorted((self.records / directory).glob(f"{repeat}-w*.jsonl")):
+                return found
+        return []
+
+    def begin(self, plan: bytes) -> None:
+        """Raises OSError."""
+        self.records.mkdir(parents=True, exist_ok=True)
+        _write(self.directory / PLAN, plan)
+
+    def keep(self, run: Run, spreads: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
+        """Both files, each whole or as it was before. Raises OSError."""
+        _write(self.directory / SPREADS, msgspec.json.encode(spreads))
+        _write(self.directory / RUN, msgspec.json.encode(run))
+
+    def plan(self) -> bytes:
+        return self._read(PLAN)
+
+    def run(self) -> Run:
+        """What was kept last. Raises RunUnreadable."""
+        try:
+            run = msgspec.json.decode(self._read(RUN), type=Run)
+        except msgspec.DecodeError as error:
+            raise RunUnreadable(f"{self.directory / RUN}: {error}") from error
+        if run.v != VERSION:
+            raise RunUnreadable(f"{self.directory / RUN}: expected version {VERSION}, got {run.v}")
+        return run
+
+    def spreads(self) -> Spreads:
+        try:
+            return msgspec.json.decode(self._read(SPREADS), type=Spreads)
+        except (RunUnreadable, msgspec.DecodeError):
+            return {}
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.directory / name).read_bytes()
+        except OSError as error:
+            raise RunUnreadable(f"{self.directory / name}: {error.strerror or error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    new = path.with_suffix(path.suffix + ".new")
+    with new.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
