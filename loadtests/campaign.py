@@ -1,6 +1,6 @@
 """A whole plan, run from its first cell to its verdicts: in order, resumable, and honest about where it stopped.
 
-What a repeat is stands in `cell_run` and `measured`, what is found in the end in `run_evidence`, `doors` and `search`.
+What a repeat is stands in `repeat_run` and `measured`, what is found in the end in `run_evidence`, `doors` and `search`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import msgspec
 from gateway.domain.records import Claim, Model, Registry
 from loadtests.arrivals import TracePoint
 from loadtests.cell_order import DrawnWork
-from loadtests.cell_run import RepeatOrder, RepeatRun, run_repeat
 from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, SearchSeen
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
@@ -27,6 +26,7 @@ from loadtests.journal import AGAIN_MARK, Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words
 from loadtests.measured import Context, measure, spreads_of, window_of_cell
 from loadtests.plan import Cell, Closed, Open, Plan, Rate, Search, Shape, Users
+from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
 from loadtests.run_evidence import evidence_for, is_tested, verdicts
 from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting

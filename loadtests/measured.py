@@ -12,13 +12,13 @@ import numpy as np
 
 from gateway.domain.records import Claim, GpuPrice
 from gateway.domain.token_cost import Load, cost_per_million
-from loadtests.cell_run import RepeatOrder, RepeatRun
 from loadtests.cells import ObjectiveSeen, Rates, Repeat
 from loadtests.columns import Floats, RepeatFiles, read_repeat
 from loadtests.engine_view import EngineWatch, join_timeline, window_of
 from loadtests.figures import Window, due_in, latencies, outcomes, quantiles, rates, spans_of, timeline
 from loadtests.objectives import met_by_each, see_objectives
 from loadtests.plan import Open, Plan, WorkKind
+from loadtests.repeat_run import RepeatOrder, RepeatRun
 from loadtests.run_evidence import claimed_objective
 from loadtests.validity import Intended, check_repeat
 
