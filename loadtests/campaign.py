@@ -1,6 +1,6 @@
 """A whole plan, run from its first cell to its verdicts: in order, resumable, and honest about where it stopped.
 
-What a repeat is stands in `repeat_run` and `measured`, what is found in the end in `run_evidence`, `doors` and `search`.
+What a repeat is stands in `repeat_run` and `measured`, what is found in the end in `run_evidence` and `doors`.
 """
 
 from __future__ import annotations
@@ -69,8 +69,6 @@ class Campaign:
     journal: Journal
     watch: EngineWatch
     versions: Mapping[str, str]
-    environment: Mapping[str, str]
-    """What workers find in theirs: the keys."""
     traces: Mapping[str, Sequence[TracePoint]]
     """By cell."""
     on_step: Callable[[Step], None]
@@ -143,7 +141,7 @@ class Campaign:
     async def _once(self, cell: Cell, door: Doorway, number: int, attempt: int) -> Repeat:
         order = self._order(cell, door, number, attempt)
         self.on_step(self._step(order))
-        ran: RepeatRun = await run_repeat(order, self.plan, environment=self.environment, stopping=self.stopping)
+        ran: RepeatRun = await run_repeat(order, self.plan, stopping=self.stopping)
         repeat = await asyncio.to_thread(measure, order, ran, self.context, self.watch)
         self._done += 1
         if not self.stopping.is_set():

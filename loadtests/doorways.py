@@ -12,9 +12,7 @@ from gateway.domain.records import Model, Registry, Replica
 from gateway.settings import Settings
 from loadtests.plan import Plan, Route, Through
 
-ADMIN_KEY = "SIMSA_ADMIN_KEY"
-LOAD_KEY = "SIMSA_LOADTEST_KEY"
-"""A key of the class `load_test`; where it is set it is used instead of the admin's."""
+OWN_KEY, ADMIN_KEY = "SIMSA_KEY", "SIMSA_ADMIN_KEY"
 
 
 class TargetUnknown(Exception):
@@ -43,7 +41,7 @@ def doorways(
         found.append(_direct(plan, registry))
     if plan.target.through in (Through.GATEWAY, Through.BOTH):
         address = plan.target.gateway or f"http://{settings.host}:{settings.port}"
-        key = next((name for name in (LOAD_KEY, ADMIN_KEY) if is_set(name)), None)
+        key = next((name for name in (OWN_KEY, ADMIN_KEY) if is_set(name)), None)
         found.append(Doorway("gateway", address, plan.target.model, key))
     return tuple(found)
 

@@ -7,10 +7,9 @@ lost worker leaves a file without a footer, and the checks see it.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,9 +68,7 @@ class RepeatRun:
     """What workers that did not end well said, in one line each."""
 
 
-async def run_repeat(
-    order: RepeatOrder, plan: Plan, *, environment: Mapping[str, str], stopping: asyncio.Event
-) -> RepeatRun:
+async def run_repeat(order: RepeatOrder, plan: Plan, *, stopping: asyncio.Event) -> RepeatRun:
     """Run the workers to their end; when `stopping` is set they send nothing more and drain. Never runs unbounded."""
     order.directory.mkdir(parents=True, exist_ok=True)
     begin_at = None
@@ -80,7 +77,7 @@ async def run_repeat(
     orders = [_order(order, plan, worker, begin_at) for worker in range(plan.workers)]
     limit_s = order.load_s + plan.drain_s + START_S + START_EACH_S * plan.workers + GRACE_S
     async with asyncio.TaskGroup() as group:
-        workers = [group.create_task(_run_worker(order, one, environment, stopping, limit_s)) for one in orders]
+        workers = [group.create_task(_run_worker(order, one, stopping, limit_s)) for one in orders]
     said = [task.result() for task in workers]
     return RepeatRun(tuple(Path(one.out) for one in orders), tuple(filter(None, said)))
 
@@ -117,9 +114,7 @@ def _order(order: RepeatOrder, plan: Plan, worker: int, begin_at: datetime | Non
     )
 
 
-async def _run_worker(
-    order: RepeatOrder, one: CellOrder, environment: Mapping[str, str], stopping: asyncio.Event, limit_s: float
-) -> str | None:
+async def _run_worker(order: RepeatOrder, one: CellOrder, stopping: asyncio.Event, limit_s: float) -> str | None:
     """Start one worker and wait for its end; what it said when it did not end well."""
     path = order.directory / f"{order.name}-w{one.worker}.order.json"
     path.write_bytes(msgspec.json.encode(one))
@@ -128,7 +123,6 @@ async def _run_worker(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
         start_new_session=True,  # Ctrl-C reaches the campaign alone, which then tells its workers
     )
     stopper = asyncio.create_task(_stop_when_told(process, stopping))

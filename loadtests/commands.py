@@ -1,0 +1,316 @@
+"""`simsa loadtest`: run a plan, look at what it showed, report it, compare two runs, plan for a crowd.
+
+Arguments in, the part that does the work called, what came of it shown. What only a run needs is imported when one
+begins; Locust is imported in the workers alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from gateway.console import printable, wants_json
+from gateway.errors import SimsaError
+from gateway.gateway_client import GatewayUnreachable
+from gateway.registry import load_registry
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from loadtests.campaign import Step
+    from loadtests.cells import Run
+    from loadtests.outset import Wishes
+
+loadtest_app = typer.Typer(help="Load tests: whether a serving plan is real.", no_args_is_help=True)
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its directory; see `simsa loadtest list`.")]
+Out = Annotated[Path | None, typer.Option(help="Write to this directory instead of the run's own.")]
+
+
+@loadtest_app.command("check")
+def check(plan: Annotated[Path, typer.Argument(help="The plan's YAML file.")], json: JsonFlag = False) -> None:
+    """Read a plan and say what it would run; every mistake with its line. Sends nothing."""
+    from loadtests.load_words import load_in_words
+    from loadtests.plan_file import PlanInvalid, parse_plan
+
+    try:
+        found = parse_plan(_read(plan), path=plan.name, registry=load_registry(Settings().registry))
+    except PlanInvalid as error:
+        _refuse_all(error.problems, error.path)
+    cells = [{"cell": cell.id, "load": load_in_words(cell.load), "claim": cell.claim} for cell in found.cells]
+    searches = [{"search": one.id, "over": one.over, "from": one.begin, "most": one.most} for one in found.searches]
+    if _json(json):
+        _print_json({"name": found.name, "cells": cells, "searches": searches, "repeats": found.repeats})
+        return
+    for entry in (*cells, *searches):
+        print(", ".join(f"{name}: {value}" for name, value in entry.items() if value is not None))  # noqa: T201
+    print(f"each {found.repeats} times, {found.target.through.value}, {found.workers} worker(s)")  # noqa: T201
+
+
+@loadtest_app.command("run")
+def run(
+    plan: Annotated[Path | None, typer.Argument(help="The plan's YAML file.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run instead: its id or directory.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes that send; as the plan says if not given.")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option(help="Show Locust's own page here, on loopback, while a cell runs.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Run a plan to its verdicts. Ctrl-C stops it and keeps what was measured; --resume goes on.
+
+    Exit code 0 when the plan ran to its end with every cell valid and no claim refuted, 1 otherwise.
+    """
+    from loadtests.outset import Wishes
+
+    if (plan is None) == (resume is None):
+        _refuse("expected either a plan or --resume RUN")
+    settings = Settings()
+    before = None if resume is None else _directory(resume, settings)
+    wishes = Wishes(workers=workers, web_port=web_port, resume=before)
+    found = asyncio.run(_run(plan or Path("plan.yaml"), settings, wishes, as_json=_json(json)))
+    _show(found, as_json=_json(json), directory=_directory(found.id, settings))
+    raise typer.Exit(0 if _is_well(found) else 1)
+
+
+@loadtest_app.command("list")
+def list_runs(json: JsonFlag = False) -> None:
+    """The runs that are kept here, newest first."""
+    from loadtests.campaign import runs_directory
+    from loadtests.journal import Journal, RunUnreadable
+    from loadtests.view import render_runs
+
+    found = []
+    for directory in sorted(runs_directory(Settings().data_dir).glob("lr-*"), reverse=True):
+        try:
+            found.append(Journal(directory).run())
+        except RunUnreadable:
+            continue  # begun, and nothing measured yet
+    if _json(json):
+        fields = ("id", "name", "state", "began_at", "ended_at", "model", "gpu", "provenance")
+        _print_json([{name: getattr(one, name) for name in fields} for one in found])
+    else:
+        Console().print(render_runs(found))
+
+
+@loadtest_app.command("show")
+def show(name: RunName, json: JsonFlag = False) -> None:
+    """What a run showed."""
+    _show(_load(name), as_json=_json(json))
+
+
+@loadtest_app.command("report")
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="One run, or several candidates' side by side.")],
+    out: Out = None,
+) -> None:
+    """Write a run's report: HTML in Korean and English, JSON, and tables as CSV."""
+    from loadtests.written import write_report
+
+    settings = Settings()
+    directories = [_directory(name, settings) for name in names]
+    for path in write_report(directories, out or directories[0] / "report"):
+        print(path)  # noqa: T201
+
+
+@loadtest_app.command("diff")
+def diff(
+    before: Annotated[str, typer.Argument(help="A run's id or directory.")],
+    after: Annotated[str, typer.Argument(help="Another's.")],
+    json: JsonFlag = False,
+) -> None:
+    """Two runs compared, cell by cell, with what may be said of the difference."""
+    from loadtests.difference_view import render_differences
+    from loadtests.differences import compare_runs
+
+    found, refused = compare_runs(_load(before), _load(after))
+    if _json(json):
+        _print_json({"differences": [one._asdict() for one in found], "not_compared": [r._asdict() for r in refused]})
+    else:
+        Console().print(render_differences(found, refused))
+
+
+@loadtest_app.command("capacity")
+def capacity(
+    name: RunName,
+    users: Annotated[int | None, typer.Option(min=1, help="So many users at once.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Or so many requests a second.")] = None,
+    spares: Annotated[int, typer.Option(min=0, help="Replicas more than needed: 1 is N+1.")] = 1,
+    use: Annotated[float, typer.Option(help="Share of a replica's highest load that is planned with.")] = 0.8,
+    json: JsonFlag = False,
+) -> None:
+    """How many GPUs it takes, from what one replica was seen to hold, with every assumption."""
+    from dataclasses import asdict
+
+    from loadtests.capacity import plan_capacity, what_holds
+    from loadtests.difference_view import render_capacity
+
+    if (users is None) == (rate is None):
+        _refuse("expected either --users or --rate")
+    over, wanted = ("users", float(users)) if users is not None else ("rate", rate or 0.0)
+    found = _load(name)
+    holds = what_holds(found, over)
+    if holds is None:
+        kind = "closed loops (users)" if over == "users" else "open loops (rates)"
+        _refuse(f"{found.id} has no valid steady cell or search over {kind} that meets its objectives", code=1)
+    try:
+        answer = plan_capacity(found, wanted, holds, spares=spares, use=use)
+    except ValueError as error:
+        _refuse(str(error))
+    if _json(json):
+        _print_json(asdict(answer))
+    else:
+        Console().print(render_capacity(answer))
+
+
+# --- running ------------------------------------------------------------------------------------------------
+
+
+async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> Run:
+    from loadtests.calibration import CalibrationFailed
+    from loadtests.doorways import TargetUnknown
+    from loadtests.journal import RunUnreadable
+    from loadtests.outset import OutsetRefused, prepare
+    from loadtests.plan_file import PlanInvalid
+    from loadtests.sighting import TargetSilent
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    registry = load_registry(settings.registry)
+    with _Board(as_json=as_json) as board:
+        try:
+            campaign = await prepare(
+                plan, registry, settings, wishes, stopping=stopping, on_step=board.step, say=board.say
+            )
+        except PlanInvalid as error:
+            _refuse_all(error.problems, error.path)
+        except (OutsetRefused, TargetUnknown, TargetSilent, RunUnreadable, GatewayUnreachable) as error:
+            _refuse(str(error))
+        except CalibrationFailed as error:
+            _refuse(f"the client could not be calibrated: {error}")
+        except SimsaError as error:
+            _refuse(error.message)
+        board.say(f"run {campaign.id}: {campaign.journal.directory}")
+        return await campaign.run()
+
+
+class _Board:
+    """Where a run is: a bar on a terminal, a line a step elsewhere; always on standard error."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._console = Console(stderr=True)
+        self._progress = None
+        if self._console.is_terminal and not as_json:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} · {task.fields[left]} left"),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._task = self._progress.add_task("preparing", total=1, left="?")
+
+    def __enter__(self) -> _Board:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def say(self, words: str) -> None:
+        self._console.print(printable(words), markup=False, highlight=False)
+
+    def step(self, step: Step) -> None:
+        left = _minutes(step.left_s)
+        if self._progress is None:
+            self.say(f"[{step.number}/{step.of}] {step.words}, {step.span_s:g} s; about {left} left")
+        else:
+            self._progress.update(
+                self._task, description=printable(step.words), completed=step.number - 1, total=step.of, left=left
+            )
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _is_well(found: Run) -> bool:
+    refuted = any("refuted" in one.verdict for one in found.verdicts)
+    return found.state == "complete" and not refuted and all(cell.is_valid for cell in found.cells)
+
+
+# --- small parts --------------------------------------------------------------------------------------------
+
+
+def _show(found: Run, *, as_json: bool, directory: Path | None = None) -> None:
+    from loadtests.exports import run_json
+    from loadtests.view import render_run
+
+    if as_json:
+        sys.stdout.buffer.write(run_json(found) + b"\n")
+        return
+    console = Console()
+    console.print(render_run(found))
+    if directory is not None:
+        console.print(f"simsa loadtest report {found.id} writes the report into {directory}", markup=False)
+
+
+def _load(name: str) -> Run:
+    from loadtests.journal import Journal, RunUnreadable
+
+    try:
+        return Journal(_directory(name, Settings())).run()
+    except RunUnreadable as error:
+        _refuse(str(error))
+
+
+def _directory(name: str, settings: Settings) -> Path:
+    from loadtests.campaign import runs_directory
+    from loadtests.journal import PLAN
+
+    place = Path(name) if (Path(name) / PLAN).is_file() else runs_directory(settings.data_dir) / name
+    if not (place / PLAN).is_file():
+        _refuse(f"there is no run {printable(name)!r}; see `simsa loadtest list`")
+    return place
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        _refuse(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def _json(asked: bool) -> bool:
+    return asked or wants_json(sys.stdout)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2) + b"\n")
+
+
+def _refuse_all(problems: list[str], path: str) -> NoReturn:
+    for line in problems:
+        print(line, file=sys.stderr)  # noqa: T201
+    _refuse(f"{path} has {len(problems)} problem(s); mend them and try again")
+
+
+def _refuse(message: str, *, code: int = 2) -> NoReturn:
+    print(message, file=sys.stderr)  # noqa: T201
+    raise typer.Exit(code)

@@ -1,0 +1,202 @@
+"""Everything a campaign needs before its first request: plan, registry, doors, engines, lengths, calibration.
+
+All that can be wrong is found here, before anything is sent. Running is `campaign`'s subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from gateway import __version__
+from gateway.domain.records import GpuPrice, Model, Registry
+from gateway.settings import Settings, secret_from_environment
+from loadtests.arrivals import TracePoint, duration_s, read_trace
+from loadtests.calibration import calibrate
+from loadtests.campaign import Campaign, Step, new_run_id, runs_directory
+from loadtests.cell_order import DrawnWork
+from loadtests.cells import Calibration, Run
+from loadtests.doorways import Doorway, doorways, engine_addresses
+from loadtests.engine_view import EngineWatch
+from loadtests.journal import Journal
+from loadtests.measured import Context
+from loadtests.plan import Arrivals, Cell, Open, Plan
+from loadtests.plan_file import parse_plan
+from loadtests.run_evidence import is_tested
+from loadtests.sighting import Sighting, count_tokens, see_target
+from loadtests.workloads import languages_of, workload_sha256
+from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility, fertility_samples, learn_fertility
+
+PACKAGES = ("locust", "gevent", "geventhttpclient")
+
+
+class OutsetRefused(Exception):
+    """The campaign cannot begin; the message says why and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the command line says beside the plan."""
+
+    workers: int | None = None
+    web_port: int | None = None
+    resume: Path | None = None
+
+
+async def prepare(
+    plan_path: Path,
+    registry: Registry,
+    settings: Settings,
+    wishes: Wishes,
+    *,
+    stopping: asyncio.Event,
+    on_step: Callable[[Step], None],
+    say: Callable[[str], None],
+) -> Campaign:
+    """A campaign that is ready to run. Raises OutsetRefused, PlanInvalid, TargetUnknown, TargetSilent,
+    CalibrationFailed, and what the gateway's client raises."""
+    before, journal, text = _begun(plan_path, settings, wishes)
+    plan = parse_plan(text, path=plan_path.name, registry=registry)
+    if wishes.workers is not None:
+        plan = replace(plan, workers=wishes.workers)
+    doors = doorways(plan, registry, settings, is_set=lambda name: secret_from_environment(name) is not None)
+    keys = {name: key for door in doors if (name := door.key_variable) and (key := secret_from_environment(name))}
+    engines = engine_addresses(plan, registry)
+    names = plan.target.models or (plan.target.model,)
+    model = registry.models.get(plan.target.model)
+    sighting = await see_target(doors, engines, names, registry, keys, gpu=plan.gpu, gpus=plan.gpus or _gpus_of(model))
+    say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
+    fertility = await _fertility(plan, doors[0], keys, say)
+    traces = {cell.id: trace for cell in plan.cells if (trace := _trace_of(cell, plan_path))}
+    journal.begin(text)
+    calibration = before.calibration if before is not None else None
+    if plan.calibrates and calibration is None:
+        say("calibrating the client on a stand-in")
+        needed = needed_events_per_s(plan, traces)
+        calibration = await calibrate(journal.directory / "calibration", needed_events_per_s=needed)
+        say(_calibrated(calibration))
+    return Campaign(
+        id=before.id if before is not None else journal.directory.name,
+        plan=plan,
+        plan_text=text,
+        workload_sha256=workload_sha256(plan.workload),
+        registry=registry,
+        doors=doors,
+        context=_context(plan, model, registry, sighting),
+        sighting=sighting,
+        work=DrawnWork(plan.workload, fertility),
+        journal=journal,
+        watch=EngineWatch(engines),
+        versions=_versions(),
+        traces=traces,
+        on_step=on_step,
+        stopping=stopping,
+        calibration=calibration,
+        before=before,
+        web_port=wishes.web_port,
+    )
+
+
+def _begun(plan_path: Path, settings: Settings, wishes: Wishes) -> tuple[Run | None, Journal, bytes]:
+    """What was run before, where the run is kept, and the plan's text: of an interrupted run its own."""
+    if wishes.resume is not None:
+        journal = Journal(wishes.resume)
+        return journal.run(), journal, journal.plan()
+    try:
+        text = plan_path.read_bytes()
+    except OSError as error:
+        raise OutsetRefused(f"{plan_path}: cannot be read: {error.strerror or error}") from error
+    name = new_run_id(plan_path.stem, datetime.now(UTC), os.urandom(8))
+    return None, Journal(runs_directory(settings.data_dir) / name), text
+
+
+def needed_events_per_s(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> float | None:
+    """The most events a second that the plan's open loops can bring, one event a token; None where nothing says."""
+    output = plan.workload.output_tokens
+    tokens = output.most if output is not None else plan.workload.max_output_tokens
+    rates = [_peak(cell.load, traces.get(cell.id, ())) for cell in plan.cells if isinstance(cell.load, Open)]
+    return max(rates) * tokens if rates else None
+
+
+def _peak(load: Open, trace: Sequence[TracePoint]) -> float:
+    if load.arrivals is Arrivals.TRACE:
+        return len(trace) / max(1.0, duration_s(load, trace))
+    return max(max(rate.begin_per_s, rate.end_per_s) for rate in load.rates)
+
+
+async def _fertility(plan: Plan, door: Doorway, keys: Mapping[str, str], say: Callable[[str], None]) -> Fertility:
+    """How long texts are to this model, by its own /tokenize; guesses where it has none, and then it is said."""
+    if plan.workload.input_tokens is None and not plan.workload.shared_prefix_tokens:
+        return DEFAULT_FERTILITY
+    key = keys.get(door.key_variable or "")
+    counted: dict[str, list[tuple[int, int]]] = {}
+    for language in languages_of(plan.workload):
+        for sample in fertility_samples(language):
+            tokens = await count_tokens(door, sample, key)
+            if tokens is None:
+                say("the engine does not tell how long texts are (/tokenize): lengths of prompts are guesses")
+                return DEFAULT_FERTILITY
+            counted.setdefault(language, []).append((len(sample), tokens))
+    return learn_fertility(counted)
+
+
+def _trace_of(cell: Cell, plan_path: Path) -> Sequence[TracePoint]:
+    load = cell.load
+    if not isinstance(load, Open) or load.trace is None:
+        return ()
+    if load.trace.startswith("records:"):
+        raise OutsetRefused(f"{cell.id}: make a trace of the gateway's records first: simsa loadtest trace MODEL")
+    path = plan_path.parent / load.trace
+    try:
+        points = read_trace(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OutsetRefused(f"{path}: {error}") from error
+    if not points:
+        raise OutsetRefused(f"{path}: the trace has no request")
+    return points
+
+
+def _context(plan: Plan, model: Model | None, registry: Registry, sighting: Sighting) -> Context:
+    gpus = {one.gpu for one in sighting.engines} if plan.gpu is None else {plan.gpu}
+    gpu = gpus.pop() if len(gpus) == 1 else None
+    known = registry.gpus.get(gpu or "")
+    counts = sum(one.gpus for one in sighting.engines)
+    price: GpuPrice | None = known.prices[0] if known is not None and known.prices else None
+    return Context(
+        plan=plan,
+        claims=tuple(claim for claim in (model.claims if model else ()) if is_tested(claim)),
+        gpus=plan.gpus or counts or None,
+        price=price,
+        provenance=sighting.provenance.value,
+    )
+
+
+def _gpus_of(model: Model | None) -> int:
+    return model.replicas[0].gpus if model is not None and model.replicas else 1
+
+
+def _calibrated(one: Calibration) -> str:
+    words = (
+        f"this client reads {one.events_per_s:,.0f} events/s with a schedule lag of {one.lag_p99_s * 1000:.1f} ms (p99)"
+    )
+    if one.needed_events_per_s is None:
+        return words
+    return f"{words}; the plan needs at most {one.needed_events_per_s:,.0f}" + (
+        "" if one.passed else ": TOO FEW, take more workers"
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"simsa": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
