@@ -44,7 +44,6 @@ class _SideFinished(msgspec.Struct):
     usage: Usage = msgspec.field(default_factory=Usage)
     timing: _Timing = msgspec.field(default_factory=_Timing)
     error: _Error | None = None
-    call_id: str | None = None
 
 
 _DELTA = msgspec.json.Decoder(_SideDelta)
@@ -80,7 +79,7 @@ class _Side:
             return End(Outcome.CUT, words)
         return End(Outcome.FAILED if self.stamps else Outcome.REFUSED, words)
 
-    def heard(self) -> Heard:
+    def heard(self, request_id: str | None) -> Heard:
         finished = self.finished
         timing = finished.timing if finished is not None else _Timing()
         return Heard(
@@ -92,7 +91,7 @@ class _Side:
             finish_reason=finished.finish_reason if finished is not None else None,
             characters=self.characters,
             ended_s=self.ended_s,
-            request_id=finished.call_id if finished is not None else None,
+            request_id=request_id,
         )
 
 
@@ -126,7 +125,18 @@ class ComparisonAnswer:
 
     def records(self, due: Due, exchange: Exchange) -> list[RequestRecord]:
         whole = self._failure or exchange.end or NOT_READ
-        return [record_of(due, exchange, side.end() or whole, side.heard(), side=side.model) for side in self._sides]
+        base = exchange.request_id
+        return [
+            # The gateway's own record of a side has the comparison's id with the side's place.
+            record_of(
+                due,
+                exchange,
+                side.end() or whole,
+                side.heard(None if base is None else f"{base}-{place}"),
+                side=side.model,
+            )
+            for place, side in enumerate(self._sides)
+        ]
 
     def _take(self, event: Event, now_s: float) -> None:
         if event.data is None:

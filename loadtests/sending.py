@@ -82,9 +82,9 @@ class Sending:
 
     def wait_until(self, at_s: float) -> bool:
         """Sleep up to a moment; False where the cell is stopped before. Others get a turn in any case."""
-        left = at_s - self.now_s()
-        if left > 0:
-            return not self.stopping.wait(left)
+        while (left := at_s - self.now_s()) > 0:  # gevent's timers count from the loop's last turn and may be early
+            if self.stopping.wait(left):
+                return False
         gevent.sleep(0)
         return not self.stopping.is_set()
 

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import itertools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -211,6 +212,8 @@ class Connection(asyncio.Protocol):
         shapes = SHAPES.get(self._url)
         if shapes is None:
             self.write(_PLAIN.get(self._url, _NOT_FOUND))
+            if self._transport is not None and not self._parser.should_keep_alive():
+                self._transport.close()
             return
         asked = _ASKED.decode(b"".join(self._body))
         tokens = asked.max_completion_tokens or asked.max_tokens or self.engine.schedule.tokens
@@ -256,7 +259,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gap-ms", type=float, default=10.0, help="between one token and the next")
     parser.add_argument("--tokens", type=int, default=100, help="of an answer whose request names no max_tokens")
     parser.add_argument("--log", type=Path, help="file for a line an answer, begun anew")
+    parser.add_argument("--cpu", type=int, help="core to stay on")
     options = parser.parse_args(arguments)
+    if options.cpu is not None:
+        os.sched_setaffinity(0, {options.cpu})
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log = None if options.log is None else options.log.open("wb")
     engine = StandIn(Schedule(options.first_ms / 1000, options.gap_ms / 1000, options.tokens), log)
     gc.freeze()
