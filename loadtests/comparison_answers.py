@@ -141,7 +141,7 @@ class ComparisonAnswer:
     def _take(self, event: Event, now_s: float) -> None:
         if event.data is None:
             return
-        match event.name.decode():
+        match event.name.decode("latin-1"):
             case name if name == SIDE_DELTA:
                 delta = _DELTA.decode(event.data)
                 self._sides[delta.side].hear(delta, now_s)

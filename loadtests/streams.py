@@ -43,8 +43,8 @@ _Poll = gevent.monkey.get_original("select", "poll")
 """The system's own: gevent's would run its loop."""
 
 
-class Abandoned(BaseException):
-    """Thrown into a request that is given up; not an Exception, so that nothing on the way takes it for its own."""
+class Abandoned(gevent.GreenletExit):  # type: ignore[misc]
+    """Thrown into a request that is given up; no Exception, so nothing on the way takes it for its own."""
 
 
 class Reply(HTTPResponse):
@@ -246,7 +246,7 @@ def _told(exchange: Exchange, timeout_s: float) -> Iterator[None]:
             exchange.end = End(Outcome.UNSENT, f"the client could not open a connection: {words}")
         else:
             exchange.end = End(Outcome.CUT if exchange.has_begun else Outcome.UNREACHABLE, words)
-    except (HTTPParseError, ValueError) as error:
+    except (HTTPParseError, UnicodeDecodeError) as error:
         exchange.end = End(Outcome.MALFORMED, f"the answer is no HTTP: {error}")
     finally:
         timeout.close()

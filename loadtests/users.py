@@ -75,7 +75,7 @@ def fire(environment: Environment, order: CellOrder, record: RequestRecord) -> N
         response_length=record.characters or 0,
         response=None,
         context={},
-        exception=None if is_ok else RuntimeError(f"{record.outcome}: {record.error}"),
+        exception=None if is_ok else RuntimeError(f"{record.outcome} {record.status or ''}"),  # few: it counts by words
         start_time=time() - took_s,
         url=order.address,
     )

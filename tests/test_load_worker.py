@@ -30,13 +30,14 @@ from load_workers import (
 )
 
 from gateway.processes import free_ports
-from loadtests.calibration import calibrate, errors_of, try_level
+from loadtests.calibration import Errors, Level, errors_of, try_level, what_was_shown
 from loadtests.cell_order import FixedWork
 from loadtests.plan import Arrivals, Closed, Open, Rate, Route, Users
 from loadtests.records import Outcome
 
 CHAT = "/v1/chat/completions"
 ADMIN = "admin-key-of-the-tests"
+EARLY = b"HTTP/1.1 100 Continue\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 WORD, FINISH, USAGE = chat_chunk("가나"), chat_chunk(finish_reason="stop"), usage_chunk(12, 1)
 WHOLE = WORD + FINISH + DONE
@@ -44,7 +45,7 @@ WHOLE = WORD + FINISH + DONE
 FAULTS: list[tuple[Reply, Outcome, str | None]] = [
     (Reply.stream(WORD, FINISH, USAGE, DONE), Outcome.OK, None),
     (Reply.stream(WORD, FINISH, USAGE, DONE, framing="close"), Outcome.OK, None),
-    (Reply.raw(b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD, b"%x\r\n%b\r\n0\r\n\r\n" % (len(WHOLE), WHOLE)), Outcome.OK, None),
+    (Reply.raw(EARLY + HEAD, b"%x\r\n%b\r\n0\r\n\r\n" % (len(WHOLE), WHOLE)), Outcome.OK, None),
     (Reply.json({"error": {"message": "Not there."}}, status=404), Outcome.REFUSED, "status 404: Not there."),
     (Reply.text("<html>", status=502), Outcome.REFUSED, "status 502: <html>"),
     (Reply.json({"error": {"message": "Slow down."}}, status=429), Outcome.TOO_MANY, "status 429: Slow down."),
@@ -261,7 +262,6 @@ async def test_a_comparison_through_the_gateway_is_a_record_a_side(tmp_path: Pat
     assert [one.outcome.value for one in ran.file.records if one.side == "b"] == ["refused"] * 2
     assert {record.n for record in ran.file.records} == {0, 1}
     assert {one.request_id for one in good} <= {call.opened.request_id for call in calls}
-    assert {call.opened.run_id for call in calls} == {"run-1"}
 
 
 # --- hosts --------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ async def test_a_comparison_through_the_gateway_is_a_record_a_side(tmp_path: Pat
 async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_requests_are_unsent(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     async with ScriptedEngine() as engine, asyncio.timeout(LIMIT_S):
-        path = write_order(tmp_path, order(tmp_path, engine.url, open=constant(20, 5.0)))
+        path = write_order(tmp_path, order(tmp_path, engine.url, open=constant(20, 3.0)))
         lead = ("-m", "loadtests.worker", path, "--expect-workers", "2", "--master-port", str(port))
         follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
         async with running(*lead) as master, running(*follow) as one, running(*follow) as other:
@@ -281,7 +281,7 @@ async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_reque
     assert master.returncode == 1
     files = [read_file(tmp_path / f"out.w{number}.jsonl") for number in (0, 1)]
     numbers = sorted(record.n for file in files for record in file.records)
-    assert numbers == list(range(100)), "every request of the schedule has one record"
+    assert numbers == list(range(60)), "every request of the schedule has one record"
     (lost,) = [file for file in files if file.footer is None]
     (kept,) = [file for file in files if file.footer is not None]
     assert set(kept.outcomes()) == {"ok"}
@@ -295,16 +295,32 @@ async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_reque
 async def test_calibration_shows_counts_that_are_exact_and_figures_that_agree_with_the_stand_ins_log(
     tmp_path: Path,
 ) -> None:
-    level = await try_level(tmp_path, 500, 1.0)
-    assert level.wrong == 0
-    assert level.events_per_s == pytest.approx(500, rel=0.1)
-    assert 0 < level.cpu_share < 1
-    assert abs(float(np.median(level.errors.ttft_s))) < 0.002
-    assert abs(float(np.median(level.errors.tpot_s))) < 0.0005
+    tried = await try_level(tmp_path, 500, 1.0)
+    assert tried.wrong == 0
+    assert tried.events_per_s == pytest.approx(500, rel=0.1)
+    assert 0 < tried.cpu_share < 1
+    assert abs(float(np.median(tried.errors.ttft_s))) < 0.002
+    assert abs(float(np.median(tried.errors.tpot_s))) < 0.0005
 
 
-async def test_what_cannot_be_sent_and_read_does_not_pass(tmp_path: Path) -> None:
-    found = await calibrate(tmp_path, needed_events_per_s=10_000, levels=[200], for_s=0.5)
-    assert not found.passed
-    assert found.needed_events_per_s == 10_000
-    assert 0 < found.events_per_s < 10_000
+def level(events_per_s: float, *, lag_s: float = 0.001, cpu: float = 0.2, wrong: int = 0) -> Level:
+    values = np.array([0.0004, -0.0005])
+    return Level(events_per_s, lag_s, cpu, Errors(values, values, values), wrong)
+
+
+@pytest.mark.parametrize(
+    ("tried", "needed", "expected"),
+    [
+        ([level(1000), level(2000), level(3000, lag_s=0.011)], None, (2000, True)),
+        ([level(1000), level(2000, cpu=0.61)], 1000, (1000, True)),
+        ([level(1000), level(2000, wrong=1)], 1500, (1000, False)),
+        ([level(900, lag_s=0.02)], None, (900, False)),
+    ],
+)
+def test_a_client_is_as_good_as_the_last_rate_that_was_not_too_much(
+    tried: list[Level], needed: float | None, expected: tuple[float, bool]
+) -> None:
+    shown = what_was_shown(tried, needed)
+    assert (shown.events_per_s, shown.passed) == expected
+    assert shown.ttft_error_p99_s == pytest.approx(0.0005, rel=0.01)
+    assert shown.needed_events_per_s == needed
