@@ -7,6 +7,7 @@ ending or an error. What events mean is its dialect's knowledge; it never waits 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from gateway.domain.dialects import GIVEN_UP, NOTABLE, OUTPUT, REASONING, Dialect, Notice, json_object
 from gateway.domain.model_name import Renaming
@@ -16,6 +17,17 @@ from gateway.domain.sse import Event, SseError, SseParser
 _TOKENS = OUTPUT | REASONING
 
 
+class FailureKind(StrEnum):
+    MALFORMED = "malformed"
+    """The stream is no stream of events, or an event is no JSON object."""
+    CUT = "cut"
+    """It broke off, or ended without its end."""
+    REPORTED = "reported"
+    """The engine sent an error event."""
+    GIVEN_UP = "given_up"
+    """The engine's finish reason says that it gave up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a reply counts as failed although its status was 200."""
@@ -23,6 +35,7 @@ class Failure:
     message: str
     told: bool
     """True when the engine's own error event, whose words may quote the prompt, was forwarded to the client."""
+    kind: FailureKind
 
 
 class Meter:
@@ -72,7 +85,7 @@ class Meter:
         try:
             events = self._parser.feed(chunk)
         except SseError as error:
-            self.failure = Failure(f"the engine's stream is malformed: {error}", told=False)
+            self.failure = Failure(f"the engine's stream is malformed: {error}", told=False, kind=FailureKind.MALFORMED)
             return b""
         if len(events) == 1:
             return self._take(events[0], now)
@@ -86,7 +99,7 @@ class Meter:
     def end_of_stream(self) -> None:
         """The engine closed the stream: without a terminator that is a failure."""
         if not self.is_done and self.failure is None:
-            self.failure = Failure("the engine closed the stream before its end", told=False)
+            self.failure = Failure("the engine closed the stream before its end", told=False, kind=FailureKind.CUT)
 
     @property
     def finish_reason(self) -> str | None:
@@ -149,13 +162,15 @@ class Meter:
         """Read what a parsed event says of usage, endings and errors; return what of it goes on to the client."""
         body = json_object(data)
         if body is None:
-            self.failure = Failure("the engine sent an event that is no JSON object", told=False)
+            self.failure = Failure(
+                "the engine sent an event that is no JSON object", told=False, kind=FailureKind.MALFORMED
+            )
             return b""
         notice = self._dialect.read(body)
         self._note(notice)
         raw = self._renamed(event, data)
         if notice.failure is not None:
-            self.failure = Failure(notice.failure, told=True)
+            self.failure = Failure(notice.failure, told=True, kind=FailureKind.REPORTED)
             return raw
         if notice.is_end:
             return self._take_end(raw)
@@ -180,11 +195,15 @@ class Meter:
 
     def _take_end(self, raw: bytes) -> bytes:
         if len(self._finished) < self._choices:
-            self.failure = Failure("the engine ended the stream without a finish_reason", told=False)
+            self.failure = Failure(
+                "the engine ended the stream without a finish_reason", told=False, kind=FailureKind.CUT
+            )
             return b""
         aborted = [reason for reason in self._finished.values() if reason in GIVEN_UP]
         if aborted:
-            self.failure = Failure(f"the engine gave up: finish_reason is '{aborted[0]}'", told=False)
+            self.failure = Failure(
+                f"the engine gave up: finish_reason is '{aborted[0]}'", told=False, kind=FailureKind.GIVEN_UP
+            )
             return b""
         self.is_done = True
         return raw

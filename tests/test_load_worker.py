@@ -1,0 +1,326 @@
+"""Workers of load tests as real processes against real sockets: every fault, both loops, signals, full disks, hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from asyncio.subprocess import Process
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clients import RawClient
+from engines import CLOSE, DONE, RESET, Reply, ScriptedEngine, chat_chunk, error_event, usage_chunk
+from gateways import entry, running_gateway
+from load_workers import (
+    BODY,
+    LIMIT_S,
+    constant,
+    order,
+    read_file,
+    run_worker,
+    running,
+    sent,
+    stand_in,
+    until_lines,
+    with_file_limit,
+    write_order,
+)
+
+from gateway.processes import free_ports
+from loadtests.calibration import Errors, Level, errors_of, try_level, what_was_shown
+from loadtests.cell_order import FixedWork
+from loadtests.plan import Arrivals, Closed, Open, Rate, Route, Users
+from loadtests.records import Outcome
+
+CHAT = "/v1/chat/completions"
+ADMIN = "admin-key-of-the-tests"
+EARLY = b"HTTP/1.1 100 Continue\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+WORD, FINISH, USAGE = chat_chunk("가나"), chat_chunk(finish_reason="stop"), usage_chunk(12, 1)
+WHOLE = WORD + FINISH + DONE
+
+FAULTS: list[tuple[Reply, Outcome, str | None]] = [
+    (Reply.stream(WORD, FINISH, USAGE, DONE), Outcome.OK, None),
+    (Reply.stream(WORD, FINISH, USAGE, DONE, framing="close"), Outcome.OK, None),
+    (Reply.raw(EARLY + HEAD, b"%x\r\n%b\r\n0\r\n\r\n" % (len(WHOLE), WHOLE)), Outcome.OK, None),
+    (Reply.json({"error": {"message": "Not there."}}, status=404), Outcome.REFUSED, "status 404: Not there."),
+    (Reply.text("<html>", status=502), Outcome.REFUSED, "status 502: <html>"),
+    (Reply.json({"error": {"message": "Slow down."}}, status=429), Outcome.TOO_MANY, "status 429: Slow down."),
+    (Reply.json({}, status=307, headers=[("location", "/")]), Outcome.REFUSED, "status 307"),
+    (Reply.raw(RESET), Outcome.UNREACHABLE, "Connection reset by peer"),
+    (Reply.raw(CLOSE), Outcome.UNREACHABLE, "closed before the answer's head"),
+    (Reply.raw(b"HTTP/1.1 200 OK\r\ncontent-", CLOSE), Outcome.CUT, "closed before the answer's head"),
+    (Reply.raw(b"SSH-2.0-OpenSSH_9\r\n", CLOSE), Outcome.MALFORMED, "no HTTP"),
+    (Reply.json({"choices": []}), Outcome.MALFORMED, "no stream of events but 'application/json'"),
+    (Reply.stream(WORD, b"data: nonsense\n\n"), Outcome.MALFORMED, "no JSON object"),
+    (Reply.raw(HEAD, b"this is no chunk\r\n"), Outcome.MALFORMED, "no HTTP"),
+    (Reply.stream(WORD, CLOSE), Outcome.CUT, "before its end"),
+    (Reply.stream(WORD, RESET), Outcome.CUT, "Connection reset by peer"),
+    (Reply.stream(WORD, FINISH), Outcome.CUT, "before its end"),
+    (Reply.stream(WORD, DONE), Outcome.CUT, "without a finish_reason"),
+    (Reply.stream(WORD, error_event("가나다")), Outcome.FAILED, "reported an error"),
+    (Reply.stream(WORD, chat_chunk(finish_reason="abort"), DONE), Outcome.FAILED, "gave up"),
+    (Reply.stream(FINISH, usage_chunk(12, 0), DONE), Outcome.EMPTY, "no token came"),
+    (Reply.hang(), Outcome.TIMEOUT, "not over after 2 s"),
+    (Reply.stream(WORD, asyncio.Event()), Outcome.TIMEOUT, "not over after 2 s"),
+]  # fmt: skip
+
+
+async def test_whatever_the_target_does_each_request_has_one_record_that_says_it(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine:
+        engine.script(CHAT, *(reply for reply, _, _ in FAULTS))
+        rate = constant(len(FAULTS) * 2.5, 0.4)
+        ran = await run_worker(tmp_path, order(tmp_path, engine.url, open=rate, timeout_s=2.0))
+    assert (ran.code, ran.err) == (0, "")
+    assert sorted(record.n for record in ran.file.records) == list(range(len(FAULTS)))
+    left = list(ran.file.records)
+    for _, outcome, words in FAULTS:
+        found = next((one for one in left if one.outcome is outcome and (words or "") in (one.error or "")), None)
+        assert found is not None, f"no record says {outcome}: {words}"
+        left.remove(found)
+    for record in ran.file.records:
+        assert "가나" not in (record.error or ""), "never what the model wrote"
+        assert record.sent_s is not None
+        assert record.ended_s is not None
+        assert record.sent_s <= (record.first_s or record.ended_s) <= record.ended_s
+
+
+async def test_a_request_asks_for_a_stream_with_usage_and_direct_doors_hear_nothing_of_the_run(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine:
+        ran = await run_worker(tmp_path, order(tmp_path, engine.url, open=constant(10, 0.2)))
+        request = engine.requests_to(CHAT)[0]
+    assert request.json() == {
+        **BODY,
+        "model": "m",
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": False},
+    }
+    assert [name for name, _ in request.headers if name.startswith("x-simsa") or name == "authorization"] == []
+    assert engine.connections_made == 1, "answers that are over give their connection to the next request"
+    assert (ran.file.outcomes(), ran.file.header.workers) == (["ok", "ok"], 1)
+    assert ran.file.footer is not None
+    assert (ran.file.footer.stopped, round(ran.file.footer.window_s, 1)) == (None, 0.2)
+    assert abs(ran.file.footer.wall_minus_monotonic_s) < 1.0
+    assert 0 < ran.file.footer.cpu_s < LIMIT_S
+
+
+async def test_events_five_milliseconds_apart_have_moments_of_their_own(tmp_path: Path) -> None:
+    """What a buffer on the way would take from them. A busy machine takes some too, so the best of five counts."""
+    log = tmp_path / "sent.jsonl"
+    work = FixedWork({**BODY, "max_tokens": 100})
+    async with stand_in(log, "--first-ms", "20", "--gap-ms", "5") as url:
+        ran = await run_worker(tmp_path, order(tmp_path, url, open=constant(5, 1.0), work=work))
+    assert [record.token_events for record in ran.file.records] == [100] * 5
+    distinct = [1 + sum(gap > 1000 for gap in record.gaps_us) for record in ran.file.records]
+    assert max(distinct) >= 95
+    errors = errors_of(ran.file.records, sent(log))
+    assert float(np.abs(errors.ttft_s).min()) < 0.002, "the others wait for this machine"
+    assert abs(float(np.median(errors.itl_s))) < 0.002
+    assert abs(float(np.median(errors.tpot_s))) < 0.0005
+
+
+async def test_conversations_grow_in_a_closed_loop_and_locusts_page_shows_what_failed(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    page: dict[str, Any] = {}
+
+    async def look(process: Process) -> None:
+        await until_lines(tmp_path / "out.jsonl", 7)
+        async with RawClient(f"http://127.0.0.1:{port}") as client:
+            page.update((await client.request("GET", "/stats/requests")).json())
+
+    async with ScriptedEngine(tokens=2) as engine:
+        usual = Reply.stream(WORD, FINISH, USAGE, DONE)
+        engine.script(CHAT, Reply.json({"error": {"message": "no"}}, status=503), usual)
+        work = FixedWork(BODY, output_tokens=8, turns=3)
+        load = Closed((Users(1, 2, 1.0), Users(2, 2, 1.5)), think_s=0.02)
+        ordered = order(
+            tmp_path,
+            engine.url,
+            open=None,
+            closed=load,
+            work=work,
+            web_port=port,
+            door="gateway",
+            key_variable="LOAD_KEY",
+        )
+        ran = await run_worker(tmp_path, ordered, {"LOAD_KEY": "s3cret"}, beside=look)
+        requests = engine.requests_to(CHAT)
+    assert (ran.code, ran.err) == (0, "")
+    records = ran.file.records
+    assert [record.outcome for record in records].count(Outcome.REFUSED) == 1
+    assert {record.user for record in records} == {0, 1}
+    assert {record.turn for record in records} == {0, 1, 2}
+    assert sorted(record.n for record in records) == list(range(len(records)))
+    first_of_second = min(record.scheduled_s for record in records if record.user == 1)
+    assert first_of_second >= 0.5, "the line from 1 to 2 is above a half from its middle on"
+    for user in (0, 1):
+        own = sorted((one for one in records if one.user == user), key=lambda one: one.scheduled_s)
+        assert all(later.scheduled_s >= (one.ended_s or 0) for one, later in pairwise(own))
+    grown = next(request.json()["messages"] for request in requests if len(request.json()["messages"]) == 5)
+    assert [message["content"] for message in grown[1::2]] == ["가나", "가나"], "with what was really answered"
+    assert requests[0].header("authorization") == "Bearer s3cret"
+    assert requests[0].header("x-simsa-run-id") == "run-1"
+    assert requests[0].header("x-simsa-priority") == "load_test"
+    assert b"s3cret" not in (tmp_path / "cell.json").read_bytes() + (tmp_path / "out.jsonl").read_bytes()
+    total = next(stat for stat in page["stats"] if stat["name"] == "Aggregated")
+    assert total["num_failures"] == 1
+    assert page["user_count"] in (1, 2)
+
+
+async def test_an_open_loop_goes_on_with_conversations_at_its_own_moments(tmp_path: Path) -> None:
+    async with ScriptedEngine(tokens=2) as engine:
+        work = FixedWork(BODY, output_tokens=2, turns=2)
+        ran = await run_worker(tmp_path, order(tmp_path, engine.url, open=constant(20, 0.5), work=work))
+    turns = [record.turn for record in sorted(ran.file.records, key=lambda record: record.n)]
+    assert turns.count(1) >= 4, "what is due is the next turn of whoever has been answered"
+    assert [record.scheduled_s for record in sorted(ran.file.records, key=lambda record: record.n)] == [
+        pytest.approx(n / 20) for n in range(10)
+    ]
+
+
+async def test_a_signal_stops_sending_and_what_does_not_end_in_time_is_abandoned(tmp_path: Path) -> None:
+    async def interrupt(process: Process) -> None:
+        await until_lines(tmp_path / "out.jsonl", 3)
+        process.send_signal(signal.SIGTERM)
+
+    async with ScriptedEngine() as engine:
+        usual, stuck = Reply.stream(WORD, FINISH, USAGE, DONE), Reply.stream(WORD, asyncio.Event())
+        engine.script(CHAT, usual, stuck, usual)
+        ordered = order(tmp_path, engine.url, open=constant(10, 60.0), drain_s=0.3)
+        ran = await run_worker(tmp_path, ordered, beside=interrupt)
+    assert ran.code == 1
+    assert ran.err == f"{tmp_path}/cell.json: stopped by SIGTERM\n"
+    assert ran.file.footer is not None
+    assert ran.file.footer.stopped == "stopped by SIGTERM"
+    (abandoned,) = [record for record in ran.file.records if record.outcome is Outcome.ABANDONED]
+    assert (abandoned.error, abandoned.token_events, abandoned.n) == ("stopped by SIGTERM", 1, 1)
+    numbers = sorted(record.n for record in ran.file.records)
+    assert numbers == list(range(len(numbers))), "what was due by then, and nothing else"
+    assert len(numbers) < 100
+
+
+async def test_what_is_under_way_when_the_drain_ends_is_abandoned_though_nobody_stopped_it(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine:
+        engine.script(CHAT, Reply.hang())
+        ran = await run_worker(tmp_path, order(tmp_path, engine.url, open=constant(10, 0.3), drain_s=0.2))
+    assert (ran.code, ran.file.outcomes()) == (0, ["abandoned"] * 3)
+    assert {record.error for record in ran.file.records} == {"still running 0.2 s after the load's end"}
+
+
+async def test_nobody_there_is_unreachable_and_every_request_counts(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    ordered = order(tmp_path, f"http://127.0.0.1:{port}", open=Open(Arrivals.POISSON, (Rate(20, 20, 0.5),)))
+    ran = await run_worker(tmp_path, ordered)
+    assert (ran.code, set(ran.file.outcomes())) == (0, {"unreachable"})
+    assert {record.error for record in ran.file.records} == {"Connection refused"}
+
+
+async def test_a_disk_that_fills_up_stops_the_cell_with_one_line(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine:
+        ordered = order(tmp_path, engine.url, open=constant(20, 30.0))
+        ran = await run_worker(tmp_path, ordered, before=with_file_limit(4000))
+    assert ran.code == 1
+    assert ran.err == f"{tmp_path}/cell.json: the records cannot be written: File too large\n"
+    assert ran.file.records, "what fitted is kept, whole lines only"
+
+
+async def test_an_order_that_cannot_be_run_is_two_and_one_line(tmp_path: Path) -> None:
+    ordered = order(tmp_path, "http://127.0.0.1:9", key_variable="NOT_SET_ANYWHERE")
+    async with running("-m", "loadtests.worker", write_order(tmp_path, ordered)) as process, asyncio.timeout(LIMIT_S):
+        _, err = await process.communicate()
+    assert process.returncode == 2
+    assert err.decode() == f"{tmp_path}/cell.json: key_variable: NOT_SET_ANYWHERE is not set in the environment\n"
+
+
+async def test_a_comparison_through_the_gateway_is_a_record_a_side(tmp_path: Path) -> None:
+    async with ScriptedEngine(["a"]) as a, ScriptedEngine(["b"]) as b:
+        b.script(CHAT, Reply.json({"error": {"message": "no", "code": 400}}, status=400))
+        async with running_gateway(tmp_path, [entry("a", a.url), entry("b", b.url)], admin_key=ADMIN) as gateway:
+            await gateway.until_live("a", "b")
+            body = {"messages": BODY["messages"], "params": {"max_tokens": 8}, "schedule": "concurrent"}
+            ordered = order(
+                tmp_path,
+                gateway.url,
+                route=Route.COMPARISON,
+                model="a",
+                models=("a", "b"),
+                open=constant(5, 0.4),
+                work=FixedWork(body),
+                door="gateway",
+                key_variable="LOAD_KEY",
+            )
+            ran = await run_worker(tmp_path, ordered, {"LOAD_KEY": ADMIN})
+            calls = await gateway.calls(4)
+    assert (ran.code, ran.err) == (0, "")
+    good = [record for record in ran.file.records if record.side == "a"]
+    assert [(one.outcome, one.token_events, one.completion_tokens, one.usage_source) for one in good] == [
+        ("ok", 8, 8, "engine")
+    ] * 2
+    assert [one.outcome.value for one in ran.file.records if one.side == "b"] == ["refused"] * 2
+    assert {record.n for record in ran.file.records} == {0, 1}
+    assert {one.request_id for one in good} <= {call.opened.request_id for call in calls}
+
+
+# --- hosts --------------------------------------------------------------------------------------------------
+
+
+async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_requests_are_unsent(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    async with ScriptedEngine() as engine, asyncio.timeout(LIMIT_S):
+        path = write_order(tmp_path, order(tmp_path, engine.url, open=constant(20, 3.0)))
+        lead = ("-m", "loadtests.worker", path, "--expect-workers", "2", "--master-port", str(port))
+        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
+        async with running(*lead) as master, running(*follow) as one, running(*follow) as other:
+            await asyncio.gather(*(until_lines(tmp_path / f"out.w{number}.jsonl", 4) for number in (0, 1)))
+            other.kill()
+            _, err = await master.communicate()
+            assert await one.wait() == 0
+    assert master.returncode == 1
+    files = [read_file(tmp_path / f"out.w{number}.jsonl") for number in (0, 1)]
+    numbers = sorted(record.n for file in files for record in file.records)
+    assert numbers == list(range(60)), "every request of the schedule has one record"
+    (lost,) = [file for file in files if file.footer is None]
+    (kept,) = [file for file in files if file.footer is not None]
+    assert set(kept.outcomes()) == {"ok"}
+    assert set(lost.outcomes()) == {"ok", "unsent"}
+    assert f"worker {lost.header.worker} of 2 was lost" in err.decode()
+
+
+# --- calibration --------------------------------------------------------------------------------------------
+
+
+async def test_calibration_shows_counts_that_are_exact_and_figures_that_agree_with_the_stand_ins_log(
+    tmp_path: Path,
+) -> None:
+    tried = await try_level(tmp_path, 500, 1.0)
+    assert tried.wrong == 0
+    assert tried.events_per_s == pytest.approx(500, rel=0.1)
+    assert 0 < tried.cpu_share < 1
+    assert float(np.abs(tried.errors.ttft_s).min()) < 0.002, "the others wait for this machine"
+    assert abs(float(np.median(tried.errors.tpot_s))) < 0.0005
+
+
+def level(events_per_s: float, *, lag_s: float = 0.001, cpu: float = 0.2, wrong: int = 0) -> Level:
+    values = np.array([0.0004, -0.0005])
+    return Level(events_per_s, lag_s, cpu, Errors(values, values, values), wrong)
+
+
+@pytest.mark.parametrize(
+    ("tried", "needed", "expected"),
+    [
+        ([level(1000), level(2000), level(3000, lag_s=0.011)], None, (2000, True)),
+        ([level(1000), level(2000, cpu=0.61)], 1000, (1000, True)),
+        ([level(1000), level(2000, wrong=1)], 1500, (1000, False)),
+        ([level(900, lag_s=0.02)], None, (900, False)),
+    ],
+)
+def test_a_client_is_as_good_as_the_last_rate_that_was_not_too_much(
+    tried: list[Level], needed: float | None, expected: tuple[float, bool]
+) -> None:
+    shown = what_was_shown(tried, needed)
+    assert (shown.events_per_s, shown.passed) == expected
+    assert shown.ttft_error_p99_s == pytest.approx(0.0005, rel=0.01)
+    assert shown.needed_events_per_s == needed
