@@ -210,7 +210,7 @@ def _claims(run: Run) -> Figure:
     )
     told = [f"{count} {word}" for word, count in said if count]
     left = len(run.verdicts) - sum(count for _, count in said)
-    return Figure(", ".join([*told, *([f"{left} open"] if left else [])]) or "none")
+    return Figure(", ".join([*told, *([f"{left} unanswered"] if left else [])]) or "none")
 
 
 _RUN_COLUMNS: tuple[Column[Run], ...] = (

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from loadtests.cells import CellSeen, Run, SearchSeen, Verdict
 from loadtests.readings import cost, failures, is_beyond, knee_cell, objectives, rests_on_invalid
-from loadtests.report.figure_words import about, level_words, metric_name, money, seconds
+from loadtests.report.figure_words import about, level_words, metric_name, milliseconds, money
 from loadtests.report.sentences import SENTENCES, Topic
 from loadtests.report.terms import CHECKS, DOORS, PROVENANCE, VERDICTS, Language, say
 from loadtests.report.words import WORDS
@@ -249,9 +249,9 @@ def _doors(runs: Sequence[Run], language: Language) -> Iterator[Said]:
             shown = {"low": one.added_low_s, "high": one.added_high_s} if is_bounded else {}
             text = say(SENTENCES["adds" if is_bounded else "adds_plain"], language).format(
                 metric=metric_name(one.metric, language),
-                added=seconds(one.added_s, language),
+                added=f"{milliseconds(one.added_s)} ms",
                 pairs=one.pairs,
                 cell=one.cell,
-                **{name: seconds(value, language) for name, value in shown.items() if value is not None},
+                **{name: f"{milliseconds(value)} ms" for name, value in shown.items() if value is not None},
             )
             yield Said(Topic.DOORS, f"{labels(runs)[run.id]}: {text}" if len(runs) > 1 else text)

@@ -10,7 +10,7 @@ from gateway.rounds.report.charts import Row as Bar
 from loadtests.cells import DoorShare, Run
 from loadtests.report.charts import scale_of
 from loadtests.report.conclusions import door_is_valid
-from loadtests.report.figure_words import metric_name, number
+from loadtests.report.figure_words import metric_name, milliseconds
 from loadtests.report.tables import Missing, Number, Row, Shown
 from loadtests.report.view import View
 
@@ -30,14 +30,19 @@ def doors(view: View) -> Iterator[Node]:
 
 
 def _bar(view: View, run: Run, one: DoorShare) -> Bar:
-    span = _milliseconds(one)
+    span = _span(one)
     name = metric_name(one.metric, view.language)
     under = f"{view.label(run)}, {one.cell}" if view.is_comparison else one.cell
-    between = f"[{number(span[0], 3)}, {number(span[1], 3)}]" if span else ""
-    return Bar(name, (Mark(1000 * one.added_s, span),), f"{number(1000 * one.added_s, 3)} ms", between, under)
+    return Bar(name, (Mark(1000 * one.added_s, span),), f"{milliseconds(one.added_s)} ms", _between(one), under)
 
 
-def _milliseconds(one: DoorShare) -> tuple[float, float] | None:
+def _between(one: DoorShare) -> str:
+    if one.added_low_s is None or one.added_high_s is None:
+        return ""
+    return f"[{milliseconds(one.added_low_s)}, {milliseconds(one.added_high_s)}]"
+
+
+def _span(one: DoorShare) -> tuple[float, float] | None:
     if one.added_low_s is None or one.added_high_s is None:
         return None
     return 1000 * one.added_low_s, 1000 * one.added_high_s
@@ -46,7 +51,7 @@ def _milliseconds(one: DoorShare) -> tuple[float, float] | None:
 def _axis(found: Sequence[DoorShare]) -> Axis:
     """Round milliseconds around everything and 0, which is no difference."""
     values = [1000 * one.added_s for one in found]
-    values += [end for one in found if (span := _milliseconds(one)) is not None for end in span]
+    values += [end for one in found if (span := _span(one)) is not None for end in span]
     scale = scale_of([0.0, *values])
     return Axis(scale.low, scale.high, tuple((tick.value, f"{tick.text} ms") for tick in scale.ticks), middle=0.0)
 
@@ -56,10 +61,9 @@ def _row(view: View, run: Run, one: DoorShare) -> Row:
     if not door_is_valid(run, one.cell):
         invalid = next((cell for cell in run.cells if cell.id == one.cell and not cell.is_valid), None)
         return [*begin, Missing("not_recorded") if invalid is None else view.invalid(invalid)]
-    span = _milliseconds(one)
     return [
         *begin,
-        *(Number(number(1000 * value)) for value in (one.direct_p50_s, one.gateway_p50_s, one.added_s)),
-        Missing("few_pairs") if span is None else Number(f"[{number(span[0])}, {number(span[1])}]"),
+        *(Number(milliseconds(value)) for value in (one.direct_p50_s, one.gateway_p50_s, one.added_s)),
+        Number(_between(one)) if _between(one) else Missing("few_pairs"),
         Number(f"{one.pairs:,}"),
     ]

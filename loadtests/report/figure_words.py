@@ -28,6 +28,12 @@ def metric_name(metric: str, language: Language) -> str:
     return say(METRICS[metric][0], language) if metric in METRICS else metric
 
 
+def with_unit(figure: str, unit: str) -> str:
+    """A figure and its unit; Korean units follow without a space."""
+    is_korean = unit[:1] >= "\N{HANGUL SYLLABLE GA}"
+    return f"{figure}{unit}" if is_korean else f"{figure} {unit}".rstrip()
+
+
 def number(value: float, digits: int = 4) -> str:
     """So many significant digits, never an exponent, whole from a thousand upwards."""
     return significant(value, digits).replace("-", MINUS)
@@ -37,7 +43,12 @@ def seconds(value: float, language: Language) -> str:
     """A span in words: milliseconds below one second."""
     if abs(value) < 1:
         return f"{number(value * 1000, 3)} ms"
-    return f"{number(value, 3)}{'초' if language == 'ko' else ' s'}"
+    return with_unit(number(value, 3), say(UNITS["s"], language))
+
+
+def milliseconds(value_s: float) -> str:
+    """A difference of spans to hundredths of a millisecond; no negative zero."""
+    return f"{round(1000 * value_s, 2) + 0.0:,.2f}".replace("-", MINUS)
 
 
 def about(share: float) -> str:
@@ -80,7 +91,7 @@ def objective_words(one: ObjectiveSeen, language: Language) -> str:
     statistic = one.statistic
     if statistic == "attainment":
         statistic = say(WORDS["attainment"], language).format(percent=one.attainment_percent)
-    return f"{name} {statistic} {sign} {limit} {unit}".rstrip()
+    return f"{name} {statistic} {sign} {with_unit(limit, unit)}"
 
 
 def _limit(one: ObjectiveSeen, language: Language) -> tuple[str, str]:

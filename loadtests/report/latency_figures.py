@@ -10,7 +10,7 @@ from loadtests.cells import CellSeen, ObjectiveSeen, Run
 from loadtests.readings import Reading, asked_of, latency, objectives, plotted
 from loadtests.report.charts import Limit, Point, Scale, Series, line_chart, scale_of, series_key
 from loadtests.report.conclusions import cell_words, why_invalid
-from loadtests.report.figure_words import in_unit, metric_name, objective_words, unit_of
+from loadtests.report.figure_words import in_unit, metric_name, objective_words, unit_of, with_unit
 from loadtests.report.tables import Head, Number, Row
 from loadtests.report.view import View, paragraph
 
@@ -37,7 +37,7 @@ def latencies(view: View) -> Iterator[Node]:
 
 
 def _latency_group(view: View, run: Run, cells: Sequence[CellSeen]) -> Iterator[Node]:
-    where = view.where(run, cells[0].door)
+    where = view.group(run, cells[0].door, cells[0].kind)
     named = {one.metric for one in objectives(run)}
     metrics = [metric for metric in _LATENCIES if metric in _ALWAYS or metric in named]
     yield element("h3", {}, where)
@@ -143,7 +143,7 @@ def _described(view: View, metric: str, series: Sequence[Series]) -> str:
     for one in series:
         values = [point.y for point in one.points]
         if values:
-            low, high = (f"{end:.4g} {unit}" for end in (min(values), max(values)))
+            low, high = (with_unit(f"{end:.4g}", unit) for end in (min(values), max(values)))
             said.append(view.word("range", name=one.name, low=low, high=high))
     return " ".join([*said, view.word("as_table")])
 

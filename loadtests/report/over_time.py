@@ -64,11 +64,7 @@ def _timeline(view: View, run: Run, cell: CellSeen) -> Element:
         {"class": "one"},
         element("h3", {}, name),
         element("figure", {"class": "lanes"}, *figures),
-        element(
-            "div",
-            {"class": "screen-only"},
-            view.behind(view.heads(*_HEADS, numbers=_HEADS[1:]), _rows(view, cell), name),
-        ),
+        view.behind(view.heads(*_HEADS, numbers=_HEADS[1:]), _rows(view, cell), name, is_long=True),
     )
 
 

@@ -40,7 +40,7 @@ def validity(view: View) -> Iterator[Node]:
         yield from view.table(heads, (_validity_row(view, cell) for cell in run.cells), _caption(view, "validity", run))
         heads = view.heads("cell", "door", "repeat", "check", "outcome", "limit", "seen")
         rows = (row for cell in run.cells for row in _check_rows(view, cell))
-        yield view.behind(heads, rows, _caption(view, "validity", run), summary=view.word("every_check"))
+        yield view.behind(heads, rows, _caption(view, "validity", run), summary=view.word("every_check"), is_long=True)
 
 
 def _caption(view: View, name: str, run: Run) -> str:

@@ -50,6 +50,8 @@ _MAKERS: Mapping[str, Callable[[View], Iterator[Node]]] = {
     "reproduce": reproduce,
 }
 """By name, in the order of the page."""
+_LONG = frozenset({"validity", "results", "timelines"})
+"""Sections with tables that stay off paper."""
 _OTHER: Mapping[Language, Language] = {"ko": "en", "en": "ko"}
 
 
@@ -137,6 +139,6 @@ def _section(view: View, name: str, content: Sequence[Node]) -> Element:
         {"aria-labelledby": name},
         element("h2", {"id": name}, view.say(section.heading)),
         paragraph(lead, "note") if lead else None,
-        paragraph(view.word("on_paper"), "note off-screen") if name == "timelines" else None,
+        paragraph(view.word("on_paper"), "note off-screen") if name in _LONG else None,
         *content,
     )

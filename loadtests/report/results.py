@@ -9,7 +9,7 @@ from gateway.markup import Element, Node, element
 from loadtests.cells import CellSeen, Figure, ObjectiveSeen, Repeat, Run
 from loadtests.readings import LATENCIES, figure_of, why_no_rate, why_no_statistic
 from loadtests.records import Outcome
-from loadtests.report.figure_words import in_unit, metric_name, money, number, objective_words, unit_of
+from loadtests.report.figure_words import in_unit, metric_name, money, number, objective_words, unit_of, with_unit
 from loadtests.report.tables import Foreign, Head, Missing, Number, Row, Shown
 from loadtests.report.terms import METRICS, OUTCOMES, PROVENANCE
 from loadtests.report.view import View
@@ -23,10 +23,11 @@ _MAIN = (
     ("tpot_s", "p95"),
     ("e2e_s", "p95"),
 )
-_RATES = (
-    *("offered", "offered_per_s", "window_s", "requests_per_s", "output_tokens_per_s", "output_tokens_per_s_per_gpu"),
-    *("input_tokens_per_s", "characters_per_s", "goodput_per_s", "attainment_percent", "cached_share"),
+_THROUGHPUT = (
+    *("offered", "offered_per_s", "requests_per_s", "goodput_per_s", "attainment_percent"),
+    *("output_tokens_per_s", "output_tokens_per_s_per_gpu"),
 )
+_WORK = ("window_s", "input_tokens_per_s", "characters_per_s", "cached_share")
 _COSTS = ("tokens_per_event", "cost_per_mtok_out", "cost", "gpu_seconds")
 
 
@@ -91,7 +92,7 @@ def _every_figure(view: View, cell: CellSeen) -> Element:
         for repeat in cell.repeats
         for metric in LATENCIES
     ]
-    return view.behind(heads, rows, name, summary=view.word("every_figure", cell=name))
+    return view.behind(heads, rows, name, summary=view.word("every_figure", cell=name), is_long=True)
 
 
 def _figure_row(view: View, repeat: int, metric: str, figure: Figure) -> Row:
@@ -110,23 +111,44 @@ def _statistic(view: View, metric: str, figure: Figure, statistic: str) -> Shown
 # --- throughput and cost ------------------------------------------------------------------------------------
 
 
-def _rates(view: View, run: Run, caption: str) -> Iterator[Node]:
-    names = (*_RATES, *_COSTS)
-    heads = _heads(view, *view.heads(*names, numbers=names), *view.heads("provenance", "seed", "began_at", "run_id"))
-    yield from view.table(heads, _rows(view, run, lambda cell, repeat: list(_rate_cells(view, repeat))), caption)
+def _throughput(view: View, run: Run, caption: str) -> Iterator[Node]:
+    heads = _heads(view, *view.heads(*_THROUGHPUT, numbers=_THROUGHPUT))
+    yield from view.table(heads, _rows(view, run, lambda cell, repeat: _rates(repeat, _THROUGHPUT)), caption)
 
 
-def _rate_cells(view: View, repeat: Repeat) -> Iterator[Shown]:
-    for name in _RATES:
-        value = getattr(repeat.rates, name)
-        yield Missing(why_no_rate(repeat.rates, name)) if value is None else _rate(name, value)
+def _work(view: View, run: Run, caption: str) -> Iterator[Node]:
+    names = (*_WORK, *_COSTS)
+    rows = _rows(view, run, lambda cell, repeat: [*_rates(repeat, _WORK), *_costs(repeat)])
+    yield from view.table(_heads(view, *view.heads(*names, numbers=names)), rows, caption)
+
+
+def _rates(repeat: Repeat, names: Sequence[str]) -> list[Shown]:
+    values = [(name, getattr(repeat.rates, name)) for name in names]
+    return [Missing(why_no_rate(repeat.rates, name)) if value is None else _rate(name, value) for name, value in values]
+
+
+def _costs(repeat: Repeat) -> Iterator[Shown]:
     events = repeat.latencies.tokens_per_event
     yield Missing("tokens_unknown") if events is None else Number(number(events, 3))
     yield _amount(repeat.cost_per_mtok_out, repeat.currency, "mtok_unknown")
     yield _amount(repeat.cost, repeat.currency, "cost_unknown")
     yield Missing("gpu_time_unknown") if repeat.gpu_seconds is None else Number(number(repeat.gpu_seconds))
+
+
+def _repeats(view: View, run: Run, caption: str) -> Iterator[Node]:
+    """How each repeat may be found again. Holds no figure, so invalid cells are in it."""
+    heads = _heads(view, *view.heads("provenance", "seed", "began_at", "run_id", numbers=["seed"]))
+    rows = [
+        [cell.id, view.door(cell.door), view.load(cell), str(repeat.number), *_identity(view, repeat)]
+        for cell in run.cells
+        for repeat in cell.repeats
+    ]
+    yield view.behind(heads, rows, caption, summary=view.word("every_repeat"), is_long=True)
+
+
+def _identity(view: View, repeat: Repeat) -> Iterator[Shown]:
     yield view.say(PROVENANCE[repeat.provenance]) if repeat.provenance in PROVENANCE else repeat.provenance
-    yield str(repeat.seed)
+    yield Number(str(repeat.seed))
     yield repeat.began_at
     yield repeat.run_id
 
@@ -188,7 +210,7 @@ def _measured(view: View, one: ObjectiveSeen, value: float) -> str:
     if one.statistic == "attainment":
         return f"{value:.1f}%"
     unit = unit_of(one.metric, view.language) if one.metric in METRICS else ""
-    return f"{_bare(one, value)} {unit}".rstrip()
+    return with_unit(_bare(one, value), unit)
 
 
 def _bare(one: ObjectiveSeen, value: float) -> str:
@@ -221,8 +243,10 @@ def _errors(view: View, repeat: Repeat) -> Shown:
 
 _TABLES: dict[str, Callable[[View, Run, str], Iterator[Node]]] = {
     "latencies": _latencies,
-    "throughput": _rates,
+    "throughput": _throughput,
+    "work": _work,
     "objectives": _objectives,
     "outcomes": _outcomes,
+    "repeats": _repeats,
 }
 """By the word that is their heading."""

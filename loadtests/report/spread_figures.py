@@ -9,7 +9,7 @@ from gateway.markup import Element, Node, element
 from loadtests.cells import CellSeen, Run
 from loadtests.readings import Spot, asked_of, frontier, objectives, plotted
 from loadtests.report.charts import Limit, Point, Series, line_chart, scale_of, series_key
-from loadtests.report.figure_words import in_unit, metric_name, number, objective_words, unit_of
+from loadtests.report.figure_words import in_unit, metric_name, number, objective_words, unit_of, with_unit
 from loadtests.report.latency_figures import axis_name, limit_value
 from loadtests.report.spreads import Distribution
 from loadtests.report.tables import Head, Missing, Number, Row, Shown, Sign
@@ -27,25 +27,29 @@ _P95 = "p95"
 def spreads(view: View) -> Iterator[Node]:
     for run in view.runs:
         for door in ("gateway", "direct"):
-            cells = {cell.id: cell for cell in run.cells if cell.door == door and cell.is_valid}
-            found = [one for one in view.distributions if (one.run, one.door) == (run.id, door) and one.cell in cells]
-            if found:
-                yield from _spread_group(view, run, door, found, cells)
+            for kind in ("open", "closed"):
+                cells = {
+                    cell.id: cell for cell in run.cells if (cell.door, cell.kind, cell.is_valid) == (door, kind, True)
+                }
+                of = [one for one in view.distributions if (one.run, one.door) == (run.id, door) and one.cell in cells]
+                if of:
+                    yield from _spread_group(view, run, of, cells)
 
 
-def _spread_group(
-    view: View, run: Run, door: str, found: Sequence[Distribution], cells: dict[str, CellSeen]
-) -> Iterator[Node]:
+def _spread_group(view: View, run: Run, found: Sequence[Distribution], cells: dict[str, CellSeen]) -> Iterator[Node]:
     found = sorted(found, key=lambda one: (cells[one.cell].level is None, cells[one.cell].level or 0.0, one.cell))
     metrics = list(dict.fromkeys(one.metric for one in found))
     ids = list(dict.fromkeys(one.cell for one in found))
     drawn = _evenly(ids, _CURVES)
     styles = {cell: style for style, cell in enumerate(drawn)}
-    where = view.where(run, door)
+    first = cells[ids[0]]
+    where = view.group(run, first.door, first.kind)
     yield element("h3", {}, where)
     yield series_key([(styles[cell], _curve_name(view, cells[cell])) for cell in drawn], has_marks=False)
     panels = (
-        _spread_panel(view, run, [one for one in found if one.metric == metric and one.cell in styles], styles, where)
+        _spread_panel(
+            view, run, [one for one in found if one.metric == metric and one.cell in styles], styles, where, first.kind
+        )
         for metric in metrics
     )
     yield element("figure", {"class": "pair"}, *panels)
@@ -68,7 +72,9 @@ def _curve_name(view: View, cell: CellSeen) -> str:
     return f"{cell.id} ({load})" if isinstance(load, str) else cell.id
 
 
-def _spread_panel(view: View, run: Run, found: Sequence[Distribution], styles: dict[str, int], where: str) -> Element:
+def _spread_panel(
+    view: View, run: Run, found: Sequence[Distribution], styles: dict[str, int], where: str, kind: str
+) -> Element:
     if not found:
         return element("div", {}, paragraph(view.word("nothing_to_draw")))
     metric = found[0].metric
@@ -85,13 +91,13 @@ def _spread_panel(view: View, run: Run, found: Sequence[Distribution], styles: d
     limits = [
         Limit(value, objective_words(one, view.language), is_across=False)
         for one in objectives(run)
-        if asked_of(_kind_of(run, found[0]), one.metric) == metric and (value := limit_value(one)) is not None
+        if asked_of(kind, one.metric) == metric and (value := limit_value(one)) is not None
     ]
     values = [point.x for one in series for point in one.points] + [limit.value for limit in limits]
     x = scale_of(values, may_be_log=True)
     unit = unit_of(metric, view.language)
     said = [
-        view.word("range", name=one.cell, low=f"{low} {unit}", high=f"{high} {unit}")
+        view.word("range", name=one.cell, low=with_unit(low, unit), high=with_unit(high, unit))
         for one in found
         for low, high in [[number(in_unit(metric, one.quantiles[at])) for at in (50, 95)]]
     ]
@@ -107,10 +113,6 @@ def _spread_panel(view: View, run: Run, found: Sequence[Distribution], styles: d
         limits=limits,
     )
     return element("div", {}, element("h4", {}, name), chart)
-
-
-def _kind_of(run: Run, one: Distribution) -> str:
-    return next(cell.kind for cell in run.cells if cell.id == one.cell)
 
 
 def _spread_row(view: View, one: Distribution) -> Row:
@@ -167,10 +169,7 @@ def _groups(view: View) -> Iterator[tuple[str, list[CellSeen]]]:
             for kind in ("open", "closed"):
                 cells = [cell for cell in plotted(run) if (cell.door, cell.kind) == (door, kind)]
                 if cells:
-                    of_kind = view.word("axis_rate" if kind == "open" else "axis_users")
-                    kinds = {cell.kind for one in view.runs for cell in plotted(one)}
-                    where = view.where(run, door)
-                    yield (f"{where} · {of_kind}" if len(kinds) > 1 else where), cells
+                    yield view.group(run, door, kind), cells
 
 
 def _frontier_panel(view: View, metric: str, found: Sequence[tuple[str, Sequence[Spot]]], throughput: str) -> Element:

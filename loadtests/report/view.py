@@ -57,6 +57,11 @@ class View:
         parts += [] if is_one_door and parts else [self.door(door)]
         return " · ".join(parts)
 
+    def group(self, run: Run, door: str, kind: str) -> str:
+        """As `where`, with the kind of load where the report has both kinds."""
+        kinds = {cell.kind for one in self.runs for cell in one.cells}
+        return " · ".join(filter(None, (self.where(run, door), self.word(kind) if len(kinds) > 1 else "")))
+
     # --- cells of tables ---
 
     def load(self, cell: CellSeen) -> Shown:
@@ -91,10 +96,13 @@ class View:
     def table(self, heads: Sequence[Head], rows: Iterable[Row], caption: str) -> Iterator[Element]:
         yield from table(heads, rows, caption=caption, language=self.language)
 
-    def behind(self, heads: Sequence[Head], rows: Iterable[Row], caption: str, *, summary: str = "") -> Element:
-        """A table behind a switch."""
+    def behind(
+        self, heads: Sequence[Head], rows: Iterable[Row], caption: str, *, summary: str = "", is_long: bool = False
+    ) -> Element:
+        """A table behind a switch; one that is long stays off paper."""
         shown = table(heads, rows, caption=caption, language=self.language)
-        return element("details", {}, element("summary", {}, summary or self.word("numbers")), *shown)
+        kind = "screen-only" if is_long else None
+        return element("details", {"class": kind}, element("summary", {}, summary or self.word("numbers")), *shown)
 
 
 def paragraph(text: str, name: str | None = None, **attributes: Attribute) -> Element:

@@ -34,7 +34,7 @@ SECTIONS: Mapping[str, Section] = {
         Text(
             "‘성립함’과 ‘측정으로 반박됨’에는 주장한 GPU에서 실제 모델로 잰 유효한 반복이 세 번 이상 필요합니다. "
             "여유는 가장 "
-            "불리한 반복을 기준으로 하며, 음수이면 주장한 값에 못 미친다는 뜻입니다.",
+            "불리한 반복을 기준으로 하며, 음수이면 주장한 값을 지키지 못했다는 뜻입니다.",
             "“Holds” and “refuted (measured)” take three valid repeats with the real model on the GPU claimed. The "
             "margin is that of the worst repeat; below 0 the claim is missed.",
         ),
@@ -92,9 +92,11 @@ SECTIONS: Mapping[str, Section] = {
     "results": Section(
         Text("셀별 결과", "Results of each cell"),
         Text(
-            "반복마다 한 줄입니다. 대괄호는 95% 신뢰구간, n은 값의 수입니다. 지연은 서로 다른 시계를 섞지 않고 한 "
-            "시계로 쟀습니다.",
-            "A line a repeat. Brackets hold 95% intervals, n is the number of values. All spans come from one clock.",
+            "반복마다 한 줄입니다. 대괄호는 95% 신뢰구간, n은 값의 수입니다. 모든 시간은 같은 시계로 쟀습니다. 도중에 "
+            "부하가 바뀌는 셀은 살펴보기 위한 것이며 결론에 쓰지 않습니다.",
+            "A line a repeat. Brackets hold 95% intervals, n is the number of values. All spans come from one clock. "
+            "Cells "
+            "whose load changes on the way are for looking at only; no conclusion rests on them.",
         ),
     ),
     "timelines": Section(
@@ -162,6 +164,8 @@ WORDS: Mapping[str, Text] = {
     "user": Text("동시 사용자 {level}명", "{level} user at once"),
     "rates": Text("초당 {level}건", "{level} requests/s"),
     "rate": Text("초당 {level}건", "{level} request/s"),
+    "open": Text("도착률로 건 부하", "load by rate"),
+    "closed": Text("동시 사용자로 건 부하", "load by users"),
     "axis_users": Text("동시 사용자(명)", "Users at once"),
     "axis_rate": Text("초당 요청(건)", "Requests per second"),
     "axis_time": Text("반복 시작부터(초)", "Seconds from the repeat's begin"),
@@ -191,7 +195,10 @@ WORDS: Mapping[str, Text] = {
     "other_currencies": Text("통화가 다르면 따로 그렸습니다.", "Each currency has a drawing of its own."),
     "per_gpu": Text("GPU당 출력 처리량(토큰/초)", "Output tokens/s per GPU"),
     "in_all": Text("출력 처리량(토큰/초)", "Output tokens/s"),
-    "on_paper": Text("이 표는 화면과 CSV에만 있습니다.", "This table is on the screen and in the CSV only."),
+    "on_paper": Text(
+        "긴 표는 종이에 싣지 않았습니다. 화면과 JSON·CSV 파일에 모두 있습니다.",
+        "Long tables are left off paper: they are on the screen and in the JSON and CSV files.",
+    ),
     "plan": Text("계획", "Plan"),
     "identity": Text("실행", "Run"),
     "engines": Text("엔진", "Engines"),
@@ -209,7 +216,10 @@ WORDS: Mapping[str, Text] = {
     "no_engines": Text("엔진이 스스로를 밝히지 않았습니다.", "No engine described itself."),
     "no_gateway": Text("게이트웨이를 거치지 않았습니다.", "The gateway was not in the way."),
     "outcomes": Text("요청의 결과와 오류", "Outcomes and errors"),
-    "throughput": Text("처리량과 비용", "Throughput and cost"),
+    "throughput": Text("처리량과 달성률", "Throughput and attainment"),
+    "work": Text("작업량과 비용", "Work and cost"),
+    "repeats": Text("반복의 시드와 실행 ID", "Seeds and run ids of the repeats"),
+    "every_repeat": Text("모든 반복 보기", "Every repeat"),
     "latencies": Text("지연", "Latency"),
     "objectives": Text("목표", "Objectives"),
     "no_objectives": Text("계획에 목표가 없습니다.", "The plan has no objectives."),
