@@ -1,0 +1,135 @@
+"""The first sections of a report: conclusions, which cells may be believed, and the answer to each claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from gateway.markup import Element, Node, element
+from loadtests.cells import CellSeen, Check, Run, Verdict
+from loadtests.readings import rests_on_invalid
+from loadtests.report.conclusions import check_name, conclusions, verdict_words
+from loadtests.report.figure_words import share
+from loadtests.report.sentences import TOPICS
+from loadtests.report.tables import Foreign, Invalid, Missing, Number, Row, Shown, Sign
+from loadtests.report.terms import VERDICTS, WHY_NOT
+from loadtests.report.view import View, paragraph
+from loadtests.report.words import SECTIONS
+
+_GOOD, _BAD = ("holds", "plausible (simulated)"), ("refuted (measured)", "refuted (arithmetic)", "not met (simulated)")
+
+
+def told(view: View) -> Iterator[Node]:
+    for topic, said in groupby(conclusions(view.runs, view.language), key=lambda one: one.topic):
+        yield element("h3", {"class": "topic"}, view.say(TOPICS[topic]))
+        items = (element("li", {"class": "caution" if one.is_caution else None}, one.text) for one in said)
+        yield element("ul", {"class": "said"}, *items)
+
+
+# --- validity -----------------------------------------------------------------------------------------------
+
+
+def validity(view: View) -> Iterator[Node]:
+    for run in view.runs:
+        if view.is_comparison:
+            yield element("h3", {}, view.label(run))
+        if not run.cells:
+            yield paragraph(view.word("nothing_to_draw"))
+            continue
+        heads = view.heads("cell", "door", "load", "validity", "why")
+        yield from view.table(heads, (_validity_row(view, cell) for cell in run.cells), _caption(view, "validity", run))
+        heads = view.heads("cell", "door", "repeat", "check", "outcome", "limit", "seen")
+        rows = (row for cell in run.cells for row in _check_rows(view, cell))
+        yield view.behind(heads, rows, _caption(view, "validity", run), summary=view.word("every_check"), is_long=True)
+
+
+def _caption(view: View, name: str, run: Run) -> str:
+    return f"{view.say(SECTIONS[name].heading)}: {view.label(run)}"
+
+
+def _validity_row(view: View, cell: CellSeen) -> Row:
+    sign = Sign(view.word("valid" if cell.is_valid else "invalid"), cell.is_valid)
+    return [cell.id, view.door(cell.door), view.load(cell), sign, *_why(view, cell)]
+
+
+def _why(view: View, cell: CellSeen) -> list[Shown]:
+    """The checks that failed; of a valid cell those that could not be looked at."""
+    if not cell.is_valid:
+        return [Invalid(view.invalid(cell).text)]
+    unseen = dict.fromkeys(check.name for check in _checks(cell) if check.passed is None)
+    names = ", ".join(check_name(name, view.language) for name in unseen)
+    return [f"{view.word('not_looked_at')}: {names}" if names else ""]
+
+
+def _checks(cell: CellSeen) -> Iterator[Check]:
+    yield from cell.checks
+    for repeat in cell.repeats:
+        yield from repeat.checks
+
+
+def _check_rows(view: View, cell: CellSeen) -> Iterator[Row]:
+    for check in cell.checks:
+        yield _check_row(view, cell, view.word("all_repeats"), check)
+    for repeat in cell.repeats:
+        for check in repeat.checks:
+            yield _check_row(view, cell, str(repeat.number), check)
+
+
+def _check_row(view: View, cell: CellSeen, repeat: str, check: Check) -> Row:
+    outcome: Shown = view.word("not_looked_at")
+    if check.passed is not None:
+        outcome = Sign(view.word("passed" if check.passed else "not_passed"), check.passed)
+    name = check_name(check.name, view.language)
+    return [cell.id, view.door(cell.door), repeat, name, outcome, Foreign(check.limit), Foreign(check.seen)]
+
+
+# --- claims -------------------------------------------------------------------------------------------------
+
+
+def verdicts(view: View) -> Iterator[Node]:
+    names = ("claim", "verdict", "margin", "reasons", "holds_for", "left_open", "cells")
+    for run in view.runs:
+        if not run.verdicts:
+            continue
+        if view.is_comparison:
+            yield element("h3", {}, view.label(run))
+        rows = (_verdict_row(view, run, one) for one in run.verdicts)
+        yield from view.table(view.heads(*names, numbers=["margin"]), rows, _caption(view, "verdicts", run))
+
+
+def _verdict_row(view: View, run: Run, one: Verdict) -> Row:
+    claim = element("span", {}, one.text, element("small", {}, f" {one.claim}"))
+    if rests_on_invalid(run, one):
+        return [claim, Invalid(view.word("invalid_why", why=_rests(view, one)))]
+    margin: Shown = Missing("no_margin")
+    if one.margin is not None:
+        margin = Number(f"{'+' if one.margin > 0 else ''}{share(one.margin)}")
+    return [
+        claim,
+        _verdict(view, one),
+        margin,
+        _listed(one.reasons),
+        Foreign(one.holds_for or ""),
+        _listed(one.left_open),
+        ", ".join(one.cells),
+    ]
+
+
+def _rests(view: View, one: Verdict) -> str:
+    return f"{view.say(WHY_NOT['rests_on_invalid'])} ({', '.join(one.cells)})"
+
+
+def _verdict(view: View, one: Verdict) -> Shown:
+    words = verdict_words(one.verdict, view.language)
+    if one.verdict in _GOOD:
+        return Sign(words, is_good=True)
+    if one.verdict in _BAD:
+        return Sign(words, is_good=False)
+    return words if one.verdict in VERDICTS else Foreign(words)
+
+
+def _listed(sentences: list[str]) -> Element:
+    """Sentences of the arithmetic, which are English."""
+    if len(sentences) <= 1:
+        return element("span", {"lang": "en"}, "".join(sentences))
+    return element("ul", {"lang": "en"}, *(element("li", {}, one) for one in sentences))
