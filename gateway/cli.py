@@ -38,6 +38,7 @@ from gateway.round_commands import round_app
 from gateway.settings import SECRET_SETTINGS, Settings, unknown_settings
 from gateway.simulator import run_engine
 from gateway.up import UpOptions, run_up
+from loadtests.commands import loadtest_app
 
 app = typer.Typer(
     help="Simsa: one door to the candidate models, and evidence about each.",
@@ -53,6 +54,7 @@ app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(claims_app, name="claims")
 app.add_typer(round_app, name="round")
+app.add_typer(loadtest_app, name="loadtest")
 app.command()(columns)
 app.command()(costs)
 registry_app.command("facts")(show_facts)

@@ -6,18 +6,19 @@ variable of the environment that has the key.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from loadtests.arrivals import TracePoint, read_trace
 from loadtests.asks import FixedSource, WorkSource
 from loadtests.plan import Arrivals, Closed, Open, Route, WorkKind, Workload
+from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility
+from loadtests.workloads.requests import WorkSource as DrawnSource
 
 VERSION = 1
 PATHS = {
@@ -40,6 +41,8 @@ class DrawnWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="dr
     """Requests as the workload's texts and lengths give them."""
 
     workload: Workload
+    fertility: Fertility = DEFAULT_FERTILITY
+    """How long texts are to the model; learnt from its engine."""
 
 
 class FixedWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fixed"):
@@ -192,6 +195,10 @@ def source_of(order: CellOrder) -> WorkSource:
     """Where this worker's requests come from; the workers' sources of one seed are disjoint."""
     if isinstance(order.work, FixedWork):
         return FixedSource(order.work.body, output_tokens=order.work.output_tokens, turns=order.work.turns)
-    requests = importlib.import_module("loadtests.workloads.requests")
-    source = requests.WorkSource(order.work.workload, order.route, order.seed, order.worker, order.workers)
-    return cast("WorkSource", source)
+    work = order.work
+    try:
+        return DrawnSource(
+            work.workload, order.route, order.seed, order.worker, order.workers, fertility=work.fertility
+        )
+    except ValueError as error:
+        raise OrderRefused(f"work: {error}") from error

@@ -44,8 +44,12 @@ def check(plan: Annotated[Path, typer.Argument(help="The plan's YAML file.")], j
         found = parse_plan(_read(plan), path=plan.name, registry=load_registry(Settings().registry))
     except PlanInvalid as error:
         _refuse_all(error.problems, error.path)
-    cells = [{"cell": cell.id, "load": load_in_words(cell.load), "claim": cell.claim} for cell in found.cells]
-    searches = [{"search": one.id, "over": one.over, "from": one.begin, "most": one.most} for one in found.searches]
+    cells: list[dict[str, Any]] = [
+        {"cell": cell.id, "load": load_in_words(cell.load), "claim": cell.claim} for cell in found.cells
+    ]
+    searches: list[dict[str, Any]] = [
+        {"search": one.id, "over": one.over, "from": one.begin, "most": one.most} for one in found.searches
+    ]
     if _json(json):
         _print_json({"name": found.name, "cells": cells, "searches": searches, "repeats": found.repeats})
         return
