@@ -91,6 +91,7 @@ class Made:
         failed: Sequence[Check] = (),
         is_steady: bool = True,
     ) -> CellSeen:
+        level = float(level)
         load = f"{level:g} users at once" if kind == "closed" else f"Poisson, {level:g} requests/s"
         made = [self._repeat(identity, kind, level, door, number, failed) for number in range(1, self.repeats + 1)]
         cell = CellSeen(
@@ -122,7 +123,7 @@ class Made:
         self, identity: str, kind: str, level: float, door: str, number: int, failed: Sequence[Check]
     ) -> tuple[Repeat, dict[str, Values]]:
         seed = self.seed * 1000 + number
-        rng = np.random.default_rng([seed, int(sha256(identity.encode()).hexdigest()[:8], 16)])
+        rng = np.random.default_rng([seed, int(sha256(f"{self.engine.model} {identity}".encode()).hexdigest()[:8], 16)])
         drawn, per_s = self._drawn(rng, kind, level, door)
         ok = len(drawn["tpot_s"])
         offered = ok + (3 if per_s >= self.engine.rate_per_s * 0.95 else 0)
@@ -371,12 +372,13 @@ def made_run(
 ) -> tuple[Run, list[Distribution]]:
     """One candidate: a claim, a search with its knee, both doors, a ramp, an invalid cell."""
     made = Made(engine or Engine(), provenance=provenance, **({"requests": 120, "seconds": 20} if is_small else {}))
+    lightest = (1,) if is_small else (1, 8, 80)
     claimed = made.cell("claim-ttft", level=40, claim="ttft")
     busy = made.cell("users-160", level=160, failed=[BUSY_CLIENT])
-    light = [made.cell(f"users-{level}", level=level) for level in (1, 8, 80)]
+    light = [made.cell(f"users-{level}", level=level) for level in lightest]
     ramp = made.cell("ramp", is_steady=False)
     direct, gateway = (made.cell("both", level=8, door=door) for door in ("direct", "gateway"))
-    cells, search = searched(made, 0.5)
+    cells, search = searched(made, made.engine.rate_per_s / 8)
     is_met = claimed.meets_objectives
     real = provenance == "real"
     words = (
@@ -411,15 +413,15 @@ def made_run(
     return run, made.distributions
 
 
-def made_campaign() -> tuple[list[Run], list[Distribution]]:
+def made_campaign(*, is_small: bool = False) -> tuple[list[Run], list[Distribution]]:
     """Three candidates on one workload: a claim that is plausible, one that is not met, one that arithmetic refutes."""
-    first, spreads = made_run()
+    first, spreads = made_run(is_small=is_small)
     slow = Engine("sim-dense-70b", first_s=0.7, token_s=0.041, rate_per_s=2.2, served_at_once=20)
-    second, of_second = made_run(engine=slow)
+    second, of_second = made_run(engine=slow, is_small=is_small)
     impossible = Engine(
         "sim-moe-200b", first_s=0.5, token_s=0.031, rate_per_s=6.0, tells_metrics=False, has_price=False
     )
-    third, of_third = made_run(engine=impossible)
+    third, of_third = made_run(engine=impossible, is_small=is_small)
     refuted = verdict(
         "pace",
         "H100 1장에서 요청 하나에 400 tokens/s",

@@ -29,8 +29,8 @@ def run() -> Run:
     return made_run(is_small=True)[0]
 
 
-def changed(value: Any, **more: Any) -> Any:
-    return msgspec.structs.replace(value, **more)
+def changed(struct: Any, /, **more: Any) -> Any:
+    return msgspec.structs.replace(struct, **more)
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_nothing_that_steers_a_terminal_is_printed() -> None:
 
 
 def test_the_list_has_a_line_a_run_with_what_became_of_its_claims() -> None:
-    text = printed(render_runs(made_campaign()[0]))
+    text = printed(render_runs(made_campaign(is_small=True)[0]))
     lines = {
         name: next(line for line in text.splitlines() if f"run-{name}" in line)
         for name in ("sim-dense-32b", "sim-dense-70b", "sim-moe-200b")
@@ -303,7 +303,7 @@ def test_a_wide_scale_is_logarithmic_and_a_narrow_one_is_not() -> None:
 
 
 def test_the_builder_tells_a_plausible_story() -> None:
-    runs, spreads = made_campaign()
+    runs, spreads = made_campaign(is_small=True)
     assert [run.searches[0].ended for run in runs] == ["found"] * 3
     words = [run.verdicts[0].verdict for run in runs]
     assert words == ["plausible (simulated)", "not met (simulated)", "refuted (arithmetic)"]

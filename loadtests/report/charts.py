@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gateway.markup import Attribute, Element, Node, element
 
 STYLES = 6
-"""Colours, shapes and dashes that the style sheet knows; further series begin again."""
+"""Colours with their dashes, and as many shapes: further series have them in other pairs, 36 in all."""
 _SHAPES = (
     "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
     "M-4 -4H4V4H-4Z",
@@ -26,6 +26,8 @@ _SHAPES = (
 )
 _LOG_SPAN = 20
 """From this ratio of the largest to the least value upwards a scale is logarithmic."""
+_MOST_LOG_SPAN = 1e9
+"""Beyond it the least value is as good as 0, and stands there."""
 
 
 class Tick(NamedTuple):
@@ -77,6 +79,8 @@ class Limit:
     value: float
     text: str
     is_across: bool = True
+    is_named_below: bool = False
+    """Of a line upwards: its name stands at the foot."""
 
 
 def scale_of(
@@ -84,7 +88,7 @@ def scale_of(
 ) -> Scale:
     """Round numbers around everything. `unit`: what a tick's text counts in, 0.001 for milliseconds."""
     low, high = min(values), max(values)
-    if may_be_log and low > 0 and high / low >= _LOG_SPAN:
+    if may_be_log and low > 0 and _LOG_SPAN <= high / low <= _MOST_LOG_SPAN:
         return _log_scale(low, high, unit)
     low = min(0.0, low) if from_zero else low
     if high <= low:
@@ -135,7 +139,7 @@ def line_chart(
         *_grid(x, y, height, has_x_ticks),
         *(_limit(limit, x, y) for limit in limits),
         *(part for one in series for part in _drawn(one, x, y)),
-        *(_limit_text(limit, x, y) for limit in limits),
+        *(_limit_text(limit, x, y, height) for limit in limits),
     ]
     svg = element(
         "svg",
@@ -210,18 +214,17 @@ def _limit(limit: Limit, x: Scale, y: Scale) -> Element:
     return element("line", {"x1": at, "x2": at, "y1": "0%", "y2": "100%", "class": "limit up"})
 
 
-def _limit_text(limit: Limit, x: Scale, y: Scale) -> Element:
-    """Above a line across, on the inner side of one upwards."""
+def _limit_text(limit: Limit, x: Scale, y: Scale, height: int) -> Element:
+    """Above a line across, where loads are low; beside one upwards, on the side with more room."""
     if limit.is_across:
         share = y.share(limit.value)
         below = 15 if share > 0.92 else -5
-        return element(
-            "text", {"x": "100%", "y": _percent(1 - share), "dx": -4, "dy": below, "class": "limit-name"}, limit.text
-        )
+        place: dict[str, Attribute] = {"x": "0%", "y": _percent(1 - share), "dx": 6, "dy": below}
+        return element("text", {**place, "class": "limit-name right"}, limit.text)
     share = x.share(limit.value)
     name = "limit-name" if share > 0.5 else "limit-name right"
-    place: dict[str, Attribute] = {"x": _percent(share), "y": 12, "dx": -5 if share > 0.5 else 5, "class": name}
-    return element("text", place, limit.text)
+    at: dict[str, Attribute] = {"x": _percent(share), "y": height - 8 if limit.is_named_below else 12}
+    return element("text", {**at, "dx": -5 if share > 0.5 else 5, "class": name}, limit.text)
 
 
 def _drawn(series: Series, x: Scale, y: Scale) -> Iterator[Element]:
@@ -258,5 +261,6 @@ def _path(series: Series, x: Scale, y: Scale) -> str:
 
 def _mark(x: str, y: str, style: int, *, is_hollow: bool) -> Element:
     hollow = " hollow" if is_hollow else ""
-    shape = element("path", {"d": _SHAPES[style % STYLES], "class": f"mark s{style % STYLES}{hollow}"})
+    outline = _SHAPES[(style + style // STYLES) % STYLES]
+    shape = element("path", {"d": outline, "class": f"mark s{style % STYLES}{hollow}"})
     return element("svg", {"x": x, "y": y, "class": "at"}, shape)

@@ -24,7 +24,6 @@ COLUMNS: Mapping[str, Text] = {
     "reasons": Text("근거", "Reasons"),
     "cells": Text("셀", "Cells"),
     "left_open": Text("남은 것", "Left open"),
-    "holds_for": Text("성립하는 범위", "Holds for"),
     "metric": Text("지표", "Figure"),
     "n": Text("n", "n"),
     "min": Text("최소", "Min"),

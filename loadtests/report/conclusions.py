@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 
-from loadtests.cells import CellSeen, Run, SearchSeen, Verdict
+from loadtests.cells import CellSeen, DoorShare, Run, SearchSeen, Verdict
 from loadtests.readings import cost, failures, is_beyond, knee_cell, objectives, rests_on_invalid
 from loadtests.report.figure_words import about, level_words, metric_name, milliseconds, money
 from loadtests.report.sentences import SENTENCES, Topic
@@ -242,16 +242,17 @@ def door_is_valid(run: Run, cell_id: str) -> bool:
 
 def _doors(runs: Sequence[Run], language: Language) -> Iterator[Said]:
     for run in runs:
-        for one in run.doors:
-            if not door_is_valid(run, one.cell):
-                continue
-            is_bounded = one.added_low_s is not None and one.added_high_s is not None
-            shown = {"low": one.added_low_s, "high": one.added_high_s} if is_bounded else {}
-            text = say(SENTENCES["adds" if is_bounded else "adds_plain"], language).format(
-                metric=metric_name(one.metric, language),
-                added=f"{milliseconds(one.added_s)} ms",
-                pairs=one.pairs,
-                cell=one.cell,
-                **{name: f"{milliseconds(value)} ms" for name, value in shown.items() if value is not None},
-            )
+        valid = [one for one in run.doors if door_is_valid(run, one.cell)]
+        for (cell, pairs), shares in groupby(valid, key=lambda one: (one.cell, one.pairs)):
+            figures = ", ".join(_added(one, language) for one in shares)
+            text = say(SENTENCES["adds"], language).format(cell=cell, pairs=pairs, figures=figures)
             yield Said(Topic.DOORS, f"{labels(runs)[run.id]}: {text}" if len(runs) > 1 else text)
+
+
+def _added(one: DoorShare, language: Language) -> str:
+    shown = {"metric": metric_name(one.metric, language), "added": f"{milliseconds(one.added_s)} ms"}
+    if one.added_low_s is None or one.added_high_s is None:
+        return say(SENTENCES["adds_plain"], language).format(**shown)
+    name = "adds_nothing" if one.added_low_s <= 0 <= one.added_high_s else "adds_bounded"
+    ends = {"low": milliseconds(one.added_low_s), "high": milliseconds(one.added_high_s)}
+    return say(SENTENCES[name], language).format(**shown, **ends)

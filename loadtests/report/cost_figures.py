@@ -17,10 +17,9 @@ from loadtests.report.view import View
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """Cells of one candidate through one door whose cost is known, with their style of drawing."""
+    """Cells of one candidate whose cost is known, with their style of drawing."""
 
     run: Run
-    door: str
     style: int
     cells: tuple[tuple[CellSeen, Reading], ...]
 
@@ -30,7 +29,7 @@ class _Priced:
             for cell, one in self.cells
             if (cell.kind, _currency(cell)) == (kind, currency)
         ]
-        return Series(view.where(self.run, self.door), points, self.style) if points else None
+        return Series(view.label(self.run), points, self.style) if points else None
 
 
 def costs(view: View) -> Iterator[Node]:
@@ -44,7 +43,8 @@ def costs(view: View) -> Iterator[Node]:
     ]
     if not panels:
         return
-    yield series_key(list(dict.fromkeys((one.style, one.name) for _, _, drawn in panels for one in drawn)))
+    if view.is_comparison:
+        yield series_key(list(dict.fromkeys((one.style, one.name) for _, _, drawn in panels for one in drawn)))
     yield element("figure", {"class": "pair"}, *(_panel(view, *panel) for panel in panels))
     heads = view.heads("run", "cell", "door", "load", "cost_per_mtok_out", numbers=["cost_per_mtok_out"])
     rows = [_row(view, run, cell) for run in view.runs for cell in plotted(run)]
@@ -52,13 +52,9 @@ def costs(view: View) -> Iterator[Node]:
 
 
 def _priced(view: View) -> Iterator[_Priced]:
-    doors = [(run, door) for run in view.runs for door in ("gateway", "direct")]
-    style = 0
-    for run, door in doors:
-        cells = [cell for cell in plotted(run) if cell.door == door]
-        if cells:
-            yield _Priced(run, door, style, tuple((cell, one) for cell in cells if (one := cost(cell)) is not None))
-            style += 1
+    for style, run in enumerate(view.runs):
+        cells = [cell for cell in plotted(run) if cell.door == view.main_door(run)]
+        yield _Priced(run, style, tuple((cell, one) for cell in cells if (one := cost(cell)) is not None))
 
 
 def _currency(cell: CellSeen) -> str:

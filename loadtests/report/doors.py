@@ -23,7 +23,7 @@ def doors(view: View) -> Iterator[Node]:
     if drawn:
         bars = [_bar(view, run, one) for run, one in drawn]
         axis = _axis([one for _, one in drawn])
-        yield element("figure", {}, dot_whiskers(bars, axis, label=view.word("chart_doors")))
+        yield element("figure", {"class": "dots"}, dot_whiskers(bars, axis, label=view.word("chart_doors")))
     numbers = ("direct_p50", "gateway_p50", "added", "interval", "pairs")
     heads = view.heads("run", "cell", "metric", *numbers, numbers=numbers)
     yield from view.table(heads, (_row(view, run, one) for run, one in found), view.word("chart_doors"))

@@ -47,7 +47,7 @@ def _latency_group(view: View, run: Run, cells: Sequence[CellSeen]) -> Iterator[
     statistics = [Head(statistic, is_number=True) for statistic in STATISTICS]
     heads = [*view.heads("cell", "load", "metric", "n", numbers=["n"]), *statistics]
     rows = [_latency_row(view, cell, metric) for metric in metrics for cell in cells]
-    yield view.behind(heads, rows, where)
+    yield view.behind(heads, rows, view.caption("latency", where))
 
 
 def _latency_panel(view: View, run: Run, cells: Sequence[CellSeen], metric: str, where: str) -> Element:

@@ -23,6 +23,8 @@ class _Lane:
     name: Text
     read: Callable[[Bucket], float | None]
     style: int
+    reach: tuple[float, ...] = ()
+    """What its scale holds besides its values."""
 
 
 _LANES = (
@@ -34,6 +36,7 @@ _LANES = (
         Text("KV 캐시 사용률(%, 최대)", "KV use (%, most)"),
         lambda bucket: None if bucket.engine_kv_usage is None else 100 * bucket.engine_kv_usage,
         5,
+        (100.0,),
     ),
 )
 _HEADS = (
@@ -64,7 +67,9 @@ def _timeline(view: View, run: Run, cell: CellSeen) -> Element:
         {"class": "one"},
         element("h3", {}, name),
         element("figure", {"class": "lanes"}, *figures),
-        view.behind(view.heads(*_HEADS, numbers=_HEADS[1:]), _rows(view, cell), name, is_long=True),
+        view.behind(
+            view.heads(*_HEADS, numbers=_HEADS[1:]), _rows(view, cell), view.caption("timelines", name), is_long=True
+        ),
     )
 
 
@@ -83,7 +88,7 @@ def _lane(
     return line_chart(
         series[::-1],
         x,
-        scale_of(values, most=3),
+        scale_of([*values, *lane.reach], most=3),
         identity=view.identity(),
         title=view.word("chart_timeline", row=title, run=name),
         description=f"{view.word('range', name=title, low=low, high=high)} {view.word('as_table')}",

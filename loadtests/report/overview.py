@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from gateway.markup import Element, Node, element
+from gateway.markup import Node, element
 from loadtests.cells import CellSeen, Check, Run, Verdict
 from loadtests.readings import rests_on_invalid
 from loadtests.report.conclusions import check_name, conclusions, verdict_words
 from loadtests.report.figure_words import share
 from loadtests.report.sentences import TOPICS
-from loadtests.report.tables import Foreign, Invalid, Missing, Number, Row, Shown, Sign
+from loadtests.report.tables import Foreign, Invalid, Missing, Number, Row, Shown, Sign, Words
 from loadtests.report.terms import VERDICTS, WHY_NOT
 from loadtests.report.view import View, paragraph
-from loadtests.report.words import SECTIONS
 
 _GOOD, _BAD = ("holds", "plausible (simulated)"), ("refuted (measured)", "refuted (arithmetic)", "not met (simulated)")
 
@@ -37,14 +36,18 @@ def validity(view: View) -> Iterator[Node]:
             yield paragraph(view.word("nothing_to_draw"))
             continue
         heads = view.heads("cell", "door", "load", "validity", "why")
-        yield from view.table(heads, (_validity_row(view, cell) for cell in run.cells), _caption(view, "validity", run))
+        yield from view.table(
+            heads, (_validity_row(view, cell) for cell in run.cells), view.caption("validity", view.label(run))
+        )
         heads = view.heads("cell", "door", "repeat", "check", "outcome", "limit", "seen")
         rows = (row for cell in run.cells for row in _check_rows(view, cell))
-        yield view.behind(heads, rows, _caption(view, "validity", run), summary=view.word("every_check"), is_long=True)
-
-
-def _caption(view: View, name: str, run: Run) -> str:
-    return f"{view.say(SECTIONS[name].heading)}: {view.label(run)}"
+        yield view.behind(
+            heads,
+            rows,
+            f"{view.word('every_check')}: {view.label(run)}",
+            summary=view.word("every_check"),
+            is_long=True,
+        )
 
 
 def _validity_row(view: View, cell: CellSeen) -> Row:
@@ -87,18 +90,18 @@ def _check_row(view: View, cell: CellSeen, repeat: str, check: Check) -> Row:
 
 
 def verdicts(view: View) -> Iterator[Node]:
-    names = ("claim", "verdict", "margin", "reasons", "holds_for", "left_open", "cells")
+    names = ("claim", "verdict", "margin", "reasons", "left_open", "cells")
     for run in view.runs:
         if not run.verdicts:
             continue
         if view.is_comparison:
             yield element("h3", {}, view.label(run))
         rows = (_verdict_row(view, run, one) for one in run.verdicts)
-        yield from view.table(view.heads(*names, numbers=["margin"]), rows, _caption(view, "verdicts", run))
+        yield from view.table(view.heads(*names, numbers=["margin"]), rows, view.caption("verdicts", view.label(run)))
 
 
 def _verdict_row(view: View, run: Run, one: Verdict) -> Row:
-    claim = element("span", {}, one.text, element("small", {}, f" {one.claim}"))
+    claim = Words([one.text], below=one.claim)
     if rests_on_invalid(run, one):
         return [claim, Invalid(view.word("invalid_why", why=_rests(view, one)))]
     margin: Shown = Missing("no_margin")
@@ -108,9 +111,8 @@ def _verdict_row(view: View, run: Run, one: Verdict) -> Row:
         claim,
         _verdict(view, one),
         margin,
-        _listed(one.reasons),
-        Foreign(one.holds_for or ""),
-        _listed(one.left_open),
+        Words(_reasons(one), language="en"),
+        Words(one.left_open, language="en"),
         ", ".join(one.cells),
     ]
 
@@ -128,8 +130,6 @@ def _verdict(view: View, one: Verdict) -> Shown:
     return words if one.verdict in VERDICTS else Foreign(words)
 
 
-def _listed(sentences: list[str]) -> Element:
-    """Sentences of the arithmetic, which are English."""
-    if len(sentences) <= 1:
-        return element("span", {"lang": "en"}, "".join(sentences))
-    return element("ul", {"lang": "en"}, *(element("li", {}, one) for one in sentences))
+def _reasons(one: Verdict) -> list[str]:
+    """Sentences of the arithmetic, which are English; and what exactly holds."""
+    return [*one.reasons, *([f"Holds {one.holds_for}."] if one.holds_for else [])]

@@ -92,7 +92,9 @@ def _every_figure(view: View, cell: CellSeen) -> Element:
         for repeat in cell.repeats
         for metric in LATENCIES
     ]
-    return view.behind(heads, rows, name, summary=view.word("every_figure", cell=name), is_long=True)
+    return view.behind(
+        heads, rows, view.caption("results", name), summary=view.word("every_figure", cell=name), is_long=True
+    )
 
 
 def _figure_row(view: View, repeat: int, metric: str, figure: Figure) -> Row:

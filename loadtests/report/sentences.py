@@ -54,8 +54,7 @@ SENTENCES: Mapping[str, Text] = {
         "one.",
     ),
     "one_invalid": Text(
-        "셀 {cells}개 가운데 {invalid}개는 무효입니다. 무효인 셀의 수치는 보여 주지 않으며 어떤 결론에도 쓰지 "
-        "않습니다.",
+        "셀 {cells}개 가운데 하나는 무효입니다. 무효인 셀의 수치는 보여 주지 않으며 어떤 결론에도 쓰지 않습니다.",
         "Of {cells} cells one is invalid. None of its figures is shown, and no conclusion rests on it.",
     ),
     "invalid_cell": Text("무효인 셀: {cell}. 까닭: {why}", "Invalid cell: {cell}. Why: {why}"),
@@ -141,11 +140,13 @@ SENTENCES: Mapping[str, Text] = {
     ),
     # --- doors ---
     "adds": Text(
-        "{metric} p50에 더해지는 시간: {added}(95% 구간 {low} ~ {high}, 짝 {pairs}개, 셀 {cell}).",
-        "Added to the p50 of {metric}: {added} (95% interval {low} to {high}, {pairs} pairs, cell {cell}).",
+        "p50에 더해지는 시간(셀 {cell}, 짝 {pairs}개, 대괄호는 95% 구간): {figures}.",
+        "Added to the p50 (cell {cell}, {pairs} pairs, 95% intervals in brackets): {figures}.",
     ),
-    "adds_plain": Text(
-        "{metric} p50에 더해지는 시간: {added}(짝 {pairs}개로는 구간을 구할 수 없음, 셀 {cell}).",
-        "Added to the p50 of {metric}: {added} (no interval from {pairs} pairs, cell {cell}).",
+    "adds_bounded": Text("{metric} {added} [{low}, {high}]", "{metric} {added} [{low}, {high}]"),
+    "adds_nothing": Text(
+        "{metric} {added} [{low}, {high}](0과 구별되지 않음)",
+        "{metric} {added} [{low}, {high}] (not distinguishable from 0)",
     ),
+    "adds_plain": Text("{metric} {added}(구간을 구할 수 없음)", "{metric} {added} (no interval)"),
 }

@@ -84,7 +84,9 @@ def _engines(view: View, run: Run) -> Iterator[Node]:
         return
     numbers = ("max_model_len", "restarts")
     heads = view.heads("replica", "gpu", "provenance", "version", *numbers, "resolved", numbers=numbers)
-    yield from view.table(heads, (_engine(view, one) for one in run.engines), view.word("engines"))
+    yield from view.table(
+        heads, (_engine(view, one) for one in run.engines), f"{view.word('engines')}: {view.label(run)}"
+    )
 
 
 def _engine(view: View, one: EngineSeen) -> Row:
@@ -121,7 +123,9 @@ def _calibrated(view: View, found: Calibration | None) -> str:
 
 def _searches(view: View, run: Run) -> Iterator[Element]:
     names = ("search", "door", "highest_met", "lowest_failed", "ended_as", "why", "tried")
-    yield from view.table(view.heads(*names), (_search(view, one) for one in run.searches), view.word("searches"))
+    yield from view.table(
+        view.heads(*names), (_search(view, one) for one in run.searches), f"{view.word('searches')}: {view.label(run)}"
+    )
 
 
 def _search(view: View, one: SearchSeen) -> Row:

@@ -57,7 +57,7 @@ def _spread_group(view: View, run: Run, found: Sequence[Distribution], cells: di
         yield paragraph(view.word("few_drawn", n=len(drawn)), "note")
     quantiles = [Head(f"{percent}%", is_number=True) for percent in _TABLED]
     heads = [*view.heads("cell", "metric", "n", numbers=["n"]), *quantiles]
-    yield view.behind(heads, [_spread_row(view, one) for one in found], where)
+    yield view.behind(heads, [_spread_row(view, one) for one in found], view.caption("distributions", where))
 
 
 def _evenly(ids: Sequence[str], most: int) -> list[str]:
@@ -89,7 +89,7 @@ def _spread_panel(
         for one in found
     ]
     limits = [
-        Limit(value, objective_words(one, view.language), is_across=False)
+        Limit(value, objective_words(one, view.language), is_across=False, is_named_below=True)
         for one in objectives(run)
         if asked_of(kind, one.metric) == metric and (value := limit_value(one)) is not None
     ]
@@ -133,27 +133,29 @@ def frontiers(view: View) -> Iterator[Node]:
     if len({run.workload_sha256 for run in view.runs}) > 1:
         return
     throughput = _throughput(view)
-    groups = list(_groups(view))
-    found = {
-        metric: [(name, frontier(cells, metric, _P95, throughput)) for name, cells in groups] for metric in _FRONTIERS
-    }
-    if not any(spots for of_metric in found.values() for _, spots in of_metric):
+    panels = [
+        (metric, kind, found)
+        for kind in ("open", "closed")
+        for metric in _FRONTIERS
+        if (found := _candidates(view, metric, kind, throughput))
+    ]
+    if not panels:
         return
-    yield series_key([(style, name) for style, (name, _) in enumerate(groups)])
-    panels = (_frontier_panel(view, metric, of_metric, throughput) for metric, of_metric in found.items())
-    yield element("figure", {"class": "pair"}, *panels)
+    if view.is_comparison:
+        yield series_key([(style, view.label(run)) for style, run in enumerate(view.runs)])
+    yield element("figure", {"class": "pair"}, *(_frontier_panel(view, *panel, throughput) for panel in panels))
     heads = [
         *view.heads("run", "cell", "load", "metric"),
         Head(view.word("per_gpu" if throughput.endswith("gpu") else "in_all"), is_number=True),
         *view.heads("value", "frontier", numbers=["value"]),
     ]
     rows = [
-        _frontier_row(view, name, metric, spot)
-        for metric, of_metric in found.items()
-        for name, spots in of_metric
+        _frontier_row(view, view.runs[style], metric, spot)
+        for metric, _, found in panels
+        for style, spots in found
         for spot in spots
     ]
-    yield view.behind(heads, rows, view.word("in_all"))
+    yield view.behind(heads, rows, view.caption("frontier", view.word("numbers")))
 
 
 def _throughput(view: View) -> str:
@@ -163,21 +165,23 @@ def _throughput(view: View) -> str:
     return "output_tokens_per_s_per_gpu" if known else "output_tokens_per_s"
 
 
-def _groups(view: View) -> Iterator[tuple[str, list[CellSeen]]]:
-    for run in view.runs:
-        for door in ("gateway", "direct"):
-            for kind in ("open", "closed"):
-                cells = [cell for cell in plotted(run) if (cell.door, cell.kind) == (door, kind)]
-                if cells:
-                    yield view.group(run, door, kind), cells
+def _candidates(view: View, metric: str, kind: str, throughput: str) -> list[tuple[int, list[Spot]]]:
+    """Each candidate's place among the runs, with where its cells stand; candidates without any are left out."""
+    found = []
+    for style, run in enumerate(view.runs):
+        cells = [cell for cell in plotted(run) if (cell.door, cell.kind) == (view.main_door(run), kind)]
+        spots = frontier(cells, metric, _P95, throughput)
+        if spots:
+            found.append((style, spots))
+    return found
 
 
-def _frontier_panel(view: View, metric: str, found: Sequence[tuple[str, Sequence[Spot]]], throughput: str) -> Element:
-    name = metric_name(metric, view.language)
-    title = view.word("chart_frontier", metric=name, statistic=_P95)
-    series = [_frontier_series(metric, group, style, spots) for style, (group, spots) in enumerate(found) if spots]
-    if not series:
-        return element("div", {}, element("h4", {}, f"{name} {_P95}"), paragraph(view.word("nothing_to_draw")))
+def _frontier_panel(
+    view: View, metric: str, kind: str, found: Sequence[tuple[int, Sequence[Spot]]], throughput: str
+) -> Element:
+    asked = asked_of(kind, metric)
+    name = metric_name(asked, view.language)
+    series = [_frontier_series(metric, view.label(view.runs[style]), style, spots) for style, spots in found]
     points = [point for one in series for point in one.points]
     x = scale_of([point.x for point in points], may_be_log=True)
     y = scale_of([point.y for point in points], may_be_log=True)
@@ -191,12 +195,12 @@ def _frontier_panel(view: View, metric: str, found: Sequence[tuple[str, Sequence
         x,
         y,
         identity=view.identity(),
-        title=title,
+        title=f"{view.word('chart_frontier', metric=name, statistic=_P95)} {view.word(kind)}.",
         description=" ".join([*said, view.word("as_table")]),
         x_name=axis_name(view, view.word("per_gpu" if throughput.endswith("gpu") else "in_all"), x),
         y_name=axis_name(view, f"{name} {_P95} ({unit_of(metric, view.language)})", y),
     )
-    return element("div", {}, element("h4", {}, f"{name} {_P95}"), chart)
+    return element("div", {}, element("h3", {}, f"{name} {_P95} · {view.word(kind)}"), chart)
 
 
 def _frontier_series(metric: str, name: str, style: int, spots: Sequence[Spot]) -> Series:
@@ -204,10 +208,10 @@ def _frontier_series(metric: str, name: str, style: int, spots: Sequence[Spot]) 
     return Series(name, points, style, line=[point for point in points if not point.is_hollow])
 
 
-def _frontier_row(view: View, name: str, metric: str, spot: Spot) -> Row:
+def _frontier_row(view: View, run: Run, metric: str, spot: Spot) -> Row:
     asked = asked_of(spot.cell.kind, metric)
     return [
-        name,
+        view.label(run),
         spot.cell.id,
         view.load(spot.cell),
         f"{metric_name(asked, view.language)} {_P95} ({unit_of(asked, view.language)})",

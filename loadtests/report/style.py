@@ -66,6 +66,7 @@ header .said{margin-top:12px}
 .chart .around.bare{padding-bottom:4px}
 .field{display:block;width:100%;overflow:visible}
 .field .stretched{x:0;y:0;width:100%;height:100%;overflow:hidden}
+.dots{padding:0 16px}
 .at{overflow:visible;width:1px;height:1px}
 .key .at{x:50%;y:50%}
 .line{fill:none;stroke-width:2;vector-effect:non-scaling-stroke;stroke-linejoin:round}
@@ -90,7 +91,11 @@ stroke-linejoin:round}
 .good{color:var(--good);font-weight:600;white-space:nowrap}
 .bad{color:var(--bad);font-weight:600}
 td.invalid{color:var(--bad)}
-td.text{min-width:14em}
+.numbers td,.numbers th{white-space:nowrap}
+.numbers .text,.numbers .invalid{white-space:normal;min-width:13em;overflow-wrap:anywhere}
+.numbers thead th{white-space:normal;min-width:3.5em}
+.below{display:block;font-weight:400;color:var(--soft)}
+header .facts{max-width:none;overflow-wrap:break-word}
 sup{font-size:.75em;line-height:0;margin-left:1px}
 .whys{margin:6px 0 0;padding:0;list-style:none;color:var(--soft);font-size:13px}
 .whys sup{margin-right:4px}
@@ -111,9 +116,11 @@ tbody td ul{margin:0;padding-left:16px}
 .screen-only{display:none}
 .off-screen{display:block}
 h3,h4,.y-name{break-after:avoid}
-td.text{min-width:0}
-th,td{overflow-wrap:anywhere}
-tbody th,.n{white-space:normal}
-.numbers table{font-size:7.6pt}
+.numbers td,.numbers th{white-space:normal;overflow-wrap:anywhere}
+.numbers thead th{min-width:0}
+.numbers .text,.numbers .invalid{min-width:9em}
+.numbers .n{overflow-wrap:normal}
+.numbers .n small{display:block;white-space:normal}
+.numbers table,.numbers small{font-size:7.4pt}
 }
 """

@@ -37,6 +37,15 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """Sentences, which wrap; with what stands small below them."""
+
+    sentences: Sequence[str]
+    below: str = ""
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Invalid:
     """Instead of all further cells of a row."""
 
@@ -51,7 +60,7 @@ class Sign:
     is_good: bool
 
 
-Shown = Missing | Number | Foreign | Invalid | Sign | Element | str
+Shown = Missing | Number | Foreign | Words | Invalid | Sign | Element | str
 Row = Sequence[Shown]
 
 
@@ -63,16 +72,21 @@ class Head:
 
 @dataclass(slots=True)
 class _Whys:
-    """Numbers the reasons in the order of their first use."""
+    """Names the reasons in the order of their first use."""
 
     language: Language
     found: list[str] = field(default_factory=list)
 
-    def number(self, why: str) -> int:
+    def letter(self, why: str) -> str:
+        """a, b, … for the reasons in their order; never a digit, which beside a dash would read as a number."""
         text = say(WHY_NOT[why], self.language) if why in WHY_NOT else why
         if text not in self.found:
             self.found.append(text)
-        return self.found.index(text) + 1
+        return _letter(self.found.index(text))
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number % 26) * (1 + number // 26)
 
 
 def table(heads: Sequence[Head], rows: Iterable[Row], *, caption: str, language: Language) -> Iterator[Element]:
@@ -91,7 +105,7 @@ def table(heads: Sequence[Head], rows: Iterable[Row], *, caption: str, language:
         ),
     )
     if whys.found:
-        items = (element("li", {}, element("sup", {}, str(n)), text) for n, text in enumerate(whys.found, start=1))
+        items = (element("li", {}, element("sup", {}, _letter(n)), text) for n, text in enumerate(whys.found))
         yield element("ul", {"class": "whys"}, *items)
 
 
@@ -101,7 +115,7 @@ def _row(row: Row, width: int, whys: _Whys) -> Iterator[Element]:
             yield element("td", {"class": "invalid", "colspan": width - place}, cell.text)
             return
         if place == 0:
-            yield element("th", {"scope": "row"}, *_content(cell, whys))
+            yield element("th", {"scope": "row", "class": _class(cell)}, *_content(cell, whys))
         else:
             yield element("td", {"class": _class(cell)}, *_content(cell, whys))
 
@@ -114,6 +128,8 @@ def _class(cell: Shown) -> str | None:
             return "n gap"
         case Foreign() if len(cell.text) > 40:
             return "text"
+        case Words():
+            return "text"
         case str() if len(cell) > 40:
             return "text"
     return None
@@ -123,7 +139,7 @@ def _content(cell: Shown, whys: _Whys) -> Iterator[Node]:
     match cell:
         case Missing():
             yield DASH
-            yield element("sup", {}, str(whys.number(cell.why)))
+            yield element("sup", {}, whys.letter(cell.why))
         case Number():
             yield cell.text
             if cell.beside:
@@ -133,6 +149,12 @@ def _content(cell: Shown, whys: _Whys) -> Iterator[Node]:
         case Sign():
             sign = "✓ " if cell.is_good else "✗ "
             yield element("span", {"class": "good" if cell.is_good else "bad"}, sign, cell.text)
+        case Words():
+            said = cell.sentences
+            several = element("ul", {"lang": cell.language}, *(element("li", {}, one) for one in said))
+            yield several if len(said) > 1 else element("span", {"lang": cell.language}, "".join(said))
+            if cell.below:
+                yield element("small", {"class": "below"}, cell.below)
         case Invalid():
             yield cell.text
         case _:

@@ -5,6 +5,7 @@ Every section is made with it. Which sections there are is `page`'s subject.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,7 +20,7 @@ from loadtests.report.figure_words import in_unit, load_words, number
 from loadtests.report.spreads import Distribution
 from loadtests.report.tables import Foreign, Head, Invalid, Missing, Number, Row, Shown, Sign, table
 from loadtests.report.terms import DOORS, Language, say
-from loadtests.report.words import WORDS
+from loadtests.report.words import SECTIONS, WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class View:
     distributions: Sequence[Distribution]
     language: Language
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
+    _captions: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_comparison(self) -> bool:
@@ -56,6 +58,10 @@ class View:
         parts = [self.label(run)] if self.is_comparison else []
         parts += [] if is_one_door and parts else [self.door(door)]
         return " · ".join(parts)
+
+    def main_door(self, run: Run) -> str:
+        """The door whose cells stand for a candidate beside others: the gateway where it was in the way."""
+        return "gateway" if any(cell.door == "gateway" for cell in run.cells) else "direct"
 
     def group(self, run: Run, door: str, kind: str) -> str:
         """As `where`, with the kind of load where the report has both kinds."""
@@ -94,15 +100,25 @@ class View:
         return [Head(say(COLUMNS[name], self.language), name in numeric) for name in names]
 
     def table(self, heads: Sequence[Head], rows: Iterable[Row], caption: str) -> Iterator[Element]:
-        yield from table(heads, rows, caption=caption, language=self.language)
+        yield from table(heads, rows, caption=self._unlike(caption), language=self.language)
 
     def behind(
         self, heads: Sequence[Head], rows: Iterable[Row], caption: str, *, summary: str = "", is_long: bool = False
     ) -> Element:
         """A table behind a switch; one that is long stays off paper."""
-        shown = table(heads, rows, caption=caption, language=self.language)
+        shown = table(heads, rows, caption=self._unlike(caption), language=self.language)
         kind = "screen-only" if is_long else None
         return element("details", {"class": kind}, element("summary", {}, summary or self.word("numbers")), *shown)
+
+    def caption(self, section: str, about: str) -> str:
+        """What a table is called to who hears the page."""
+        return f"{self.say(SECTIONS[section].heading)}: {about}"
+
+    def _unlike(self, caption: str) -> str:
+        """The caption, numbered where another table has the same: regions of a page differ in name."""
+        self._captions[caption] += 1
+        times = self._captions[caption]
+        return caption if times == 1 else f"{caption} ({times})"
 
 
 def paragraph(text: str, name: str | None = None, **attributes: Attribute) -> Element:

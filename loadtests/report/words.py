@@ -23,8 +23,7 @@ SECTIONS: Mapping[str, Section] = {
         Text("유효성", "Validity"),
         Text(
             "수치를 보기 전에 셀마다 믿을 수 있는지부터 확인합니다. 점검을 하나라도 통과하지 못한 셀은 무효이며, 수치 "
-            "대신 까닭을 "
-            "적습니다. 확인할 수 없었던 점검은 무효의 까닭이 되지 않지만 그 사실을 밝힙니다.",
+            "대신 까닭을 적습니다. 확인할 수 없었던 점검은 무효의 까닭이 되지 않지만 그 사실을 밝힙니다.",
             "Before any figure each cell is checked. A cell that fails one check is invalid and shows why in place of "
             "figures. A check that could not be looked at makes no cell invalid, and is named.",
         ),
@@ -33,8 +32,7 @@ SECTIONS: Mapping[str, Section] = {
         Text("주장과 판정", "Claims and verdicts"),
         Text(
             "‘성립함’과 ‘측정으로 반박됨’에는 주장한 GPU에서 실제 모델로 잰 유효한 반복이 세 번 이상 필요합니다. "
-            "여유는 가장 "
-            "불리한 반복을 기준으로 하며, 음수이면 주장한 값을 지키지 못했다는 뜻입니다.",
+            "여유는 가장 불리한 반복을 기준으로 하며, 음수이면 주장한 값을 지키지 못했다는 뜻입니다.",
             "“Holds” and “refuted (measured)” take three valid repeats with the real model on the GPU claimed. The "
             "margin is that of the worst repeat; below 0 the claim is missed.",
         ),
@@ -43,12 +41,11 @@ SECTIONS: Mapping[str, Section] = {
         Text("부하에 따른 지연", "Latency against load"),
         Text(
             "표식은 여러 반복의 중앙값, 세로선은 각 반복의 95% 신뢰구간을 모두 덮는 범위입니다. 가로 점선은 목표, 세로 "
-            "점선은 모든 "
-            "목표를 충족한 최대 부하입니다. 도착률로 건 부하에서는 요청을 보냈어야 할 시각부터 잰 TTFT를 씁니다.",
+            "점선은 모든 목표를 충족한 최대 부하입니다. 도착률로 건 부하에서는 요청을 보냈어야 할 시각부터 잰 TTFT를 "
+            "씁니다.",
             "Marks are the middle of the repeats, bars reach over the 95% intervals of all of them. Dashed lines "
             "across are objectives, the dashed line upwards is the highest load that met every one. Where load comes "
-            "at "
-            "a rate, TTFT counts from when the request was due.",
+            "at a rate, TTFT counts from when the request was due.",
         ),
     ),
     "distributions": Section(
@@ -64,20 +61,21 @@ SECTIONS: Mapping[str, Section] = {
         Text("처리량과 지연의 경계", "Throughput–latency frontier"),
         Text(
             "오른쪽 아래로 갈수록 좋습니다. 채운 표식을 이은 선이 경계이고, 빈 표식은 같은 후보의 다른 셀이 처리량과 "
-            "지연 "
-            "모두에서 같거나 더 나은 셀입니다. 값은 반복의 중앙값입니다.",
+            "지연 모두에서 같거나 더 나은 셀입니다. 값은 반복의 중앙값입니다. 게이트웨이를 거친 셀을 그렸고, 그런 셀이 "
+            "없는 후보만 엔진에 직접 보낸 셀을 그렸습니다.",
             "Better is to the right and down. The line through full marks is the frontier; hollow marks are cells that "
-            "another cell of the same candidate beats or equals in both. Values are the middle of the repeats.",
+            "another cell of the same candidate beats or equals in both. Values are the middle of the repeats. Cells "
+            "through the gateway are drawn; those sent to the engine itself only of a candidate that has no others.",
         ),
     ),
     "cost": Section(
         Text("부하에 따른 비용", "Cost against load"),
         Text(
             "측정 구간의 GPU 비용을 그동안 나온 출력 토큰으로 나눈 값입니다. 세로선은 반복의 최소와 최대입니다. 노는 "
-            "시간의 비용은 "
-            "들어 있지 않습니다.",
+            "시간의 비용은 들어 있지 않습니다. 게이트웨이를 거친 셀을 그렸고, 표에는 모두 있습니다.",
             "GPU money of the window over the tokens put out in it. Bars reach from the least to the most of the "
-            "repeats. Idle time outside the window is not in it.",
+            "repeats. Idle time outside the window is not in it. Cells through the gateway are drawn; the table has "
+            "all.",
         ),
     ),
     "doors": Section(
@@ -85,8 +83,7 @@ SECTIONS: Mapping[str, Section] = {
         Text(
             "같은 셀을 게이트웨이와 엔진에 번갈아 보내 짝지어 비교했습니다. 점은 더해진 시간, 선은 95% 신뢰구간입니다.",
             "The same cell through the gateway and to the engine itself, in turns, compared in pairs. Dots are the "
-            "time "
-            "added, lines the 95% interval.",
+            "time added, lines the 95% interval.",
         ),
     ),
     "results": Section(
@@ -95,16 +92,15 @@ SECTIONS: Mapping[str, Section] = {
             "반복마다 한 줄입니다. 대괄호는 95% 신뢰구간, n은 값의 수입니다. 모든 시간은 같은 시계로 쟀습니다. 도중에 "
             "부하가 바뀌는 셀은 살펴보기 위한 것이며 결론에 쓰지 않습니다.",
             "A line a repeat. Brackets hold 95% intervals, n is the number of values. All spans come from one clock. "
-            "Cells "
-            "whose load changes on the way are for looking at only; no conclusion rests on them.",
+            "Cells whose load changes on the way are for looking at only; no conclusion rests on them.",
         ),
     ),
     "timelines": Section(
         Text("시간에 따른 변화", "Over time"),
         Text(
             "셀마다 모든 반복을 같은 시간축에 겹쳐 그렸습니다. 굵은 선이 첫 반복입니다. 초당 값은 칸의 평균, 대기·KV "
-            "캐시·진행 중인 "
-            "요청은 칸의 최댓값입니다. 한 칸은 그림이 {most}칸을 넘지 않게 하는 가장 짧은 시간(초 단위)입니다.",
+            "캐시·진행 중인 요청은 칸의 최댓값입니다. 한 칸은 그림이 {most}칸을 넘지 않게 하는 가장 짧은 시간(초 "
+            "단위)입니다.",
             "Every repeat of a cell on the same time axis; the strong line is the first. Figures per second are means "
             "of a bucket; requests in flight, waiting ones and KV use are its highest. A bucket is the shortest whole "
             "number of seconds with which at most {most} fit a drawing.",
@@ -114,8 +110,7 @@ SECTIONS: Mapping[str, Section] = {
         Text("계산식", "How each figure is worked out"),
         Text(
             "t_sched는 요청을 보냈어야 할 시각, t₀는 요청을 소켓에 쓰기 직전, cᵢ는 토큰이 든 i번째 이벤트가 도착한 "
-            "시각, nᵢ는 "
-            "그 안의 토큰 수, N은 엔진이 센 출력 토큰 수입니다.",
+            "시각, nᵢ는 그 안의 토큰 수, N은 엔진이 센 출력 토큰 수입니다.",
             "t_sched is when a request was due, t₀ just before its bytes were sent, cᵢ the arrival of the i-th event "
             "with tokens, nᵢ the tokens in it, and N the output tokens that the engine counted.",
         ),
@@ -125,8 +120,7 @@ SECTIONS: Mapping[str, Section] = {
         Text("다시 해 보는 방법", "How to reproduce it"),
         Text(
             "아래 계획을 파일로 저장해 실행하면 같은 시드로 같은 요청이 같은 시각에 나갑니다. 파일의 SHA-256이 아래와 "
-            "같은지 "
-            "확인하십시오.",
+            "같은지 확인하십시오.",
             "Save the plan below as a file and run it: the same seed sends the same requests at the same moments. See "
             "that the file has the SHA-256 below.",
         ),
@@ -206,8 +200,7 @@ WORDS: Mapping[str, Text] = {
     "calibration": Text("클라이언트 보정", "Calibration of the client"),
     "calibration_said": Text(
         "정해진 시각에 답하는 대역을 상대로 초당 이벤트 {events}개를 읽었습니다. 발송 지연 p99 {lag}, TTFT 오차 p99 "
-        "{error}, "
-        "CPU {cpu}. 계획에 필요한 처리량: {needed}. {passed}.",
+        "{error}, CPU {cpu}. 계획에 필요한 처리량: {needed}. {passed}.",
         "On a stand-in with a known schedule it read {events} events a second: schedule lag p99 {lag}, error of TTFT "
         "p99 {error}, CPU {cpu}. The plan needs {needed}. {passed}.",
     ),
