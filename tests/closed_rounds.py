@@ -19,6 +19,7 @@ from gateway.domain.records import CandidateNames, Consortium, Model, Registry, 
 from gateway.domain.rounds import (
     AccessEntry,
     AnswerStatus,
+    Approval,
     Choice,
     Criterion,
     DesignOptions,
@@ -45,6 +46,10 @@ BEGIN = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 ID = "0b9c4a52-closed"
 MODELS = ("CANARY-alpha", "CANARY-beta", "CANARY-gamma")
 PHONE = "010-1234-5678"
+APPROVALS = (
+    Approval("key-chair", "chair", BEGIN + timedelta(days=8, hours=1)),
+    Approval("key-operator", "operator", BEGIN + timedelta(days=8, hours=2)),
+)
 PLAN = RoundPlan(
     title=Text("1차 심사", "First round"),
     models=MODELS,
@@ -102,7 +107,10 @@ class ClosedRound:
     async def content(self) -> RoundContent:
         return await read_content(self.store, await self.round())
 
-    async def reveal(self) -> None:
+    async def reveal(self, approvals: Sequence[Approval] = APPROVALS) -> None:
+        for given in approvals:
+            entry = AccessEntry(given.at, given.who, given.role, "reveal.approve")
+            await self.store.approve(ID, "reveal", given, entry=entry, before={RoundStatus.CLOSED})
         at = BEGIN + timedelta(days=9)
         assert await self.store.move(ID, {RoundStatus.CLOSED}, RoundStatus.REVEALED, revealed_at=at)
 

@@ -285,6 +285,7 @@ HOUSE = [
     "gateway.rounds.bundle_view",
     "gateway.rounds.verify_seal",
     "gateway.rounds.verify_records",
+    "gateway.rounds.verify_people",
     "gateway.rounds.verify",
     "gateway.rounds.rehearsal",
     "gateway.rounds.desk",

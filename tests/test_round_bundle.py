@@ -8,18 +8,28 @@ import random
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from closed_rounds import ID, MODELS, PHONE, PRODUCTS, ClosedRound, count_choices, put_closed_round
+from closed_rounds import (
+    APPROVALS,
+    BEGIN,
+    ID,
+    MODELS,
+    PHONE,
+    PRODUCTS,
+    ClosedRound,
+    count_choices,
+    put_closed_round,
+)
 from databases import ScratchDatabase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.canonical_json import canonical_json
 from gateway.domain.hash_chain import entry_hash, genesis, verify_chain
-from gateway.domain.rounds import Exclusion, RoundStatus
+from gateway.domain.rounds import Approval, Exclusion, RoundStatus
 from gateway.domain.sealing import commit, seal_root
 from gateway.domain.withheld import joined, read_openings, unfit, withhold
 from gateway.rounds.archive import MANIFEST, pack, unpack, with_manifest
@@ -568,6 +578,57 @@ def relabelled(content: RoundContent) -> RoundContent:
         answers=sorted(answers, key=lambda one: (one.prompt_id, one.model)),
         parts={**content.parts, "mapping": mapping},
     )
+
+
+# --- the two people who opened the names ----------------------------------------------------------------------
+
+
+async def test_the_bundle_says_who_opened_the_names_and_the_public_one_only_as_what(closed: ClosedRound) -> None:
+    sealed = json.loads(files_of(build_bundle(await closed.content(), BundleKind.AUDIT))["round.json"])
+    assert sealed["approvals"] == []
+    await closed.reveal()
+    audit, public = (
+        json.loads(files_of(build_bundle(await closed.content(), kind))["round.json"])["approvals"]
+        for kind in (BundleKind.AUDIT, BundleKind.PUBLIC)
+    )
+    assert [(one["who"], one["role"]) for one in audit] == [("key-chair", "chair"), ("key-operator", "operator")]
+    assert public == [{"role": one["role"], "at": one["at"]} for one in audit]
+
+
+CHAIR, OPERATOR = APPROVALS
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "role chair"),
+        ((CHAIR,), "role operator"),
+        ((CHAIR, replace(CHAIR, who="key-other")), "role operator"),
+        ((CHAIR, replace(OPERATOR, at=BEGIN)), "from closing"),
+        ((CHAIR, replace(OPERATOR, at=BEGIN + timedelta(days=10))), "to the reveal"),
+    ],
+)
+async def test_names_that_two_people_did_not_open_in_time_are_found(
+    closed: ClosedRound, given: tuple[Approval, ...], words: str
+) -> None:
+    await closed.reveal(given)
+    for kind in BundleKind:
+        content = await closed.content()
+        faults = verify_bundle(build_bundle(content, kind, tools=TOOLS).data, published_of(content)).faults
+        assert {(fault.file, fault.place.partition("[")[0]) for fault in faults} == {("round.json", "approvals")}
+        assert any(words in fault.message for fault in faults)
+
+
+async def test_one_person_in_both_roles_and_an_approval_that_nobody_logged_are_found(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    alone = replace(content, approvals=[CHAIR, replace(OPERATOR, who=CHAIR.who)])
+    faults = verify_bundle(build_bundle(alone, BundleKind.AUDIT).data).faults
+    assert any("one of them twice" in fault.message for fault in faults)
+    unlogged = replace(content, accesses=[one for one in content.accesses if one.who != OPERATOR.who])
+    for kind in BundleKind:
+        faults = verify_bundle(build_bundle(unlogged, kind).data).faults
+        assert [fault.place for fault in faults] == ["approvals[1]"]
 
 
 # --- what nobody can make again -----------------------------------------------------------------------------

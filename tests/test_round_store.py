@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -17,6 +17,7 @@ from databases import ScratchDatabase
 from gateway.domain.rounds import (
     AccessEntry,
     AnswerStatus,
+    Approval,
     Choice,
     Criterion,
     DesignOptions,
@@ -227,6 +228,13 @@ async def test_exclusions_accesses_and_approvals_are_kept_in_order(store: RoundS
     entry = AccessEntry(NOW, "reviewer-1", "reviewer", "item.read", "i1")
     await asyncio.gather(*(store.note_access("r1", entry) for _ in range(5)))
     assert await store.accesses("r1") == [entry] * 5
-    assert await store.approve("r1", "reveal", who="k1", role="chair", at=NOW) == {"k1": "chair"}
-    assert await store.approve("r1", "reveal", who="k1", role="operator", at=NOW) == {"k1": "chair"}
-    assert await store.approve("r1", "reveal", who="k2", role="operator", at=NOW) == {"k1": "chair", "k2": "operator"}
+    chair, operator = Approval("k2", "chair", NOW), Approval("k1", "operator", NOW + timedelta(seconds=1))
+    draft = {RoundStatus.DRAFT}
+    assert await store.approve("r1", "reveal", chair, entry=entry, before=draft) == [chair]
+    twice = Approval("k2", "operator", NOW + timedelta(seconds=1))
+    assert await store.approve("r1", "reveal", twice, entry=entry, before=draft) == [chair]
+    assert await store.approve("r1", "reveal", operator, entry=entry, before=draft) == [chair, operator]
+    assert await store.approvals("r1", "reveal") == [chair, operator]
+    assert await store.accesses("r1") == [entry] * 8
+    with pytest.raises(WrongStatus):
+        await store.approve("r1", "reveal", chair, entry=entry, before={RoundStatus.CLOSED})

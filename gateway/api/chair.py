@@ -234,7 +234,7 @@ async def _gathered(services: Services, seat: Seat, one: Round) -> dict[str, Any
         invited=len(reviewers),
         submitted=sum(1 for row in progress["reviewers"] if row["state"] == "submitted"),
         is_rehearsed=answers.is_rehearsed,
-        approved=set(approvals.values()),
+        approved={given.role for given in approvals},
     )
     leads, operates = seat.caller.has_any(LEADING), seat.caller.has_any(OPERATING)
     labels = {one.id: one.label for one in reviewers} if leads else {}
@@ -252,7 +252,7 @@ async def _gathered(services: Services, seat: Seat, one: Round) -> dict[str, Any
         "steps": [step for step in open_to(one, seat.caller) if not step.has_form],
         "takes": {step.name for step in open_to(one, seat.caller)},
         "kinds": KINDS,
-        "approvals": [{"by": await _name(services, who), "role": role} for who, role in sorted(approvals.items())],
+        "approvals": [{"by": await _name(services, given.who), "role": given.role} for given in approvals],
         "accesses": await _accesses(services, one),
     }
 

@@ -218,6 +218,7 @@ class ExclusionIn(Asked):
 class ApprovalOut(BaseModel):
     who: str = Field(description="The id of the key, or admin for the environment's.")
     role: str
+    at: Moment
 
 
 class RoundOut(BaseModel):

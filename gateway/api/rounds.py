@@ -361,7 +361,7 @@ async def _shown(services: Services, one: Round) -> dict[str, Any]:
         one,
         reviewers=await desk.store.count_reviewers(one.id),
         closing=await desk.closing(one),
-        approvals=await desk.store.approvals(one.id, REVEAL) if one.status in AFTER_REVEAL else None,
+        approvals=await desk.store.approvals(one.id, REVEAL) if one.status in AFTER_REVEAL else (),
     )
 
 

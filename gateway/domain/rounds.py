@@ -395,6 +395,17 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """Somebody's word for a step that takes two people."""
+
+    who: str
+    """The key that gave it, or "admin"."""
+    role: str
+    """As what they approved: chair or operator."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AccessEntry:
     """Who did or read what of a round, and when."""
 

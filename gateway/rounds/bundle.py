@@ -42,7 +42,7 @@ from gateway.rounds.contents import RoundContent
 from gateway.rounds.sealed import MAPPING, PARTS
 from gateway.rounds.sheets import design_sheet, votes_sheet
 
-FORMAT = "simsa-round-1"
+FORMAT = "simsa-round-2"
 VOTES = "votes"
 ABOUT, LOCK, ANALYSIS, FINDINGS = "round.json", "analysis.lock", "analysis.json", "personal_data.json"
 LANGUAGES = ("ko", "en")
@@ -288,10 +288,6 @@ def _read_back(document: Mapping[str, Any]) -> Any:
     return read_canonical(canonical_json(document))
 
 
-def _as_read(document: Any) -> Any:
-    return read_canonical(canonical_json(document))
-
-
 def report_name(language: str) -> str:
     return f"report.{language}.html"
 
@@ -309,6 +305,7 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
         "provenance": one.provenance,
         "moments": {name: moment(getattr(one, name)) for name in (*MOMENTS, "revealed_at")},
         "retention_until": one.plan.retention_until.isoformat() if one.plan.retention_until is not None else None,
+        "approvals": _approvals(content, kind),
         "root": one.root,
         "head": one.head,
         "votes": one.votes,
@@ -316,6 +313,14 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
         "salts": {name: content.salts[name] for name in parts},
         "closing": dict(content.closing.published),
     }
+
+
+def _approvals(content: RoundContent, kind: BundleKind) -> list[dict[str, Any]]:
+    """Who opened the names, in a public bundle by their roles alone; nothing before they are open."""
+    given = content.approvals if content.round.status in AFTER_REVEAL else ()
+    known = [{"who": one.who, "role": one.role, "at": moment(one.at)} for one in given]
+    shown = ("who", "role", "at") if kind is BundleKind.AUDIT else ("role", "at")
+    return [{name: one[name] for name in shown} for one in known]
 
 
 def _lock(parts: Mapping[str, Any]) -> dict[str, Any]:

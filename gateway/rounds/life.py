@@ -16,6 +16,7 @@ from gateway.domain.accounts import Caller, Role
 from gateway.domain.rounds import (
     NEXT,
     AccessEntry,
+    Approval,
     Exclusion,
     Reviewer,
     Round,
@@ -36,6 +37,8 @@ READING = LEADING | {Role.AUDITOR}
 ADMIN = "admin"
 """What the environment's admin key is called where people are told apart."""
 REVEAL = "reveal"
+APPROVE = "reveal.approve"
+"""What the access log calls an approval of it."""
 _EXCLUDABLE = frozenset({RoundStatus.SEALED, RoundStatus.OPEN, RoundStatus.PAUSED})
 _STAMPS = {
     RoundStatus.OPEN: "opened_at",
@@ -167,9 +170,14 @@ class RoundLife:
         role = Role.CHAIR if Role.CHAIR in caller.terms.roles and not caller.is_admin else Role.OPERATOR
         if role is Role.OPERATOR and not caller.has_any(OPERATING):
             raise PermissionDenied("A reveal is approved by a chair and an operator.", code="role_required")
-        approved = await self.store.approve(of.id, REVEAL, who=who(caller), role=role, at=datetime.now(UTC))
-        await self.note(of, caller, "reveal.approve")
-        missing = [wanted.value for wanted in (Role.CHAIR, Role.OPERATOR) if wanted not in approved.values()]
+        given = Approval(who(caller), role.value, datetime.now(UTC))
+        entry = self._entry(caller, APPROVE, at=given.at)
+        try:
+            approved = await self.store.approve(of.id, REVEAL, given, entry=entry, before={RoundStatus.CLOSED})
+        except WrongStatus as error:
+            raise _wrong_step(await self._again(of), RoundStatus.REVEALED, {RoundStatus.CLOSED}) from error
+        roles = {one.role for one in approved}
+        missing = [wanted.value for wanted in (Role.CHAIR, Role.OPERATOR) if wanted not in roles]
         if missing:
             return of, missing
         return await self.move(of, RoundStatus.REVEALED, caller), []

@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
 
+from gateway.domain.accounts import Role
 from gateway.domain.design_facts import design_facts
 from gateway.domain.planner import plan_round
 from gateway.domain.rounds import (
     AccessEntry,
+    Approval,
     Choice,
     Exclusion,
     ItemKind,
@@ -33,6 +35,7 @@ from gateway.rounds.bundle import BundleKind, Tools, build_bundle
 from gateway.rounds.chain import next_entry, sealed_digests
 from gateway.rounds.closing import close, codes_of
 from gateway.rounds.contents import RoundContent
+from gateway.rounds.life import APPROVE
 from gateway.rounds.sealed import MAPPING, Sealed, deal
 from gateway.rounds.verify import Published, Verification, verify_bundle
 
@@ -111,6 +114,7 @@ def made_up_content(
     codes = codes_of(sealed.documents[MAPPING])
     records = {"exclusions": exclusions, "accesses": accesses, "reviewers": people}
     closing = close(done, codes=codes, answers=answers, salt=rng.randbytes(32), **records)  # type: ignore[arg-type]
+    approvals = [Approval(f"dry-run {role}", role.value, ended) for role in (Role.CHAIR, Role.OPERATOR)]
     return RoundContent(
         round=done,
         parts=sealed.documents,
@@ -120,8 +124,9 @@ def made_up_content(
         answers=answers,
         votes=votes,
         exclusions=exclusions,
-        accesses=[*accesses, AccessEntry(ended, "dry-run", "operator", "export.audit")],
+        accesses=[*accesses, *(AccessEntry(ended, one.who, one.role, APPROVE) for one in approvals)],
         reviewers=people,
+        approvals=approvals,
     )
 
 

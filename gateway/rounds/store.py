@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +21,7 @@ from gateway.domain.rounds import (
     AFTER_CLOSING,
     AFTER_REVEAL,
     AccessEntry,
+    Approval,
     Exclusion,
     Reviewer,
     Round,
@@ -35,6 +35,7 @@ from gateway.domain.rounds import (
 from gateway.rounds.reading import (
     Records,
     read_answers,
+    read_approvals,
     read_documents,
     read_items,
     read_numbered,
@@ -463,22 +464,26 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return [AccessEntry(**row) for row in await read_numbered(connection, round_access, round_id)]
 
-    async def approve(self, round_id: str, action: str, *, who: str, role: str, at: datetime) -> dict[str, str]:
-        """Note that somebody approves of an action; all who do, each with the role in which they did."""
-        of_action = sa.and_(round_approvals.c.round_id == round_id, round_approvals.c.action == action)
-        everybody = sa.select(round_approvals.c.who, round_approvals.c.role).where(of_action)
-        row = {"round_id": round_id, "action": action, "who": who, "role": role, "at": at}
-        async with self._writing(round_id) as (connection, _):
-            known = {name: as_role for name, as_role in await connection.execute(everybody)}  # noqa: C416  typed rows
-            if who not in known:
-                await connection.execute(sa.insert(round_approvals).values(row))
-            return {**known, who: known.get(who, role)}
+    async def approve(
+        self, round_id: str, action: str, new: Approval, *, entry: AccessEntry, before: Collection[RoundStatus]
+    ) -> list[Approval]:
+        """Note that somebody approves of an action, once, and that they said so; all who do by now; durable.
 
-    async def approvals(self, round_id: str, action: str) -> dict[str, str]:
-        at = round_approvals.c
-        statement = sa.select(at.who, at.role).where(at.round_id == round_id, at.action == action)
+        Raises WrongStatus where the round does not stand at one of `before`.
+        """
+        async with self._writing(round_id, before) as (connection, _):
+            known = await read_approvals(connection, round_id, action)
+            if new.who not in {one.who for one in known}:
+                row = {"round_id": round_id, "action": action, **asdict(new)}
+                await connection.execute(sa.insert(round_approvals).values(row))
+            await add_row(connection, round_access, round_id, asdict(entry))
+            found = await read_approvals(connection, round_id, action)
+        await asyncio.to_thread(self._store.make_durable)
+        return found
+
+    async def approvals(self, round_id: str, action: str) -> list[Approval]:
         async with self._store.transaction() as connection:
-            return {who: role for who, role in await connection.execute(statement)}  # noqa: C416  typed rows
+            return await read_approvals(connection, round_id, action)
 
     async def hidden_batches(self) -> frozenset[str]:
         """The batches whose answers are those of rounds that are not revealed."""

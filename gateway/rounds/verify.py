@@ -42,8 +42,9 @@ from gateway.rounds.bundle import (
     report_name,
 )
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
-from gateway.rounds.closing import ANSWERS, RECORDS
+from gateway.rounds.closing import ACCESSES, ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
+from gateway.rounds.verify_people import approval_faults
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
@@ -210,6 +211,7 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("lines", (*_RECORDS, _VOTES), partial(line_faults, view)),
         ("openings", _RECORDS, partial(opening_faults, view)),
         ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
+        ("approvals", (f"{ACCESSES}.jsonl",), partial(approval_faults, view)),
     ]
     if MAPPING in view.parts:
         plan.append(("mapping", (MAPPING, "plan"), partial(mapping_faults, view)))

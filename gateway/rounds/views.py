@@ -17,6 +17,7 @@ from gateway.domain.rounds import (
     NEXT,
     AccessEntry,
     AnswerStatus,
+    Approval,
     Exclusion,
     ItemKind,
     Reviewer,
@@ -34,11 +35,11 @@ STUCK_AFTER_S = 2 * 24 * 3600.0
 
 
 def round_object(
-    one: Round, *, reviewers: int, closing: str | None = None, approvals: Mapping[str, str] | None = None
+    one: Round, *, reviewers: int, closing: str | None = None, approvals: Sequence[Approval] = ()
 ) -> dict[str, Any]:
     """A round as the API shows it. The chain's head is published once nothing can be added to it.
 
-    `closing`: the root over what is fixed then besides the votes; `approvals`: roles by who approved of the reveal.
+    `closing`: the root over what is fixed then besides the votes; `approvals`: of the reveal, shown after it.
     """
     moments = ("created_at", "sealed_at", "opened_at", "closed_at", "revealed_at", "archived_at")
     return {
@@ -54,7 +55,7 @@ def round_object(
         "closing": closing,
         "approvals": None
         if one.status not in AFTER_REVEAL
-        else [{"who": who, "role": role} for who, role in sorted((approvals or {}).items())],
+        else [{"who": given.who, "role": given.role, "at": _moment(given.at)} for given in approvals],
         "prompts": len(one.plan.prompts),
         "models": len(one.plan.models),
         "reviewers": reviewers,
