@@ -177,6 +177,7 @@ HOUSE = [
     "gateway.rounds.links",
     "gateway.rounds.judgement",
     "gateway.rounds.visits",
+    "gateway.rounds.conflicts",
     "gateway.rounds.chain",
     "gateway.rounds.voting",
     "gateway.energy_records",

@@ -29,14 +29,14 @@ from hypothesis import strategies as st
 
 from gateway.domain.canonical_json import canonical_json
 from gateway.domain.hash_chain import entry_hash, genesis, verify_chain
-from gateway.domain.rounds import Approval, Exclusion, RoundStatus
+from gateway.domain.rounds import AccessEntry, Approval, Exclusion, ItemKind, RoundStatus
 from gateway.domain.sealing import commit, seal_root
 from gateway.domain.withheld import joined, read_openings, unfit, withhold
 from gateway.rounds.archive import MANIFEST, pack, unpack, with_manifest
 from gateway.rounds.bundle import Bundle, BundleKind, Tools, analysis_of, build_bundle
 from gateway.rounds.bundle_view import read_bundle
 from gateway.rounds.chain import chained, veiled_entry
-from gateway.rounds.closing import closing_of
+from gateway.rounds.closing import close, closing_of
 from gateway.rounds.contents import RoundContent
 from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.rounds.verify import Published, State, Verdict, Verification, verify_bundle
@@ -135,8 +135,9 @@ async def test_the_closing_is_made_once_and_takes_no_exclusion_afterwards(closed
     late = Exclusion(one.created_at, "late", "prompt", "p1", "after the standings", "chair")
     with pytest.raises(WrongStatus):
         await closed.store.exclude(ID, late)
+    entry = AccessEntry(one.created_at, "r-0", "reviewer", "consent")
     with pytest.raises(WrongStatus):
-        await closed.store.set_aside(ID, [late])
+        await closed.store.declare(ID, "r-0", ["family-1"], entry=entry, consented_at=one.created_at, aside=[late])
 
 
 async def test_what_comes_after_the_closing_is_marked_and_changes_no_root(closed: ClosedRound) -> None:
@@ -150,7 +151,8 @@ async def test_what_comes_after_the_closing_is_marked_and_changes_no_root(closed
     assert content.closing.root == before
     assert verify_bundle(bundle.data, published_of(content), analyse=count_choices).faults == []
     files = files_of(bundle)
-    assert [line.get("after_closing") for line in lines_of(files, "access.jsonl")] == [None, True]
+    marks = [line.get("after_closing") for line in lines_of(files, "access.jsonl")]
+    assert marks == [*[None] * (len(marks) - 1), True]
     assert lines_of(files, "reviewers.jsonl")[0]["later"]["questionnaire"]["recognised"] == "many"
 
 
@@ -631,6 +633,54 @@ async def test_one_person_in_both_roles_and_an_approval_that_nobody_logged_are_f
         assert [fault.place for fault in faults] == ["approvals[1]"]
 
 
+# --- conflicts of interest ------------------------------------------------------------------------------------
+
+
+async def closed_otherwise(
+    closed: ClosedRound, change: Callable[[list[Exclusion]], list[Exclusion]], conflicts: Mapping[str, tuple[str, ...]]
+) -> RoundContent:
+    """The round as it would have been closed with other exclusions and declarations."""
+    await closed.reveal()
+    content = await closed.content()
+    exclusions = change(list(content.exclusions))
+    people = [replace(one, conflicts=conflicts.get(one.id, one.conflicts)) for one in content.reviewers]
+    records = {"exclusions": exclusions, "reviewers": people, "accesses": content.accesses[: content.closing.accesses]}
+    closing = close(content.round, codes=content.codes, answers=content.answers, salt=bytes(32), **records)  # type: ignore[arg-type]
+    return replace(content, exclusions=exclusions, reviewers=people, closing=closing)
+
+
+async def test_an_exclusion_that_a_declared_conflict_asks_for_and_is_missing_is_named(closed: ClosedRound) -> None:
+    gone = (await closed.store.exclusions(ID))[1]
+    content = await closed_otherwise(closed, lambda some: [one for one in some if one != gone], {})
+    found = verify_bundle(build_bundle(content, BundleKind.AUDIT, tools=TOOLS).data, published_of(content))
+    assert [(fault.file, fault.place) for fault in found.faults] == [("exclusions.jsonl", "")]
+    assert f"item {gone.subject} is not put aside: r-1" in found.faults[0].message
+
+
+async def test_an_exclusion_for_a_conflict_that_nobody_declared_is_named(closed: ClosedRound) -> None:
+    item = next(one for one in await closed.store.items(ID, "r-2") if one.kind is ItemKind.VOTE)
+    first = (await closed.store.exclusions(ID))[0]
+    more = replace(first, subject=item.id)
+    content = await closed_otherwise(closed, lambda some: [*some, more, first], {})
+    faults = verify_bundle(build_bundle(content, BundleKind.AUDIT, tools=TOOLS).data, published_of(content)).faults
+    last = len(content.exclusions)
+    assert [(fault.file, fault.place) for fault in faults] == [
+        ("exclusions.jsonl", f"line {last - 1}"),
+        ("exclusions.jsonl", f"line {last}"),
+    ]
+    assert item.id in faults[0].message
+    assert "r-2 did not declare" in faults[0].message
+    assert "twice" in faults[1].message
+
+
+async def test_a_declaration_changed_afterwards_does_not_fit_what_was_put_aside(closed: ClosedRound) -> None:
+    content = await closed_otherwise(closed, lambda some: some, {"r-1": ("family-0",)})
+    faults = verify_bundle(build_bundle(content, BundleKind.AUDIT, tools=TOOLS).data, published_of(content)).faults
+    assert {fault.file for fault in faults} == {"exclusions.jsonl"}
+    assert any("is not put aside" in fault.message for fault in faults)
+    assert any("did not declare" in fault.message for fault in faults)
+
+
 # --- what nobody can make again -----------------------------------------------------------------------------
 
 FULL = Tools(count_choices, lambda about, analysis, parts, language: f"<h1>{language} {analysis['wins']}</h1>")
@@ -684,7 +734,7 @@ async def test_the_public_bundle_counts_conflicts_and_does_not_say_whose_they_ar
         lines_of(files_of(build_bundle(content, kind)), "exclusions.jsonl")
         for kind in (BundleKind.PUBLIC, BundleKind.AUDIT)
     )
-    assert [line["outline"]["rule"] for line in public] == ["conflict"]
+    assert {line["outline"]["rule"] for line in public} == {"conflict"}
     assert not any({"subject", "at"} & {*line["outline"], *line.get("opened", {})} for line in public)
     assert {"subject", "at"} <= set(audit[0]["opened"])
 

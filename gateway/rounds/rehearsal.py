@@ -34,6 +34,7 @@ from gateway.domain.rounds import (
 from gateway.rounds.bundle import BundleKind, Tools, build_bundle
 from gateway.rounds.chain import next_entry, sealed_digests
 from gateway.rounds.closing import close, codes_of
+from gateway.rounds.conflicts import CONFLICT, consortia_of_models, is_conflict
 from gateway.rounds.contents import RoundContent
 from gateway.rounds.life import APPROVE
 from gateway.rounds.sealed import MAPPING, Sealed, deal
@@ -90,12 +91,14 @@ def made_up_content(
     families: Sequence[str],
     now: datetime,
 ) -> RoundContent:
-    """A revealed round of this draft, with votes on every item but one that is excluded."""
+    """A revealed round of this draft, with votes on every item but those that are excluded."""
     rng = random.Random(f"rehearsal {sealed.seed}")  # noqa: S311  nothing is kept secret by it
     people = [_person(rng, reviewer, sealed.items, families, now) for reviewer in reviewers]
-    aside = sealed.items[0]
-    exclusions = [Exclusion(now, "conflict", "item", aside.id, "made up for a dry run", "rule")]
-    judged = [item for item in sealed.items if item is not aside]
+    if len(people) > 1:
+        people[0] = _with_conflict(people[0], sealed)
+    exclusions = _exclusions(sealed, people, now)
+    aside = {one.subject for one in exclusions}
+    judged = [item for item in sealed.items if item.id not in aside]
     votes = made_up_votes(rng, one, judged, now, shown=sealed_digests(sealed.documents))
     ended = now + timedelta(seconds=_SECONDS_EACH * (len(votes) + 1))
     done = replace(
@@ -196,6 +199,30 @@ def _person(
     ]
     questionnaire = {"recognised": "none", "guesses": guesses}
     return replace(one, consented_at=now, trained_at=now, submitted_at=now, questionnaire=questionnaire)
+
+
+def _with_conflict(one: Reviewer, sealed: Sealed) -> Reviewer:
+    """Who declares a conflict with the first consortium that they would have before them, where it is known."""
+    consortia = consortia_of_models(sealed.documents[MAPPING])
+    sides = [side for item in sealed.items if item.reviewer == one.id for side in (item.left, item.right)]
+    declared = next((name for side in sides if (name := consortia.get(side)) is not None), None)
+    return one if declared is None else replace(one, conflicts=(declared,))
+
+
+def _exclusions(sealed: Sealed, people: Sequence[Reviewer], now: datetime) -> list[Exclusion]:
+    """By the rule of conflicts, and one by hand."""
+    consortia, declared = consortia_of_models(sealed.documents[MAPPING]), {one.id: one.conflicts for one in people}
+    by_rule = [
+        item
+        for item in sealed.items
+        if is_conflict(item.kind, (item.left, item.right), consortia, declared[item.reviewer])
+    ]
+    by_hand = next((item for item in reversed(sealed.items) if item not in by_rule), None)
+    reason = "made up for a dry run"
+    return [
+        *(Exclusion(now, CONFLICT, "item", item.id, reason, "rule") for item in by_rule),
+        *([] if by_hand is None else [Exclusion(now, "chair", "item", by_hand.id, reason, "dry-run")]),
+    ]
 
 
 def _guess(rng: random.Random, families: Sequence[str]) -> str | None:

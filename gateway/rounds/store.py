@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -430,21 +431,34 @@ class RoundStore:
         """Write an exclusion down. Raises WrongStatus once the round is closed: there are standings then."""
         await self._append(round_exclusions, round_id, asdict(exclusion), allowed=BEFORE_CLOSING)
 
-    async def set_aside(self, round_id: str, exclusions: Sequence[Exclusion]) -> None:
-        """Ask nobody about these items any more, by a rule that the chair sees; all or nothing, each item once.
+    async def declare(
+        self,
+        round_id: str,
+        reviewer_id: str,
+        conflicts: Collection[str],
+        *,
+        entry: AccessEntry,
+        consented_at: datetime | None,
+        aside: Sequence[Exclusion] = (),
+    ) -> bool:
+        """Note what conflicts a reviewer has, with their consent if they gave it, and put items aside for them.
 
-        Durable: who judges is told afterwards which items are left. Raises WrongStatus once the round is closed.
+        All or nothing, each item once, and durable: who judges is told afterwards which items are left. Whether they
+        had not consented before. Raises WrongStatus once the round is closed.
         """
-        if not exclusions:
-            return
-        at = round_items.c
+        at, who = round_items.c, round_reviewers.c
+        new = sa.and_(who.round_id == round_id, who.id == reviewer_id, who.consented_at.is_(None))
+        declared = sa.update(round_reviewers).where(new).values(consented_at=consented_at, conflicts=list(conflicts))
         async with self._writing(round_id, BEFORE_CLOSING) as (connection, _):
-            for one in exclusions:
+            if not (await connection.execute(declared)).rowcount:
+                return False
+            for one in aside:
                 free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
-                marked = sa.update(round_items).where(free).values(set_aside=one.rule)
-                if (await connection.execute(marked)).rowcount:
+                if (await connection.execute(sa.update(round_items).where(free).values(set_aside=one.rule))).rowcount:
                     await add_row(connection, round_exclusions, round_id, asdict(one))
+            await add_row(connection, round_access, round_id, asdict(entry))
         await asyncio.to_thread(self._store.make_durable)
+        return True
 
     async def exclusions(self, round_id: str) -> list[Exclusion]:
         async with self._store.transaction() as connection:

@@ -44,7 +44,7 @@ from gateway.rounds.bundle import (
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
 from gateway.rounds.closing import ACCESSES, ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
-from gateway.rounds.verify_people import approval_faults
+from gateway.rounds.verify_people import approval_faults, conflict_faults
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
@@ -215,6 +215,8 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
     ]
     if MAPPING in view.parts:
         plan.append(("mapping", (MAPPING, "plan"), partial(mapping_faults, view)))
+        if view.about.get("bundle") == BundleKind.AUDIT.value:
+            plan.append(("conflicts", (MAPPING, ITEMS, *_RECORDS), partial(conflict_faults, view)))
     if view.about and view.is_revealed and view.about.get("kind") == RoundKind.ANSWERS.value:
         plan.append(("redaction", ("lexicon", "prompts", _ANSWERS), partial(redaction_faults, view)))
     if view.about.get("bundle") == BundleKind.PUBLIC.value and FINDINGS in view.files:

@@ -1,19 +1,23 @@
-"""Whether those who ran and judged a round did what its rules say: who opened the names, and when.
+"""Whether those who ran and judged a round did what its rules say: who opened the names, whom conflicts kept from what.
 
 Each function gives the faults that it finds and never raises for a bundle's own contents, but what `verify` catches.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from gateway.domain.accounts import Role
+from gateway.domain.rounds import ItemKind
 from gateway.rounds.bundle import ABOUT, BundleKind, whole_record
-from gateway.rounds.bundle_view import BundleView, Fault
-from gateway.rounds.closing import ACCESSES
+from gateway.rounds.bundle_view import BundleView, Fault, listed
+from gateway.rounds.closing import ACCESSES, EXCLUSIONS, REVIEWERS
+from gateway.rounds.conflicts import CONFLICT, consortia_of_codes, is_conflict
 from gateway.rounds.life import APPROVE
+from gateway.rounds.sealed import ITEMS, MAPPING
 
 _PLACE = "approvals"
 _LOGGED_AS: Mapping[str, frozenset[str]] = {
@@ -54,3 +58,42 @@ def _unlogged(view: BundleView, given: list[Mapping[str, Any]]) -> Iterator[Faul
         if not any(entry["role"] in known and entry.get("who") == one.get("who") for entry in logged):
             words = f"the access log has no {APPROVE} of it after the closing"
             yield Fault(ABOUT, f"{_PLACE}[{number}]", words)
+
+
+def conflict_faults(view: BundleView) -> list[Fault]:
+    """What reviewers declared before beginning put aside exactly the items that the rule says, each once.
+
+    It takes the conflicts, which an audit bundle opens, and the consortia, which the reveal opens.
+    """
+    due = dict(_due(view))
+    file, faults, found = f"{EXCLUSIONS}.jsonl", [], Counter[str]()
+    reviewers = {item["id"]: item["reviewer"] for item in view.parts[ITEMS]}
+    for number, line in enumerate(view.records[EXCLUSIONS], start=1):
+        one = whole_record(line)
+        if one["rule"] != CONFLICT:
+            continue
+        item = one["subject"] if one["kind"] == "item" else None
+        found[str(item)] += 1
+        if item not in due:
+            who = reviewers.get(item)
+            words = f"{one['kind']} {one['subject']} is put aside for a conflict that {who} did not declare"
+            faults.append(Fault(file, f"line {number}", words))
+        elif found[item] > 1:
+            faults.append(Fault(file, f"line {number}", f"item {item} is put aside twice"))
+    faults += [
+        Fault(file, "", f"item {item} is not put aside: {reviewer} declared a conflict with a side of it")
+        for item, reviewer in due.items()
+        if not found[item]
+    ]
+    return listed(faults)
+
+
+def _due(view: BundleView) -> Iterator[tuple[str, str]]:
+    """Items that the rule puts aside, with their reviewers. Who never consented declared nothing that counts."""
+    people = [whole_record(line) for line in view.records[REVIEWERS]]
+    declared = {one["id"]: one["conflicts"] for one in people if one["consented_at"] is not None}
+    consortia = consortia_of_codes(view.parts[MAPPING])
+    for item in view.parts[ITEMS]:
+        sides = (item["left"], item["right"])
+        if is_conflict(ItemKind(item["kind"]), sides, consortia, declared.get(item["reviewer"], ())):
+            yield item["id"], item["reviewer"]
