@@ -40,7 +40,7 @@ from gateway.rounds.closing import closing_of
 from gateway.rounds.conflicts import consortia_of_models, is_conflict
 from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.desk import redactor
-from gateway.rounds.sealed import SALT, Sealed, seal
+from gateway.rounds.sealed import SALT, Sealed, lexicon_digest, seal
 from gateway.rounds.store import RoundStore
 
 BEGIN = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
@@ -144,7 +144,8 @@ def answers() -> list[RoundAnswer]:
 
 async def put_closed_round(store: RoundStore, *, reviewers: int = 4, seed: int = 3) -> ClosedRound:
     rng = random.Random(seed)
-    draft = Round(ID, "closed", BEGIN, "", RoundStatus.DRAFT, PLAN, provenance="simulated")
+    lexicon = build_lexicon(REGISTRY)
+    draft = Round(ID, "closed", BEGIN, "", RoundStatus.DRAFT, PLAN, "simulated", lexicon_digest(lexicon))
     people = [Reviewer(f"r-{n}", f"LABEL {n}", "expert" if n % 2 else "user") for n in range(reviewers)]
     await store.create(draft, {"links": "00"})
     await store.add_reviewers(ID, people)
@@ -154,7 +155,7 @@ async def put_closed_round(store: RoundStore, *, reviewers: int = 4, seed: int =
         answers=await store.answers(ID),
         reviewers=await store.reviewers(ID),
         registry=REGISTRY,
-        lexicon=build_lexicon(REGISTRY),
+        lexicon=lexicon,
         seed=rng.randbytes(32),
         codes=rng.sample(MODELS, len(MODELS)),
         new_id=lambda: rng.randbytes(16).hex(),

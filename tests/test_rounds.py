@@ -155,6 +155,27 @@ async def test_a_draft_without_a_dry_run_of_its_own_is_not_sealed(tmp_path: Path
         assert refused["error"]["code"] == "dry_run_needed", "the rehearsed draft was another one"
 
 
+async def test_a_round_is_not_sealed_with_other_names_than_its_answers_were_redacted_with(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        drafted = await it.drafted()
+        path = f"/{drafted['id']}"
+        await it.answered(drafted["id"])
+        await it.invited(drafted["id"])
+        await it.ask("POST", f"{path}/dry-run")
+        models = [entry(name, engine.url) for name, engine in it.engines.items()]
+        it.gateway.write_registry([*models, {**entry("newcomer", "http://127.0.0.1:9"), "name": "Newcomer One"}])
+        await it.gateway.services.registry.look()
+        for step in ("seal", "dry-run"):
+            refused = await it.ask("POST", f"{path}/{step}", status=409)
+            assert "names that redaction takes out have changed" in refused["error"]["message"]
+            assert "simsa round generate" in refused["error"]["message"]
+        await it.ask("POST", f"{path}/answers/collect")
+        refused = await it.ask("POST", f"{path}/seal", status=409)
+        assert refused["error"]["code"] == "dry_run_needed", "rehearsed with answers redacted otherwise"
+        assert (await it.ask("POST", f"{path}/dry-run"))["dry_run"]["passed"]
+        assert (await it.ask("POST", f"{path}/seal"))["status"] == "sealed"
+
+
 async def test_a_dry_run_leaves_no_trace_in_the_round(tmp_path: Path) -> None:
     async with desk(tmp_path) as it:
         drafted = await it.drafted()

@@ -269,6 +269,8 @@ class Round:
     plan: RoundPlan
     provenance: str | None = None
     """Of the answers: the weakest of them; None before there is one."""
+    lexicon: str | None = None
+    """Digest of the names that the kept answers were redacted with; None before there are any, and of cards."""
     seed: str | None = None
     """Of the design, hexadecimal; drawn when it is sealed."""
     root: str | None = None

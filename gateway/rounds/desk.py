@@ -27,7 +27,7 @@ from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.life import RoundLife
 from gateway.rounds.redacting import redact_answer
 from gateway.rounds.rehearsal import rehearse_round
-from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
+from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, lexicon_digest, seal
 from gateway.rounds.store import DraftChanged, RoundStore, WrongStatus
 
 ID_BYTES = 16
@@ -61,7 +61,8 @@ class RoundDesk:
         try:
             if of.plan.kind is RoundKind.CARDS:
                 return await self._collect_cards(of)
-            return await self.answering.collect(of, redactor(self._registry()))
+            lexicon = build_lexicon(registry := self._registry())
+            return await self.answering.collect(of, redactor(registry), lexicon=lexicon_digest(lexicon))
         except WrongStatus as error:
             raise Conflict(f"Answers are collected while a round is a draft; {error}.", code="wrong_status") from error
 
@@ -70,8 +71,7 @@ class RoundDesk:
         since = datetime.now(UTC) - timedelta(days=plan.evidence_days)
         figures = await self._evidence.figures(plan.models, self._registry(), runs=plan.evidence_runs, since=since)
         answers = await asyncio.to_thread(card_answers, plan, figures)
-        await self.store.save_answers(of.id, answers)
-        await self.store.update(of.id, provenance=weakest(answers))
+        await self.store.save_answers(of.id, answers, provenance=weakest(answers))
         return answers
 
     async def seal(self, of: Round, caller: Caller) -> Round:
@@ -143,13 +143,13 @@ class RoundDesk:
 
     async def put_together(self, of: Round, **parts: Any) -> Sealed:
         """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing."""
-        codes = list(of.plan.models)
+        codes, registry = list(of.plan.models), self._registry()
         secrets.SystemRandom().shuffle(codes)
         work = partial(
             seal,
             of,
-            registry=self._registry(),
-            lexicon=build_lexicon(self._registry()),
+            registry=registry,
+            lexicon=build_lexicon(registry),
             seed=secrets.token_bytes(32),
             codes=codes,
             new_id=partial(secrets.token_hex, ID_BYTES),

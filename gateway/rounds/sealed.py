@@ -24,10 +24,11 @@ from gateway.domain.rounds import (
     Round,
     RoundAnswer,
     RoundItem,
+    RoundKind,
     RoundPlan,
     plan_document,
 )
-from gateway.domain.sealing import commit, seal_root
+from gateway.domain.sealing import commit, digest, seal_root
 
 MAPPING = "mapping"
 """The part that says which code is which model."""
@@ -73,6 +74,7 @@ def seal(
     Raises CannotSeal for what is missing or cannot be dealt out.
     """
     _require_whole(one, answers, reviewers)
+    _require_redacted(one, lexicon)
     code = {model: f"M{number:02d}" for number, model in enumerate(codes, start=1)}
     design = _dealt(one.plan, answers, reviewers, code, seed)
     items = _items(design, one.plan, {short: model for model, short in code.items()}, new_id)
@@ -111,7 +113,12 @@ def draft_digest(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequence
         for a in answers
     ]
     people = [[r.id, r.stratum] for r in reviewers]
-    return sha256(canonical_json([plan_document(one.plan), kept, people])).hexdigest()
+    return sha256(canonical_json([plan_document(one.plan), kept, people, one.lexicon])).hexdigest()
+
+
+def lexicon_digest(lexicon: Lexicon) -> str:
+    """Of all names that redaction knows, hexadecimal."""
+    return digest(lexicon.canonical())
 
 
 def text_digest(text: str | None) -> str | None:
@@ -153,6 +160,14 @@ def _require_whole(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequen
     for model in one.plan.models:
         if all(a.status is AnswerStatus.FAILED for a in answers if a.model == model):
             raise CannotSeal(f"'{model}' has no answer to any prompt: mend what is wrong with it, or leave it out.")
+
+
+def _require_redacted(one: Round, lexicon: Lexicon) -> None:
+    if one.plan.kind is RoundKind.ANSWERS and one.lexicon != lexicon_digest(lexicon):
+        raise CannotSeal(
+            "The names that redaction takes out have changed since the answers were redacted: an operator redacts them "
+            "again ('simsa round generate'), then the round is rehearsed and sealed."
+        )
 
 
 def _dealt(

@@ -210,7 +210,7 @@ class RoundStore:
             return await read_records(connection, round_id)
 
     async def update(self, round_id: str, **columns: Any) -> None:
-        """What is found out about a round besides its steps: its provenance, its dry run."""
+        """What is found out about a round besides its steps: its dry run."""
         async with self._store.transaction() as connection:
             await connection.execute(sa.update(rounds).where(rounds.c.id == round_id).values(**columns))
 
@@ -264,9 +264,14 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return list((await connection.execute(statement.order_by(round_batches.c.position))).scalars())
 
-    async def save_answers(self, round_id: str, answers: Sequence[RoundAnswer]) -> None:
-        """Keep answers in place of those there are for the same prompts and models, while the round is a draft."""
+    async def save_answers(self, round_id: str, answers: Sequence[RoundAnswer], **columns: Any) -> None:
+        """Keep answers in place of those there are for the same prompts and models, while the round is a draft.
+
+        `columns`: what is known of the round by them.
+        """
         async with self._writing(round_id, {RoundStatus.DRAFT}) as (connection, _):
+            if columns:
+                await connection.execute(sa.update(rounds).where(rounds.c.id == round_id).values(**columns))
             for some in slices(answers, ROWS_AT_ONCE):
                 pairs = [(answer.prompt_id, answer.model) for answer in some]
                 same = sa.tuple_(round_answers.c.prompt_id, round_answers.c.model).in_(pairs)

@@ -19,6 +19,7 @@ rounds = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("plan", Json, nullable=False),
     sa.Column("provenance", sa.Text),
+    sa.Column("lexicon", sa.Text),
     sa.Column("seed", sa.Text),
     sa.Column("root", sa.Text),
     sa.Column("head", sa.Text),
