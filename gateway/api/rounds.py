@@ -31,7 +31,14 @@ from gateway.errors import Conflict, ModelNotFound
 from gateway.near_names import no_such
 from gateway.rounds.life import LEADING, OPERATING, READING, REVEAL
 from gateway.rounds.links import LINK_KEY, link_path, make_token
-from gateway.rounds.views import access_object, answering_object, exclusion_object, progress_object, round_object
+from gateway.rounds.views import (
+    access_object,
+    answering_object,
+    exclusion_object,
+    progress_object,
+    round_object,
+    without_models,
+)
 
 router = APIRouter(prefix="/api/rounds", tags=["blind review rounds"], dependencies=[RequireKey, DescribeKey])
 MAY_READ, MAY_LEAD, MAY_OPERATE = require_roles(READING), require_roles(LEADING), require_roles(OPERATING)
@@ -124,7 +131,7 @@ async def get_answers(round_id: str, services: Gateway, caller: CheckedCaller) -
     one = await services.rounds.life.found(round_id, caller)
     progress = await services.rounds.answering.progress(one)
     shown = answering_object(progress, await services.rounds.store.answers(one.id))
-    return shown if caller.has_any(OPERATING) else {**shown, "failures": None}
+    return shown if caller.has_any(OPERATING) else without_models(shown)
 
 
 @router.post(

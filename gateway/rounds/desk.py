@@ -24,7 +24,7 @@ from gateway.rounds.bundle import Bundle, BundleKind, Tools, build_bundle, votes
 from gateway.rounds.cards import CardEvidence, card_answers
 from gateway.rounds.closing import closing_documents, closing_of
 from gateway.rounds.contents import RoundContent, read_content
-from gateway.rounds.life import RoundLife
+from gateway.rounds.life import OPERATING, RoundLife
 from gateway.rounds.redacting import redact_answer
 from gateway.rounds.rehearsal import rehearse_round
 from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, lexicon_digest, seal
@@ -80,7 +80,7 @@ class RoundDesk:
         digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
         if of.dry_run is None or not of.dry_run.get("passed") or of.dry_run.get("digest") != digest:
             raise _dry_run_needed()
-        sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
+        sealed = await self.put_together(of, caller, answers=answers, reviewers=reviewers)
         try:
             is_sealed = await self.store.seal(
                 of.id,
@@ -106,7 +106,7 @@ class RoundDesk:
         Nothing of it is kept but what it found. Raises Conflict with what is missing to put the round together.
         """
         answers, reviewers = await self.store.answers(of.id), await self.store.reviewers(of.id)
-        sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
+        sealed = await self.put_together(of, caller, answers=answers, reviewers=reviewers)
         digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
         now, families = datetime.now(UTC), sorted(self._registry().consortia)
         work = partial(rehearse_round, of, sealed, answers, reviewers, families=families, tools=self._tools, now=now)
@@ -141,8 +141,11 @@ class RoundDesk:
             raise Conflict(f"A round is exported once it is closed; this one is {of.status}.", code="wrong_status")
         return await read_content(self.store, of)
 
-    async def put_together(self, of: Round, **parts: Any) -> Sealed:
-        """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing."""
+    async def put_together(self, of: Round, caller: Caller, **parts: Any) -> Sealed:
+        """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing.
+
+        Which models fail is for operators alone: a chair who knew it could tell them by their gaps.
+        """
         codes, registry = list(of.plan.models), self._registry()
         secrets.SystemRandom().shuffle(codes)
         work = partial(
@@ -159,7 +162,8 @@ class RoundDesk:
         try:
             return await asyncio.to_thread(work)
         except CannotSeal as error:
-            raise Conflict(str(error), code="cannot_seal") from error
+            named = f" They are: {', '.join(error.models)}." if error.models and caller.has_any(OPERATING) else ""
+            raise Conflict(f"{error}{named}", code="cannot_seal") from error
 
 
 def _dry_run_needed() -> Conflict:

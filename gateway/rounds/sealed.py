@@ -40,7 +40,12 @@ _SIDES = {review_design.SOUND: True, review_design.BROKEN: False}
 
 
 class CannotSeal(Exception):
-    """The round lacks something that sealing needs; the message says what, and how to mend it."""
+    """The round lacks something that sealing needs; the message says what, and how to mend it. It names no model."""
+
+    def __init__(self, message: str, *, models: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.models = tuple(models)
+        """Which ones it is about: for whoever may know who fails before the reveal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +162,13 @@ def _require_whole(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequen
         )
     if not one.plan.attention:
         raise CannotSeal("The plan has no attention items: add at least one, or leave 'attention' to the shipped ones.")
-    for model in one.plan.models:
-        if all(a.status is AnswerStatus.FAILED for a in answers if a.model == model):
-            raise CannotSeal(f"'{model}' has no answer to any prompt: mend what is wrong with it, or leave it out.")
+    answering = {answer.model for answer in answers if answer.status is AnswerStatus.OK}
+    if silent := [model for model in one.plan.models if model not in answering]:
+        raise CannotSeal(
+            f"{len(silent)} of {len(one.plan.models)} models have no answer to any prompt. An operator sees which: "
+            "have what is wrong mended and the answers made again, or draft a new round without them.",
+            models=silent,
+        )
 
 
 def _require_redacted(one: Round, lexicon: Lexicon) -> None:

@@ -84,6 +84,12 @@ def answering_object(progress: AnsweringProgress, answers: Sequence[RoundAnswer]
     }
 
 
+def without_models(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chair may see of `answering_object` before the reveal: that something waits, and not for whom."""
+    waits = None if shown["waiting_for"] is None else "a model or a limit; operators see which"
+    return {**shown, "waiting_for": waits, "failures": None}
+
+
 def progress_object(
     reviewers: Sequence[Reviewer],
     items: Sequence[RoundItem],
