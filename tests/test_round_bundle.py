@@ -29,20 +29,22 @@ from hypothesis import strategies as st
 
 from gateway.domain.canonical_json import canonical_json
 from gateway.domain.hash_chain import entry_hash, genesis, verify_chain
-from gateway.domain.rounds import AccessEntry, Approval, Exclusion, ItemKind, RoundStatus
+from gateway.domain.rounds import AccessEntry, Approval, Clearance, Exclusion, ItemKind, RoundStatus
 from gateway.domain.sealing import commit, seal_root
 from gateway.domain.withheld import joined, read_openings, unfit, withhold
 from gateway.rounds.archive import MANIFEST, pack, unpack, with_manifest
-from gateway.rounds.bundle import Bundle, BundleKind, Tools, analysis_of, build_bundle
+from gateway.rounds.bundle import Bundle, BundleKind, Tools, analysis_of, build_bundle, criteria_of, whole_votes
 from gateway.rounds.bundle_view import read_bundle
 from gateway.rounds.chain import chained, veiled_entry
 from gateway.rounds.closing import close, closing_of
 from gateway.rounds.contents import RoundContent
+from gateway.rounds.sheets import votes_sheet
 from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.rounds.verify import Published, State, Verdict, Verification, verify_bundle
 from gateway.store import Store
 
 TOOLS = Tools(count_choices)
+CHAIR, OPERATOR = APPROVALS
 Files = dict[str, bytes]
 
 
@@ -195,14 +197,70 @@ async def test_personal_data_is_listed_and_kept_back_before_publishing(closed: C
 
 
 async def test_words_that_were_cleared_are_published_unless_they_hold_personal_data(closed: ClosedRound) -> None:
-    content = await closed.content()
-    numbers = [vote.number for vote in content.votes if "comment" in vote.judgement]
-    bundle = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS, cleared=numbers)
+    last = {vote.item: vote for vote in await closed.store.votes(ID)}
+    numbers = [vote.number for vote in last.values() if "comment" in vote.judgement]
+    assert 1 in numbers
+    content = await cleared_content(closed, numbers)
+    bundle = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS)
     assert verify_bundle(bundle.data, published_of(content), analyse=count_choices).faults == []
     shown = {
         line["sequence"] for line in lines_of(files_of(bundle), "votes.jsonl") if "comment" in line.get("opened", {})
     }
     assert shown == set(numbers) - {1}, "the first comment holds a telephone number"
+
+
+async def cleared_content(closed: ClosedRound, numbers: list[int]) -> RoundContent:
+    """The round with these comments cleared by the chair."""
+    given = [Clearance(number, CHAIR.at, "key-chair") for number in numbers]
+    entries = {one.number: AccessEntry(one.at, one.by, "chair", "comment.clear", str(one.number)) for one in given}
+    await closed.store.clear(ID, given, entry=lambda one: entries[one.number], before={RoundStatus.CLOSED})
+    return await closed.content()
+
+
+async def test_a_public_bundle_shows_cleared_words_and_no_others(closed: ClosedRound) -> None:
+    last = {vote.item: vote for vote in await closed.store.votes(ID)}
+    first, second = [vote.number for vote in last.values() if vote.judgement.get("comment") == "의견입니다"][:2]
+    content = await cleared_content(closed, [first])
+    audit = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    public = files_of(build_bundle(content, BundleKind.PUBLIC, tools=TOOLS))
+    at = CHAIR.at.isoformat()
+    assert json.loads(audit["round.json"])["clearances"] == [{"entry": first, "at": at, "by": "key-chair"}]
+    assert json.loads(public["round.json"])["clearances"] == [{"entry": first, "at": at}]
+    lines, whole = lines_of(public, "votes.jsonl"), lines_of(audit, "votes.jsonl")
+    more = [*lines]
+    more[second - 1] = whole[second - 1]
+    less = [{**line, "opened": {}} if line["sequence"] == first else line for line in lines]
+    for changed, number, words in ((more, second, "nobody cleared it"), (less, first, "it was cleared")):
+        files = with_sheet({**public, "votes.jsonl": with_lines(changed)})
+        found = verify_bundle(packed_anew(analysed_anew(files)), published_of(content), analyse=count_choices)
+        assert [(fault.file, fault.place) for fault in found.faults] == [("votes.jsonl", f"entry {number}")]
+        assert words in found.faults[0].message
+
+
+def with_sheet(files: Files) -> Files:
+    view = read_bundle(files)
+    votes = whole_votes(view.records["votes"])
+    return {**files, "votes.csv": votes_sheet(view.parts["items"], criteria_of(view.parts), votes)}
+
+
+@pytest.mark.parametrize("kind", BundleKind)
+async def test_clearances_that_cannot_have_been_given_are_found(closed: ClosedRound, kind: BundleKind) -> None:
+    last = {vote.item: vote for vote in await closed.store.votes(ID)}
+    number = next(vote.number for vote in last.values() if vote.judgement.get("comment") == "의견입니다")
+    content = await cleared_content(closed, [number])
+    silent = next(vote.number for vote in content.votes if vote.salt is None)
+    (given,) = content.clearances
+    for clearances, accesses, words in (
+        ([given], content.accesses[:-1], "the access log has no comment.clear"),
+        ([replace(given, at=BEGIN)], content.accesses, "after closing"),
+        ([given, replace(given, number=silent)], content.accesses, "with free words"),
+        ([given, replace(given, number=10_000)], content.accesses, "with free words"),
+        ([given, given], content.accesses, "each entry once"),
+    ):
+        changed = replace(content, clearances=clearances, accesses=accesses)
+        faults = verify_bundle(build_bundle(changed, kind, tools=TOOLS).data, published_of(changed)).faults
+        assert {fault.file for fault in faults} == {"round.json"}
+        assert any(words in fault.message for fault in faults)
 
 
 async def test_the_sheets_open_in_spreadsheets_and_say_what_the_documents_say(closed: ClosedRound) -> None:
@@ -595,9 +653,6 @@ async def test_the_bundle_says_who_opened_the_names_and_the_public_one_only_as_w
     )
     assert [(one["who"], one["role"]) for one in audit] == [("key-chair", "chair"), ("key-operator", "operator")]
     assert public == [{"role": one["role"], "at": one["at"]} for one in audit]
-
-
-CHAIR, OPERATOR = APPROVALS
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from gateway.domain.rounds import (
     AnswerStatus,
     Approval,
     Choice,
+    Clearance,
     Criterion,
     DesignOptions,
     Exclusion,
@@ -209,6 +210,21 @@ async def test_answers_take_the_place_of_earlier_ones(store: RoundStore) -> None
     await store.save_answers("r1", [second, replace(second, model="b", shown="나")])
     assert await store.answers("r1") == [second, replace(second, model="b", shown="나")]
     assert await store.shown_pair("r1", ITEM) == ("답", "나")
+
+
+async def test_words_are_cleared_once_and_each_clearance_is_in_the_access_log(store: RoundStore) -> None:
+    first, second = Clearance(7, NOW, "k1"), Clearance(3, NOW, "k2")
+
+    def entry(one: Clearance) -> AccessEntry:
+        return AccessEntry(one.at, one.by, "chair", "comment.clear", str(one.number))
+
+    assert await store.clear("r1", [first], entry=entry, before={RoundStatus.DRAFT}) == [first]
+    again = replace(first, by="k2")
+    assert await store.clear("r1", [again, second], entry=entry, before={RoundStatus.DRAFT}) == [second]
+    assert await store.clearances("r1") == [second, first]
+    assert [(one.who, one.subject) for one in await store.accesses("r1")] == [("k1", "7"), ("k2", "3")]
+    with pytest.raises(WrongStatus):
+        await store.clear("r1", [Clearance(1, NOW, "k1")], entry=entry, before={RoundStatus.CLOSED})
 
 
 async def test_a_new_link_ends_the_session(store: RoundStore) -> None:

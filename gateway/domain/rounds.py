@@ -397,6 +397,17 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Clearance:
+    """The free words of one vote may be published."""
+
+    number: int
+    """Of the entry in the chain."""
+    at: datetime
+    by: str
+    """The key that cleared them, or "admin"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Approval:
     """Somebody's word for a step that takes two people."""
 

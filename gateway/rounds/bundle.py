@@ -94,6 +94,7 @@ class _Opening:
     kind: BundleKind
     is_revealed: bool
     cleared: Collection[int] = ()
+    """Numbers of entries whose free words may be published."""
     findings: list[dict[str, Any]] = field(default_factory=list)
 
     def names(self, record: str) -> tuple[str, ...]:
@@ -126,15 +127,10 @@ class _Opening:
         self.findings += part_findings(parts)
 
 
-def build_bundle(
-    content: RoundContent, kind: BundleKind, *, tools: Tools | None = None, cleared: Collection[int] = ()
-) -> Bundle:
-    """The bundle of a closed round; the same content gives the same bytes. It may take seconds: run it in a thread.
-
-    `cleared`: numbers of entries whose free words may be published.
-    """
+def build_bundle(content: RoundContent, kind: BundleKind, *, tools: Tools | None = None) -> Bundle:
+    """The bundle of a closed round; the same content gives the same bytes. It may take seconds: run it in a thread."""
     tools = tools or Tools()
-    opening = _Opening(kind, content.round.status in AFTER_REVEAL, cleared)
+    opening = _Opening(kind, content.round.status in AFTER_REVEAL, {one.number for one in content.clearances})
     parts = {name: content.parts[name] for name in PARTS if name != MAPPING or opening.is_revealed}
     records = _records(content, opening)
     if kind is BundleKind.PUBLIC:
@@ -306,6 +302,7 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
         "moments": {name: moment(getattr(one, name)) for name in (*MOMENTS, "revealed_at")},
         "retention_until": one.plan.retention_until.isoformat() if one.plan.retention_until is not None else None,
         "approvals": _approvals(content, kind),
+        "clearances": _clearances(content, kind),
         "root": one.root,
         "head": one.head,
         "votes": one.votes,
@@ -320,6 +317,13 @@ def _approvals(content: RoundContent, kind: BundleKind) -> list[dict[str, Any]]:
     given = content.approvals if content.round.status in AFTER_REVEAL else ()
     known = [{"who": one.who, "role": one.role, "at": moment(one.at)} for one in given]
     shown = ("who", "role", "at") if kind is BundleKind.AUDIT else ("role", "at")
+    return [{name: one[name] for name in shown} for one in known]
+
+
+def _clearances(content: RoundContent, kind: BundleKind) -> list[dict[str, Any]]:
+    """Whose words a public bundle shows, and since when they may be shown; who cleared them in the audit bundle."""
+    known = [{"entry": one.number, "at": moment(one.at), "by": one.by} for one in content.clearances]
+    shown = ("entry", "at", "by") if kind is BundleKind.AUDIT else ("entry", "at")
     return [{name: one[name] for name in shown} for one in known]
 
 

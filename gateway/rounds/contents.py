@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain.rounds import AccessEntry, Approval, Exclusion, Reviewer, Round, RoundAnswer, VoteEntry
+from gateway.domain.rounds import AccessEntry, Approval, Clearance, Exclusion, Reviewer, Round, RoundAnswer, VoteEntry
 from gateway.rounds.closing import Closing, closing_of, codes_of
 from gateway.rounds.life import REVEAL
 from gateway.rounds.sealed import MAPPING, PARTS, SALT
@@ -36,6 +36,7 @@ class RoundContent:
     reviewers: Sequence[Reviewer]
     approvals: Sequence[Approval]
     """Of the reveal."""
+    clearances: Sequence[Clearance]
 
     @property
     def codes(self) -> dict[str, str]:
@@ -59,4 +60,5 @@ async def read_content(store: RoundStore, one: Round) -> RoundContent:
         accesses=await store.accesses(one.id),
         reviewers=await store.reviewers(one.id),
         approvals=await store.approvals(one.id, REVEAL),
+        clearances=await store.clearances(one.id),
     )

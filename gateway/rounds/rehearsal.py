@@ -21,6 +21,7 @@ from gateway.domain.rounds import (
     AccessEntry,
     Approval,
     Choice,
+    Clearance,
     Exclusion,
     ItemKind,
     Reviewer,
@@ -33,6 +34,7 @@ from gateway.domain.rounds import (
 )
 from gateway.rounds.bundle import BundleKind, Tools, build_bundle
 from gateway.rounds.chain import next_entry, sealed_digests
+from gateway.rounds.clearing import CLEAR, comments_of
 from gateway.rounds.closing import close, codes_of
 from gateway.rounds.conflicts import CONFLICT, consortia_of_models, is_conflict
 from gateway.rounds.contents import RoundContent
@@ -44,6 +46,8 @@ _SPREAD = 1.0
 """Of the made-up strengths, in logits to either side."""
 _MOST_PROBLEMS = 20
 _SECONDS_EACH = 40
+_CLEARED = 3
+"""Comments, at most, of which made-up clearances are given."""
 
 
 def rehearse_round(
@@ -118,6 +122,9 @@ def made_up_content(
     records = {"exclusions": exclusions, "accesses": accesses, "reviewers": people}
     closing = close(done, codes=codes, answers=answers, salt=rng.randbytes(32), **records)  # type: ignore[arg-type]
     approvals = [Approval(f"dry-run {role}", role.value, ended) for role in (Role.CHAIR, Role.OPERATOR)]
+    cleared = [Clearance(one.number, ended, "dry-run") for one in comments_of(votes, ())[:_CLEARED] if not one.findings]
+    later = [AccessEntry(ended, one.who, one.role, APPROVE) for one in approvals]
+    later += [AccessEntry(ended, one.by, Role.CHAIR.value, CLEAR, str(one.number)) for one in cleared]
     return RoundContent(
         round=done,
         parts=sealed.documents,
@@ -127,9 +134,10 @@ def made_up_content(
         answers=answers,
         votes=votes,
         exclusions=exclusions,
-        accesses=[*accesses, *(AccessEntry(ended, one.who, one.role, APPROVE) for one in approvals)],
+        accesses=[*accesses, *later],
         reviewers=people,
         approvals=approvals,
+        clearances=cleared,
     )
 
 

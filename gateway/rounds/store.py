@@ -23,6 +23,7 @@ from gateway.domain.rounds import (
     AFTER_REVEAL,
     AccessEntry,
     Approval,
+    Clearance,
     Exclusion,
     Reviewer,
     Round,
@@ -37,6 +38,7 @@ from gateway.rounds.reading import (
     Records,
     read_answers,
     read_approvals,
+    read_clearances,
     read_documents,
     read_items,
     read_numbered,
@@ -59,6 +61,7 @@ from gateway.rounds.tables import (
     round_answers,
     round_approvals,
     round_batches,
+    round_clearances,
     round_documents,
     round_exclusions,
     round_items,
@@ -464,6 +467,32 @@ class RoundStore:
             await add_row(connection, round_access, round_id, asdict(entry))
         await asyncio.to_thread(self._store.make_durable)
         return True
+
+    async def clear(
+        self,
+        round_id: str,
+        new: Sequence[Clearance],
+        *,
+        entry: Callable[[Clearance], AccessEntry],
+        before: Collection[RoundStatus],
+    ) -> list[Clearance]:
+        """Note whose words may be published, each once, and in the access log what `entry` says of it; all or nothing.
+
+        Durable. Those that were not cleared yet. Raises WrongStatus where the round stands at none of `before`.
+        """
+        async with self._writing(round_id, before) as (connection, _):
+            known = {one.number for one in await read_clearances(connection, round_id)}
+            fresh = [one for one in new if one.number not in known]
+            for one in fresh:
+                row = {"round_id": round_id, **asdict(one)}
+                await connection.execute(sa.insert(round_clearances).values(row))
+                await add_row(connection, round_access, round_id, asdict(entry(one)))
+        await asyncio.to_thread(self._store.make_durable)
+        return fresh
+
+    async def clearances(self, round_id: str) -> list[Clearance]:
+        async with self._store.transaction() as connection:
+            return await read_clearances(connection, round_id)
 
     async def exclusions(self, round_id: str) -> list[Exclusion]:
         async with self._store.transaction() as connection:

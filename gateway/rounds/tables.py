@@ -140,6 +140,15 @@ round_exclusions = sa.Table(
     sa.Column("by", sa.Text, nullable=False),
 )
 
+round_clearances = sa.Table(
+    "round_clearances",
+    metadata,
+    _of_round(),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+)
+
 round_access = sa.Table(
     "round_access",
     metadata,

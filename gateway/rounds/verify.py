@@ -44,7 +44,7 @@ from gateway.rounds.bundle import (
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
 from gateway.rounds.closing import ACCESSES, ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
-from gateway.rounds.verify_people import approval_faults, conflict_faults
+from gateway.rounds.verify_people import approval_faults, clearance_faults, conflict_faults
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
@@ -212,6 +212,7 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("openings", _RECORDS, partial(opening_faults, view)),
         ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
         ("approvals", (f"{ACCESSES}.jsonl",), partial(approval_faults, view)),
+        ("clearances", (f"{ACCESSES}.jsonl", _VOTES), partial(clearance_faults, view)),
     ]
     if MAPPING in view.parts:
         plan.append(("mapping", (MAPPING, "plan"), partial(mapping_faults, view)))

@@ -18,6 +18,7 @@ from gateway.domain.rounds import (
     AccessEntry,
     AnswerStatus,
     Approval,
+    Clearance,
     Exclusion,
     ItemKind,
     Reviewer,
@@ -28,6 +29,7 @@ from gateway.domain.rounds import (
     VoteEntry,
 )
 from gateway.rounds.answering import AnsweringProgress
+from gateway.rounds.clearing import Comment
 from gateway.rounds.visits import MAX_CONFLICTS
 
 STUCK_AFTER_S = 2 * 24 * 3600.0
@@ -138,6 +140,23 @@ def exclusion_object(one: Exclusion) -> dict[str, Any]:
         "reason": one.reason,
         "by": one.by,
     }
+
+
+def comment_object(one: Comment) -> dict[str, Any]:
+    given = one.clearance
+    return {
+        "entry": one.number,
+        "item": one.item,
+        "reviewer": one.reviewer,
+        "words": dict(one.words),
+        "findings": [{"field": f.field, "kind": f.kind, "masked": f.masked} for f in one.findings],
+        "cleared_at": None if given is None else given.at.isoformat(),
+        "cleared_by": None if given is None else given.by,
+    }
+
+
+def clearance_object(one: Clearance) -> dict[str, Any]:
+    return {"entry": one.number, "at": one.at.isoformat(), "by": one.by}
 
 
 def access_object(one: AccessEntry) -> dict[str, Any]:
