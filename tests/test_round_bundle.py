@@ -38,6 +38,7 @@ from gateway.rounds.bundle_view import read_bundle
 from gateway.rounds.chain import chained, veiled_entry
 from gateway.rounds.closing import close, closing_of
 from gateway.rounds.contents import RoundContent
+from gateway.rounds.sealed import text_digest
 from gateway.rounds.sheets import votes_sheet
 from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.rounds.verify import Published, State, Verdict, Verification, verify_bundle
@@ -734,6 +735,38 @@ async def test_a_declaration_changed_afterwards_does_not_fit_what_was_put_aside(
     assert {fault.file for fault in faults} == {"exclusions.jsonl"}
     assert any("is not put aside" in fault.message for fault in faults)
     assert any("did not declare" in fault.message for fault in faults)
+
+
+# --- what a model wrote before redaction ----------------------------------------------------------------------
+
+
+async def test_before_the_reveal_nothing_says_what_a_model_wrote_to_whoever_can_ask_it_again(
+    closed: ClosedRound,
+) -> None:
+    content = await closed.content()
+    redacted = [answer for answer in content.answers if answer.redactions]
+    assert redacted
+    for kind in BundleKind:
+        data = build_bundle(content, kind, tools=TOOLS).data
+        assert not any((text_digest(answer.text) or "").encode() in data for answer in redacted)
+
+
+async def test_another_text_than_the_sealed_one_is_found_from_the_reveal_on(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    first = next(n for n, answer in enumerate(content.answers) if answer.redactions)
+    answers = list(content.answers)
+    answers[first] = replace(answers[first], text=f"{answers[first].text} ")
+    records = {
+        "exclusions": content.exclusions,
+        "reviewers": content.reviewers,
+        "accesses": content.accesses[: content.closing.accesses],
+    }
+    closing = close(content.round, codes=content.codes, answers=answers, salt=bytes(32), **records)  # type: ignore[arg-type]
+    changed = replace(content, answers=answers, closing=closing)
+    faults = verify_bundle(build_bundle(changed, BundleKind.AUDIT, tools=TOOLS).data).faults
+    assert {fault.file for fault in faults} == {"answers.jsonl"}
+    assert any(fault.message.startswith("text: expected the text that was sealed") for fault in faults)
 
 
 # --- what nobody can make again -----------------------------------------------------------------------------

@@ -169,7 +169,6 @@ def answer_document(answer: RoundAnswer, code: str) -> Document:
         "prompt": answer.prompt_id,
         "status": answer.status.value,
         "provenance": answer.provenance,
-        "text_sha256": text_digest(answer.text),
         "shown_sha256": text_digest(answer.shown),
         "redacted": len(answer.redactions),
         "error_code": error.get("code"),

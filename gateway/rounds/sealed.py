@@ -83,7 +83,7 @@ def seal(
     code = {model: f"M{number:02d}" for number, model in enumerate(codes, start=1)}
     design = _dealt(one.plan, answers, reviewers, code, seed)
     items = _items(design, one.plan, {short: model for model, short in code.items()}, new_id)
-    plan = plan_document(one.plan)
+    plan, salts = plan_document(one.plan), {name: new_salt() for name in PARTS}
     documents: dict[str, Any] = {
         "plan": {
             **{name: value for name, value in plan.items() if name not in _ELSEWHERE},
@@ -93,13 +93,12 @@ def seal(
         "prompts": plan["prompts"],
         "practice": {"training": plan["training"], "attention": plan["attention"]},
         "lexicon": lexicon.canonical(),
-        "answers": _answer_documents(answers, code),
+        "answers": _answer_documents(answers, code, salts[MAPPING]),
         "reviewers": [{"id": r.id, "stratum": r.stratum} for r in reviewers],
         "design": review_design.design_document(design),
         ITEMS: [_item_document(item, code) for item in items],
         MAPPING: {short: _model_document(model, answers, registry) for model, short in sorted(code.items())},
     }
-    salts = {name: new_salt() for name in PARTS}
     commitments = {name: commit(documents[name], salt=salts[name]) for name in PARTS}
     return Sealed(
         items=items,
@@ -261,19 +260,29 @@ def _item_document(item: RoundItem, code: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _answer_documents(answers: Sequence[RoundAnswer], code: Mapping[str, str]) -> list[dict[str, Any]]:
+def text_commitment(text: str | None, *, code: str, prompt: str, salt: bytes) -> str | None:
+    """Of an answer as its model wrote it, under a salt of its own, made of that of the mapping, which the reveal opens.
+
+    A digest alone would tell whoever can have the model answer the same question again.
+    """
+    if text is None:
+        return None
+    return commit(text_digest(text), salt=sha256(salt + f"answer {code} {prompt}".encode()).digest())
+
+
+def _answer_documents(answers: Sequence[RoundAnswer], code: Mapping[str, str], salt: bytes) -> list[dict[str, Any]]:
     """In the order of their codes: any order that comes of models' names would tell them."""
-    documents = [_answer_document(answer, code) for answer in answers]
+    documents = [_answer_document(answer, code[answer.model], salt) for answer in answers]
     return sorted(documents, key=lambda one: (one["model"], one["prompt"]))
 
 
-def _answer_document(answer: RoundAnswer, code: Mapping[str, str]) -> dict[str, Any]:
+def _answer_document(answer: RoundAnswer, code: str, salt: bytes) -> dict[str, Any]:
     return {
-        "model": code[answer.model],
+        "model": code,
         "prompt": answer.prompt_id,
         "status": answer.status.value,
         "provenance": answer.provenance,
-        "text_sha256": text_digest(answer.text),
+        "text_commitment": text_commitment(answer.text, code=code, prompt=answer.prompt_id, salt=salt),
         "shown_sha256": text_digest(answer.shown),
         "redactions": len(answer.redactions),
     }
