@@ -190,7 +190,9 @@ def results(name: RoundArgument, url: UrlOption = None) -> None:
 def export(
     name: RoundArgument,
     out: Annotated[Path, typer.Option(help="The file to write: a ZIP archive.")],
-    kind: Annotated[str, typer.Option(help="audit (everything) or public (no identities, no free text).")] = "audit",
+    kind: Annotated[
+        str, typer.Option(help="audit (everything) or public (no identities, no free text but what was cleared).")
+    ] = "audit",
     url: UrlOption = None,
 ) -> None:
     """Write a closed round's bundle and print its root: whoever gets the bundle can hold it against that."""

@@ -1,4 +1,5 @@
-"""A closed round as one file that anybody can verify: the audit bundle, and the public one without persons and words.
+"""A closed round as one file that anybody can verify: the audit bundle, and the public one without persons, with no
+words but those that were cleared.
 
 Both hold the same outlines, so the same roots; they differ in what is opened. Names of models are opened by the reveal
 and not before. Whether a bundle holds belongs in `verify`.
@@ -67,7 +68,7 @@ class BundleKind(StrEnum):
     AUDIT = "audit"
     """Everything but labels of reviewers."""
     PUBLIC = "public"
-    """No questionnaires, conflicts, reasons, comments or names of who ran the round."""
+    """No questionnaires, conflicts or names of who ran the round; of reasons and comments those that were cleared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +302,7 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
         "provenance": one.provenance,
         "moments": {name: moment(getattr(one, name)) for name in (*MOMENTS, "revealed_at")},
         "retention_until": one.plan.retention_until.isoformat() if one.plan.retention_until is not None else None,
-        "approvals": _approvals(content, kind),
-        "clearances": _clearances(content, kind),
+        **_given(content, kind),
         "root": one.root,
         "head": one.head,
         "votes": one.votes,
@@ -312,19 +312,18 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
     }
 
 
-def _approvals(content: RoundContent, kind: BundleKind) -> list[dict[str, Any]]:
-    """Who opened the names, in a public bundle by their roles alone; nothing before they are open."""
-    given = content.approvals if content.round.status in AFTER_REVEAL else ()
-    known = [{"who": one.who, "role": one.role, "at": moment(one.at)} for one in given]
-    shown = ("who", "role", "at") if kind is BundleKind.AUDIT else ("role", "at")
-    return [{name: one[name] for name in shown} for one in known]
-
-
-def _clearances(content: RoundContent, kind: BundleKind) -> list[dict[str, Any]]:
-    """Whose words a public bundle shows, and since when they may be shown; who cleared them in the audit bundle."""
-    known = [{"entry": one.number, "at": moment(one.at), "by": one.by} for one in content.clearances]
-    shown = ("entry", "at", "by") if kind is BundleKind.AUDIT else ("entry", "at")
-    return [{name: one[name] for name in shown} for one in known]
+def _given(content: RoundContent, kind: BundleKind) -> dict[str, list[dict[str, Any]]]:
+    """Who opened the names, once they are open, and who cleared which comments; in a public bundle without persons."""
+    opened = content.approvals if content.round.status in AFTER_REVEAL else ()
+    given: dict[str, list[dict[str, Any]]] = {
+        "approvals": [{"who": one.who, "role": one.role, "at": moment(one.at)} for one in opened],
+        "clearances": [{"by": one.by, "entry": one.number, "at": moment(one.at)} for one in content.clearances],
+    }
+    hidden = () if kind is BundleKind.AUDIT else ("who", "by")
+    return {
+        what: [{name: value for name, value in one.items() if name not in hidden} for one in some]
+        for what, some in given.items()
+    }
 
 
 def _lock(parts: Mapping[str, Any]) -> dict[str, Any]:
