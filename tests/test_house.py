@@ -134,6 +134,7 @@ HOUSE = [
     "gateway.settings",
     "gateway.calibration_file",
     "gateway.asgi",
+    "gateway.review_address",
     "gateway.registry.text",
     "gateway.registry.values",
     "gateway.registry.schema",
