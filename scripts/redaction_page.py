@@ -14,13 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from redaction_set import Share, Text, measured  # noqa: E402
+from redaction_set import FILES, Share, Text, measured  # noqa: E402
 
 from gateway.domain.lexicon import Lexicon, build_lexicon  # noqa: E402
 from gateway.domain.redaction import MARKER  # noqa: E402
 from gateway.registry import load_registry  # noqa: E402
 
-SPLITS = {"dev": "dev", "held-out": "held-out", "all": "both halves", "later": "later"}
+SPLITS = {"dev": "dev", "held-out": "held-out", "all": "both halves", "later": "later", "turned": "turned"}
 HEAD = f"""# Redaction: what it finds and what it misses
 
 Before a reviewer sees an answer, each sentence in which it says who it is, truly or falsely, becomes `{MARKER}`; so
@@ -58,7 +58,7 @@ def _cells(share: Share) -> str:
 
 
 def failures(lexicon: Lexicon) -> Iterator[str]:
-    wrong = [share for split in ("all", "later") for share in measured(lexicon, split=split) if share.lang == "both"]
+    wrong = [share for split in ("all", *FILES) for share in measured(lexicon, split=split) if share.lang == "both"]
     for share in wrong:
         what = "missed" if share.kind == "self-claims" else "falsely redacted"
         yield from (f"- {what}, `{text.id}`: {_quoted(text)}" for text in share.failures)
