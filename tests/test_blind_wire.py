@@ -508,8 +508,9 @@ async def test_at_the_reviewers_address_everything_else_is_one_page_to_the_byte(
             for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"):
                 answer = await client.request(method, place, headers=[("host", HOST), key])
                 assert (answer.body, _steady(answer)) == (nothing.body, _steady(nothing)), (method, place)
-            head = await client.request("HEAD", place, headers=[("host", HOST), key])
-            assert (head.status, head.body) == (404, b"")
+            async with RawClient(blind.gateway.url) as other:  # an answer without a body ends with its head
+                head = await other.start("HEAD", place, headers=[("host", HOST), key])
+                assert _steady(Answer(*head, b"")) == _steady(nothing), place
         assert (await client.request("GET", "/health", headers=[("host", HOST)])).json() == {"status": "ok"}
 
 

@@ -253,7 +253,9 @@ def _letters(word: str, name: Name) -> str:
     """A word as it may be written: with spaces or hyphens between all letters, a hyphen anywhere, Open AI."""
     token = word.lower()
     if "가" <= token[0] <= "힣":
-        return " ?".join(token)
+        return (r"[ .·\-]?" if len(token) > 2 else " ?").join(token)
+    if len(token) == 3 and not name.is_ordinary and token.isalpha():
+        return "[.-]?".join(token)
     if token.isdigit() or len(token) < 4 or (name.is_ordinary and name.kind is Kind.PRODUCT and len(token) < 5):
         return token
     joints = ["[ -]?" if before.islower() and after.isupper() else "-?" for before, after in pairwise(word)]

@@ -10,10 +10,13 @@ HEAD = (
     r"(?:ai|a\.i\.|artificial intelligence|language models?|llm|assistant|chat ?bot|bot|models?|agent|program|system|"
     r"machine|companion|helper)(?![a-z])(?! (?:engineer|developer|researcher|scientist|expert|consultant))"
 )
-I_AM = r"(?:^|[^a-z])(?:i am|i'm|i m|im|i was|i've been|i have been|this is|it's me|it is me|that's me|being)[, ]+"
+I_AM = (
+    r"(?:^|[^a-z])(?:i am|i'm|i m|im|i was|i've been|i have been|this is|it's me|it is me|that's me|"
+    r"being|i serve as|i act as|i function as|i operate as)[, ]+"
+)
 ADVERB = (
     r"(?:(?:not|actually|just|still|in fact|indeed|really|simply|only|currently|also|now|proudly|called|named|"
-    r"known as|proud to be|happy to be|glad to be)[, ]+)*"
+    r"known as|proud to be|happy to be|glad to be|running as|acting as|speaking as)[, ]+)*"
 )
 LINK = (
     r"(?:(?:an?|the|your|one of|based on|powered by|built (?:up)?on|built on top of|built with|running on|part of|"
@@ -48,7 +51,7 @@ _MADE_ME = (
     r"(?:is|'s) what (?:people |they |you )?call me|\(?that'?s me\)?)"
 )
 _CLOSING = re.compile(r"(?:regards|sincerely|wishes|cheers|yours|yours truly|best|love|thanks|thank you),?$")
-_TALKING = r"(?:talking|chatting|speaking|conversing|interacting) (?:to|with)"
+TALKING = r"(?:talking|chatting|speaking|conversing|interacting) (?:to|with)"
 _KIND = r"(?:ai |language |chat |virtual |digital )?(?:model|assistant|ai|chat ?bot|llm|bot)"
 THIS = (
     rf"\b(?:(?:this|the present) {_KIND}|the {_KIND} (?:that |which )?"
@@ -70,7 +73,7 @@ FOLLOW = _p(_FOLLOWED)
 _MY_MAKER = (
     r"\bmy (?:\w+ )?(?:creator|developer|maker|parent company|provider|trainer|designer|underlying model|base model|"
     r"foundation model|model|backbone|engine|training|training data|origin|root|home)s?"
-    r"(?:,| is| are| was| were| at| done| came| comes| by| from)+ "
+    r"(?:,| is| are| was| were| at| done| came| comes| by| from| over| here| back)+ "
 )
 _WRITTEN = r"(?:was|is|has been) (?:generated|written|produced|created)"
 _USING = r"(?:using|running(?: on)?|use)"
@@ -137,7 +140,7 @@ RULES = (
         ),
     ),
     Rule("en-as", SURE, _p(r"(?: \w+){0,3}?,? (?:i|my)\b"), _p(r"\b(?:as|speaking as)(?: an?)? $")),
-    Rule("en-as", ORDINARY, _p(r",? (?:i|my)\b"), _p(r"\b(?:as|speaking as) $")),
+    Rule("en-as", ORDINARY, _p(r",? (?:i|my)\b"), _p(r"\b(?:as|speaking as|being) $")),
     Rule("en-as", COMPANY, _p(rf"(?:'s?)? (?:\w+ ){{0,3}}?{HEAD}[^.!?]{{0,20}}, (?:i|my)\b"), _p(r"\bas (?:an? )?$")),
     Rule("en-made", _ALL, _p(rf"[^.;!?]{{0,40}}, (?:(?:i|my)\b|{THIS})"), _p(rf"^(?:and )?{MADE_BY} {PEOPLE}$")),
     Rule("en-notice", SURE, ANYTHING, _p(r"^(?:powered by|built (?:with|on)|based on|running on) $")),
@@ -173,7 +176,7 @@ RULES = (
         _p(r"'s? (?:usage|content|safety|acceptable use) (?:polic|guideline|rules|terms)"),
         _p(rf"\bi {_OBEY} $"),
     ),
-    Rule("en-talking", _NAMES, _p(rf" (?:that )?(?:you are|you're) {_TALKING}"), _p(r"^it(?: is|'s) $")),
+    Rule("en-talking", _NAMES, _p(rf" (?:that )?(?:you are|you're) {TALKING}"), _p(r"^it(?: is|'s) $")),
     Rule("en-name", _NAMES, FOLLOW, _p(r"^the name(?:'s| is) $")),
     Rule(
         "en-name",
@@ -195,13 +198,13 @@ RULES = (
         ANYTHING,
         _p(rf"\bi (?:come from|hail from|originate from|run on|work on|was born at) {PEOPLE}$"),
     ),
-    Rule("en-talking", SURE, ANYTHING, _p(rf"\b{_TALKING} $")),
-    Rule("en-talking", ORDINARY, FOLLOW, _p(rf"\byou(?:'re| are)[^.!?]{{0,20}} {_TALKING} $")),
+    Rule("en-talking", SURE, ANYTHING, _p(rf"\b{TALKING} $")),
+    Rule("en-talking", ORDINARY, FOLLOW, _p(rf"\byou(?:'re| are|'ve been| have been)[^.!?]{{0,20}} {TALKING} $")),
     Rule(
         "en-talking",
         _NAMES,
         FOLLOW,
-        _p(rf"(?:{_TALKING}|you(?:'re| are) using|answering you|helping you|assisting you)(?: now| today| here)? is $"),
+        _p(rf"(?:{TALKING}|you(?:'re| are) using|answering you|helping you|assisting you)(?: now| today| here)? is $"),
     ),
     Rule("en-here", _NAMES, _p(r" here(?![a-z])"), _p(r"^(?:hi|hello|hey|greetings)?(?: there)?[ ,!]*$")),
     Rule("en-here", _NAMES, _p(r" speaking(?![a-z])"), _p(r"^(?:this is |hi, |hello, )?$")),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.domain.self_claims.english import ADVERB, FOLLOW, HEAD, I_AM, MADE, PEOPLE, THIS
+from gateway.domain.self_claims.english import ADVERB, FOLLOW, HEAD, I_AM, MADE, PEOPLE, TALKING, THIS
 from gateway.domain.self_claims.rules import ANYTHING, COMPANY, ORDINARY, SURE, Place, Rule
 
 _ALL = SURE + ORDINARY + COMPANY
@@ -15,7 +15,7 @@ _NAMES = SURE + ORDINARY
 _WORK = r"(?:creation|product|brainchild|invention|offspring|handiwork|progeny|work)"
 _PART = (
     r"(?:weights?|parameters|knowledge|development|training|existence|creation|architecture|design|core|brain|"
-    r"abilities|skills|upbringing)"
+    r"abilities|skills|upbringing|guidelines|policies|instructions|technology)"
 )
 _READING = r"(?:data|texts?|corpus|corpora|books|documents|conversations|material|tokens)"
 _MAKING = (
@@ -30,7 +30,10 @@ _QUESTION = re.compile(
     r"behind (?:me|you)|my \w+)|(?:what|which) (?:model |ai )?(?:am i|are you)|"
     r"my (?:real |full )?(?:name|creator|maker|developer|origin))[^?]{0,12}\?['\")]?$"
 )
-_ASIDE = r"^(?:(?:well|why|yes|oh|it(?:'s| is| was)|that(?:'s| is| was| would be)|simply|just|the answer is)[, ]+){0,2}"
+_ASIDE = (
+    r"^(?:(?:well|why|yes|oh|it(?:'s| is| was)|that(?:'s| is| was| would be)|simply|just|"
+    r"the answer is)[, ]+){0,2}"
+)
 
 
 def _p(pattern: str) -> re.Pattern[str]:
@@ -135,7 +138,8 @@ RULES = (
         _p(rf"(?:'s? (?:\w+ ){{0,2}}(?:labs?|team|research\w*|engineers|division|work|data))?{_SO_FAR}"),
         _p(
             r"\bi (?:stem|came out|come out|was born (?:out )?(?:in|at|of|from)|owe (?:my \w+|everything|it all) to|"
-            r"exist (?:because of|thanks to)|am owned by|am hosted by|am (?:only )?here (?:because of|thanks to)|"
+            r"come courtesy|exist (?:because of|thanks to)|am owned by|am hosted by|"
+            r"am (?:only )?here (?:because of|thanks to)|"
             rf"learned (?:everything|all|most of what) i know (?:at|from)) ?(?:of |from )?(?:lab |"
             rf"labs |research lab )?{PEOPLE}$"
         ),
@@ -213,4 +217,115 @@ RULES = (
         _p(rf"{_ASIDE}{PEOPLE}$"),
         _is_asked,
     ),
+    Rule(
+        "en-talking",
+        _ALL,
+        ANYTHING,
+        _p(
+            rf"\byou(?:'re| are|'ve been| have been) {TALKING} (?:an?|the) (?:\w+ )?(?:ai|model|"
+            rf"assistant|bot)[^.;!?]{{0,40}} $"
+        ),
+    ),
+    Rule(
+        "en-talking",
+        _NAMES,
+        FOLLOW,
+        _p(r"\b(?:thanks|thank you) for (?:using|choosing|trying|asking|chatting with|talking to) $"),
+    ),
+    Rule(
+        "en-talking",
+        _NAMES,
+        _p(r" as (?:the|your|an?) (?:\w+ )?(?:voice|mind|brain|ai|assistant|model|author)"),
+        _p(r"\bthink of $"),
+    ),
+    Rule(
+        "en-name", _NAMES, FOLLOW, _p(r"\bif i had (?:an? )?(?:sur|last |first |family )?name,? (?:it|that) would be $")
+    ),
+    Rule(
+        "en-name",
+        _NAMES,
+        _p(r" (?:at|in|around|here)(?![a-z])"),
+        _p(r"\bi(?: am|'m) (?:what|the one(?: that)?|who) they call $"),
+    ),
+    Rule("en-name", _NAMES, _p(r" (?:is|are|stands?|appears?) in my name(?![a-z])")),
+    Rule(
+        "en-maker", _ALL, ANYTHING, _p(rf"\bmy (?:origins?|makers?|creators?|developers?)(?: go| goes)?[:,] {PEOPLE}$")
+    ),
+    Rule(
+        "en-parts",
+        _ALL,
+        ANYTHING,
+        _p(
+            rf"\bmy (?:\w+ )?{_PART}(?:,? (?:which (?:was|were|are) )?(?:written|set|drafted|issued|drawn up) by"
+            rf"| belongs? to| comes? from| stems? from) {PEOPLE}$"
+        ),
+    ),
+    Rule(
+        "en-parts",
+        _NAMES,
+        ANYTHING,
+        _p(r"\bi share (?:my|the|its) (?:weights|architecture|family|lineage|roots|origins?) with $"),
+    ),
+    Rule(
+        "en-made-me",
+        COMPANY,
+        _p(
+            r" (?:\w+ ){0,2}?(?:owns|runs|operates|hosts|maintains|develops|trains) me(?=$|[^ \w]|"
+            r" (?:and|from|in|on|as)(?![a-z]))|"
+            r" (?:has |have )?(?:asked|told|instructed|forbids?|forbade|does not allow|doesn't allow) me (?:not )?to "
+            r"(?:discuss|share|answer|reveal|comment|talk about|disclose)"
+        ),
+    ),
+    Rule(
+        "en-made-me",
+        _ALL,
+        _p(
+            rf"[^.;!?]{{0,40}}? (?:they|it|who|which) (?:\w+ )?{MADE} me(?=$|[^ \w]| (?:in|at|to|as|with|"
+            rf"from|on|and)(?![a-z]))"
+        ),
+    ),
+    Rule("en-made-me", _ALL, _p(r"[^.;!?]{0,40}? (?:switched|booted|powered|fired) me (?:on|up)(?![a-z])")),
+    Rule(
+        "en-work-of",
+        COMPANY,
+        _p(rf"[^.;!?]{{0,50}} i(?: am|'m) (?:their|its|the company's) (?:\w+ ){{0,3}}?(?:{_WORK}|{HEAD}|flagship)"),
+    ),
+    Rule(
+        "en-here",
+        COMPANY,
+        _p(rf"'s? (?:\w+ ){{0,4}}?{HEAD},? (?:at your service|here|speaking|reporting)(?![a-z])"),
+        _p("^$"),
+    ),
+    Rule(
+        "en-third-person",
+        _NAMES,
+        _p(
+            r" (?:can't|cannot|can not|won't|will not|is unable to|is not able to|may not) (?:help|"
+            r"assist|answer|discuss|do that|provide|share|comply)"
+        ),
+        _p("^$"),
+    ),
+    Rule(
+        "en-wrote",
+        _NAMES,
+        FOLLOW,
+        _p(
+            r"\bthis is (?:an? )?(?:\w+ )?(?:reply|response|answer|message) (?:\w+ )?(?:by|from) $|"
+            r"\bwhat you(?: are|'re| have|'ve) (?:just )?(?:reading|read|seeing|hearing) (?:here |now )?"
+            r"(?:is|was|has been|comes) (?:\w+ )?(?:by|from) $"
+        ),
+    ),
+    Rule(
+        "signature",
+        COMPANY,
+        _p(rf"(?:'s)? (?:\w+ ){{0,2}}?{HEAD}[.!]?$"),
+        _p(r"^(?:yours(?: \w+)?|(?:best |kind )?regards|sincerely|signed),? (?:the |your )?$"),
+    ),
+    Rule(
+        "en-put-into",
+        _ALL,
+        ANYTHING,
+        _p(rf"\bi (?:was|have been) (?:let loose|unleashed) (?:up)?on (?:the|this) world by {PEOPLE}$"),
+    ),
+    Rule("en-talking", _NAMES, _p(r" (?:all along|all this time|right now|today)(?![a-z])"), _p(rf"\b{TALKING} $")),
 )
