@@ -27,6 +27,7 @@ SPLITS = {
     "later": "later",
     "turned": "turned",
     "fresh": "fresh",
+    "unseen": "unseen",
 }
 HEAD = f"""# Redaction: what it finds and what it misses
 
@@ -51,10 +52,13 @@ above are of today.
 | later, first batch | 24 of 50 | 48 of 50 | seen: the rules were widened with these in view |
 | later, second batch | 9 of 24 | 18 of 20 | seen: the rules were widened with these in view |
 | fresh | 10 of 64 | 64 of 64 | seen: the rules were widened with these in view |
+| unseen | 26 of 62 | 61 of 62 | nothing was changed after it |
+
+These sets differ in how far-fetched their wordings are, so their shares are no series.
 
 `turned` holds claims turned about, by which the rules were widened before `fresh`: 50 of its 152 were found then,
-149 after. So plain introductions and their usual turns are caught, and whoever wants to be recognised can be: an answer
-that speaks of its maker in a wording that nobody thought of passes. A round's answers want a person's look as well.
+149 after. So plain introductions and their usual turns are caught, and whoever wants to be recognised can be: of claims
+in a wording that nobody thought of, more than half pass. A round's answers want a person's look as well.
 
 ## What is still wrong
 """

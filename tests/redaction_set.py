@@ -17,7 +17,7 @@ from gateway.domain.stats import binomial_cdf
 FOLDER = Path(__file__).parent / "redaction"
 
 
-FILES = ("later", "turned", "fresh")
+FILES = ("later", "turned", "fresh", "unseen")
 """Texts that are measured by themselves; their ids begin so."""
 
 
