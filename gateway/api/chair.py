@@ -184,7 +184,7 @@ async def get_round(services: Gateway, request: Request, round_id: str, done: st
 async def get_result(services: Gateway, request: Request, round_id: str, lang: str = "") -> Response:
     """The report: for those who are signed in once the round is closed, for its reviewers once it is revealed."""
     seat = find_seat(request, services)
-    if seat is None:
+    if seat is None and services.settings.review_url is None:
         return go_to(REVIEWERS_RESULT)
     seat = seat_of(request, services)
     result = await read_result(round_id, services, seat.caller)
@@ -300,6 +300,7 @@ def _health(services: Services, one: Round, *, names_models: bool) -> dict[str, 
         "database": stats.database_failing is None,
         "queued": stats.queued,
         "lost": stats.lost,
+        "shares_address": services.settings.reviewers_share_address and one.status not in AFTER_CLOSING,
     }
 
 

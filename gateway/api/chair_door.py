@@ -84,6 +84,11 @@ class ChairRoute(ReviewRoute):
     """A route whose refusals are pages of those who run rounds."""
 
     @staticmethod
+    def led_on(request: Request) -> Response | None:
+        """These pages stand at every address but the reviewers'."""
+        return None
+
+    @staticmethod
     def refusal(request: Request, error: Exception) -> Response:
         if isinstance(error, NoSession):
             path = request.url.path

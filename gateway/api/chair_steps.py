@@ -19,7 +19,7 @@ from gateway.api.chair_door import HOME, ChairRoute, Seat, read_seated_form, ren
 from gateway.api.deps import Gateway, Services
 from gateway.api.review_door import first, go_to
 from gateway.api.round_schemas import ClearanceIn, ExclusionIn, ReviewersIn
-from gateway.api.rounds import link_object
+from gateway.api.rounds import link_object, open_to_reviewers
 from gateway.domain.rounds import Round, RoundStatus
 from gateway.errors import Conflict, InvalidRequest, RouteNotFound
 from gateway.rounds.chair_steps import STEPS, Step
@@ -164,6 +164,10 @@ async def _close(it: _Taking) -> None:
     await it.services.rounds.close(it.round, it.seat.caller)
 
 
+async def _open(it: _Taking) -> None:
+    await open_to_reviewers(it.services, it.round, it.seat.caller)
+
+
 def _move(after: RoundStatus) -> Take:
     async def move(it: _Taking) -> None:
         await it.services.rounds.life.move(it.round, after, it.seat.caller)
@@ -183,7 +187,7 @@ _TAKE: Mapping[str, Take] = {
     "dry-run": _rehearse,
     "seal": _seal,
     "reveal": _reveal,
-    "open": _move(RoundStatus.OPEN),
+    "open": _open,
     "pause": _move(RoundStatus.PAUSED),
     "close": _close,
     "archive": _move(RoundStatus.ARCHIVED),

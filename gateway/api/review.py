@@ -50,7 +50,9 @@ from gateway.web import LANGUAGES, language_of, word
 router = APIRouter(prefix="/review", route_class=ReviewRoute, include_in_schema=False)
 
 RESULT = "/rounds/{round_id}/result"
-"""Where a revealed round's result stands; reviewers are led on from there to /review/result."""
+"""Where a revealed round's result stands; reviewers are led on from there to OWN_RESULT."""
+OWN_RESULT = "/review/result"
+"""Where it stands at the reviewers' own address, which has no other."""
 _KOREA = timezone(timedelta(hours=9))
 _HANGUL = range(0xAC00, 0xD7A4)
 
@@ -309,11 +311,13 @@ async def post_questionnaire(services: Gateway, request: Request) -> Response:
 async def get_result(services: Gateway, request: Request, lang: str = "") -> Response:
     """The report, once the names are open: for the round's reviewers, whose cookie comes to /review alone.
 
-    Whoever has no session may be somebody who runs rounds: they are asked to sign in.
+    Whoever has no session may be somebody who runs rounds: they are asked to sign in, unless they have another address.
     """
     try:
         visit = await visit_of(request, services)
     except NoSession:
+        if services.settings.review_url is not None:
+            raise
         return go_to("/rounds/sign-in")
     if visit.stage is not Stage.REVEALED:
         return go_to("/review/")
@@ -472,7 +476,8 @@ def _resting(services: Services, visit: Visit) -> Response:
     heading, words = _RESTING[visit.stage]
     link = None
     if visit.stage is Stage.REVEALED:
-        link = (RESULT.format(round_id=visit.round.id), web.say(language, word("To the result")))
+        place = RESULT.format(round_id=visit.round.id) if services.settings.review_url is None else OWN_RESULT
+        link = (place, web.say(language, word("To the result")))
     return _page(
         services,
         visit,

@@ -139,6 +139,12 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return [round_from(row) for row in (await connection.execute(statement)).mappings()]
 
+    async def names_of(self, status: RoundStatus) -> list[str]:
+        """What the rounds that stand there are called."""
+        statement = sa.select(rounds.c.name).where(rounds.c.status == status.value).order_by(rounds.c.name)
+        async with self._store.transaction() as connection:
+            return list((await connection.execute(statement)).scalars())
+
     async def replace_plan(self, round_id: str, plan: RoundPlan) -> bool:
         """Another plan for a draft that asked nothing of any model yet; whether it was one."""
         asked = sa.exists().where(round_batches.c.round_id == rounds.c.id)
