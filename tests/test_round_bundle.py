@@ -838,6 +838,16 @@ async def test_what_reviewers_were_shown_is_what_the_sealed_lexicon_leaves_of_th
     assert any("redacted again" in fault.message for fault in faults)
 
 
+async def test_a_round_that_older_rules_redacted_is_not_called_broken(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    (_, version), *rows = content.parts["lexicon"]
+    files = resealed(files_of(build_bundle(content, BundleKind.AUDIT)), "lexicon", [["lexicon", version - 1], *rows])
+    (check,) = (one for one in verify_bundle(packed_anew(files)).checks if one.name == "redaction")
+    assert (check.state, check.faults) == (State.NOT_CHECKED, ())
+    assert f"rules of version {version - 1}, here they are of version {version}" in (check.why or "")
+
+
 async def test_a_public_bundle_keeps_no_answer_back_without_saying_why(closed: ClosedRound) -> None:
     content = await closed.content()
     files = files_of(build_bundle(content, BundleKind.PUBLIC, tools=TOOLS))

@@ -57,6 +57,7 @@ from gateway.rounds.verify_records import (
     vote_faults,
 )
 from gateway.rounds.verify_seal import (
+    OtherRules,
     about_faults,
     answer_faults,
     design_faults,
@@ -237,6 +238,8 @@ def _checked(name: str, find: Callable[[], Sequence[Fault]]) -> Check:
     """What a check finds. Documents of another shape than they should have are a fault like any other."""
     try:
         faults = tuple(find())
+    except OtherRules as error:
+        return Check(name, State.NOT_CHECKED, why=str(error))
     except MALFORMED as error:
         words = f"a document is not shaped as it should be: {type(error).__name__}: {error}"
         faults = (Fault(name, "", words),)

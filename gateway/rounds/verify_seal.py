@@ -22,6 +22,11 @@ from gateway.rounds.redacting import redact_answer
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS, deal, text_commitment, text_digest
 from gateway.rounds.sheets import design_sheet
 
+
+class OtherRules(Exception):
+    """What was sealed was made by rules that this version does not have; the message says which and where they are."""
+
+
 _ANSWER = ("model", "prompt", "status", "provenance", "shown_sha256")
 
 
@@ -165,7 +170,10 @@ def answer_faults(view: BundleView) -> list[Fault]:
 
 
 def redaction_faults(view: BundleView) -> list[Fault]:
-    """Once the answers' own words are opened: redacting them again gives what reviewers were shown."""
+    """Once the answers' own words are opened: redacting them again gives what reviewers were shown.
+
+    Raises OtherRules where that cannot be tried here.
+    """
     lexicon = read_lexicon(view.parts["lexicon"])
     prompts = {one["id"]: one["text"] for one in view.parts["prompts"]}
     faults = []
@@ -182,10 +190,15 @@ def redaction_faults(view: BundleView) -> list[Fault]:
 
 
 def read_lexicon(part: Sequence[Sequence[Any]]) -> Lexicon:
-    """The lexicon that `Lexicon.canonical` wrote. Raises ValueError for a version that is not known here."""
+    """The lexicon that `Lexicon.canonical` wrote. Raises OtherRules for another version, ValueError for none."""
     (head, version), *rows = part
-    if head != "lexicon" or version != VERSION:
-        raise ValueError(f"expected a lexicon of version {VERSION}, found {head} {version}")
+    if head != "lexicon" or not isinstance(version, int):
+        raise ValueError(f"expected a lexicon, found {head} {version}")
+    if version != VERSION:
+        raise OtherRules(
+            f"the round was redacted by rules of version {version}, here they are of version {VERSION}: "
+            "verify it with the Simsa that sealed it"
+        )
     return Lexicon(tuple(Name(text, owner, Kind(kind), *flags) for text, owner, kind, *flags in rows))
 
 
