@@ -46,10 +46,10 @@ def pictures(round_id: str) -> Sequence[Picture]:
     one = f"/rounds/{round_id}"
     korean, english = ((EXAMPLES / f"report.{language}.html").as_uri() for language in ("ko", "en"))
     return (
-        Picture("rounds-one", one, size(1100, 1280)),
+        Picture("rounds-one", one, size(1100, 1230)),
         Picture("rounds-phone", one, size(390, 844)),
         Picture("rounds-confirm", one, size(900, 400), step="close"),
-        Picture("rounds-planner", PLANNED, size(1100, 900)),
+        Picture("rounds-planner", PLANNED, size(1100, 1060)),
         Picture("round-report-ko", korean, size(1000, 1000)),
         Picture("round-report-phone-ko", f"{korean}#standing", size(390, 1200)),
         Picture("round-report-dark-en", f"{english}#standing", size(1000, 1200), "en", "dark"),
@@ -71,7 +71,7 @@ async def put_example(store: Any, organisation: str) -> str:
     people = [replace(one, label=f"심사위원 {n}") for n, one in enumerate(made.people, start=1)]
     await store.add_reviewers(draft.id, people)
     fixed = {"root": made.round.root, "sealed_at": NOW - timedelta(days=4)}
-    await store.seal(draft.id, items=made.items, documents=made.documents, secrets={}, **fixed)
+    await store.seal(draft.id, items=made.items, documents=made.documents, secrets={"plan": "00"}, **fixed)
     await store.move(draft.id, {RoundStatus.SEALED}, RoundStatus.OPEN, opened_at=NOW - timedelta(days=3))
     for n, one in enumerate(people[:-1]):
         items = await store.items(draft.id, one.id)
@@ -94,10 +94,10 @@ async def take(browser: Browser, url: str, key: str, picture: Picture) -> None:
     page = await context.new_page()
     await page.goto(f"{url}/rounds/sign-in")
     await page.locator("#key").fill(key)
-    await page.locator("form:has(#key) button").click()
+    await page.locator("form:has(#key) button").first.click()
     await page.goto(picture.path if "://" in picture.path else url + picture.path)
     if picture.step is not None:
-        await page.locator(f"form[action$='/steps/{picture.step}'] button").click()
+        await page.locator(f"form[action$='/steps/{picture.step}'] button").first.click()
     await page.screenshot(path=OUT / f"{picture.name}.png")
     await context.close()
 

@@ -51,9 +51,9 @@ VIEWS = (View("light", DESK), View("dark", PHONE), View("dark", DESK), View("lig
 class Inspector:
     """Looks at each page that somebody comes to; `found` names page, rule and the elements at fault.
 
-    The pages given show the same in other languages or on other devices. With `views` each is looked at in the next of
-    these, with everything on it unfolded, and must fit the screen in all; without, as it is. axe-core takes a second for
-    a large page: with two pages and four views the languages take turns, so that what comes twice is seen in all eight.
+    The pages given show the same, each in a language of its own. With `views` each is looked at with everything on it
+    unfolded, in one of them at a time: pages beside one another in views beside one another, and at the next look in
+    the next, for axe-core is slow on large pages. In all of them a page must fit the screen.
     """
 
     def __init__(self, *pages: Page, views: Sequence[View] = ()) -> None:
