@@ -50,7 +50,7 @@ from gateway.rounds.chair_view import (
     set_aside_rows,
 )
 from gateway.rounds.life import LEADING, OPERATING, REVEAL
-from gateway.rounds.planner_page import FIELDS, HEIGHT, WIDTH, chart, planned, read_sizes, warnings
+from gateway.rounds.planner_page import FIELDS, HEIGHT, LEFT, RIGHT, WIDTH, chart, planned, read_sizes, warnings
 from gateway.rounds.report import TABLES, report_page, table_csv
 from gateway.rounds.sealed import draft_digest
 from gateway.rounds.views import answering_object, progress_object
@@ -149,6 +149,8 @@ async def get_planner(services: Gateway, request: Request) -> Response:
         chart=await asyncio.to_thread(chart, sizes),
         width=WIDTH,
         height=HEIGHT,
+        left=LEFT,
+        right=RIGHT,
     )
 
 

@@ -196,6 +196,7 @@ def render(services: Services, request: Request, seat: Seat | None, template: st
         "form_token": "",
         "back": "",
         "token": seat.session.form_token if seat is not None else "",
+        "path": request.url.path,
         "here": quote(request.url.path) if request.method == "GET" else HOME,
         "role": ROLES[role_of(seat.caller)] if seat is not None else None,
     }
