@@ -27,6 +27,7 @@ from gateway.api import (
     admin,
     batches,
     chair,
+    chair_comments,
     chair_steps,
     claims,
     columns,
@@ -36,6 +37,7 @@ from gateway.api import (
     models,
     ops,
     review,
+    round_comments,
     round_export,
     round_results,
     rounds,
@@ -53,6 +55,7 @@ from gateway.calibration_file import CalibrationBook
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
 from gateway.domain.records import Registry
+from gateway.domain.rounds import RoundStatus
 from gateway.endpoints import ENDPOINTS
 from gateway.energy_records import EnergyRecords
 from gateway.energy_watch import EnergyWatch
@@ -79,6 +82,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.retention import Retention
+from gateway.review_address import ReviewAddress, warn_of_shared_address
 from gateway.rounds.answering import Answering
 from gateway.rounds.bundle_tools import TOOLS
 from gateway.rounds.cards import CardEvidence
@@ -112,9 +116,11 @@ _ROUTERS = (
     rounds.router,
     token_costs.router,
     round_results.router,
+    round_comments.router,
     round_export.router,
     admin.router,
     review.router,
+    chair_comments.router,
     chair.router,
     chair_steps.router,
 )
@@ -135,12 +141,15 @@ class GatewayApp:
         self.services: Services | None = None
         self.start_error: Exception | None = None
         """Why the start failed, for whoever runs the server."""
+        self._review_address = ReviewAddress(settings.review_url) if settings.review_url is not None else None
         self._relay: Relay | None = None
         self._stored: StoredReplies | None = None
         self._api = _build_api(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if self._review_address is not None:
+                scope = self._review_address.narrowed(scope)
             if scope["path"] in ENDPOINTS:
                 assert self._relay is not None
                 await self._relay(scope, receive, send)
@@ -252,6 +261,8 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             now=now,
         )
         round_store = RoundStore(store)
+        if settings.reviewers_share_address:
+            warn_of_shared_address(settings, *await round_store.names_of(RoundStatus.OPEN))
         compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)
         settler = Settler(
             fleet=fleet,

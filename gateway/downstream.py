@@ -218,7 +218,8 @@ class ClientProtocol(HttpToolsProtocol):
     def _scope_of(self, version: str) -> Scope:
         """What ASGI says of the request whose head has come.
 
-        Raises for a target without a path, and the parser then refuses the request.
+        The host that a whole address as target names goes before the header's (RFC 9112, 3.2.2), which stays behind it
+        for who may be deceived by either. Raises for a target without a path, and the parser then refuses the request.
         """
         target = httptools.parse_url(self.url)
         raw_path = target.path
@@ -237,7 +238,7 @@ class ClientProtocol(HttpToolsProtocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": target.query or b"",
-            "headers": self.headers,
+            "headers": self.headers if target.host is None else [_host_of(target.host, target.port), *self.headers],
             "state": self.app_state.copy(),
             "extensions": {_EXTENSION: self._departure},
         }
@@ -361,6 +362,12 @@ class ClientProtocol(HttpToolsProtocol):
             return False
         min(late, key=lambda due_and_one: due_and_one[0])[1]._end_as_late()
         return True
+
+
+def _host_of(host: bytes, port: int | None) -> tuple[bytes, bytes]:
+    """The header that a whole address as target stands for."""
+    name = b"[%b]" % host if b":" in host else host
+    return b"host", name if port is None else b"%b:%d" % (name, port)
 
 
 def client_protocol(settings: Settings) -> type[ClientProtocol]:

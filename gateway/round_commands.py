@@ -12,10 +12,9 @@ import json as json_module
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 import typer
 import yaml
 from rich.console import Console
@@ -25,15 +24,17 @@ from gateway.console import Column, Figure, printable, render_table, wants_json
 from gateway.errors import SimsaError
 from gateway.gateway_client import GatewayDoor, ask_gateway, download
 from gateway.prompts import PromptsInvalid, read_prompts
+from gateway.round_comment_commands import clear, comments
+from gateway.round_door import PATH, ask, door, found_round, print_json, refuse
 from gateway.round_verify_command import verify
 from gateway.rounds.archive import MANIFEST, ArchiveUnreadable, read_manifest, unpack
-from gateway.settings import Settings
 from gateway.spreadsheet import BOM, table_rows
 
 round_app = typer.Typer(help="Blind review rounds.", no_args_is_help=True)
 round_app.command("verify")(verify)
+round_app.command("comments")(comments)
+round_app.command("clear")(clear)
 
-PATH = "/api/rounds"
 LOOK_S = 0.5
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
 UrlOption = Annotated[str | None, typer.Option("--url", help="The gateway's address.")]
@@ -47,15 +48,15 @@ def create_round(
     json: JsonFlag = False,
 ) -> None:
     """Draft a round from a plan."""
-    _show(_ask("POST", PATH, _read_plan(plan), url), json)
+    _show(ask("POST", PATH, _read_plan(plan), url), json)
 
 
 @round_app.command("list")
 def list_rounds(url: UrlOption = None, json: JsonFlag = False) -> None:
     """Show the newest rounds."""
-    rows = _ask("GET", f"{PATH}?limit=100", None, url)["data"]
+    rows = ask("GET", f"{PATH}?limit=100", None, url)["data"]
     if json or wants_json(sys.stdout):
-        _print_json(rows)
+        print_json(rows)
     else:
         Console().print(render_table(rows, _COLUMNS))
 
@@ -63,7 +64,7 @@ def list_rounds(url: UrlOption = None, json: JsonFlag = False) -> None:
 @round_app.command("show")
 def show_round(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False) -> None:
     """Show how a round stands."""
-    _show(_found(name, url), json)
+    _show(found_round(name, url), json)
 
 
 @round_app.command("invite")
@@ -77,12 +78,12 @@ def invite(
     json: JsonFlag = False,
 ) -> None:
     """Invite reviewers; each gets a link of their own."""
-    found = _found(name, url)
-    made = _ask("POST", f"{PATH}/{found['id']}/reviewers", {"reviewers": _read_reviewers(reviewers)}, url)["data"]
+    found = found_round(name, url)
+    made = ask("POST", f"{PATH}/{found['id']}/reviewers", {"reviewers": _read_reviewers(reviewers)}, url)["data"]
     if out is not None:
         _write_links(out, made)
     if json or wants_json(sys.stdout):
-        _print_json(made)
+        print_json(made)
     else:
         Console().print(render_table(made, _LINK_COLUMNS))
 
@@ -94,24 +95,24 @@ def renew_link(
     url: UrlOption = None,
 ) -> None:
     """Make a reviewer a new link; all older ones are void from then on."""
-    found = _found(name, url)
-    _print_json(_ask("POST", f"{PATH}/{found['id']}/reviewers/{quote(reviewer, safe='')}/link", None, url))
+    found = found_round(name, url)
+    print_json(ask("POST", f"{PATH}/{found['id']}/reviewers/{quote(reviewer, safe='')}/link", None, url))
 
 
 @round_app.command("generate")
 def generate(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False) -> None:
     """Have every model answer every prompt, then redact and keep the answers. Again: goes on with what there is."""
-    found = _found(name, url)
+    found = found_round(name, url)
     try:
-        progress = asyncio.run(_generate(_door(url), found["id"], is_drawn=not (json or wants_json(sys.stdout))))
+        progress = asyncio.run(_generate(door(url), found["id"], is_drawn=not (json or wants_json(sys.stdout))))
     except SimsaError as error:
-        _refuse(error.message)
+        refuse(error.message)
     except KeyboardInterrupt:
         print("simsa: the answers go on in the gateway: the same command follows them again", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     kept = progress["kept"]
     if json or wants_json(sys.stdout):
-        _print_json(progress)
+        print_json(progress)
     else:
         words = f"{kept['answers']} answers kept: {kept['redacted']} redacted, {kept['failed']} missing"
         Console().print(words)
@@ -171,9 +172,9 @@ def archive(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False) 
 @round_app.command("progress")
 def progress(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False) -> None:
     """Show how far the reviewers are."""
-    shown = _ask("GET", f"{PATH}/{_found(name, url)['id']}/progress", None, url)
+    shown = ask("GET", f"{PATH}/{found_round(name, url)['id']}/progress", None, url)
     if json or wants_json(sys.stdout):
-        _print_json(shown)
+        print_json(shown)
     else:
         Console().print(render_table(shown["reviewers"], _REVIEWER_COLUMNS))
         Console().print(render_table(shown["strata"], _STRATUM_COLUMNS))
@@ -182,59 +183,37 @@ def progress(name: RoundArgument, url: UrlOption = None, json: JsonFlag = False)
 @round_app.command("results")
 def results(name: RoundArgument, url: UrlOption = None) -> None:
     """Print a closed round's result as JSON; with names once it is revealed."""
-    _print_json(_ask("GET", f"{PATH}/{_found(name, url)['id']}/results", None, url))
+    print_json(ask("GET", f"{PATH}/{found_round(name, url)['id']}/results", None, url))
 
 
 @round_app.command("export")
 def export(
     name: RoundArgument,
     out: Annotated[Path, typer.Option(help="The file to write: a ZIP archive.")],
-    kind: Annotated[str, typer.Option(help="audit (everything) or public (no identities, no free text).")] = "audit",
+    kind: Annotated[
+        str, typer.Option(help="audit (everything) or public (no identities, no free text but what was cleared).")
+    ] = "audit",
     url: UrlOption = None,
 ) -> None:
     """Write a closed round's bundle and print its root: whoever gets the bundle can hold it against that."""
     if kind not in ("audit", "public"):
-        _refuse(f"--kind: expected audit or public, got '{kind}'")
-    path = f"{PATH}/{_found(name, url)['id']}/export?kind={kind}"
+        refuse(f"--kind: expected audit or public, got '{kind}'")
+    path = f"{PATH}/{found_round(name, url)['id']}/export?kind={kind}"
     try:
-        asyncio.run(_download(_door(url), path, out))
+        asyncio.run(_download(door(url), path, out))
         root = read_manifest(unpack(out.read_bytes()).files[MANIFEST])["root"]
     except SimsaError as error:
-        _refuse(error.message)
+        refuse(error.message)
     except (ArchiveUnreadable, KeyError, ValueError) as error:
-        _refuse(f"{out}: what the gateway sent is no bundle: {error}")
-    _print_json({"file": str(out), "kind": kind, "bundle_root": root})
+        refuse(f"{out}: what the gateway sent is no bundle: {error}")
+    print_json({"file": str(out), "kind": kind, "bundle_root": root})
 
 
 # --- the gateway --------------------------------------------------------------------------------------------
 
 
-def _door(url: str | None) -> GatewayDoor:
-    settings = Settings()
-    key = settings.key or settings.admin_key
-    secret = key.get_secret_value() if key is not None else None
-    return GatewayDoor(url or f"http://{settings.host}:{settings.port}", secret)
-
-
-def _ask(method: str, path: str, body: object | None, url: str | None) -> Any:
-    try:
-        return asyncio.run(ask_gateway(_door(url), method, path, body))
-    except SimsaError as error:
-        _refuse(error.message)
-
-
-def _found(name: str, url: str | None) -> dict[str, Any]:
-    """A round by its id or its name."""
-    rows: list[dict[str, Any]] = _ask("GET", f"{PATH}?limit=100", None, url)["data"]
-    found = next((row for row in rows if name in (row["id"], row["name"])), None)
-    if found is None:
-        known = ", ".join(row["name"] for row in rows[:10]) or "none"
-        _refuse(f"there is no round '{name}'; there are: {known}")
-    return found
-
-
 def _step(name: str, step: str, url: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = _ask("POST", f"{PATH}/{_found(name, url)['id']}/{step}", None, url)
+    found: dict[str, Any] = ask("POST", f"{PATH}/{found_round(name, url)['id']}/{step}", None, url)
     return found
 
 
@@ -275,11 +254,11 @@ def _read_plan(path: Path) -> dict[str, Any]:
     try:
         plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        _refuse(f"{path}: cannot be read: {error}")
+        refuse(f"{path}: cannot be read: {error}")
     except yaml.YAMLError as error:
-        _refuse(f"{path}: no YAML: {' '.join(str(error).split())}")
+        refuse(f"{path}: no YAML: {' '.join(str(error).split())}")
     if not isinstance(plan, dict):
-        _refuse(f"{path}: expected a plan with fields such as name, title, models and design")
+        refuse(f"{path}: expected a plan with fields such as name, title, models and design")
     if isinstance(prompts := plan.get("prompts"), str):
         plan["prompts"] = _read_prompt_file(path.parent / prompts)
     found: dict[str, Any] = json_module.loads(json_module.dumps(plan, default=str))
@@ -292,7 +271,7 @@ def _read_prompt_file(path: Path) -> list[dict[str, Any]]:
     except PromptsInvalid as error:
         for line in error.problems:
             print(line, file=sys.stderr)  # noqa: T201
-        _refuse(f"{error.path} has {len(error.problems)} problem(s); mend them and try again")
+        refuse(f"{error.path} has {len(error.problems)} problem(s); mend them and try again")
     return [
         {"id": p.id, "text": p.text, "language": p.language or "ko", "stratum": p.industry or "general"}
         for p in prompts
@@ -304,9 +283,9 @@ def _read_reviewers(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        _refuse(f"{path}: cannot be read: {error}")
+        refuse(f"{path}: cannot be read: {error}")
     if not rows or "label" not in rows[0]:
-        _refuse(f"{path}: expected CSV with a first line such as label,stratum,language and a line for each reviewer")
+        refuse(f"{path}: expected CSV with a first line such as label,stratum,language and a line for each reviewer")
     wanted = ("label", "stratum", "language")
     return [{name: value.strip() for name in wanted if (value := row.get(name))} for row in rows]
 
@@ -359,18 +338,9 @@ _STRATUM_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
 
 def _show(one: dict[str, Any], as_json: bool) -> None:
     if as_json or wants_json(sys.stdout):
-        _print_json(one)
+        print_json(one)
         return
     Console().print(render_table([one], _COLUMNS))
     for name in ("root", "head", "closing"):
         if one.get(name) is not None:
             Console().print(f"{name}: {one[name]}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"simsa: {printable(message)}", file=sys.stderr)  # noqa: T201
-    sys.exit(2)

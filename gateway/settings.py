@@ -176,6 +176,11 @@ class Settings(BaseSettings):
         None,
         description="Address under which people reach the gateway, for links; the request's own where not set.",
     )
+    review_url: str | None = Field(
+        None,
+        description="Address under which reviewers reach their pages, e.g. https://review.example.org; there nothing "
+        "else is served, so its host name must be its own.",
+    )
     review_link_days: float = Field(30.0, gt=0, le=366, description="Days for which a reviewer's link is valid.")
     batch_attempts: int = Field(
         5, gt=0, description="Times a batch asks a prompt that engines are too busy for, before it goes on without."
@@ -273,6 +278,27 @@ class Settings(BaseSettings):
                 raise ValueError("expected addresses such as https://hub.example.org/models, separated by commas")
         return urls
 
+    @field_validator("review_url")
+    @classmethod
+    def _is_a_name_of_its_own(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("expected an address such as https://review.example.org")
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("it has a path: reviewers' pages stand at /review of a host name of their own")
+        host = _host_name(url)
+        if host == _host_name(info.data.get("public_url") or ""):
+            raise ValueError("it has the host name of SIMSA_PUBLIC_URL, where nothing else would be served any more")
+        port = "" if parts.port is None else f":{parts.port}"
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+    @property
+    def reviewers_share_address(self) -> bool:
+        """Whether reviewers come from beyond this machine to the address at which everything else is served."""
+        return self.review_url is None and self.host not in LOOPBACK
+
     @property
     def hubs(self) -> tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in self.hub_urls.split(",") if part.strip())
@@ -312,6 +338,11 @@ class Settings(BaseSettings):
                 f"SIMSA_HOST={self.host} listens beyond this machine, but SIMSA_ADMIN_KEY is not set: "
                 "set a key, or listen on 127.0.0.1"
             )
+
+
+def _host_name(url: str) -> str:
+    """As browsers send it: in lower case, without a final dot, and in ASCII."""
+    return (urlsplit(url).hostname or "").rstrip(".").encode("idna").decode("ascii")
 
 
 def secret_from_environment(name: str) -> str | None:

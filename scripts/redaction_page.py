@@ -14,13 +14,21 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from redaction_set import Share, Text, measured  # noqa: E402
+from redaction_set import FILES, Share, Text, measured  # noqa: E402
 
 from gateway.domain.lexicon import Lexicon, build_lexicon  # noqa: E402
 from gateway.domain.redaction import MARKER  # noqa: E402
 from gateway.registry import load_registry  # noqa: E402
 
-SPLITS = {"dev": "dev", "held-out": "held-out", "all": "both halves", "later": "later"}
+SPLITS = {
+    "dev": "dev",
+    "held-out": "held-out",
+    "all": "both halves",
+    "later": "later",
+    "turned": "turned",
+    "fresh": "fresh",
+    "unseen": "unseen",
+}
 HEAD = f"""# Redaction: what it finds and what it misses
 
 Before a reviewer sees an answer, each sentence in which it says who it is, truly or falsely, becomes `{MARKER}`; so
@@ -34,12 +42,23 @@ READING = """
 "At most" is the exact (Clopper–Pearson) upper bound, one-sided, 95 %.
 
 **How to read it.** The texts and the rules have one author, so these shares say that the forms which were thought of
-are caught; they are no estimate for answers of real models. A better hint are the first runs on `later`, texts in less
-usual words that were written when rules stood: 24 of 50 claims found and 48 of 50 ordinary texts left alone, then, with
-wider rules and a second batch, 9 of 24 and 18 of 20. The rules were widened afterwards with those texts in view. The
-first run on the held-out half found 188 of 188 claims and left 174 of 177 ordinary texts alone; two of those three were
-looked at in the end, and one of them mended. So plain introductions are caught, and whoever wants to be recognised can
-be: an answer that speaks of its maker in unusual words passes. A round's answers want a person's look as well.
+are caught; they are no estimate for answers of real models. First runs are a better hint: each on texts that were
+written, and committed, before the rules had seen them, in wordings as unusual as their author could think of. The rows
+above are of today.
+
+| first run on | claims found | ordinary texts left alone | since then |
+|---|---|---|---|
+| held-out | 188 of 188 | 174 of 177 | two of the three were looked at, and one of them mended |
+| later, first batch | 24 of 50 | 48 of 50 | seen: the rules were widened with these in view |
+| later, second batch | 9 of 24 | 18 of 20 | seen: the rules were widened with these in view |
+| fresh | 10 of 64 | 64 of 64 | seen: the rules were widened with these in view |
+| unseen | 26 of 62 | 61 of 62 | nothing was changed after it |
+
+These sets differ in how far-fetched their wordings are, so their shares are no series.
+
+`turned` holds claims turned about, by which the rules were widened before `fresh`: 50 of its 152 were found then,
+149 after. So plain introductions and their usual turns are caught, and whoever wants to be recognised can be: of claims
+in a wording that nobody thought of, more than half pass. A round's answers want a person's look as well.
 
 ## What is still wrong
 """
@@ -58,7 +77,7 @@ def _cells(share: Share) -> str:
 
 
 def failures(lexicon: Lexicon) -> Iterator[str]:
-    wrong = [share for split in ("all", "later") for share in measured(lexicon, split=split) if share.lang == "both"]
+    wrong = [share for split in ("all", *FILES) for share in measured(lexicon, split=split) if share.lang == "both"]
     for share in wrong:
         what = "missed" if share.kind == "self-claims" else "falsely redacted"
         yield from (f"- {what}, `{text.id}`: {_quoted(text)}" for text in share.failures)

@@ -36,7 +36,7 @@ from gateway.domain.rounds import (
 from gateway.rounds.ballots import Document
 from gateway.rounds.defaults import RUBRICS, practice_items
 from gateway.rounds.results import analyse_round, answer_documents, result_object
-from gateway.rounds.sealed import seal
+from gateway.rounds.sealed import lexicon_digest, seal
 
 OUT = Path(__file__).parent.parent / "docs" / "examples" / "round"
 BEGIN = datetime(2026, 10, 5, 0, 0, tzinfo=UTC)
@@ -89,13 +89,16 @@ def made_round(
         Reviewer(f"r-{number:03d}", f"#{number}", "expert" if number % 3 else "user")
         for number in range(1, reviewers + 1)
     ]
-    draft = Round("0f1e2d3c-example", "example", BEGIN, "", RoundStatus.DRAFT, plan, provenance)
+    lexicon = build_lexicon(_registry(names))
+    draft = Round(
+        "0f1e2d3c-example", "example", BEGIN, "", RoundStatus.DRAFT, plan, provenance, lexicon_digest(lexicon)
+    )
     sealed = seal(
         draft,
         answers=answers,
         reviewers=people,
         registry=_registry(names),
-        lexicon=build_lexicon(_registry(names)),
+        lexicon=lexicon,
         seed=rng.randbytes(32),
         codes=rng.sample(names, models),
         new_id=lambda: rng.randbytes(16).hex(),

@@ -19,6 +19,7 @@ from gateway.domain.records import CandidateNames, Consortium, Model, Registry, 
 from gateway.domain.rounds import (
     AccessEntry,
     AnswerStatus,
+    Approval,
     Choice,
     Criterion,
     DesignOptions,
@@ -36,15 +37,20 @@ from gateway.domain.rounds import (
 )
 from gateway.rounds.chain import next_entry, sealed_digests
 from gateway.rounds.closing import closing_of
+from gateway.rounds.conflicts import consortia_of_models, is_conflict
 from gateway.rounds.contents import RoundContent, read_content
 from gateway.rounds.desk import redactor
-from gateway.rounds.sealed import SALT, Sealed, seal
+from gateway.rounds.sealed import SALT, Sealed, lexicon_digest, seal
 from gateway.rounds.store import RoundStore
 
 BEGIN = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 ID = "0b9c4a52-closed"
 MODELS = ("CANARY-alpha", "CANARY-beta", "CANARY-gamma")
 PHONE = "010-1234-5678"
+APPROVALS = (
+    Approval("key-chair", "chair", BEGIN + timedelta(days=8, hours=1)),
+    Approval("key-operator", "operator", BEGIN + timedelta(days=8, hours=2)),
+)
 PLAN = RoundPlan(
     title=Text("1차 심사", "First round"),
     models=MODELS,
@@ -102,7 +108,10 @@ class ClosedRound:
     async def content(self) -> RoundContent:
         return await read_content(self.store, await self.round())
 
-    async def reveal(self) -> None:
+    async def reveal(self, approvals: Sequence[Approval] = APPROVALS) -> None:
+        for given in approvals:
+            entry = AccessEntry(given.at, given.who, given.role, "reveal.approve")
+            await self.store.approve(ID, "reveal", given, entry=entry, before={RoundStatus.CLOSED})
         at = BEGIN + timedelta(days=9)
         assert await self.store.move(ID, {RoundStatus.CLOSED}, RoundStatus.REVEALED, revealed_at=at)
 
@@ -135,7 +144,8 @@ def answers() -> list[RoundAnswer]:
 
 async def put_closed_round(store: RoundStore, *, reviewers: int = 4, seed: int = 3) -> ClosedRound:
     rng = random.Random(seed)
-    draft = Round(ID, "closed", BEGIN, "", RoundStatus.DRAFT, PLAN, provenance="simulated")
+    lexicon = build_lexicon(REGISTRY)
+    draft = Round(ID, "closed", BEGIN, "", RoundStatus.DRAFT, PLAN, "simulated", lexicon_digest(lexicon))
     people = [Reviewer(f"r-{n}", f"LABEL {n}", "expert" if n % 2 else "user") for n in range(reviewers)]
     await store.create(draft, {"links": "00"})
     await store.add_reviewers(ID, people)
@@ -145,7 +155,7 @@ async def put_closed_round(store: RoundStore, *, reviewers: int = 4, seed: int =
         answers=await store.answers(ID),
         reviewers=await store.reviewers(ID),
         registry=REGISTRY,
-        lexicon=build_lexicon(REGISTRY),
+        lexicon=lexicon,
         seed=rng.randbytes(32),
         codes=rng.sample(MODELS, len(MODELS)),
         new_id=lambda: rng.randbytes(16).hex(),
@@ -176,15 +186,28 @@ async def put_closed_round(store: RoundStore, *, reviewers: int = 4, seed: int =
 async def _judge(
     store: RoundStore, sealed: Sealed, people: Sequence[Reviewer], rng: random.Random
 ) -> Mapping[str, Any]:
-    """Everybody judges everything in turns, one item is excluded; the receipt of the first reviewer."""
-    aside = next(item for item in sealed.items if item.reviewer == people[1].id)
-    await store.exclude(
-        ID, Exclusion(BEGIN + timedelta(days=3), "conflict", "item", aside.id, "a secret reason", "rule")
-    )
+    """Everybody judges everything in turns, but one what they declared a conflict with; the first one's receipt."""
+    close, consortia = people[1].id, consortia_of_models(sealed.documents["mapping"])
+    aside = [
+        item
+        for item in sealed.items
+        if item.reviewer == close and is_conflict(item.kind, (item.left, item.right), consortia, {"family-2"})
+    ]
+    at = BEGIN + timedelta(days=3)
+    for one in people:
+        is_close = one.id == close
+        assert await store.declare(
+            ID,
+            one.id,
+            ["family-2"] if is_close else [],
+            entry=AccessEntry(at, one.id, "reviewer", "consent"),
+            consented_at=at,
+            aside=[Exclusion(at, "conflict", "item", item.id, "a secret reason", "rule") for item in aside if is_close],
+        )
     given: list[VoteEntry] = []
     shown: dict[str, Any] = sealed_digests(sealed.documents)
     for item in sorted(sealed.items, key=lambda one: (one.position, one.reviewer)):
-        if item is aside:
+        if item in aside:
             continue
         for _ in range(2 if item.position == 1 else 1):
             entry = await store.append_vote(
@@ -197,9 +220,7 @@ async def _judge(
         asked = next(item for item in sealed.items if item.reviewer == one.id and item.kind.value == "vote")
         guess = {"item": asked.id, "a": "family-0", "b": None, "confidence": 2}
         told = {"recognised": "none", "guesses": [guess]}
-        await store.update_reviewer(
-            ID, one.id, consented_at=at, submitted_at=at, conflicts=["family-2"], questionnaire=told
-        )
+        await store.update_reviewer(ID, one.id, submitted_at=at, questionnaire=told)
     own = [entry for entry in given if entry.reviewer == people[0].id]
     last = {entry.item: entry for entry in own}
     return {

@@ -17,6 +17,10 @@ from gateway.domain.stats import binomial_cdf
 FOLDER = Path(__file__).parent / "redaction"
 
 
+FILES = ("later", "turned", "fresh", "unseen")
+"""Texts that are measured by themselves; their ids begin so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     id: str
@@ -31,8 +35,9 @@ class Text:
 
     @property
     def split(self) -> str:
-        if self.id.startswith("later-"):
-            return "later"
+        file = self.id.partition("-")[0]
+        if file in FILES:
+            return file
         return "held-out" if hashlib.sha256(self.id.encode()).digest()[0] % 2 else "dev"
 
 
@@ -61,7 +66,7 @@ class Share:
 
 
 def read_set(name: str) -> list[Text]:
-    """The texts of self_claims, ordinary or later."""
+    """The texts of self_claims, of ordinary or of one of FILES."""
     lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
     return [_text(json.loads(line)) for line in lines if line]
 
@@ -89,8 +94,8 @@ def is_wrong(text: Text, lexicon: Lexicon) -> bool:
 
 
 def measured(lexicon: Lexicon, *, split: str) -> Iterator[Share]:
-    """The shares of dev, held-out, later, or of all but later, by language and for both."""
-    texts = read_set("later") if split == "later" else [*read_set("self_claims"), *read_set("ordinary")]
+    """The shares of dev, held-out, both halves (all) or one of FILES, by language and for both."""
+    texts = read_set(split) if split in FILES else [*read_set("self_claims"), *read_set("ordinary")]
     texts = [text for text in texts if split in ("all", text.split)]
     wrong = {text.id for text in texts if is_wrong(text, lexicon)}
     for kind, is_claim in (("self-claims", True), ("ordinary", False)):

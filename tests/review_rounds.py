@@ -233,7 +233,9 @@ async def put_round(
         items=items,
         documents={
             "design": CANARY,
-            "mapping": {f"M{n:02d}": {"model": m} for n, m in enumerate(MODELS, start=1)},
+            "mapping": {
+                f"M{n:02d}": {"model": m, "consortium": f"family-{min(n, 2)}"} for n, m in enumerate(MODELS, start=1)
+            },
             **shown_parts(plan, items),
         },
         secrets={"design": CANARY},

@@ -15,9 +15,11 @@ _FORM = re.compile(r'name="form" value="([0-9a-f]{64})"')
 class ReviewerClient:
     """`async with ReviewerClient(gateway.url) as reviewer`: requests one after the other over one connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, host: str | None = None) -> None:
+        """`host`: the name under which the gateway is called, where it is not the address's own."""
         self._client = RawClient(url)
-        self._origin = f"http://{urlsplit(url).netloc}"
+        self._host = host
+        self._origin = f"http://{host or urlsplit(url).netloc}"
         self.cookie: str | None = None
         self.form = ""
         """The token of the last page that had one."""
@@ -54,7 +56,8 @@ class ReviewerClient:
 
     def _headers(self, headers: dict[str, str]) -> list[tuple[str, str]]:
         cookie = {"cookie": self.cookie} if self.cookie else {}
-        return [(name.replace("_", "-"), value) for name, value in {**cookie, **headers}.items() if value]
+        host = {"host": self._host} if self._host else {}
+        return [(name.replace("_", "-"), value) for name, value in {**host, **cookie, **headers}.items() if value]
 
     def _seen(self, answer: Answer) -> Answer:
         given = answer.header("set-cookie")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import Answer
+from clients import Answer, RawClient
 from engines import DONE, Reply, Request, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
 from review_rounds import CONSORTIA
@@ -151,8 +151,8 @@ class Seen:
 class Wiretap(ReviewerClient):
     """A reviewer's browser that forgets nothing."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, *, host: str | None = None) -> None:
+        super().__init__(url, host=host)
         self.seen: list[Seen] = []
         self.stage = "outside"
 
@@ -200,8 +200,8 @@ class Blind:
 
 
 @asynccontextmanager
-async def blind_round(directory: Path, reviewers: int = 4) -> AsyncIterator[Blind]:
-    """From the plan to open."""
+async def blind_round(directory: Path, reviewers: int = 4, *, host: str | None = None) -> AsyncIterator[Blind]:
+    """From the plan to open. `host`: the name that reviewers have of their own."""
     async with AsyncExitStack() as stack:
         engines = {letter: await stack.enter_async_context(marked_engine(letter)) for letter in LETTERS}
         models = [
@@ -218,7 +218,8 @@ async def blind_round(directory: Path, reviewers: int = 4) -> AsyncIterator[Blin
         for n, letter in enumerate(LETTERS):
             families[n]["names"] = {"latin": [NAMES[letter][0]], "hangul": [NAMES[letter][1]], "company": []}
         sections = {"consortia": families, "sources": {"S": "A source"}}
-        settings = {"admin_key": ADMIN, "batch_retry_s": 0.01, "batch_attempts": 1}
+        settings: dict[str, Any] = {"admin_key": ADMIN, "batch_retry_s": 0.01, "batch_attempts": 1}
+        settings["review_url"] = f"http://{host}" if host else None
         gateway = await stack.enter_async_context(running_gateway(directory, models, sections=sections, **settings))
         await gateway.until_live(*PLAN["models"])
         operator = RoundOperator(gateway.url, ADMIN)
@@ -229,7 +230,7 @@ async def blind_round(directory: Path, reviewers: int = 4) -> AsyncIterator[Blin
         await operator.seal(round_id)
         blind = Blind(gateway, operator, round_id, await gateway.services.rounds.store.items(round_id))
         for link in links:
-            tap = await stack.enter_async_context(Wiretap(gateway.url))
+            tap = await stack.enter_async_context(Wiretap(gateway.url, host=host))
             blind.taps.append(tap)
             await walk_in(tap, link)
         await operator.step(round_id, "open")
@@ -479,6 +480,93 @@ async def test_a_page_is_the_same_bytes_each_time_whoever_asks_again(tmp_path: P
             first, again = await tap.get(f"/review/items/{item}"), await tap.get(f"/review/items/{item}")
             assert first.body == again.body
             assert _steady(first) == _steady(again)
+
+
+# --- the reviewers' own address -----------------------------------------------------------------------------
+
+HOST = "review.example"
+OTHERS_PLACES = (
+    "/", "/metrics", "/docs", "/openapi.json", "/ready", "/v1/models", f"/v1/models/{MARK}-alpha",
+    "/v1/chat/completions",
+    "/v1/responses/resp_1", "/api/models", "/api/rounds", "/api/feasibility", "/api/comparisons",
+    "/rounds", "/rounds/sign-in", "/rounds/static/rounds.css", "/static-offline-docs/swagger-ui.css", "/nothing",
+    "/api/nothing", "/REVIEW/", "/reviews", "//review/", "/./metrics", "/%2fmetrics", "/health/", "/healthz",
+    "/health%00", "/metrics?x=/review/", "/metrics%00", "/favicon.ico", "/robots.txt",
+)  # fmt: skip
+"""What is served elsewhere, and what is served nowhere; a name of a route that is added is found in the description."""
+
+
+async def test_at_the_reviewers_address_everything_else_is_one_page_to_the_byte(tmp_path: Path) -> None:
+    async with blind_round(tmp_path, reviewers=3, host=HOST) as blind, RawClient(blind.gateway.url) as client:
+        key = ("authorization", f"Bearer {ADMIN}")
+        described = [path.format_map(_Names(blind)) for path in blind.gateway.app.openapi()["paths"]]
+        places = sorted({*OTHERS_PLACES, *described} - {"/health"})
+        assert len(places) > 60
+        nothing = await client.request("GET", "/review/none", headers=[("host", HOST)])
+        assert (nothing.status, len(nothing.body)) == (404, PAGE_BYTES)
+        for place in places:
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"):
+                answer = await client.request(method, place, headers=[("host", HOST), key])
+                assert (answer.body, _steady(answer)) == (nothing.body, _steady(nothing)), (method, place)
+            async with RawClient(blind.gateway.url) as other:  # an answer without a body ends with its head
+                head = await other.start("HEAD", place, headers=[("host", HOST), key])
+                assert _steady(Answer(*head, b"")) == _steady(nothing), place
+        assert (await client.request("GET", "/health", headers=[("host", HOST)])).json() == {"status": "ok"}
+
+
+async def test_no_canary_reaches_who_calls_the_reviewers_address_in_an_odd_way(tmp_path: Path) -> None:
+    async with blind_round(tmp_path, reviewers=3, host=HOST) as blind:
+        words = {word.lower() for word in await needles(blind)}
+        own = blind.gateway.url.removeprefix("http://")
+        for target, hosts in odd_ways(own):
+            for place in ("/metrics", "/openapi.json", "/v1/models", "/api/rounds", "/docs", "/"):
+                async with RawClient(blind.gateway.url) as client:
+                    lines = [f"GET {target}{place} HTTP/1.1", *hosts, f"authorization: Bearer {ADMIN}"]
+                    await client.send_raw(("\r\n".join(lines) + "\r\n\r\n").encode())
+                    head = await client.head()
+                    answer = Answer(head.status, head.headers, await client.rest())
+                assert answer.status in (400, 404), (target, hosts, place)
+                text = Seen(place, "outside", answer).whole.lower()
+                assert not [word for word in words if word in text], (target, hosts, place)
+
+
+def odd_ways(own: str) -> Iterator[tuple[str, Sequence[str]]]:
+    """A target's beginning and header lines that name the reviewers' address somehow; `own`: another address."""
+    for host in (
+        HOST, HOST.upper(), f"{HOST}.", f"{HOST}:80", f"{HOST}.:8443", f"{HOST}:", f"  {HOST}  ", f"user@{HOST}",
+        f"http://{HOST}/", f"{HOST}, {own}", f"{own},{HOST}", f"{HOST}/x", f"{HOST}%00", f"{HOST}\t",
+    ):  # fmt: skip
+        yield "", [f"Host: {host}"]
+    yield "", [f"Host: {HOST}", f"Host: {own}"]
+    yield "", [f"Host: {own}", f"hOsT: {HOST}"]
+    yield f"http://{HOST}", [f"Host: {own}"]
+    yield f"HTTP://{HOST.upper()}:443", [f"Host: {own}"]
+    yield f"http://{own}", [f"Host: {HOST}"]
+    yield "", [f"Host: {own}", f"X-Forwarded-Host: {HOST}"]
+    yield "", [f"Host: {own}", f"X-Forwarded-Host: other.example, {HOST}:443"]
+    yield "", [f"Host: {own}", f'Forwarded: for=192.0.2.1;host="{HOST}:443";proto=https']
+    yield "", [f"Host: {HOST}", f"X-Forwarded-Host: {own}"]
+    yield "", [f"Host: {HOST}", f"Forwarded: host={own}"]
+
+
+async def test_a_round_at_the_reviewers_own_address_is_walked_to_its_end(tmp_path: Path) -> None:
+    async with blind_round(tmp_path, reviewers=3, host=HOST) as blind:
+        await walk(blind, blind.taps[0])
+        words = {word.lower() for word in await needles(blind)}
+        assert {"judging", "done"} <= {one.stage for one in blind.seen}
+        assert not [(one.path, word) for one in blind.seen for word in words if word in one.whole.lower()]
+        receipt = blind.taps[0].seen[-1].answer
+        assert receipt.status == 200
+
+
+class _Names(dict[str, str]):
+    """Values for the placeholders of routes: what is there, where a route asks for it."""
+
+    def __init__(self, blind: Blind) -> None:
+        super().__init__(round_id=blind.round_id, model_id=f"{MARK}-alpha", model=f"{MARK}-alpha")
+
+    def __missing__(self, name: str) -> str:
+        return "x"
 
 
 def _steady(answer: Answer) -> list[tuple[str, str]]:

@@ -248,6 +248,16 @@ async def test_an_auditor_sees_nothing_of_the_reviewers_before_closing_and_pseud
         assert "/steps/" not in after
 
 
+async def test_a_reviewer_with_too_many_conflicts_is_shown_as_one_who_waits_for_the_chair(tmp_path: Path) -> None:
+    async with chaired(tmp_path) as it:
+        conflicts = [f"family-{n}" for n in range(1, 5)]
+        await it.round.store.update_reviewer(it.round.id, REVIEWERS[0], consented_at=None, conflicts=conflicts)
+        browser = await it.signed_in()
+        page = await browser.get(ONE)
+        assert page.status == 200
+        assert "이해충돌이 많아 결정을 기다림" in page.body.decode()
+
+
 async def test_links_stand_in_one_answer_and_open_the_review(tmp_path: Path) -> None:
     async with chaired(tmp_path) as it:
         browser = await it.signed_in()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redaction_set import Text, is_missed, measured, read_set
+from redaction_set import FILES, Text, is_missed, measured, read_set
 
 from gateway.domain.lexicon import Kind, Lexicon, Name, build_lexicon, names_in, squeezed, telling, view_of
 from gateway.domain.records import Model, Registry, Serving, ServingKind
@@ -76,7 +76,7 @@ def test_the_set_is_large_and_covers_every_consortium_in_both_languages() -> Non
     owners = {name.owner for name in lexicon().names if name.is_candidate}
     for language in ("ko", "en"):
         assert {text.author for text in texts if text.lang == language} == owners
-    everything = [*texts, *read_set("ordinary"), *read_set("later")]
+    everything = [*texts, *read_set("ordinary"), *(text for file in FILES for text in read_set(file))]
     assert len({text.id for text in everything}) == len({text.text for text in everything}) == len(everything)
 
 
@@ -105,7 +105,9 @@ def test_whether_a_claim_is_true_is_told_for_all_but_one_in_a_hundred() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [*read_set("self_claims"), *read_set("ordinary"), *read_set("later")], ids=lambda t: t.id
+    "text",
+    [text for file in ("self_claims", "ordinary", *FILES) for text in read_set(file)],
+    ids=lambda t: t.id,
 )
 def test_a_redacted_text_comes_back_as_it_is(text: Text) -> None:
     once = redact(text.text, lexicon(), prompt_text=text.prompt).text
@@ -152,6 +154,13 @@ def test_what_is_taken_out_does_not_depend_on_the_author(text: str) -> None:
 def test_no_name_that_tells_a_candidate_beyond_doubt_is_left(text: str) -> None:
     for piece in re.split(rf"{re.escape(MARKER)}|[\n|]", redact(text, lexicon()).text):
         assert not is_missed(piece, ("EXAONE", "Kanana")), piece
+
+
+@pytest.mark.parametrize("before", ["안녕하세요!", "Who made me?", "제 이름이요?"])
+def test_behind_a_marker_the_sentence_before_it_is_not_read_on(before: str) -> None:
+    once = redact(f"{before} 저는 EXAONE입니다. 솔라예요.", lexicon())
+    assert once.text == f"{before} {MARKER} 솔라예요."
+    assert redact(once.text, lexicon()).redactions == ()
 
 
 # --- single facts -------------------------------------------------------------------------------------------
@@ -260,7 +269,7 @@ def test_the_lexicon_is_the_same_whatever_the_order_of_the_registry() -> None:
     )
     assert build_lexicon(turned) == build_lexicon(registry)
     assert build_lexicon(turned).canonical() == lexicon().canonical()
-    assert lexicon().canonical()[0] == ["lexicon", 2]
+    assert lexicon().canonical()[0] == ["lexicon", 3]
 
 
 def test_a_full_name_gives_the_model_away_unless_it_could_be_everyday_words() -> None:
@@ -300,10 +309,23 @@ def test_a_model_without_a_consortium_is_hidden_only_where_it_names_itself() -> 
         ("AX 3.1", "A.X 3.1"),
         ("Mi：dm", "Mi:dm"),
         ("믿:음 2.0", "믿:음"),
+        ("Ex-aone", "EXAONE"),
+        ("Open AI", "OpenAI"),
+        ("Open-AI", "OpenAI"),
+        ("Up-stage", "Upstage"),
+        ("에스 케이 티", "에스케이티"),
+        ("에이엑스 4.0", "에이엑스"),
     ],
 )
 def test_a_name_is_found_however_it_is_written(text: str, name: str) -> None:
     assert [found.name.text for found in names_in(view_of(text), lexicon())] == [name]
+
+
+def test_an_acronym_of_a_candidate_is_known_by_its_letters_in_korean() -> None:
+    spelled = {name.text: name.owner for name in lexicon().names}
+    assert spelled["에스케이티"] == spelled["SKT"]
+    assert spelled["에이엑스"] == spelled["A.X"]
+    assert only("저는 에스케이티에서 만든 모델이에요.", author=spelled["SKT"]).is_true is True
 
 
 @pytest.mark.parametrize(

@@ -2,64 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsers import running_browser
 from gateways import running_gateway
+from page_inspector import Inspector
 from playwright.async_api import BrowserContext, Page
 from review_rounds import ENTRIES, REVIEWERS, SECTIONS, ReviewRound, item_id, put_round
 
 from gateway.domain.rounds import RoundStatus
 from gateway.rounds.links import link_path
 
-AXE = Path(__file__).parent.parent / ".browser" / "axe.min.js"
-MISSING = f"{AXE} is not there; `make browser` fetches it"
-RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-RUN = "async (rules) => (await axe.run(document, {runOnly: rules, resultTypes: ['violations']})).violations"
 SCREEN: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 ITEMS = [item_id(REVIEWERS[0], number) for number in range(4)]
 
 
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """Its source: evaluated in the page, for the pages' own policy lets in no script from elsewhere."""
-    if not AXE.exists():
-        if os.environ.get("SIMSA_TEST_BROWSER") == "required":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    return AXE.read_text()
-
-
-class Inspector:
-    """Looks at each page that the reviewer comes to; `found` names page, rule and the elements at fault."""
-
-    def __init__(self, page: Page, axe: str) -> None:
-        self.page = page
-        self.axe = axe
-        self.found: list[str] = []
-        self.looked_at: list[str] = []
-
-    async def look(self, name: str) -> None:
-        await self.page.evaluate(self.axe)
-        for violation in await self.page.evaluate(RUN, list(RULES)):
-            targets = [node["target"] for node in violation["nodes"]][:3]
-            self.found.append(f"{name}: {violation['id']}: {violation['help']} {targets}")
-        self.looked_at.append(name)
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("device", "language"), [(SCREEN, "ko"), (PHONE, "ko"), (SCREEN, "en")], ids=str)
 async def test_axe_finds_nothing_on_any_page(
-    tmp_path: Path, axe: str, scheme: Any, device: dict[str, Any], language: str
+    tmp_path: Path, scheme: Any, device: dict[str, Any], language: str
 ) -> None:
     async with running_gateway(tmp_path, ENTRIES, sections=SECTIONS) as gateway, running_browser() as browser:
         put = await put_round(gateway.services.store, status=RoundStatus.SEALED, language=language)
         context = await browser.new_context(color_scheme=scheme, locale="ko-KR", **device)
-        inspector = Inspector(await context.new_page(), axe)
+        inspector = Inspector(await context.new_page())
         await walk(inspector, context, gateway.url, put)
         assert len(inspector.looked_at) >= 18
         assert inspector.found == []
@@ -67,7 +36,7 @@ async def test_axe_finds_nothing_on_any_page(
 
 async def walk(inspector: Inspector, context: BrowserContext, url: str, put: ReviewRound) -> None:
     """Every page there is, in each of its states."""
-    page, look = inspector.page, inspector.look
+    page, look = inspector.pages[0], inspector.look
     await page.goto(f"{url}/review/enter")
     await look("entrance without a link")
     await page.goto(f"{url}/review/enter#no-link")
@@ -126,7 +95,7 @@ async def walk(inspector: Inspector, context: BrowserContext, url: str, put: Rev
 
 
 async def judge(inspector: Inspector, url: str) -> None:
-    page = inspector.page
+    page = inspector.pages[0]
     for number, item in enumerate(ITEMS):
         await page.goto(f"{url}/review/items/{item}")
         await inspector.look(f"item {number}")

@@ -18,7 +18,7 @@ from review_rounds import ENTRIES, KEY, PLAN, REVIEWERS, SECTIONS, ReviewRound, 
 from reviewer_clients import ReviewerClient
 
 from gateway.api.review_door import HEADERS, PAGE_BYTES
-from gateway.domain.rounds import Exclusion, Reviewer, RoundStatus
+from gateway.domain.rounds import AccessEntry, Exclusion, Reviewer, RoundStatus
 from gateway.rounds.links import make_token
 from gateway.rounds.visits import MAX_CONFLICTS
 from gateway.store import Store, upgrade
@@ -244,6 +244,15 @@ async def test_items_of_a_declared_conflict_are_set_aside_by_a_rule_that_the_cha
         assert all(item.set_aside is None for item in theirs)
 
 
+async def test_conflicts_are_those_of_the_sealed_round_whatever_the_registry_says_by_now(tmp_path: Path) -> None:
+    async with reviewed(tmp_path, trained=False) as it:
+        mapping = {f"M{n:02d}": {"model": m, "consortium": "family-2"} for n, m in enumerate(PLAN.models, start=1)}
+        await it.round.store.put_document(it.round.id, "mapping", mapping)
+        agreed = {"confidential": "yes", "consent": "yes", "language": "ko", "conflicts": "family-1"}
+        assert (await it.reviewer.post("/review/consent", agreed)).status == 303
+        assert await it.round.store.exclusions(it.round.id) == []
+
+
 async def test_who_declares_many_conflicts_waits_for_the_chair_and_sees_no_item(tmp_path: Path) -> None:
     async with reviewed(tmp_path, trained=False) as it:
         many = [("conflicts", f"family-{n}") for n in range(1, MAX_CONFLICTS + 2)]
@@ -269,8 +278,11 @@ async def test_the_page_that_asks_for_conflicts_does_not_count_items(tmp_path: P
     async with reviewed(tmp_path, trained=False) as it:
         before = (await it.reviewer.get("/review/")).body
         theirs = [item for item in await it.round.store.items(it.round.id) if item.reviewer == REVIEWERS[0]]
-        await it.round.store.set_aside(
-            it.round.id, [Exclusion(datetime.now(UTC), "conflict", "item", theirs[0].id, "a conflict", "rule")]
+        now, other = datetime.now(UTC), REVIEWERS[1]
+        aside = [Exclusion(now, "conflict", "item", theirs[0].id, "a conflict", "rule")]
+        entry = AccessEntry(now, other, "reviewer", "consent")
+        assert await it.round.store.declare(
+            it.round.id, other, ["family-1"], entry=entry, consented_at=now, aside=aside
         )
         assert (await it.reviewer.get("/review/")).body == before
 

@@ -8,31 +8,44 @@ import random
 import zipfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from closed_rounds import ID, MODELS, PHONE, PRODUCTS, ClosedRound, count_choices, put_closed_round
+from closed_rounds import (
+    APPROVALS,
+    BEGIN,
+    ID,
+    MODELS,
+    PHONE,
+    PRODUCTS,
+    ClosedRound,
+    count_choices,
+    put_closed_round,
+)
 from databases import ScratchDatabase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.domain.canonical_json import canonical_json
 from gateway.domain.hash_chain import entry_hash, genesis, verify_chain
-from gateway.domain.rounds import Exclusion, RoundStatus
+from gateway.domain.rounds import AccessEntry, Approval, Clearance, Exclusion, ItemKind, RoundStatus
 from gateway.domain.sealing import commit, seal_root
 from gateway.domain.withheld import joined, read_openings, unfit, withhold
 from gateway.rounds.archive import MANIFEST, pack, unpack, with_manifest
-from gateway.rounds.bundle import Bundle, BundleKind, Tools, analysis_of, build_bundle
+from gateway.rounds.bundle import Bundle, BundleKind, Tools, analysis_of, build_bundle, criteria_of, whole_votes
 from gateway.rounds.bundle_view import read_bundle
 from gateway.rounds.chain import chained, veiled_entry
-from gateway.rounds.closing import closing_of
+from gateway.rounds.closing import close, closing_of
 from gateway.rounds.contents import RoundContent
+from gateway.rounds.sealed import text_digest
+from gateway.rounds.sheets import votes_sheet
 from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.rounds.verify import Published, State, Verdict, Verification, verify_bundle
 from gateway.store import Store
 
 TOOLS = Tools(count_choices)
+CHAIR, OPERATOR = APPROVALS
 Files = dict[str, bytes]
 
 
@@ -125,8 +138,9 @@ async def test_the_closing_is_made_once_and_takes_no_exclusion_afterwards(closed
     late = Exclusion(one.created_at, "late", "prompt", "p1", "after the standings", "chair")
     with pytest.raises(WrongStatus):
         await closed.store.exclude(ID, late)
+    entry = AccessEntry(one.created_at, "r-0", "reviewer", "consent")
     with pytest.raises(WrongStatus):
-        await closed.store.set_aside(ID, [late])
+        await closed.store.declare(ID, "r-0", ["family-1"], entry=entry, consented_at=one.created_at, aside=[late])
 
 
 async def test_what_comes_after_the_closing_is_marked_and_changes_no_root(closed: ClosedRound) -> None:
@@ -140,7 +154,8 @@ async def test_what_comes_after_the_closing_is_marked_and_changes_no_root(closed
     assert content.closing.root == before
     assert verify_bundle(bundle.data, published_of(content), analyse=count_choices).faults == []
     files = files_of(bundle)
-    assert [line.get("after_closing") for line in lines_of(files, "access.jsonl")] == [None, True]
+    marks = [line.get("after_closing") for line in lines_of(files, "access.jsonl")]
+    assert marks == [*[None] * (len(marks) - 1), True]
     assert lines_of(files, "reviewers.jsonl")[0]["later"]["questionnaire"]["recognised"] == "many"
 
 
@@ -183,14 +198,70 @@ async def test_personal_data_is_listed_and_kept_back_before_publishing(closed: C
 
 
 async def test_words_that_were_cleared_are_published_unless_they_hold_personal_data(closed: ClosedRound) -> None:
-    content = await closed.content()
-    numbers = [vote.number for vote in content.votes if "comment" in vote.judgement]
-    bundle = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS, cleared=numbers)
+    last = {vote.item: vote for vote in await closed.store.votes(ID)}
+    numbers = [vote.number for vote in last.values() if "comment" in vote.judgement]
+    assert 1 in numbers
+    content = await cleared_content(closed, numbers)
+    bundle = build_bundle(content, BundleKind.PUBLIC, tools=TOOLS)
     assert verify_bundle(bundle.data, published_of(content), analyse=count_choices).faults == []
     shown = {
         line["sequence"] for line in lines_of(files_of(bundle), "votes.jsonl") if "comment" in line.get("opened", {})
     }
     assert shown == set(numbers) - {1}, "the first comment holds a telephone number"
+
+
+async def cleared_content(closed: ClosedRound, numbers: list[int]) -> RoundContent:
+    """The round with these comments cleared by the chair."""
+    given = [Clearance(number, CHAIR.at, "key-chair") for number in numbers]
+    entries = {one.number: AccessEntry(one.at, one.by, "chair", "comment.clear", str(one.number)) for one in given}
+    await closed.store.clear(ID, given, entry=lambda one: entries[one.number], before={RoundStatus.CLOSED})
+    return await closed.content()
+
+
+async def test_a_public_bundle_shows_cleared_words_and_no_others(closed: ClosedRound) -> None:
+    last = {vote.item: vote for vote in await closed.store.votes(ID)}
+    first, second = [vote.number for vote in last.values() if vote.judgement.get("comment") == "의견입니다"][:2]
+    content = await cleared_content(closed, [first])
+    audit = files_of(build_bundle(content, BundleKind.AUDIT, tools=TOOLS))
+    public = files_of(build_bundle(content, BundleKind.PUBLIC, tools=TOOLS))
+    at = CHAIR.at.isoformat()
+    assert json.loads(audit["round.json"])["clearances"] == [{"entry": first, "at": at, "by": "key-chair"}]
+    assert json.loads(public["round.json"])["clearances"] == [{"entry": first, "at": at}]
+    lines, whole = lines_of(public, "votes.jsonl"), lines_of(audit, "votes.jsonl")
+    more = [*lines]
+    more[second - 1] = whole[second - 1]
+    less = [{**line, "opened": {}} if line["sequence"] == first else line for line in lines]
+    for changed, number, words in ((more, second, "nobody cleared it"), (less, first, "it was cleared")):
+        files = with_sheet({**public, "votes.jsonl": with_lines(changed)})
+        found = verify_bundle(packed_anew(analysed_anew(files)), published_of(content), analyse=count_choices)
+        assert [(fault.file, fault.place) for fault in found.faults] == [("votes.jsonl", f"entry {number}")]
+        assert words in found.faults[0].message
+
+
+def with_sheet(files: Files) -> Files:
+    view = read_bundle(files)
+    votes = whole_votes(view.records["votes"])
+    return {**files, "votes.csv": votes_sheet(view.parts["items"], criteria_of(view.parts), votes)}
+
+
+@pytest.mark.parametrize("kind", BundleKind)
+async def test_clearances_that_cannot_have_been_given_are_found(closed: ClosedRound, kind: BundleKind) -> None:
+    last = {vote.item: vote for vote in await closed.store.votes(ID)}
+    number = next(vote.number for vote in last.values() if vote.judgement.get("comment") == "의견입니다")
+    content = await cleared_content(closed, [number])
+    silent = next(vote.number for vote in content.votes if vote.salt is None)
+    (given,) = content.clearances
+    for clearances, accesses, words in (
+        ([given], content.accesses[:-1], "the access log has no comment.clear"),
+        ([replace(given, at=BEGIN)], content.accesses, "after closing"),
+        ([given, replace(given, number=silent)], content.accesses, "with free words"),
+        ([given, replace(given, number=10_000)], content.accesses, "with free words"),
+        ([given, given], content.accesses, "each entry once"),
+    ):
+        changed = replace(content, clearances=clearances, accesses=accesses)
+        faults = verify_bundle(build_bundle(changed, kind, tools=TOOLS).data, published_of(changed)).faults
+        assert {fault.file for fault in faults} == {"round.json"}
+        assert any(words in fault.message for fault in faults)
 
 
 async def test_the_sheets_open_in_spreadsheets_and_say_what_the_documents_say(closed: ClosedRound) -> None:
@@ -570,6 +641,134 @@ def relabelled(content: RoundContent) -> RoundContent:
     )
 
 
+# --- the two people who opened the names ----------------------------------------------------------------------
+
+
+async def test_the_bundle_says_who_opened_the_names_and_the_public_one_only_as_what(closed: ClosedRound) -> None:
+    sealed = json.loads(files_of(build_bundle(await closed.content(), BundleKind.AUDIT))["round.json"])
+    assert sealed["approvals"] == []
+    await closed.reveal()
+    audit, public = (
+        json.loads(files_of(build_bundle(await closed.content(), kind))["round.json"])["approvals"]
+        for kind in (BundleKind.AUDIT, BundleKind.PUBLIC)
+    )
+    assert [(one["who"], one["role"]) for one in audit] == [("key-chair", "chair"), ("key-operator", "operator")]
+    assert public == [{"role": one["role"], "at": one["at"]} for one in audit]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "role chair"),
+        ((CHAIR,), "role operator"),
+        ((CHAIR, replace(CHAIR, who="key-other")), "role operator"),
+        ((CHAIR, replace(OPERATOR, at=BEGIN)), "from closing"),
+        ((CHAIR, replace(OPERATOR, at=BEGIN + timedelta(days=10))), "to the reveal"),
+    ],
+)
+async def test_names_that_two_people_did_not_open_in_time_are_found(
+    closed: ClosedRound, given: tuple[Approval, ...], words: str
+) -> None:
+    await closed.reveal(given)
+    for kind in BundleKind:
+        content = await closed.content()
+        faults = verify_bundle(build_bundle(content, kind, tools=TOOLS).data, published_of(content)).faults
+        assert {(fault.file, fault.place.partition("[")[0]) for fault in faults} == {("round.json", "approvals")}
+        assert any(words in fault.message for fault in faults)
+
+
+async def test_one_person_in_both_roles_and_an_approval_that_nobody_logged_are_found(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    alone = replace(content, approvals=[CHAIR, replace(OPERATOR, who=CHAIR.who)])
+    faults = verify_bundle(build_bundle(alone, BundleKind.AUDIT).data).faults
+    assert any("one of them twice" in fault.message for fault in faults)
+    unlogged = replace(content, accesses=[one for one in content.accesses if one.who != OPERATOR.who])
+    for kind in BundleKind:
+        faults = verify_bundle(build_bundle(unlogged, kind).data).faults
+        assert [fault.place for fault in faults] == ["approvals[1]"]
+
+
+# --- conflicts of interest ------------------------------------------------------------------------------------
+
+
+async def closed_otherwise(
+    closed: ClosedRound, change: Callable[[list[Exclusion]], list[Exclusion]], conflicts: Mapping[str, tuple[str, ...]]
+) -> RoundContent:
+    """The round as it would have been closed with other exclusions and declarations."""
+    await closed.reveal()
+    content = await closed.content()
+    exclusions = change(list(content.exclusions))
+    people = [replace(one, conflicts=conflicts.get(one.id, one.conflicts)) for one in content.reviewers]
+    records = {"exclusions": exclusions, "reviewers": people, "accesses": content.accesses[: content.closing.accesses]}
+    closing = close(content.round, codes=content.codes, answers=content.answers, salt=bytes(32), **records)  # type: ignore[arg-type]
+    return replace(content, exclusions=exclusions, reviewers=people, closing=closing)
+
+
+async def test_an_exclusion_that_a_declared_conflict_asks_for_and_is_missing_is_named(closed: ClosedRound) -> None:
+    gone = (await closed.store.exclusions(ID))[1]
+    content = await closed_otherwise(closed, lambda some: [one for one in some if one != gone], {})
+    found = verify_bundle(build_bundle(content, BundleKind.AUDIT, tools=TOOLS).data, published_of(content))
+    assert [(fault.file, fault.place) for fault in found.faults] == [("exclusions.jsonl", "")]
+    assert f"item {gone.subject} is not put aside: r-1" in found.faults[0].message
+
+
+async def test_an_exclusion_for_a_conflict_that_nobody_declared_is_named(closed: ClosedRound) -> None:
+    item = next(one for one in await closed.store.items(ID, "r-2") if one.kind is ItemKind.VOTE)
+    first = (await closed.store.exclusions(ID))[0]
+    more = replace(first, subject=item.id)
+    content = await closed_otherwise(closed, lambda some: [*some, more, first], {})
+    faults = verify_bundle(build_bundle(content, BundleKind.AUDIT, tools=TOOLS).data, published_of(content)).faults
+    last = len(content.exclusions)
+    assert [(fault.file, fault.place) for fault in faults] == [
+        ("exclusions.jsonl", f"line {last - 1}"),
+        ("exclusions.jsonl", f"line {last}"),
+    ]
+    assert item.id in faults[0].message
+    assert "r-2 did not declare" in faults[0].message
+    assert "twice" in faults[1].message
+
+
+async def test_a_declaration_changed_afterwards_does_not_fit_what_was_put_aside(closed: ClosedRound) -> None:
+    content = await closed_otherwise(closed, lambda some: some, {"r-1": ("family-0",)})
+    faults = verify_bundle(build_bundle(content, BundleKind.AUDIT, tools=TOOLS).data, published_of(content)).faults
+    assert {fault.file for fault in faults} == {"exclusions.jsonl"}
+    assert any("is not put aside" in fault.message for fault in faults)
+    assert any("did not declare" in fault.message for fault in faults)
+
+
+# --- what a model wrote before redaction ----------------------------------------------------------------------
+
+
+async def test_before_the_reveal_nothing_says_what_a_model_wrote_to_whoever_can_ask_it_again(
+    closed: ClosedRound,
+) -> None:
+    content = await closed.content()
+    redacted = [answer for answer in content.answers if answer.redactions]
+    assert redacted
+    for kind in BundleKind:
+        data = build_bundle(content, kind, tools=TOOLS).data
+        assert not any((text_digest(answer.text) or "").encode() in data for answer in redacted)
+
+
+async def test_another_text_than_the_sealed_one_is_found_from_the_reveal_on(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    first = next(n for n, answer in enumerate(content.answers) if answer.redactions)
+    answers = list(content.answers)
+    answers[first] = replace(answers[first], text=f"{answers[first].text} ")
+    records = {
+        "exclusions": content.exclusions,
+        "reviewers": content.reviewers,
+        "accesses": content.accesses[: content.closing.accesses],
+    }
+    closing = close(content.round, codes=content.codes, answers=answers, salt=bytes(32), **records)  # type: ignore[arg-type]
+    changed = replace(content, answers=answers, closing=closing)
+    faults = verify_bundle(build_bundle(changed, BundleKind.AUDIT, tools=TOOLS).data).faults
+    assert {fault.file for fault in faults} == {"answers.jsonl"}
+    assert any(fault.message.startswith("text: expected the text that was sealed") for fault in faults)
+
+
 # --- what nobody can make again -----------------------------------------------------------------------------
 
 FULL = Tools(count_choices, lambda about, analysis, parts, language: f"<h1>{language} {analysis['wins']}</h1>")
@@ -623,7 +822,7 @@ async def test_the_public_bundle_counts_conflicts_and_does_not_say_whose_they_ar
         lines_of(files_of(build_bundle(content, kind)), "exclusions.jsonl")
         for kind in (BundleKind.PUBLIC, BundleKind.AUDIT)
     )
-    assert [line["outline"]["rule"] for line in public] == ["conflict"]
+    assert {line["outline"]["rule"] for line in public} == {"conflict"}
     assert not any({"subject", "at"} & {*line["outline"], *line.get("opened", {})} for line in public)
     assert {"subject", "at"} <= set(audit[0]["opened"])
 
@@ -637,6 +836,16 @@ async def test_what_reviewers_were_shown_is_what_the_sealed_lexicon_leaves_of_th
     files = resealed(files_of(build_bundle(content, BundleKind.AUDIT)), "lexicon", part)
     faults = verify_bundle(packed_anew(files)).faults
     assert any("redacted again" in fault.message for fault in faults)
+
+
+async def test_a_round_that_older_rules_redacted_is_not_called_broken(closed: ClosedRound) -> None:
+    await closed.reveal()
+    content = await closed.content()
+    (_, version), *rows = content.parts["lexicon"]
+    files = resealed(files_of(build_bundle(content, BundleKind.AUDIT)), "lexicon", [["lexicon", version - 1], *rows])
+    (check,) = (one for one in verify_bundle(packed_anew(files)).checks if one.name == "redaction")
+    assert (check.state, check.faults) == (State.NOT_CHECKED, ())
+    assert f"rules of version {version - 1}, here they are of version {version}" in (check.why or "")
 
 
 async def test_a_public_bundle_keeps_no_answer_back_without_saying_why(closed: ClosedRound) -> None:

@@ -126,6 +126,13 @@ def test_after_the_reveal_names_consortia_and_notices_are_there() -> None:
     assert not re.search(r">M0\d<", page)
 
 
+def test_days_are_those_of_korea() -> None:
+    moments = {"sealed_at": "2026-11-01T14:59:59+00:00", "opened_at": "2026-11-01T15:00:00+00:00"}
+    found = {**result(), "round": {**result()["round"], **moments, "revealed_at": None}}
+    assert "봉인 2026-11-01 · 시작 2026-11-02" in report_page(found, language="ko")
+    assert "names revealed not yet" in report_page(found, language="en")
+
+
 def test_no_reviewer_is_named() -> None:
     assert not re.search(r"r-\d{3}", report_page(result(), language="en"))
 

@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any
 
 import pytest
+from closed_rounds import ID as CLOSED
+from closed_rounds import put_closed_round
 from databases import ScratchDatabase
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,9 @@ from gateway.domain.ranking.votes import BOTH_BAD, NO_GRADE, A
 from gateway.domain.rounds import Exclusion, RoundStatus, VoteEntry
 from gateway.errors import Conflict
 from gateway.rounds.answer_style import FEATURES, style_of
+from gateway.rounds.archive import unpack
 from gateway.rounds.ballots import Place, read_ballots
+from gateway.rounds.bundle import BundleKind, Tools, build_bundle
 from gateway.rounds.results import analyse_round, read_guesses, result_object
 from gateway.rounds.sealed import MAPPING, SALT
 from gateway.rounds.standings import round_result
@@ -325,3 +329,15 @@ async def test_a_result_exists_from_closing_on_and_is_made_anew_when_names_are_o
     assert named["analysis"]["is_opened"]
     assert named["analysis"]["overall"] == result["analysis"]["overall"]
     assert sorted(one["model"] for one in named["names"].values()) == ["sim-01", "sim-02", "sim-03"]
+
+
+async def test_a_questionnaire_given_after_closing_changes_neither_the_result_nor_the_bundle(store: RoundStore) -> None:
+    closed = await put_closed_round(store)
+    late = {"recognised": "many", "guesses": []}
+    for one in await store.reviewers(CLOSED):
+        await store.update_reviewer(CLOSED, one.id, questionnaire=late)
+    await closed.reveal()
+    result = await round_result(store, await closed.round(), at_once)
+    bundle = build_bundle(await closed.content(), BundleKind.AUDIT, tools=Tools(analyse_round))
+    assert result["analysis"] == json.loads(unpack(bundle.data).files["analysis.json"])
+    assert result["analysis"]["guesses"]["read"] > 0, "the questionnaires as they stood"

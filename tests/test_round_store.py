@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -17,7 +17,9 @@ from databases import ScratchDatabase
 from gateway.domain.rounds import (
     AccessEntry,
     AnswerStatus,
+    Approval,
     Choice,
+    Clearance,
     Criterion,
     DesignOptions,
     Exclusion,
@@ -210,6 +212,21 @@ async def test_answers_take_the_place_of_earlier_ones(store: RoundStore) -> None
     assert await store.shown_pair("r1", ITEM) == ("답", "나")
 
 
+async def test_words_are_cleared_once_and_each_clearance_is_in_the_access_log(store: RoundStore) -> None:
+    first, second = Clearance(7, NOW, "k1"), Clearance(3, NOW, "k2")
+
+    def entry(one: Clearance) -> AccessEntry:
+        return AccessEntry(one.at, one.by, "chair", "comment.clear", str(one.number))
+
+    assert await store.clear("r1", [first], entry=entry, before={RoundStatus.DRAFT}) == [first]
+    again = replace(first, by="k2")
+    assert await store.clear("r1", [again, second], entry=entry, before={RoundStatus.DRAFT}) == [second]
+    assert await store.clearances("r1") == [second, first]
+    assert [(one.who, one.subject) for one in await store.accesses("r1")] == [("k1", "7"), ("k2", "3")]
+    with pytest.raises(WrongStatus):
+        await store.clear("r1", [Clearance(1, NOW, "k1")], entry=entry, before={RoundStatus.CLOSED})
+
+
 async def test_a_new_link_ends_the_session(store: RoundStore) -> None:
     await store.update_reviewer("r1", "reviewer-1", session="digest")
     found = await store.reviewer_of_session("digest")
@@ -227,6 +244,13 @@ async def test_exclusions_accesses_and_approvals_are_kept_in_order(store: RoundS
     entry = AccessEntry(NOW, "reviewer-1", "reviewer", "item.read", "i1")
     await asyncio.gather(*(store.note_access("r1", entry) for _ in range(5)))
     assert await store.accesses("r1") == [entry] * 5
-    assert await store.approve("r1", "reveal", who="k1", role="chair", at=NOW) == {"k1": "chair"}
-    assert await store.approve("r1", "reveal", who="k1", role="operator", at=NOW) == {"k1": "chair"}
-    assert await store.approve("r1", "reveal", who="k2", role="operator", at=NOW) == {"k1": "chair", "k2": "operator"}
+    chair, operator = Approval("k2", "chair", NOW), Approval("k1", "operator", NOW + timedelta(seconds=1))
+    draft = {RoundStatus.DRAFT}
+    assert await store.approve("r1", "reveal", chair, entry=entry, before=draft) == [chair]
+    twice = Approval("k2", "operator", NOW + timedelta(seconds=1))
+    assert await store.approve("r1", "reveal", twice, entry=entry, before=draft) == [chair]
+    assert await store.approve("r1", "reveal", operator, entry=entry, before=draft) == [chair, operator]
+    assert await store.approvals("r1", "reveal") == [chair, operator]
+    assert await store.accesses("r1") == [entry] * 8
+    with pytest.raises(WrongStatus):
+        await store.approve("r1", "reveal", chair, entry=entry, before={RoundStatus.CLOSED})

@@ -14,11 +14,14 @@ from engines import ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
 
 from gateway.domain.accounts import Role, Terms
-from gateway.domain.rounds import ItemKind, RoundStatus
+from gateway.domain.rounds import AnswerStatus, ItemKind, Reviewer, Round, RoundAnswer, RoundStatus
 from gateway.domain.sealing import Opening, check_seal
-from gateway.rounds.answering import model_groups
+from gateway.rounds.answering import AnsweringProgress, model_groups
 from gateway.rounds.bundle_tools import TOOLS
+from gateway.rounds.sealed import draft_digest
+from gateway.rounds.store import RoundStore
 from gateway.rounds.verify import Published, Verdict, verify_bundle
+from gateway.rounds.views import answering_object, without_models
 
 ROUNDS = "/api/rounds"
 ADMIN = "admin-key-of-this-test"
@@ -155,6 +158,27 @@ async def test_a_draft_without_a_dry_run_of_its_own_is_not_sealed(tmp_path: Path
         assert refused["error"]["code"] == "dry_run_needed", "the rehearsed draft was another one"
 
 
+async def test_a_round_is_not_sealed_with_other_names_than_its_answers_were_redacted_with(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        drafted = await it.drafted()
+        path = f"/{drafted['id']}"
+        await it.answered(drafted["id"])
+        await it.invited(drafted["id"])
+        await it.ask("POST", f"{path}/dry-run")
+        models = [entry(name, engine.url) for name, engine in it.engines.items()]
+        it.gateway.write_registry([*models, {**entry("newcomer", "http://127.0.0.1:9"), "name": "Newcomer One"}])
+        await it.gateway.services.registry.look()
+        for step in ("seal", "dry-run"):
+            refused = await it.ask("POST", f"{path}/{step}", status=409)
+            assert "names that redaction takes out have changed" in refused["error"]["message"]
+            assert "simsa round generate" in refused["error"]["message"]
+        await it.ask("POST", f"{path}/answers/collect")
+        refused = await it.ask("POST", f"{path}/seal", status=409)
+        assert refused["error"]["code"] == "dry_run_needed", "rehearsed with answers redacted otherwise"
+        assert (await it.ask("POST", f"{path}/dry-run"))["dry_run"]["passed"]
+        assert (await it.ask("POST", f"{path}/seal"))["status"] == "sealed"
+
+
 async def test_a_dry_run_leaves_no_trace_in_the_round(tmp_path: Path) -> None:
     async with desk(tmp_path) as it:
         drafted = await it.drafted()
@@ -220,6 +244,48 @@ async def test_a_chair_sees_progress_but_no_model_behind_an_answer(tmp_path: Pat
         assert {row["state"] for row in progress["reviewers"]} == {"invited"}
         assert (await it.ask("GET", f"{path}/answers", key=chair))["failures"] is None
         await it.ask("POST", f"{path}/answers", status=403, key=chair)
+
+
+async def test_which_model_never_answered_is_told_to_operators_and_to_no_chair(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        chair = await it.gateway.key_of("chair", Terms(roles=frozenset({Role.CHAIR})))
+        drafted = await it.drafted(led_by=chair, name="no answer of one")
+        path, store = f"/{drafted['id']}", it.gateway.services.rounds.store
+        await it.answered(drafted["id"])
+        await it.invited(drafted["id"])
+        gone = [
+            replace(answer, status=AnswerStatus.FAILED, text=None, shown=None)
+            for answer in await store.answers(drafted["id"])
+            if answer.model == "b"
+        ]
+        rehearsed = await it.ask("POST", f"{path}/dry-run", key=chair)
+        await store.save_answers(drafted["id"], gone)
+        refused = (await it.ask("POST", f"{path}/dry-run", key=chair, status=409))["error"]
+        assert refused["code"] == "cannot_seal"
+        assert "1 of 3 models have no answer to any prompt" in refused["message"]
+        assert "'b'" not in refused["message"]
+        assert "They are" not in refused["message"]
+        told = (await it.ask("POST", f"{path}/dry-run", status=409))["error"]["message"]
+        assert told == f"{refused['message']} They are: b."
+        digest = draft_digest(*(await draft_of(store, drafted["id"])))
+        await store.update(drafted["id"], dry_run={**rehearsed["dry_run"], "digest": digest})
+        assert (await it.ask("POST", f"{path}/seal", key=chair, status=409))["error"] == refused
+
+
+def test_a_chair_sees_that_the_answers_wait_and_not_for_which_model() -> None:
+    progress = AnsweringProgress((), 8, 3, 0, waiting_for="b: no replica answers")
+    failed = RoundAnswer("p1", "b", AnswerStatus.FAILED, None, None, "unknown", None, None, (), {})
+    shown = answering_object(progress, [failed])
+    assert shown["waiting_for"] == "b: no replica answers"
+    seen = without_models(shown)
+    assert (seen["waiting_for"], seen["failures"]) == ("a model or a limit; operators see which", None)
+    assert without_models({**shown, "waiting_for": None})["waiting_for"] is None
+
+
+async def draft_of(store: RoundStore, round_id: str) -> tuple[Round, list[RoundAnswer], list[Reviewer]]:
+    one = await store.get(round_id)
+    assert one is not None
+    return one, await store.answers(round_id), await store.reviewers(round_id)
 
 
 async def test_links_are_issued_by_chairs_alone_and_each_is_in_the_access_log(tmp_path: Path) -> None:

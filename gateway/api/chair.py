@@ -50,7 +50,7 @@ from gateway.rounds.chair_view import (
     set_aside_rows,
 )
 from gateway.rounds.life import LEADING, OPERATING, REVEAL
-from gateway.rounds.planner_page import FIELDS, HEIGHT, WIDTH, chart, planned, read_sizes, warnings
+from gateway.rounds.planner_page import FIELDS, HEIGHT, LEFT, RIGHT, WIDTH, chart, planned, read_sizes, warnings
 from gateway.rounds.report import TABLES, report_page, table_csv
 from gateway.rounds.sealed import draft_digest
 from gateway.rounds.views import answering_object, progress_object
@@ -149,6 +149,8 @@ async def get_planner(services: Gateway, request: Request) -> Response:
         chart=await asyncio.to_thread(chart, sizes),
         width=WIDTH,
         height=HEIGHT,
+        left=LEFT,
+        right=RIGHT,
     )
 
 
@@ -184,7 +186,7 @@ async def get_round(services: Gateway, request: Request, round_id: str, done: st
 async def get_result(services: Gateway, request: Request, round_id: str, lang: str = "") -> Response:
     """The report: for those who are signed in once the round is closed, for its reviewers once it is revealed."""
     seat = find_seat(request, services)
-    if seat is None:
+    if seat is None and services.settings.review_url is None:
         return go_to(REVIEWERS_RESULT)
     seat = seat_of(request, services)
     result = await read_result(round_id, services, seat.caller)
@@ -234,7 +236,7 @@ async def _gathered(services: Services, seat: Seat, one: Round) -> dict[str, Any
         invited=len(reviewers),
         submitted=sum(1 for row in progress["reviewers"] if row["state"] == "submitted"),
         is_rehearsed=answers.is_rehearsed,
-        approved=set(approvals.values()),
+        approved={given.role for given in approvals},
     )
     leads, operates = seat.caller.has_any(LEADING), seat.caller.has_any(OPERATING)
     labels = {one.id: one.label for one in reviewers} if leads else {}
@@ -252,7 +254,7 @@ async def _gathered(services: Services, seat: Seat, one: Round) -> dict[str, Any
         "steps": [step for step in open_to(one, seat.caller) if not step.has_form],
         "takes": {step.name for step in open_to(one, seat.caller)},
         "kinds": KINDS,
-        "approvals": [{"by": await _name(services, who), "role": role} for who, role in sorted(approvals.items())],
+        "approvals": [{"by": await _name(services, given.who), "role": given.role} for given in approvals],
         "accesses": await _accesses(services, one),
     }
 
@@ -300,6 +302,7 @@ def _health(services: Services, one: Round, *, names_models: bool) -> dict[str, 
         "database": stats.database_failing is None,
         "queued": stats.queued,
         "lost": stats.lost,
+        "shares_address": services.settings.reviewers_share_address and one.status not in AFTER_CLOSING,
     }
 
 

@@ -84,6 +84,11 @@ class ChairRoute(ReviewRoute):
     """A route whose refusals are pages of those who run rounds."""
 
     @staticmethod
+    def led_on(request: Request) -> Response | None:
+        """These pages stand at every address but the reviewers'."""
+        return None
+
+    @staticmethod
     def refusal(request: Request, error: Exception) -> Response:
         if isinstance(error, NoSession):
             path = request.url.path
@@ -191,6 +196,7 @@ def render(services: Services, request: Request, seat: Seat | None, template: st
         "form_token": "",
         "back": "",
         "token": seat.session.form_token if seat is not None else "",
+        "path": request.url.path,
         "here": quote(request.url.path) if request.method == "GET" else HOME,
         "role": ROLES[role_of(seat.caller)] if seat is not None else None,
     }

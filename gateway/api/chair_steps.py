@@ -18,18 +18,18 @@ from gateway.access import permit_roles
 from gateway.api.chair_door import HOME, ChairRoute, Seat, read_seated_form, render
 from gateway.api.deps import Gateway, Services
 from gateway.api.review_door import first, go_to
-from gateway.api.round_schemas import ExclusionIn, ReviewersIn
-from gateway.api.rounds import link_object
+from gateway.api.round_schemas import ClearanceIn, ExclusionIn, ReviewersIn
+from gateway.api.rounds import link_object, open_to_reviewers
 from gateway.domain.rounds import Round, RoundStatus
 from gateway.errors import Conflict, InvalidRequest, RouteNotFound
 from gateway.rounds.chair_steps import STEPS, Step
 from gateway.rounds.chair_view import KINDS
 
 router = APIRouter(prefix="/rounds", route_class=ChairRoute, include_in_schema=False)
-_KEPT_FIELDS = ("labels", "stratum", "language", "reviewer", "kind", "subject", "rule", "reason")
+_KEPT_FIELDS = ("labels", "stratum", "language", "reviewer", "kind", "subject", "rule", "reason", "entry")
 """What forms of steps hold, and the page that asks for confirmation holds again."""
 MOST_SHOWN = 12
-_NOTHING: Mapping[str, Any] = {"people": (), "count": 0, "exclusion": None, "reviewer": None}
+_NOTHING: Mapping[str, Any] = {"people": (), "count": 0, "exclusion": None, "reviewer": None, "cleared": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def post_step(services: Gateway, request: Request, round_id: str, name: st
 
 async def _asked(taking: _Taking, step: Step) -> Response:
     """The page that says what the step means, with the form once more."""
-    kept = [(name, first(taking.fields, name)) for name in _KEPT_FIELDS if name in taking.fields]
+    kept = [(name, value) for name in _KEPT_FIELDS for value in taking.fields.get(name, ())]
     return render(
         taking.services,
         taking.request,
@@ -95,6 +95,8 @@ async def _about(taking: _Taking, name: str) -> dict[str, Any]:
             return {"people": people[:MOST_SHOWN], "count": len(people)}
         case "exclude":
             return {"exclusion": _exclusion(taking)}
+        case "clear":
+            return {"cleared": _entries(taking)}
         case "renew" | "revoke":
             found = await taking.services.rounds.store.reviewer(taking.round.id, taking.said("reviewer"))
             if found is None:
@@ -142,6 +144,10 @@ async def _exclude(it: _Taking) -> None:
     await it.services.rounds.life.exclude(it.round, it.seat.caller, **_exclusion(it))
 
 
+async def _clear(it: _Taking) -> None:
+    await it.services.rounds.life.clear(it.round, _entries(it), it.seat.caller)
+
+
 async def _rehearse(it: _Taking) -> None:
     await it.services.rounds.rehearse(it.round, it.seat.caller)
 
@@ -156,6 +162,10 @@ async def _reveal(it: _Taking) -> None:
 
 async def _close(it: _Taking) -> None:
     await it.services.rounds.close(it.round, it.seat.caller)
+
+
+async def _open(it: _Taking) -> None:
+    await open_to_reviewers(it.services, it.round, it.seat.caller)
 
 
 def _move(after: RoundStatus) -> Take:
@@ -173,10 +183,11 @@ _TAKE: Mapping[str, Take] = {
     "renew": _renew,
     "revoke": _revoke,
     "exclude": _exclude,
+    "clear": _clear,
     "dry-run": _rehearse,
     "seal": _seal,
     "reveal": _reveal,
-    "open": _move(RoundStatus.OPEN),
+    "open": _open,
     "pause": _move(RoundStatus.PAUSED),
     "close": _close,
     "archive": _move(RoundStatus.ARCHIVED),
@@ -202,6 +213,14 @@ def _exclusion(it: _Taking) -> dict[str, str]:
     except ValidationError as error:
         raise InvalidRequest(_told(error)) from error
     return asked.model_dump()
+
+
+def _entries(it: _Taking) -> list[int]:
+    """The comments that were ticked. Raises InvalidRequest where none were."""
+    try:
+        return ClearanceIn.model_validate({"entries": it.fields.get("entry", [])}).entries
+    except ValidationError as error:
+        raise InvalidRequest(_told(error)) from error
 
 
 def _told(error: ValidationError) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta, timezone
 from hashlib import sha256
 from typing import Any
 
@@ -38,6 +37,7 @@ from gateway.api.review_door import (
 )
 from gateway.domain.rounds import Choice
 from gateway.errors import InvalidRequest, NotFound, RouteNotFound
+from gateway.rounds.figure_words import KOREA
 from gateway.rounds.judgement import is_complete
 from gateway.rounds.links import ENTRANCE, LinkRefused
 from gateway.rounds.markdown import render_markdown, render_plain
@@ -50,8 +50,14 @@ from gateway.web import LANGUAGES, language_of, word
 router = APIRouter(prefix="/review", route_class=ReviewRoute, include_in_schema=False)
 
 RESULT = "/rounds/{round_id}/result"
-"""Where a revealed round's result stands; reviewers are led on from there to /review/result."""
+<<<<<<< HEAD
+"""Where a revealed round's result stands; reviewers are led on from there to OWN_RESULT."""
+OWN_RESULT = "/review/result"
+"""Where it stands at the reviewers' own address, which has no other."""
 _KOREA = timezone(timedelta(hours=9))
+=======
+"""Where a revealed round's result stands; reviewers are led on from there to /review/result."""
+>>>>>>> w-pages
 _HANGUL = range(0xAC00, 0xD7A4)
 
 
@@ -264,7 +270,7 @@ async def get_receipt(services: Gateway, request: Request) -> Response:
     if visit.reviewer.submitted_at is None:
         return go_to("/review/")
     receipt = await services.reviewing.receipt(visit)
-    submitted = visit.reviewer.submitted_at.astimezone(_KOREA).strftime("%Y-%m-%d %H:%M:%S KST")
+    submitted = visit.reviewer.submitted_at.astimezone(KOREA).strftime("%Y-%m-%d %H:%M:%S KST")
     asks = visit.stage is Stage.QUESTIONNAIRE
     return _page(services, visit, "receipt.html", receipt=receipt, submitted=submitted, asks=asks)
 
@@ -309,11 +315,13 @@ async def post_questionnaire(services: Gateway, request: Request) -> Response:
 async def get_result(services: Gateway, request: Request, lang: str = "") -> Response:
     """The report, once the names are open: for the round's reviewers, whose cookie comes to /review alone.
 
-    Whoever has no session may be somebody who runs rounds: they are asked to sign in.
+    Whoever has no session may be somebody who runs rounds: they are asked to sign in, unless they have another address.
     """
     try:
         visit = await visit_of(request, services)
     except NoSession:
+        if services.settings.review_url is not None:
+            raise
         return go_to("/rounds/sign-in")
     if visit.stage is not Stage.REVEALED:
         return go_to("/review/")
@@ -472,7 +480,8 @@ def _resting(services: Services, visit: Visit) -> Response:
     heading, words = _RESTING[visit.stage]
     link = None
     if visit.stage is Stage.REVEALED:
-        link = (RESULT.format(round_id=visit.round.id), web.say(language, word("To the result")))
+        place = RESULT.format(round_id=visit.round.id) if services.settings.review_url is None else OWN_RESULT
+        link = (place, web.say(language, word("To the result")))
     return _page(
         services,
         visit,

@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from gateway.api.deps import Services
 from gateway.asgi import ClientLeft, read_body
 from gateway.errors import InternalError, InvalidRequest, NotFound, PageRefused, RateLimited, SimsaError, Unavailable
+from gateway.review_address import came_to_review_address
 from gateway.rounds.links import LinkRefused
 from gateway.rounds.report import POLICY
 from gateway.rounds.visits import Visit
@@ -88,7 +89,7 @@ class ReviewRoute(APIRoute):
             try:
                 if "\0" in request.url.path or "%00" in str(request.url):
                     raise NotFound("Nothing here has a NUL in its name.")
-                response = await answer(request)
+                response = self.led_on(request) or await answer(request)
             except (SimsaError, LinkRefused, Overtaken, NoSession) as error:
                 response = self.refusal(request, error)
             except ClientLeft:
@@ -101,6 +102,23 @@ class ReviewRoute(APIRoute):
             return response
 
         return handler
+
+    @staticmethod
+    def led_on(request: Request) -> Response | None:
+        """Where reviewers have an address of their own, the way to it from any other; None where the page may stand.
+
+        A browser takes the link's token along, which stands behind '#'. Raises NoSession for a form: sessions of
+        another address have ended, and the link opens one anew.
+        """
+        services: Services = request.app.state.services
+        url = services.settings.review_url
+        if url is None or came_to_review_address(request.scope):
+            return None
+        if request.method not in ("GET", "HEAD"):
+            raise NoSession
+        query = request.scope["query_string"]
+        place = request.scope["raw_path"] + (b"?" + query if query else b"")
+        return Response(status_code=307, headers={"location": url + place.decode("latin-1")})
 
     @staticmethod
     def refusal(request: Request, error: Exception) -> Response:

@@ -30,9 +30,9 @@ async def export_bundle(
     round_id: str,
     services: Gateway,
     caller: CheckedCaller,
-    kind: Annotated[BundleKind, Query(description="Everything, or nothing of persons and their words.")] = (
-        BundleKind.AUDIT
-    ),
+    kind: Annotated[
+        BundleKind, Query(description="Everything, or nothing of persons and of their words what was cleared.")
+    ] = (BundleKind.AUDIT),
 ) -> Response:
     """A ZIP archive that `simsa round verify` checks without the gateway. Names of models stand in it once they are
     revealed. Its root is in the header `x-simsa-bundle-root` and in the access log."""

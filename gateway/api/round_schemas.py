@@ -29,6 +29,8 @@ from gateway.rounds.defaults import NOTICE, RUBRICS, card_questions, practice_it
 MOST_MODELS = 20
 MOST_PROMPTS = 2000
 MOST_REVIEWERS = 2000
+MOST_CLEARED = 1000
+"""Comments at once."""
 RESERVED_RULES = frozenset({"conflict", "no_answer"})
 """Names of rules that the gateway applies by itself; nobody excludes anything by hand under one of them."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -212,12 +214,19 @@ class ExclusionIn(Asked):
         return rule
 
 
+class ClearanceIn(Asked):
+    """Comments by the numbers of their entries, as the round's list of comments shows them."""
+
+    entries: list[Annotated[int, Field(ge=1, le=2**53)]] = Field(min_length=1, max_length=MOST_CLEARED)
+
+
 # --- answers ------------------------------------------------------------------------------------------------
 
 
 class ApprovalOut(BaseModel):
     who: str = Field(description="The id of the key, or admin for the environment's.")
     role: str
+    at: Moment
 
 
 class RoundOut(BaseModel):
@@ -245,6 +254,40 @@ class RoundOut(BaseModel):
     votes: int = Field(description="Entries of the chain of votes, revisions included.")
     dry_run: dict[str, Any] | None
     next: list[str] = Field(description="What can be done now, and by whom.")
+
+
+class FindingOut(BaseModel):
+    """Something in a comment that looks like personal data."""
+
+    field: str
+    kind: str
+    masked: str
+
+
+class CommentOut(BaseModel):
+    """What a reviewer wrote in their own words beside a judgement that counts."""
+
+    entry: int = Field(description="Its number in the chain of votes, by which it is cleared.")
+    item: str
+    reviewer: str = Field(description="The reviewer's pseudonym.")
+    words: dict[str, str] = Field(description="By field: reason, comment.")
+    findings: list[FindingOut] = Field(description="Where there are any, the words stay closed.")
+    cleared_at: Moment | None = Field(description="Null while public bundles keep the words back.")
+    cleared_by: str | None
+
+
+class CommentList(BaseModel):
+    data: list[CommentOut]
+
+
+class ClearanceOut(BaseModel):
+    entry: int
+    at: Moment
+    by: str = Field(description="The id of the key, or admin for the environment's.")
+
+
+class ClearanceList(BaseModel):
+    data: list[ClearanceOut]
 
 
 class RoundList(BaseModel):

@@ -26,12 +26,21 @@ from gateway.api.round_schemas import (
     RoundOut,
 )
 from gateway.api.schemas import body_of
+from gateway.domain.accounts import Caller
 from gateway.domain.rounds import AFTER_CLOSING, AFTER_REVEAL, Reviewer, Round, RoundStatus, plan_document
 from gateway.errors import Conflict, ModelNotFound
 from gateway.near_names import no_such
+from gateway.review_address import warn_of_shared_address
 from gateway.rounds.life import LEADING, OPERATING, READING, REVEAL
 from gateway.rounds.links import LINK_KEY, link_path, make_token
-from gateway.rounds.views import access_object, answering_object, exclusion_object, progress_object, round_object
+from gateway.rounds.views import (
+    access_object,
+    answering_object,
+    exclusion_object,
+    progress_object,
+    round_object,
+    without_models,
+)
 
 router = APIRouter(prefix="/api/rounds", tags=["blind review rounds"], dependencies=[RequireKey, DescribeKey])
 MAY_READ, MAY_LEAD, MAY_OPERATE = require_roles(READING), require_roles(LEADING), require_roles(OPERATING)
@@ -124,7 +133,7 @@ async def get_answers(round_id: str, services: Gateway, caller: CheckedCaller) -
     one = await services.rounds.life.found(round_id, caller)
     progress = await services.rounds.answering.progress(one)
     shown = answering_object(progress, await services.rounds.store.answers(one.id))
-    return shown if caller.has_any(OPERATING) else {**shown, "failures": None}
+    return shown if caller.has_any(OPERATING) else without_models(shown)
 
 
 @router.post(
@@ -310,7 +319,7 @@ async def reveal_round(round_id: str, services: Gateway, caller: CheckedCaller) 
 async def open_round(round_id: str, services: Gateway, caller: CheckedCaller) -> dict[str, Any]:
     """Reviewers may judge from now on."""
     one = await services.rounds.life.found(round_id, caller)
-    return await _shown(services, await services.rounds.life.move(one, RoundStatus.OPEN, caller))
+    return await _shown(services, await open_to_reviewers(services, one, caller))
 
 
 @router.post(
@@ -361,15 +370,23 @@ async def _shown(services: Services, one: Round) -> dict[str, Any]:
         one,
         reviewers=await desk.store.count_reviewers(one.id),
         closing=await desk.closing(one),
-        approvals=await desk.store.approvals(one.id, REVEAL) if one.status in AFTER_REVEAL else None,
+        approvals=await desk.store.approvals(one.id, REVEAL) if one.status in AFTER_REVEAL else (),
     )
 
 
+async def open_to_reviewers(services: Services, one: Round, caller: Caller) -> Round:
+    """Open a round, and tell the operator where its reviewers can reach more than their pages."""
+    opened = await services.rounds.life.move(one, RoundStatus.OPEN, caller)
+    warn_of_shared_address(services.settings, opened.name)
+    return opened
+
+
 async def link_object(services: Services, request: Request, one: Round, reviewer: Reviewer) -> dict[str, Any]:
-    """A reviewer with their link, under the address that people call the gateway by."""
+    """A reviewer with their link, under reviewers' own address or else the one that people call the gateway by."""
     expires_at = datetime.now(UTC) + timedelta(days=services.settings.review_link_days)
     key = (await services.rounds.store.secrets(one.id))[LINK_KEY]
-    base = (services.settings.public_url or str(request.base_url)).rstrip("/")
+    settings = services.settings
+    base = (settings.review_url or settings.public_url or str(request.base_url)).rstrip("/")
     path = link_path(make_token(key, one.id, reviewer, expires_at=expires_at))
     return {
         "id": reviewer.id,

@@ -9,27 +9,58 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 from html import unescape
+from itertools import pairwise
 
 from gateway.domain.records import Consortium, Model, Registry
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same registry would give another lexicon, or a lexicon would match other texts."""
 
 # A model's name without these still is its name: sizes, dates, kinds of training.
 _TAIL = re.compile(r"[\s-]+(?:\d+(?:\.\d+)?B(?:-A\d+B)?|A\d+B|Instruct|Base|Preview|v\d[\w.]*|\d{4})$", re.IGNORECASE)
 
+_ACRONYM = re.compile(r"[A-Z](?:\.?[A-Z]){1,3}")
+_LETTERS = {
+    "A": "에이",
+    "B": "비",
+    "C": "씨",
+    "D": "디",
+    "E": "이",
+    "F": "에프",
+    "G": "지",
+    "H": "에이치",
+    "I": "아이",
+    "J": "제이",
+    "K": "케이",
+    "L": "엘",
+    "M": "엠",
+    "N": "엔",
+    "O": "오",
+    "P": "피",
+    "Q": "큐",
+    "R": "알",
+    "S": "에스",
+    "T": "티",
+    "U": "유",
+    "V": "브이",
+    "W": "더블유",
+    "X": "엑스",
+    "Y": "와이",
+    "Z": "제트",
+}
+
 FOREIGN: dict[str, tuple[str, str, str]] = {
     # owner: (names of models, those that are ordinary words too, companies)
     "openai": ("ChatGPT 챗GPT 챗지피티 GPT 지피티", "", "OpenAI 오픈AI 오픈에이아이"),
-    "anthropic": ("", "Claude 클로드", "Anthropic 앤트로픽 앤스로픽"),
+    "anthropic": ("", "Claude 클로드", "Anthropic 앤트로픽 앤스로픽 앤쓰로픽"),
     "google": ("Gemma PaLM", "Gemini 제미나이 제미니 Bard 바드 젬마", "Google_DeepMind Google 구글 DeepMind 딥마인드"),
     "meta": ("", "Llama 라마", "Meta_AI Meta 메타"),
-    "alibaba": ("Qwen 큐원 통의천문 Tongyi_Qianwen", "", "Alibaba_Cloud Alibaba 알리바바_클라우드 알리바바"),
-    "deepseek": ("DeepSeek 딥시크", "", ""),
+    "alibaba": ("Qwen 큐원 큐웬 쿠엔 통의천문 Tongyi_Qianwen", "", "Alibaba_Cloud Alibaba 알리바바_클라우드 알리바바"),
+    "deepseek": ("DeepSeek 딥시크 딥식", "", ""),
     "mistral": ("Mixtral", "Mistral 미스트랄", "Mistral_AI 미스트랄_AI"),
     "microsoft": ("", "Phi Copilot 코파일럿", "Microsoft 마이크로소프트"),
     "xai": ("", "Grok 그록", "xAI"),
@@ -95,7 +126,13 @@ def build_lexicon(registry: Registry) -> Lexicon:
         consortium = registry.consortia.get(model.consortium_id or "")
         names.update(_of_model(model, consortium))
     names.update(_foreign())
-    return Lexicon(tuple(sorted(names)))
+    return Lexicon(tuple(sorted({*names, *(spelled for name in names for spelled in _spelled(name))})))
+
+
+def _spelled(name: Name) -> Iterator[Name]:
+    """An acronym as Korean writers spell its letters: SKT, 에스케이티."""
+    if _ACRONYM.fullmatch(name.text):
+        yield replace(name, text="".join(_LETTERS[sign] for sign in name.text if sign != "."))
 
 
 def _of_consortium(consortium: Consortium) -> Iterator[Name]:
@@ -196,7 +233,9 @@ def _spelling(name: Name, ordinary: Collection[str]) -> str:
     """The name however spaced. Where only signs tell it from an everyday word (믿:음), they must be there."""
     text = view_of(name.text)
     signs_matter = not name.is_ordinary and squeezed(text) in ordinary
-    tokens = re.findall(r"[a-z]+|\d+|[가-힣]+|[^\sa-z\d가-힣]", text)
+    pieces = list(re.finditer(r"[a-z]+|\d+|[가-힣]+|[^\sa-z\d가-힣]", text))
+    tokens = [piece[0] for piece in pieces]
+    written = name.text if name.text.lower() == text else text
     body = ""
     for position, token in enumerate(tokens):
         if not token.isalnum():
@@ -204,17 +243,24 @@ def _spelling(name: Name, ordinary: Collection[str]) -> str:
             body += r"[ .\-]" if is_within_number else rf" ?{re.escape(token)} ?" if signs_matter else ""
         else:
             is_joint = (bool(body) and tokens[position - 1].isalnum()) or (position > 0 and not signs_matter)
-            body += (_GAP if is_joint and not body.endswith("]") else "") + _letters(token, name)
+            word = written[slice(*pieces[position].span())]
+            body += (_GAP if is_joint and not body.endswith("]") else "") + _letters(word, name)
     right = r"(?![a-z])" if name.kind is Kind.PRODUCT else r"(?![a-z0-9])"
     return body + (right if text[-1].isascii() else f"(?:{_AFTER_HANGUL})")
 
 
-def _letters(token: str, name: Name) -> str:
+def _letters(word: str, name: Name) -> str:
+    """A word as it may be written: with spaces or hyphens between all letters, a hyphen anywhere, Open AI."""
+    token = word.lower()
     if "가" <= token[0] <= "힣":
-        return " ?".join(token)
+        return (r"[ .·\-]?" if len(token) > 2 else " ?").join(token)
+    if len(token) == 3 and not name.is_ordinary and token.isalpha():
+        return "[.-]?".join(token)
     if token.isdigit() or len(token) < 4 or (name.is_ordinary and name.kind is Kind.PRODUCT and len(token) < 5):
         return token
-    return f"(?:{token}|{r'[ .-]'.join(token)})"
+    joints = ["[ -]?" if before.islower() and after.isupper() else "-?" for before, after in pairwise(word)]
+    parted = token[0] + "".join(joint + letter for joint, letter in zip(joints, token[1:], strict=True))
+    return f"(?:{parted}|{r'[ .-]'.join(token)})"
 
 
 def names_in(view: str, lexicon: Lexicon) -> list[Found]:

@@ -149,7 +149,7 @@ def _judged(text: str, lexicon: Lexicon, allowed: frozenset[str]) -> list[_Read]
         names += len(one.sentence.found)
         if names > MAX_NAMES and one.sentence.found:
             one = replace(one, sentence=Sentence(""), rule=MENTION)
-        elif rule := ENGINE if _ENGINE_ERROR.search(piece) else _claim(one, before.sentence):
+        elif rule := ENGINE if _ENGINE_ERROR.search(piece) else _claim(one, _context(text, before, span)):
             one = replace(one, rule=rule)
         elif span.continues and (rule := _claim_across(before, one)):
             read[-1], one = replace(before, rule=before.rule or rule), replace(one, rule=rule)
@@ -157,6 +157,11 @@ def _judged(text: str, lexicon: Lexicon, allowed: frozenset[str]) -> list[_Read]
             one = replace(one, rule=MENTION)
         read.append(one)
     return _with_makers(read)
+
+
+def _context(text: str, before: _Read, span: Span) -> Sentence:
+    """The sentence before; none behind a marker, or what stood before that one would be read as it the next time."""
+    return before.sentence if MARKER not in text[before.span.end : span.start] else Sentence("")
 
 
 def _claim(one: _Read, before: Sentence) -> str | None:

@@ -269,6 +269,8 @@ class Round:
     plan: RoundPlan
     provenance: str | None = None
     """Of the answers: the weakest of them; None before there is one."""
+    lexicon: str | None = None
+    """Digest of the names that the kept answers were redacted with; None before there are any, and of cards."""
     seed: str | None = None
     """Of the design, hexadecimal; drawn when it is sealed."""
     root: str | None = None
@@ -392,6 +394,28 @@ class Exclusion:
     reason: str
     by: str
     """The key that did it, or "rule"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """The free words of one vote may be published."""
+
+    number: int
+    """Of the entry in the chain."""
+    at: datetime
+    by: str
+    """The key that cleared them, or "admin"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Somebody's word for a step that takes two people."""
+
+    who: str
+    """The key that gave it, or "admin"."""
+    role: str
+    """As what they approved: chair or operator."""
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,10 +93,11 @@ class Answering:
                 await self._batches.cancel(batch, "the round's answers were stopped")
         return await self.progress(of)
 
-    async def collect(self, of: Round, redact: Redact) -> list[RoundAnswer]:
+    async def collect(self, of: Round, redact: Redact, *, lexicon: str) -> list[RoundAnswer]:
         """What came of everything asked, redacted and kept: an answer or its failure for each prompt and model.
 
-        Redacting runs in a thread. Raises WrongStatus once the round is sealed.
+        Redacting runs in a thread; `lexicon`: the digest of the names that it knows. Raises WrongStatus once the round
+        is sealed.
         """
         found: dict[tuple[str, str], RoundAnswer] = {}
         for batch_id in await self._rounds.batch_ids(of.id):
@@ -107,8 +108,7 @@ class Answering:
                     if before is None or (before.status is AnswerStatus.FAILED and answer.status is AnswerStatus.OK):
                         found[prompt_id, side.model] = answer
         answers = await asyncio.to_thread(_redacted, of.plan, _complete(of.plan, found), redact)
-        await self._rounds.save_answers(of.id, answers)
-        await self._rounds.update(of.id, provenance=weakest(answers))
+        await self._rounds.save_answers(of.id, answers, provenance=weakest(answers), lexicon=lexicon)
         return answers
 
     async def _comparisons(self, batch_id: str) -> AsyncIterator[tuple[str, Comparison]]:

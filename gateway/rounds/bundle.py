@@ -1,4 +1,5 @@
-"""A closed round as one file that anybody can verify: the audit bundle, and the public one without persons and words.
+"""A closed round as one file that anybody can verify: the audit bundle, and the public one without persons, with no
+words but those that were cleared.
 
 Both hold the same outlines, so the same roots; they differ in what is opened. Names of models are opened by the reveal
 and not before. Whether a bundle holds belongs in `verify`.
@@ -42,7 +43,7 @@ from gateway.rounds.contents import RoundContent
 from gateway.rounds.sealed import MAPPING, PARTS
 from gateway.rounds.sheets import design_sheet, votes_sheet
 
-FORMAT = "simsa-round-1"
+FORMAT = "simsa-round-2"
 VOTES = "votes"
 ABOUT, LOCK, ANALYSIS, FINDINGS = "round.json", "analysis.lock", "analysis.json", "personal_data.json"
 LANGUAGES = ("ko", "en")
@@ -67,7 +68,7 @@ class BundleKind(StrEnum):
     AUDIT = "audit"
     """Everything but labels of reviewers."""
     PUBLIC = "public"
-    """No questionnaires, conflicts, reasons, comments or names of who ran the round."""
+    """No questionnaires, conflicts or names of who ran the round; of reasons and comments those that were cleared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class _Opening:
     kind: BundleKind
     is_revealed: bool
     cleared: Collection[int] = ()
+    """Numbers of entries whose free words may be published."""
     findings: list[dict[str, Any]] = field(default_factory=list)
 
     def names(self, record: str) -> tuple[str, ...]:
@@ -126,15 +128,10 @@ class _Opening:
         self.findings += part_findings(parts)
 
 
-def build_bundle(
-    content: RoundContent, kind: BundleKind, *, tools: Tools | None = None, cleared: Collection[int] = ()
-) -> Bundle:
-    """The bundle of a closed round; the same content gives the same bytes. It may take seconds: run it in a thread.
-
-    `cleared`: numbers of entries whose free words may be published.
-    """
+def build_bundle(content: RoundContent, kind: BundleKind, *, tools: Tools | None = None) -> Bundle:
+    """The bundle of a closed round; the same content gives the same bytes. It may take seconds: run it in a thread."""
     tools = tools or Tools()
-    opening = _Opening(kind, content.round.status in AFTER_REVEAL, cleared)
+    opening = _Opening(kind, content.round.status in AFTER_REVEAL, {one.number for one in content.clearances})
     parts = {name: content.parts[name] for name in PARTS if name != MAPPING or opening.is_revealed}
     records = _records(content, opening)
     if kind is BundleKind.PUBLIC:
@@ -288,10 +285,6 @@ def _read_back(document: Mapping[str, Any]) -> Any:
     return read_canonical(canonical_json(document))
 
 
-def _as_read(document: Any) -> Any:
-    return read_canonical(canonical_json(document))
-
-
 def report_name(language: str) -> str:
     return f"report.{language}.html"
 
@@ -309,12 +302,27 @@ def _about(content: RoundContent, kind: BundleKind, parts: Mapping[str, Any]) ->
         "provenance": one.provenance,
         "moments": {name: moment(getattr(one, name)) for name in (*MOMENTS, "revealed_at")},
         "retention_until": one.plan.retention_until.isoformat() if one.plan.retention_until is not None else None,
+        **_given(content, kind),
         "root": one.root,
         "head": one.head,
         "votes": one.votes,
         "commitments": dict(content.commitments),
         "salts": {name: content.salts[name] for name in parts},
         "closing": dict(content.closing.published),
+    }
+
+
+def _given(content: RoundContent, kind: BundleKind) -> dict[str, list[dict[str, Any]]]:
+    """Who opened the names, once they are open, and who cleared which comments; in a public bundle without persons."""
+    opened = content.approvals if content.round.status in AFTER_REVEAL else ()
+    given: dict[str, list[dict[str, Any]]] = {
+        "approvals": [{"who": one.who, "role": one.role, "at": moment(one.at)} for one in opened],
+        "clearances": [{"by": one.by, "entry": one.number, "at": moment(one.at)} for one in content.clearances],
+    }
+    hidden = () if kind is BundleKind.AUDIT else ("who", "by")
+    return {
+        what: [{name: value for name, value in one.items() if name not in hidden} for one in some]
+        for what, some in given.items()
     }
 
 

@@ -138,6 +138,15 @@ STEPS: Mapping[str, Step] = {
             has_form=True,
         ),
         Step(
+            "clear",
+            LEADING,
+            frozenset({RoundStatus.CLOSED, RoundStatus.REVEALED}),
+            word("Let into public bundles"),
+            word("Public bundles show these words from now on, for good; who cleared them stands in the audit bundle."),
+            word("The comments are cleared."),
+            has_form=True,
+        ),
+        Step(
             "renew",
             LEADING,
             frozenset(RoundStatus),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 from gateway.domain.rounds import Exclusion, Round, RoundStatus
+from gateway.rounds.figure_words import KOREA
 from gateway.web import word
 
-KOREA = timezone(timedelta(hours=9))
 STATUS: Mapping[str, str] = {
     "draft": word("Draft"),
     "sealed": word("Sealed"),
@@ -25,6 +25,7 @@ STATUS: Mapping[str, str] = {
 }
 STATES: Mapping[str, str] = {
     "invited": word("invited"),
+    "held": word("waits for the chair: many conflicts of interest"),
     "consented": word("has agreed"),
     "judging": word("is judging"),
     "ready": word("can submit"),

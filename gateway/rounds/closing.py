@@ -17,6 +17,7 @@ from gateway.domain.canonical_json import Json
 from gateway.domain.rounds import AFTER_CLOSING, AccessEntry, Exclusion, Reviewer, Round, RoundAnswer
 from gateway.domain.sealing import SALT_BYTES, digest, seal_root
 from gateway.domain.withheld import Veiled, withhold
+from gateway.rounds.conflicts import CONFLICT
 from gateway.rounds.reading import Records
 from gateway.rounds.sealed import MAPPING, text_digest
 from gateway.rounds.store import RoundStore
@@ -33,8 +34,6 @@ KEEPABLE: Mapping[str, tuple[str, ...]] = {
     REVIEWERS: ("conflicts", "questionnaire"),
 }
 """Fields of each kind of record that stand behind commitments."""
-CONFLICT = "conflict"
-"""The rule of exclusions that tell by their item, and by their moment, of whom a reviewer declared to be close to."""
 MOMENTS = ("created_at", "sealed_at", "opened_at", "closed_at")
 """What had happened when a round was closed."""
 Document = dict[str, Any]
@@ -139,7 +138,10 @@ def veil(name: str, documents: Sequence[Document], salt: bytes) -> list[Veiled]:
 
 
 def keepable(name: str, document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which fields of this record stand behind commitments; of an exclusion for a conflict also what it is about."""
+    """Which fields of this record stand behind commitments; of an exclusion for a conflict also what it is about.
+
+    Its item and its moment would tell whom the reviewer declared to be close to.
+    """
     is_conflict = name == EXCLUSIONS and document["rule"] == CONFLICT
     return (*KEEPABLE[name], "at", "subject") if is_conflict else KEEPABLE[name]
 
@@ -167,7 +169,6 @@ def answer_document(answer: RoundAnswer, code: str) -> Document:
         "prompt": answer.prompt_id,
         "status": answer.status.value,
         "provenance": answer.provenance,
-        "text_sha256": text_digest(answer.text),
         "shown_sha256": text_digest(answer.shown),
         "redacted": len(answer.redactions),
         "error_code": error.get("code"),

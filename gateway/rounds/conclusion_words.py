@@ -28,8 +28,8 @@ NOUNS: Mapping[str, tuple[str, str, str]] = {
     "answers": ("답변 {n}개", "{n} answer", "{n} answers"),
 }
 PROVENANCE: Mapping[str, Text] = {
-    "real": Text("실제 모형의 답변", "answers of the models named"),
-    "stand_in": Text("대역 모형의 답변", "answers of stand-in weights"),
+    "real": Text("실제 모델의 답변", "answers of the models named"),
+    "stand_in": Text("대역 모델의 답변", "answers of stand-in weights"),
     "simulated": Text("모의 답변", "simulated answers"),
     "unknown": Text("출처가 확인되지 않은 답변", "answers of unknown origin"),
 }

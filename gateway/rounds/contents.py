@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.domain.rounds import AccessEntry, Exclusion, Reviewer, Round, RoundAnswer, VoteEntry
+from gateway.domain.rounds import AccessEntry, Approval, Clearance, Exclusion, Reviewer, Round, RoundAnswer, VoteEntry
 from gateway.rounds.closing import Closing, closing_of, codes_of
+from gateway.rounds.life import REVEAL
 from gateway.rounds.sealed import MAPPING, PARTS, SALT
 from gateway.rounds.store import RoundStore
 
@@ -33,6 +34,9 @@ class RoundContent:
     exclusions: Sequence[Exclusion]
     accesses: Sequence[AccessEntry]
     reviewers: Sequence[Reviewer]
+    approvals: Sequence[Approval]
+    """Of the reveal."""
+    clearances: Sequence[Clearance]
 
     @property
     def codes(self) -> dict[str, str]:
@@ -55,4 +59,6 @@ async def read_content(store: RoundStore, one: Round) -> RoundContent:
         exclusions=await store.exclusions(one.id),
         accesses=await store.accesses(one.id),
         reviewers=await store.reviewers(one.id),
+        approvals=await store.approvals(one.id, REVEAL),
+        clearances=await store.clearances(one.id),
     )

@@ -24,10 +24,10 @@ from gateway.rounds.bundle import Bundle, BundleKind, Tools, build_bundle, votes
 from gateway.rounds.cards import CardEvidence, card_answers
 from gateway.rounds.closing import closing_documents, closing_of
 from gateway.rounds.contents import RoundContent, read_content
-from gateway.rounds.life import RoundLife
+from gateway.rounds.life import OPERATING, RoundLife
 from gateway.rounds.redacting import redact_answer
 from gateway.rounds.rehearsal import rehearse_round
-from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, seal
+from gateway.rounds.sealed import SALT, CannotSeal, Sealed, draft_digest, lexicon_digest, seal
 from gateway.rounds.store import DraftChanged, RoundStore, WrongStatus
 
 ID_BYTES = 16
@@ -61,7 +61,8 @@ class RoundDesk:
         try:
             if of.plan.kind is RoundKind.CARDS:
                 return await self._collect_cards(of)
-            return await self.answering.collect(of, redactor(self._registry()))
+            lexicon = build_lexicon(registry := self._registry())
+            return await self.answering.collect(of, redactor(registry), lexicon=lexicon_digest(lexicon))
         except WrongStatus as error:
             raise Conflict(f"Answers are collected while a round is a draft; {error}.", code="wrong_status") from error
 
@@ -70,8 +71,7 @@ class RoundDesk:
         since = datetime.now(UTC) - timedelta(days=plan.evidence_days)
         figures = await self._evidence.figures(plan.models, self._registry(), runs=plan.evidence_runs, since=since)
         answers = await asyncio.to_thread(card_answers, plan, figures)
-        await self.store.save_answers(of.id, answers)
-        await self.store.update(of.id, provenance=weakest(answers))
+        await self.store.save_answers(of.id, answers, provenance=weakest(answers))
         return answers
 
     async def seal(self, of: Round, caller: Caller) -> Round:
@@ -80,7 +80,7 @@ class RoundDesk:
         digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
         if of.dry_run is None or not of.dry_run.get("passed") or of.dry_run.get("digest") != digest:
             raise _dry_run_needed()
-        sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
+        sealed = await self.put_together(of, caller, answers=answers, reviewers=reviewers)
         try:
             is_sealed = await self.store.seal(
                 of.id,
@@ -106,7 +106,7 @@ class RoundDesk:
         Nothing of it is kept but what it found. Raises Conflict with what is missing to put the round together.
         """
         answers, reviewers = await self.store.answers(of.id), await self.store.reviewers(of.id)
-        sealed = await self.put_together(of, answers=answers, reviewers=reviewers)
+        sealed = await self.put_together(of, caller, answers=answers, reviewers=reviewers)
         digest = await asyncio.to_thread(draft_digest, of, answers, reviewers)
         now, families = datetime.now(UTC), sorted(self._registry().consortia)
         work = partial(rehearse_round, of, sealed, answers, reviewers, families=families, tools=self._tools, now=now)
@@ -141,15 +141,18 @@ class RoundDesk:
             raise Conflict(f"A round is exported once it is closed; this one is {of.status}.", code="wrong_status")
         return await read_content(self.store, of)
 
-    async def put_together(self, of: Round, **parts: Any) -> Sealed:
-        """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing."""
-        codes = list(of.plan.models)
+    async def put_together(self, of: Round, caller: Caller, **parts: Any) -> Sealed:
+        """What sealing would fix, with a fresh seed, codes, ids and salts. Raises Conflict with what is missing.
+
+        Which models fail is for operators alone: a chair who knew it could tell them by their gaps.
+        """
+        codes, registry = list(of.plan.models), self._registry()
         secrets.SystemRandom().shuffle(codes)
         work = partial(
             seal,
             of,
-            registry=self._registry(),
-            lexicon=build_lexicon(self._registry()),
+            registry=registry,
+            lexicon=build_lexicon(registry),
             seed=secrets.token_bytes(32),
             codes=codes,
             new_id=partial(secrets.token_hex, ID_BYTES),
@@ -159,7 +162,8 @@ class RoundDesk:
         try:
             return await asyncio.to_thread(work)
         except CannotSeal as error:
-            raise Conflict(str(error), code="cannot_seal") from error
+            named = f" They are: {', '.join(error.models)}." if error.models and caller.has_any(OPERATING) else ""
+            raise Conflict(f"{error}{named}", code="cannot_seal") from error
 
 
 def _dry_run_needed() -> Conflict:

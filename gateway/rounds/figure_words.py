@@ -1,10 +1,13 @@
-"""Figures of a result in words: shares, numbers, counts and ranks, the same in sentences, drawings and tables."""
+"""Figures of a result in words: shares, numbers, counts, ranks and days, the same in sentences, drawings and tables."""
 
 from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
 
 from gateway.rounds.conclusion_words import NOUNS, Language
 
 MINUS = "\N{MINUS SIGN}"
+KOREA = timezone(timedelta(hours=9))
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -29,3 +32,8 @@ def counted(n: int, noun: str, language: Language) -> str:
 
 def rank_words(best: int | str, worst: int | str) -> str:
     return str(best) if best == worst else f"{best}–{worst}"
+
+
+def day_words(moment: str) -> str:
+    """The day that it was in Korea at a moment written as ISO 8601 has it, with its offset."""
+    return datetime.fromisoformat(moment).astimezone(KOREA).strftime("%Y-%m-%d")

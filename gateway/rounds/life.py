@@ -6,16 +6,20 @@ Answers are `answering`'s work, what is fixed by sealing is put together in `sea
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from gateway.domain.accounts import Caller, Role
 from gateway.domain.rounds import (
+    AFTER_CLOSING,
     NEXT,
     AccessEntry,
+    Approval,
+    Clearance,
     Exclusion,
     Reviewer,
     Round,
@@ -23,6 +27,7 @@ from gateway.domain.rounds import (
     RoundStatus,
 )
 from gateway.errors import Conflict, NotFound, PermissionDenied
+from gateway.rounds.clearing import CLEAR, Comment, comments_of, require_clearable
 from gateway.rounds.reading import Records
 from gateway.rounds.store import RoundStore, WrongStatus
 from gateway.store import RowRefused
@@ -36,7 +41,10 @@ READING = LEADING | {Role.AUDITOR}
 ADMIN = "admin"
 """What the environment's admin key is called where people are told apart."""
 REVEAL = "reveal"
+APPROVE = "reveal.approve"
+"""What the access log calls an approval of it."""
 _EXCLUDABLE = frozenset({RoundStatus.SEALED, RoundStatus.OPEN, RoundStatus.PAUSED})
+_CLEARABLE = AFTER_CLOSING - {RoundStatus.ARCHIVED}
 _STAMPS = {
     RoundStatus.OPEN: "opened_at",
     RoundStatus.CLOSED: "closed_at",
@@ -138,6 +146,41 @@ class RoundLife:
         await self.note(of, caller, "exclude", f"{kind} {subject}")
         return exclusion
 
+    async def comments(self, of: Round, caller: Caller) -> list[Comment]:
+        """What reviewers wrote in their own words, with what looks like personal data; that it was read is noted.
+
+        Raises Conflict before closing: a chair sees progress only.
+        """
+        if of.status not in AFTER_CLOSING:
+            raise Conflict(
+                f"What reviewers wrote is read once a round is closed; this one is {of.status}.", code="wrong_status"
+            )
+        await self.note(of, caller, "comments.read")
+        return await self._comments(of)
+
+    async def clear(self, of: Round, numbers: Collection[int], caller: Caller) -> list[Clearance]:
+        """Let the words of these entries into public bundles, each noted in the access log; those not cleared before.
+
+        Raises InvalidRequest for what is no comment or looks like personal data.
+        """
+        require_clearable(await self._comments(of), numbers)
+        now = datetime.now(UTC)
+        new = [Clearance(number, now, who(caller)) for number in sorted(set(numbers))]
+
+        def entry(one: Clearance) -> AccessEntry:
+            return self._entry(caller, CLEAR, str(one.number), at=one.at)
+
+        try:
+            return await self.store.clear(of.id, new, entry=entry, before=_CLEARABLE)
+        except WrongStatus as error:
+            raise Conflict(
+                f"Comments are cleared from closing until the round is archived; {error}.", code="wrong_status"
+            ) from error
+
+    async def _comments(self, of: Round) -> list[Comment]:
+        votes, clearances = await self.store.votes(of.id), await self.store.clearances(of.id)
+        return await asyncio.to_thread(comments_of, votes, clearances)
+
     async def move(self, of: Round, after: RoundStatus, caller: Caller) -> Round:
         """Open, pause or archive. Sealing, closing and the reveal are steps of their own."""
         before = _before(after)
@@ -167,9 +210,14 @@ class RoundLife:
         role = Role.CHAIR if Role.CHAIR in caller.terms.roles and not caller.is_admin else Role.OPERATOR
         if role is Role.OPERATOR and not caller.has_any(OPERATING):
             raise PermissionDenied("A reveal is approved by a chair and an operator.", code="role_required")
-        approved = await self.store.approve(of.id, REVEAL, who=who(caller), role=role, at=datetime.now(UTC))
-        await self.note(of, caller, "reveal.approve")
-        missing = [wanted.value for wanted in (Role.CHAIR, Role.OPERATOR) if wanted not in approved.values()]
+        given = Approval(who(caller), role.value, datetime.now(UTC))
+        entry = self._entry(caller, APPROVE, at=given.at)
+        try:
+            approved = await self.store.approve(of.id, REVEAL, given, entry=entry, before={RoundStatus.CLOSED})
+        except WrongStatus as error:
+            raise _wrong_step(await self._again(of), RoundStatus.REVEALED, {RoundStatus.CLOSED}) from error
+        roles = {one.role for one in approved}
+        missing = [wanted.value for wanted in (Role.CHAIR, Role.OPERATOR) if wanted not in roles]
         if missing:
             return of, missing
         return await self.move(of, RoundStatus.REVEALED, caller), []

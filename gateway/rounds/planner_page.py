@@ -17,9 +17,9 @@ from gateway.domain.planner import (
 )
 from gateway.web import word
 
-WIDTH, HEIGHT = 640, 300
-"""Of the chart, in its own units."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 44
+WIDTH, HEIGHT, LEFT, RIGHT = 480, 270, 60, 14
+"""Of the chart, in its own units: its size, and what stays free beside it for letters that a phone can show."""
+_TOP, _BOTTOM = 14, 50
 _POINTS = 60
 _LEAST_RATE, _MOST_RATE = 0.5, 1.0
 
@@ -119,7 +119,7 @@ def chart(sizes: Mapping[str, int]) -> Chart:
 
 
 def _x(votes: float, most: float) -> float:
-    return _LEFT + (WIDTH - _LEFT - _RIGHT) * votes / most
+    return LEFT + (WIDTH - LEFT - RIGHT) * votes / most
 
 
 def _y(rate: float) -> float:

@@ -12,11 +12,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.domain.rounds import AccessEntry, Exclusion, Reviewer, Round, RoundAnswer, RoundItem, VoteEntry
+from gateway.domain.rounds import (
+    AccessEntry,
+    Approval,
+    Clearance,
+    Exclusion,
+    Reviewer,
+    Round,
+    RoundAnswer,
+    RoundItem,
+    VoteEntry,
+)
 from gateway.rounds.rows import answer_from, item_from, reviewer_from, round_from, vote_from
 from gateway.rounds.tables import (
     round_access,
     round_answers,
+    round_approvals,
+    round_clearances,
     round_documents,
     round_exclusions,
     round_items,
@@ -81,6 +93,20 @@ async def read_numbered(connection: AsyncConnection, table: sa.Table, round_id: 
     columns = [column for column in table.columns if column.name not in ("round_id", "number")]
     statement = sa.select(*columns).where(table.c.round_id == round_id).order_by(table.c.number)
     return [dict(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def read_clearances(connection: AsyncConnection, round_id: str) -> list[Clearance]:
+    """In the order of the chain."""
+    at = round_clearances.c
+    statement = sa.select(at.number, at.at, at.by).where(at.round_id == round_id).order_by(at.number)
+    return [Clearance(**row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def read_approvals(connection: AsyncConnection, round_id: str, action: str) -> list[Approval]:
+    """In the order in which they were given."""
+    at = round_approvals.c
+    statement = sa.select(at.who, at.role, at.at).where(at.round_id == round_id, at.action == action)
+    return [Approval(**row) for row in (await connection.execute(statement.order_by(at.at, at.who))).mappings()]
 
 
 async def read_documents(connection: AsyncConnection, round_id: str, names: Collection[str] | None) -> dict[str, Any]:

@@ -14,11 +14,14 @@ from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
 
+from gateway.domain.accounts import Role
 from gateway.domain.design_facts import design_facts
 from gateway.domain.planner import plan_round
 from gateway.domain.rounds import (
     AccessEntry,
+    Approval,
     Choice,
+    Clearance,
     Exclusion,
     ItemKind,
     Reviewer,
@@ -31,8 +34,11 @@ from gateway.domain.rounds import (
 )
 from gateway.rounds.bundle import BundleKind, Tools, build_bundle
 from gateway.rounds.chain import next_entry, sealed_digests
+from gateway.rounds.clearing import CLEAR, comments_of
 from gateway.rounds.closing import close, codes_of
+from gateway.rounds.conflicts import CONFLICT, consortia_of_models, is_conflict
 from gateway.rounds.contents import RoundContent
+from gateway.rounds.life import APPROVE
 from gateway.rounds.sealed import MAPPING, Sealed, deal
 from gateway.rounds.verify import Published, Verification, verify_bundle
 
@@ -40,6 +46,8 @@ _SPREAD = 1.0
 """Of the made-up strengths, in logits to either side."""
 _MOST_PROBLEMS = 20
 _SECONDS_EACH = 40
+_CLEARED = 3
+"""Comments, at most, of which made-up clearances are given."""
 
 
 def rehearse_round(
@@ -87,12 +95,14 @@ def made_up_content(
     families: Sequence[str],
     now: datetime,
 ) -> RoundContent:
-    """A revealed round of this draft, with votes on every item but one that is excluded."""
+    """A revealed round of this draft, with votes on every item but those that are excluded."""
     rng = random.Random(f"rehearsal {sealed.seed}")  # noqa: S311  nothing is kept secret by it
     people = [_person(rng, reviewer, sealed.items, families, now) for reviewer in reviewers]
-    aside = sealed.items[0]
-    exclusions = [Exclusion(now, "conflict", "item", aside.id, "made up for a dry run", "rule")]
-    judged = [item for item in sealed.items if item is not aside]
+    if len(people) > 1:
+        people[0] = _with_conflict(people[0], sealed)
+    exclusions = _exclusions(sealed, people, now)
+    aside = {one.subject for one in exclusions}
+    judged = [item for item in sealed.items if item.id not in aside]
     votes = made_up_votes(rng, one, judged, now, shown=sealed_digests(sealed.documents))
     ended = now + timedelta(seconds=_SECONDS_EACH * (len(votes) + 1))
     done = replace(
@@ -111,6 +121,10 @@ def made_up_content(
     codes = codes_of(sealed.documents[MAPPING])
     records = {"exclusions": exclusions, "accesses": accesses, "reviewers": people}
     closing = close(done, codes=codes, answers=answers, salt=rng.randbytes(32), **records)  # type: ignore[arg-type]
+    approvals = [Approval(f"dry-run {role}", role.value, ended) for role in (Role.CHAIR, Role.OPERATOR)]
+    cleared = [Clearance(one.number, ended, "dry-run") for one in comments_of(votes, ())[:_CLEARED] if not one.findings]
+    later = [AccessEntry(ended, one.who, one.role, APPROVE) for one in approvals]
+    later += [AccessEntry(ended, one.by, Role.CHAIR.value, CLEAR, str(one.number)) for one in cleared]
     return RoundContent(
         round=done,
         parts=sealed.documents,
@@ -120,8 +134,10 @@ def made_up_content(
         answers=answers,
         votes=votes,
         exclusions=exclusions,
-        accesses=[*accesses, AccessEntry(ended, "dry-run", "operator", "export.audit")],
+        accesses=[*accesses, *later],
         reviewers=people,
+        approvals=approvals,
+        clearances=cleared,
     )
 
 
@@ -191,6 +207,30 @@ def _person(
     ]
     questionnaire = {"recognised": "none", "guesses": guesses}
     return replace(one, consented_at=now, trained_at=now, submitted_at=now, questionnaire=questionnaire)
+
+
+def _with_conflict(one: Reviewer, sealed: Sealed) -> Reviewer:
+    """Who declares a conflict with the first consortium that they would have before them, where it is known."""
+    consortia = consortia_of_models(sealed.documents[MAPPING])
+    sides = [side for item in sealed.items if item.reviewer == one.id for side in (item.left, item.right)]
+    declared = next((name for side in sides if (name := consortia.get(side)) is not None), None)
+    return one if declared is None else replace(one, conflicts=(declared,))
+
+
+def _exclusions(sealed: Sealed, people: Sequence[Reviewer], now: datetime) -> list[Exclusion]:
+    """By the rule of conflicts, and one by hand."""
+    consortia, declared = consortia_of_models(sealed.documents[MAPPING]), {one.id: one.conflicts for one in people}
+    by_rule = [
+        item
+        for item in sealed.items
+        if is_conflict(item.kind, (item.left, item.right), consortia, declared[item.reviewer])
+    ]
+    by_hand = next((item for item in reversed(sealed.items) if item not in by_rule), None)
+    reason = "made up for a dry run"
+    return [
+        *(Exclusion(now, CONFLICT, "item", item.id, reason, "rule") for item in by_rule),
+        *([] if by_hand is None else [Exclusion(now, "chair", "item", by_hand.id, reason, "dry-run")]),
+    ]
 
 
 def _guess(rng: random.Random, families: Sequence[str]) -> str | None:

@@ -25,7 +25,7 @@ from gateway.domain.rounds import AFTER_REVEAL, AnswerStatus, ItemKind, Round, R
 from gateway.rounds.ballots import Ballots, Document, read_ballots
 from gateway.rounds.sealed import MAPPING, deal
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same round would give another document."""
 _WEAKEST_FIRST = (Provenance.UNKNOWN, Provenance.SIMULATED, Provenance.STAND_IN, Provenance.REAL)
 _SHARE_DIGITS = 9

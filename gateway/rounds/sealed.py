@@ -24,10 +24,11 @@ from gateway.domain.rounds import (
     Round,
     RoundAnswer,
     RoundItem,
+    RoundKind,
     RoundPlan,
     plan_document,
 )
-from gateway.domain.sealing import commit, seal_root
+from gateway.domain.sealing import commit, digest, seal_root
 
 MAPPING = "mapping"
 """The part that says which code is which model."""
@@ -39,7 +40,12 @@ _SIDES = {review_design.SOUND: True, review_design.BROKEN: False}
 
 
 class CannotSeal(Exception):
-    """The round lacks something that sealing needs; the message says what, and how to mend it."""
+    """The round lacks something that sealing needs; the message says what, and how to mend it. It names no model."""
+
+    def __init__(self, message: str, *, models: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.models = tuple(models)
+        """Which ones it is about: for whoever may know who fails before the reveal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,11 @@ def seal(
     Raises CannotSeal for what is missing or cannot be dealt out.
     """
     _require_whole(one, answers, reviewers)
+    _require_redacted(one, lexicon)
     code = {model: f"M{number:02d}" for number, model in enumerate(codes, start=1)}
     design = _dealt(one.plan, answers, reviewers, code, seed)
     items = _items(design, one.plan, {short: model for model, short in code.items()}, new_id)
-    plan = plan_document(one.plan)
+    plan, salts = plan_document(one.plan), {name: new_salt() for name in PARTS}
     documents: dict[str, Any] = {
         "plan": {
             **{name: value for name, value in plan.items() if name not in _ELSEWHERE},
@@ -86,13 +93,12 @@ def seal(
         "prompts": plan["prompts"],
         "practice": {"training": plan["training"], "attention": plan["attention"]},
         "lexicon": lexicon.canonical(),
-        "answers": _answer_documents(answers, code),
+        "answers": _answer_documents(answers, code, salts[MAPPING]),
         "reviewers": [{"id": r.id, "stratum": r.stratum} for r in reviewers],
         "design": review_design.design_document(design),
         ITEMS: [_item_document(item, code) for item in items],
         MAPPING: {short: _model_document(model, answers, registry) for model, short in sorted(code.items())},
     }
-    salts = {name: new_salt() for name in PARTS}
     commitments = {name: commit(documents[name], salt=salts[name]) for name in PARTS}
     return Sealed(
         items=items,
@@ -111,7 +117,12 @@ def draft_digest(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequence
         for a in answers
     ]
     people = [[r.id, r.stratum] for r in reviewers]
-    return sha256(canonical_json([plan_document(one.plan), kept, people])).hexdigest()
+    return sha256(canonical_json([plan_document(one.plan), kept, people, one.lexicon])).hexdigest()
+
+
+def lexicon_digest(lexicon: Lexicon) -> str:
+    """Of all names that redaction knows, hexadecimal."""
+    return digest(lexicon.canonical())
 
 
 def text_digest(text: str | None) -> str | None:
@@ -150,9 +161,21 @@ def _require_whole(one: Round, answers: Sequence[RoundAnswer], reviewers: Sequen
         )
     if not one.plan.attention:
         raise CannotSeal("The plan has no attention items: add at least one, or leave 'attention' to the shipped ones.")
-    for model in one.plan.models:
-        if all(a.status is AnswerStatus.FAILED for a in answers if a.model == model):
-            raise CannotSeal(f"'{model}' has no answer to any prompt: mend what is wrong with it, or leave it out.")
+    answering = {answer.model for answer in answers if answer.status is AnswerStatus.OK}
+    if silent := [model for model in one.plan.models if model not in answering]:
+        raise CannotSeal(
+            f"{len(silent)} of {len(one.plan.models)} models have no answer to any prompt. An operator sees which: "
+            "have what is wrong mended and the answers made again, or draft a new round without them.",
+            models=silent,
+        )
+
+
+def _require_redacted(one: Round, lexicon: Lexicon) -> None:
+    if one.plan.kind is RoundKind.ANSWERS and one.lexicon != lexicon_digest(lexicon):
+        raise CannotSeal(
+            "The names that redaction takes out have changed since the answers were redacted: an operator redacts them "
+            "again ('simsa round generate'), then the round is rehearsed and sealed."
+        )
 
 
 def _dealt(
@@ -237,19 +260,29 @@ def _item_document(item: RoundItem, code: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _answer_documents(answers: Sequence[RoundAnswer], code: Mapping[str, str]) -> list[dict[str, Any]]:
+def text_commitment(text: str | None, *, code: str, prompt: str, salt: bytes) -> str | None:
+    """Of an answer as its model wrote it, under a salt of its own, made of that of the mapping, which the reveal opens.
+
+    A digest alone would tell whoever can have the model answer the same question again.
+    """
+    if text is None:
+        return None
+    return commit(text_digest(text), salt=sha256(salt + f"answer {code} {prompt}".encode()).digest())
+
+
+def _answer_documents(answers: Sequence[RoundAnswer], code: Mapping[str, str], salt: bytes) -> list[dict[str, Any]]:
     """In the order of their codes: any order that comes of models' names would tell them."""
-    documents = [_answer_document(answer, code) for answer in answers]
+    documents = [_answer_document(answer, code[answer.model], salt) for answer in answers]
     return sorted(documents, key=lambda one: (one["model"], one["prompt"]))
 
 
-def _answer_document(answer: RoundAnswer, code: Mapping[str, str]) -> dict[str, Any]:
+def _answer_document(answer: RoundAnswer, code: str, salt: bytes) -> dict[str, Any]:
     return {
-        "model": code[answer.model],
+        "model": code,
         "prompt": answer.prompt_id,
         "status": answer.status.value,
         "provenance": answer.provenance,
-        "text_sha256": text_digest(answer.text),
+        "text_commitment": text_commitment(answer.text, code=code, prompt=answer.prompt_id, salt=salt),
         "shown_sha256": text_digest(answer.shown),
         "redactions": len(answer.redactions),
     }

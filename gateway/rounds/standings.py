@@ -1,5 +1,6 @@
 """The results of rounds, for whoever may read them: analysed once after closing, once more when names are opened.
 
+They rest on what stood at closing, as the audit bundle does: a questionnaire given later changes neither.
 Nobody gets anything of a result before its round is closed. What an analysis holds is `results`' subject, how it is
 shown `report`'s; the arithmetic runs where `run` takes it, never on the event loop.
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.domain.rounds import AFTER_CLOSING, AFTER_REVEAL, Exclusion, Reviewer, Round, VoteEntry
+from gateway.domain.rounds import AFTER_CLOSING, AFTER_REVEAL, Exclusion, Round, VoteEntry
 from gateway.errors import Conflict
 from gateway.rounds.ballots import Document
+from gateway.rounds.closing import closing_of
 from gateway.rounds.results import VERSION, analyse_round, answer_documents, result_object
 from gateway.rounds.sealed import MAPPING, PARTS
 from gateway.rounds.store import RoundStore
@@ -50,7 +52,7 @@ async def _analysed(store: RoundStore, of: Round, documents: dict[str, Any], run
     codes = {one["model"]: code for code, one in documents[MAPPING].items()}
     votes = [vote_document(vote) for vote in await store.votes(of.id)]
     exclusions = [exclusion_document(one) for one in await store.exclusions(of.id)]
-    reviewers = [reviewer_document(one) for one in await store.reviewers(of.id)]
+    reviewers = (await closing_of(store, of)).people
     answers = await store.answers(of.id)
     return await run(lambda: analyse_round(parts, votes, exclusions, reviewers, answer_documents(answers, codes)))
 
@@ -68,8 +70,3 @@ def vote_document(vote: VoteEntry) -> Document:
 
 def exclusion_document(one: Exclusion) -> Document:
     return {"rule": one.rule, "kind": one.kind, "subject": one.subject}
-
-
-def reviewer_document(one: Reviewer) -> Document:
-    submitted = one.submitted_at.isoformat() if one.submitted_at is not None else None
-    return {"id": one.id, "submitted_at": submitted, "questionnaire": one.questionnaire}

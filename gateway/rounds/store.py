@@ -22,6 +22,8 @@ from gateway.domain.rounds import (
     AFTER_CLOSING,
     AFTER_REVEAL,
     AccessEntry,
+    Approval,
+    Clearance,
     Exclusion,
     Reviewer,
     Round,
@@ -35,6 +37,8 @@ from gateway.domain.rounds import (
 from gateway.rounds.reading import (
     Records,
     read_answers,
+    read_approvals,
+    read_clearances,
     read_documents,
     read_items,
     read_numbered,
@@ -57,6 +61,7 @@ from gateway.rounds.tables import (
     round_answers,
     round_approvals,
     round_batches,
+    round_clearances,
     round_documents,
     round_exclusions,
     round_items,
@@ -134,6 +139,12 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return [round_from(row) for row in (await connection.execute(statement)).mappings()]
 
+    async def names_of(self, status: RoundStatus) -> list[str]:
+        """What the rounds that stand there are called."""
+        statement = sa.select(rounds.c.name).where(rounds.c.status == status.value).order_by(rounds.c.name)
+        async with self._store.transaction() as connection:
+            return list((await connection.execute(statement)).scalars())
+
     async def replace_plan(self, round_id: str, plan: RoundPlan) -> bool:
         """Another plan for a draft that asked nothing of any model yet; whether it was one."""
         asked = sa.exists().where(round_batches.c.round_id == rounds.c.id)
@@ -208,7 +219,7 @@ class RoundStore:
             return await read_records(connection, round_id)
 
     async def update(self, round_id: str, **columns: Any) -> None:
-        """What is found out about a round besides its steps: its provenance, its dry run."""
+        """What is found out about a round besides its steps: its dry run."""
         async with self._store.transaction() as connection:
             await connection.execute(sa.update(rounds).where(rounds.c.id == round_id).values(**columns))
 
@@ -262,9 +273,14 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return list((await connection.execute(statement.order_by(round_batches.c.position))).scalars())
 
-    async def save_answers(self, round_id: str, answers: Sequence[RoundAnswer]) -> None:
-        """Keep answers in place of those there are for the same prompts and models, while the round is a draft."""
+    async def save_answers(self, round_id: str, answers: Sequence[RoundAnswer], **columns: Any) -> None:
+        """Keep answers in place of those there are for the same prompts and models, while the round is a draft.
+
+        `columns`: what is known of the round by them.
+        """
         async with self._writing(round_id, {RoundStatus.DRAFT}) as (connection, _):
+            if columns:
+                await connection.execute(sa.update(rounds).where(rounds.c.id == round_id).values(**columns))
             for some in slices(answers, ROWS_AT_ONCE):
                 pairs = [(answer.prompt_id, answer.model) for answer in some]
                 same = sa.tuple_(round_answers.c.prompt_id, round_answers.c.model).in_(pairs)
@@ -429,21 +445,60 @@ class RoundStore:
         """Write an exclusion down. Raises WrongStatus once the round is closed: there are standings then."""
         await self._append(round_exclusions, round_id, asdict(exclusion), allowed=BEFORE_CLOSING)
 
-    async def set_aside(self, round_id: str, exclusions: Sequence[Exclusion]) -> None:
-        """Ask nobody about these items any more, by a rule that the chair sees; all or nothing, each item once.
+    async def declare(
+        self,
+        round_id: str,
+        reviewer_id: str,
+        conflicts: Collection[str],
+        *,
+        entry: AccessEntry,
+        consented_at: datetime | None,
+        aside: Sequence[Exclusion] = (),
+    ) -> bool:
+        """Note what conflicts a reviewer has, with their consent if they gave it, and put items aside for them.
 
-        Durable: who judges is told afterwards which items are left. Raises WrongStatus once the round is closed.
+        All or nothing, each item once, and durable: who judges is told afterwards which items are left. Whether they
+        had not consented before. Raises WrongStatus once the round is closed.
         """
-        if not exclusions:
-            return
-        at = round_items.c
+        at, who = round_items.c, round_reviewers.c
+        new = sa.and_(who.round_id == round_id, who.id == reviewer_id, who.consented_at.is_(None))
+        declared = sa.update(round_reviewers).where(new).values(consented_at=consented_at, conflicts=list(conflicts))
         async with self._writing(round_id, BEFORE_CLOSING) as (connection, _):
-            for one in exclusions:
+            if not (await connection.execute(declared)).rowcount:
+                return False
+            for one in aside:
                 free = sa.and_(at.round_id == round_id, at.id == one.subject, at.set_aside.is_(None))
-                marked = sa.update(round_items).where(free).values(set_aside=one.rule)
-                if (await connection.execute(marked)).rowcount:
+                if (await connection.execute(sa.update(round_items).where(free).values(set_aside=one.rule))).rowcount:
                     await add_row(connection, round_exclusions, round_id, asdict(one))
+            await add_row(connection, round_access, round_id, asdict(entry))
         await asyncio.to_thread(self._store.make_durable)
+        return True
+
+    async def clear(
+        self,
+        round_id: str,
+        new: Sequence[Clearance],
+        *,
+        entry: Callable[[Clearance], AccessEntry],
+        before: Collection[RoundStatus],
+    ) -> list[Clearance]:
+        """Note whose words may be published, each once, and in the access log what `entry` says of it; all or nothing.
+
+        Durable. Those that were not cleared yet. Raises WrongStatus where the round stands at none of `before`.
+        """
+        async with self._writing(round_id, before) as (connection, _):
+            known = {one.number for one in await read_clearances(connection, round_id)}
+            fresh = [one for one in new if one.number not in known]
+            for one in fresh:
+                row = {"round_id": round_id, **asdict(one)}
+                await connection.execute(sa.insert(round_clearances).values(row))
+                await add_row(connection, round_access, round_id, asdict(entry(one)))
+        await asyncio.to_thread(self._store.make_durable)
+        return fresh
+
+    async def clearances(self, round_id: str) -> list[Clearance]:
+        async with self._store.transaction() as connection:
+            return await read_clearances(connection, round_id)
 
     async def exclusions(self, round_id: str) -> list[Exclusion]:
         async with self._store.transaction() as connection:
@@ -463,22 +518,26 @@ class RoundStore:
         async with self._store.transaction() as connection:
             return [AccessEntry(**row) for row in await read_numbered(connection, round_access, round_id)]
 
-    async def approve(self, round_id: str, action: str, *, who: str, role: str, at: datetime) -> dict[str, str]:
-        """Note that somebody approves of an action; all who do, each with the role in which they did."""
-        of_action = sa.and_(round_approvals.c.round_id == round_id, round_approvals.c.action == action)
-        everybody = sa.select(round_approvals.c.who, round_approvals.c.role).where(of_action)
-        row = {"round_id": round_id, "action": action, "who": who, "role": role, "at": at}
-        async with self._writing(round_id) as (connection, _):
-            known = {name: as_role for name, as_role in await connection.execute(everybody)}  # noqa: C416  typed rows
-            if who not in known:
-                await connection.execute(sa.insert(round_approvals).values(row))
-            return {**known, who: known.get(who, role)}
+    async def approve(
+        self, round_id: str, action: str, new: Approval, *, entry: AccessEntry, before: Collection[RoundStatus]
+    ) -> list[Approval]:
+        """Note that somebody approves of an action, once, and that they said so; all who do by now; durable.
 
-    async def approvals(self, round_id: str, action: str) -> dict[str, str]:
-        at = round_approvals.c
-        statement = sa.select(at.who, at.role).where(at.round_id == round_id, at.action == action)
+        Raises WrongStatus where the round does not stand at one of `before`.
+        """
+        async with self._writing(round_id, before) as (connection, _):
+            known = await read_approvals(connection, round_id, action)
+            if new.who not in {one.who for one in known}:
+                row = {"round_id": round_id, "action": action, **asdict(new)}
+                await connection.execute(sa.insert(round_approvals).values(row))
+            await add_row(connection, round_access, round_id, asdict(entry))
+            found = await read_approvals(connection, round_id, action)
+        await asyncio.to_thread(self._store.make_durable)
+        return found
+
+    async def approvals(self, round_id: str, action: str) -> list[Approval]:
         async with self._store.transaction() as connection:
-            return {who: role for who, role in await connection.execute(statement)}  # noqa: C416  typed rows
+            return await read_approvals(connection, round_id, action)
 
     async def hidden_batches(self) -> frozenset[str]:
         """The batches whose answers are those of rounds that are not revealed."""

@@ -19,6 +19,7 @@ rounds = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("plan", Json, nullable=False),
     sa.Column("provenance", sa.Text),
+    sa.Column("lexicon", sa.Text),
     sa.Column("seed", sa.Text),
     sa.Column("root", sa.Text),
     sa.Column("head", sa.Text),
@@ -136,6 +137,15 @@ round_exclusions = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+)
+
+round_clearances = sa.Table(
+    "round_clearances",
+    metadata,
+    _of_round(),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", Moment, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
 )
 

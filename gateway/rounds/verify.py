@@ -42,8 +42,9 @@ from gateway.rounds.bundle import (
     report_name,
 )
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
-from gateway.rounds.closing import ANSWERS, RECORDS
+from gateway.rounds.closing import ACCESSES, ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
+from gateway.rounds.verify_people import approval_faults, clearance_faults, conflict_faults
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
@@ -56,6 +57,7 @@ from gateway.rounds.verify_records import (
     vote_faults,
 )
 from gateway.rounds.verify_seal import (
+    OtherRules,
     about_faults,
     answer_faults,
     design_faults,
@@ -210,9 +212,13 @@ def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequenc
         ("lines", (*_RECORDS, _VOTES), partial(line_faults, view)),
         ("openings", _RECORDS, partial(opening_faults, view)),
         ("subjects", (*_RECORDS, ITEMS, "prompts", "reviewers"), partial(subject_faults, view)),
+        ("approvals", (f"{ACCESSES}.jsonl",), partial(approval_faults, view)),
+        ("clearances", (f"{ACCESSES}.jsonl", _VOTES), partial(clearance_faults, view)),
     ]
     if MAPPING in view.parts:
         plan.append(("mapping", (MAPPING, "plan"), partial(mapping_faults, view)))
+        if view.about.get("bundle") == BundleKind.AUDIT.value:
+            plan.append(("conflicts", (MAPPING, ITEMS, *_RECORDS), partial(conflict_faults, view)))
     if view.about and view.is_revealed and view.about.get("kind") == RoundKind.ANSWERS.value:
         plan.append(("redaction", ("lexicon", "prompts", _ANSWERS), partial(redaction_faults, view)))
     if view.about.get("bundle") == BundleKind.PUBLIC.value and FINDINGS in view.files:
@@ -232,6 +238,8 @@ def _checked(name: str, find: Callable[[], Sequence[Fault]]) -> Check:
     """What a check finds. Documents of another shape than they should have are a fault like any other."""
     try:
         faults = tuple(find())
+    except OtherRules as error:
+        return Check(name, State.NOT_CHECKED, why=str(error))
     except MALFORMED as error:
         words = f"a document is not shaped as it should be: {type(error).__name__}: {error}"
         faults = (Fault(name, "", words),)

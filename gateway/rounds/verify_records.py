@@ -30,7 +30,6 @@ from gateway.rounds.chain import sealed_digests
 from gateway.rounds.closing import (
     ACCESSES,
     ANSWERS,
-    CONFLICT,
     EXCLUSIONS,
     KEEPABLE,
     RECORDS,
@@ -38,6 +37,7 @@ from gateway.rounds.closing import (
     closed_round,
     digests_and_root,
 )
+from gateway.rounds.conflicts import CONFLICT
 from gateway.rounds.sealed import ITEMS
 from gateway.rounds.sheets import votes_sheet
 

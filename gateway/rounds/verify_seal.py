@@ -19,10 +19,15 @@ from gateway.rounds.bundle import ABOUT, LOCK, lock_document
 from gateway.rounds.bundle_view import BundleView, Fault, difference, listed
 from gateway.rounds.closing import ANSWERS, codes_of, read_text
 from gateway.rounds.redacting import redact_answer
-from gateway.rounds.sealed import ITEMS, MAPPING, PARTS, deal, text_digest
+from gateway.rounds.sealed import ITEMS, MAPPING, PARTS, deal, text_commitment, text_digest
 from gateway.rounds.sheets import design_sheet
 
-_ANSWER = ("model", "prompt", "status", "provenance", "text_sha256", "shown_sha256")
+
+class OtherRules(Exception):
+    """What was sealed was made by rules that this version does not have; the message says which and where they are."""
+
+
+_ANSWER = ("model", "prompt", "status", "provenance", "shown_sha256")
 
 
 def seal_faults(view: BundleView, root: str | None) -> list[Fault]:
@@ -155,7 +160,7 @@ def answer_faults(view: BundleView) -> list[Fault]:
         words = difference(expected, {name: outline[name] for name in expected})
         if words is not None:
             faults.append(Fault("answers.jsonl", place, f"it is not the answer that was sealed: {words}"))
-        faults += _text_faults(place, outline, line)
+        faults += _text_faults(view, place, due, line)
     faults += [
         Fault("answers.jsonl", "", f"expected the sealed answer of {model} to {prompt}, found none")
         for model, prompt in sealed
@@ -165,7 +170,10 @@ def answer_faults(view: BundleView) -> list[Fault]:
 
 
 def redaction_faults(view: BundleView) -> list[Fault]:
-    """Once the answers' own words are opened: redacting them again gives what reviewers were shown."""
+    """Once the answers' own words are opened: redacting them again gives what reviewers were shown.
+
+    Raises OtherRules where that cannot be tried here.
+    """
     lexicon = read_lexicon(view.parts["lexicon"])
     prompts = {one["id"]: one["text"] for one in view.parts["prompts"]}
     faults = []
@@ -182,21 +190,30 @@ def redaction_faults(view: BundleView) -> list[Fault]:
 
 
 def read_lexicon(part: Sequence[Sequence[Any]]) -> Lexicon:
-    """The lexicon that `Lexicon.canonical` wrote. Raises ValueError for a version that is not known here."""
+    """The lexicon that `Lexicon.canonical` wrote. Raises OtherRules for another version, ValueError for none."""
     (head, version), *rows = part
-    if head != "lexicon" or version != VERSION:
-        raise ValueError(f"expected a lexicon of version {VERSION}, found {head} {version}")
+    if head != "lexicon" or not isinstance(version, int):
+        raise ValueError(f"expected a lexicon, found {head} {version}")
+    if version != VERSION:
+        raise OtherRules(
+            f"the round was redacted by rules of version {version}, here they are of version {VERSION}: "
+            "verify it with the Simsa that sealed it"
+        )
     return Lexicon(tuple(Name(text, owner, Kind(kind), *flags) for text, owner, kind, *flags in rows))
 
 
-def _text_faults(place: str, outline: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[Fault]:
-    whole = joined(outline, read_openings(line.get("opened", {})))
-    for name in ("text", "shown"):
-        if name in whole and text_digest(read_text(whole[name])) != outline[f"{name}_sha256"]:
-            yield Fault("answers.jsonl", place, f"{name}: expected the text of {outline[f'{name}_sha256']}")
+def _text_faults(view: BundleView, place: str, due: Mapping[str, Any], line: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is opened of an answer, against the sealed one, `due`."""
+    whole = joined(line["outline"], read_openings(line.get("opened", {})))
+    if "shown" in whole and text_digest(read_text(whole["shown"])) != due["shown_sha256"]:
+        yield Fault("answers.jsonl", place, f"shown: expected the text of {due['shown_sha256']}")
+    if "text" in whole and MAPPING in view.about["salts"]:
+        salt, text = bytes.fromhex(view.about["salts"][MAPPING]), read_text(whole["text"])
+        if text_commitment(text, code=due["model"], prompt=due["prompt"], salt=salt) != due["text_commitment"]:
+            yield Fault("answers.jsonl", place, f"text: expected the text that was sealed as {due['text_commitment']}")
     redactions = whole.get("redactions")
-    if isinstance(redactions, Sequence) and len(redactions) != outline["redacted"]:
-        yield Fault("answers.jsonl", place, f"expected {outline['redacted']} redactions, found {len(redactions)}")
+    if isinstance(redactions, Sequence) and len(redactions) != due["redactions"]:
+        yield Fault("answers.jsonl", place, f"expected {due['redactions']} redactions, found {len(redactions)}")
 
 
 def mapping_faults(view: BundleView) -> list[Fault]:

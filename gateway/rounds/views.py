@@ -17,6 +17,8 @@ from gateway.domain.rounds import (
     NEXT,
     AccessEntry,
     AnswerStatus,
+    Approval,
+    Clearance,
     Exclusion,
     ItemKind,
     Reviewer,
@@ -27,6 +29,7 @@ from gateway.domain.rounds import (
     VoteEntry,
 )
 from gateway.rounds.answering import AnsweringProgress
+from gateway.rounds.clearing import Comment
 from gateway.rounds.visits import MAX_CONFLICTS
 
 STUCK_AFTER_S = 2 * 24 * 3600.0
@@ -34,11 +37,11 @@ STUCK_AFTER_S = 2 * 24 * 3600.0
 
 
 def round_object(
-    one: Round, *, reviewers: int, closing: str | None = None, approvals: Mapping[str, str] | None = None
+    one: Round, *, reviewers: int, closing: str | None = None, approvals: Sequence[Approval] = ()
 ) -> dict[str, Any]:
     """A round as the API shows it. The chain's head is published once nothing can be added to it.
 
-    `closing`: the root over what is fixed then besides the votes; `approvals`: roles by who approved of the reveal.
+    `closing`: the root over what is fixed then besides the votes; `approvals`: of the reveal, shown after it.
     """
     moments = ("created_at", "sealed_at", "opened_at", "closed_at", "revealed_at", "archived_at")
     return {
@@ -54,7 +57,7 @@ def round_object(
         "closing": closing,
         "approvals": None
         if one.status not in AFTER_REVEAL
-        else [{"who": who, "role": role} for who, role in sorted((approvals or {}).items())],
+        else [{"who": given.who, "role": given.role, "at": _moment(given.at)} for given in approvals],
         "prompts": len(one.plan.prompts),
         "models": len(one.plan.models),
         "reviewers": reviewers,
@@ -81,6 +84,12 @@ def answering_object(progress: AnsweringProgress, answers: Sequence[RoundAnswer]
         },
         "failures": [{"model": model, "code": code, "count": count} for (model, code), count in sorted(codes.items())],
     }
+
+
+def without_models(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chair may see of `answering_object` before the reveal: that something waits, and not for whom."""
+    waits = None if shown["waiting_for"] is None else "a model or a limit; operators see which"
+    return {**shown, "waiting_for": waits, "failures": None}
 
 
 def progress_object(
@@ -131,6 +140,23 @@ def exclusion_object(one: Exclusion) -> dict[str, Any]:
         "reason": one.reason,
         "by": one.by,
     }
+
+
+def comment_object(one: Comment) -> dict[str, Any]:
+    given = one.clearance
+    return {
+        "entry": one.number,
+        "item": one.item,
+        "reviewer": one.reviewer,
+        "words": dict(one.words),
+        "findings": [{"field": f.field, "kind": f.kind, "masked": f.masked} for f in one.findings],
+        "cleared_at": None if given is None else given.at.isoformat(),
+        "cleared_by": None if given is None else given.by,
+    }
+
+
+def clearance_object(one: Clearance) -> dict[str, Any]:
+    return {"entry": one.number, "at": one.at.isoformat(), "by": one.by}
 
 
 def access_object(one: AccessEntry) -> dict[str, Any]:

@@ -27,18 +27,19 @@ from gateway.domain.rounds import (
 from gateway.domain.sealing import SALT_BYTES
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.rounds.chain import next_entry, sealed_digests, text_digests
+from gateway.rounds.conflicts import CONFLICT, consortia_of_models, is_conflict
 from gateway.rounds.judgement import Judgement, read_judgement, says_the_same
 from gateway.rounds.links import Entrance, Session, enter
 from gateway.rounds.store import RoundStore, Standing, WrongStatus
 from gateway.rounds.visits import MAX_CONFLICTS, Pair, QueueEntry, Stage, Visit
 
-CONFLICT_RULE = "conflict"
 GUESSED_ITEMS = 5
 """Items of a reviewer that the blinding questionnaire asks about, at most."""
 RECOGNISED = ("none", "some", "many")
 CONFIDENCES = range(1, 4)
 SESSION_LASTS = timedelta(days=7)
 """From entering on; the same link opens another."""
+_MAPPING = "mapping"
 _SHOWN_PARTS = ("prompts", "practice", "answers", "items")
 _SEALED_KEPT = 8
 """Rounds, whose digests are a few megabytes each at most."""
@@ -113,24 +114,28 @@ class Reviewing:
         declared = tuple(one.id for one in self.consortia() if one.id in conflicts)
         if len(declared) != len(set(conflicts)):
             raise InvalidRequest("conflicts: expected ids of consortia as the page lists them", param="conflicts")
-        if len(declared) > MAX_CONFLICTS:
-            await self._note(visit.round.id, visit.reviewer, "held")
-            await self._store.update_reviewer(visit.round.id, visit.reviewer.id, conflicts=list(declared))
-            return
-        now = self._clock()
-        items = await self._store.items(visit.round.id, visit.reviewer.id)
-        reason = "the reviewer declared a conflict of interest with a consortium on one side"
-        aside = [
-            Exclusion(now, CONFLICT_RULE, "item", item.id, reason, "rule")
-            for item in items
-            if item.set_aside is None and self._conflicts(item, declared)
-        ]
+        now, who, is_held = self._clock(), visit.reviewer.id, len(declared) > MAX_CONFLICTS
+        said: dict[str, Any] = {
+            "entry": AccessEntry(now, who, "reviewer", "held" if is_held else "consent"),
+            "consented_at": None if is_held else now,
+            "aside": [] if is_held else await self._conflicting(visit, declared, now),
+        }
         try:
-            await self._store.set_aside(visit.round.id, aside)
+            is_new = await self._store.declare(visit.round.id, who, declared, **said)
         except WrongStatus as error:
             raise Conflict(f"Consent comes too late: {error}.", code="wrong_stage") from error
-        await self._note(visit.round.id, visit.reviewer, "consent")
-        await self._store.update_reviewer(visit.round.id, visit.reviewer.id, consented_at=now, conflicts=list(declared))
+        if not is_new:
+            raise Conflict("Consent was given already.", code="wrong_stage")
+
+    async def _conflicting(self, visit: Visit, declared: Collection[str], now: datetime) -> list[Exclusion]:
+        """What is put aside for these conflicts, by the consortia that were sealed."""
+        reason = "the reviewer declared a conflict of interest with a consortium on one side"
+        consortia = consortia_of_models(await self._store.document(visit.round.id, _MAPPING))
+        return [
+            Exclusion(now, CONFLICT, "item", item.id, reason, "rule")
+            for item in await self._store.items(visit.round.id, visit.reviewer.id)
+            if item.set_aside is None and is_conflict(item.kind, (item.left, item.right), consortia, declared)
+        ]
 
     def practice(self, visit: Visit, number: int) -> PracticeItem:
         """The training pair of that number, from 1. Raises NotFound."""
@@ -313,13 +318,6 @@ class Reviewing:
         if item is None or item.reviewer != visit.reviewer.id or item.set_aside is not None:
             raise NotFound("There is no such item in your queue.")
         return item
-
-    def _conflicts(self, item: RoundItem, consortia: Collection[str]) -> bool:
-        if item.kind not in (ItemKind.VOTE, ItemKind.REPEAT):
-            return False
-        models = self._registry().models
-        sides = (models.get(side) for side in (item.left, item.right))
-        return any(model is not None and model.consortium_id in consortia for model in sides)
 
     async def _note(self, round_id: str, reviewer: Reviewer, action: str, subject: str | None = None) -> None:
         await self._store.note_access(round_id, AccessEntry(self._clock(), reviewer.id, "reviewer", action, subject))

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.lexicon import Found, Kind, Lexicon, names_in, view_of
-from gateway.domain.self_claims import english, korean
+from gateway.domain.self_claims import english, english_turns, korean, korean_turns
 from gateway.domain.self_claims.rules import COMPANY, ORDINARY, REACH, SURE, Place, Rule
 
-RULES: tuple[Rule, ...] = (*korean.RULES, *english.RULES)
+RULES: tuple[Rule, ...] = (*korean.RULES, *english.RULES, *korean_turns.RULES, *english_turns.RULES)
 _DENIED_AFTER = re.compile(r"(?:이|가|은|는)? ?아(?:니|닙|닌|녜)")
 _DENIED_BEFORE = re.compile(r"\bnot (?:an? |the )?$")
 

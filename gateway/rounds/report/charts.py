@@ -110,7 +110,7 @@ class Cell:
 
 def heat_table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]], *, caption: str) -> Element:
     """Shares as numbers on shades; the shade says again which way and how far."""
-    head = element("tr", {}, element("th", {}), *(element("th", {"scope": "col"}, name) for name in heads))
+    head = element("tr", {}, element("td", {}), *(element("th", {"scope": "col"}, name) for name in heads))
     body = (
         element("tr", {}, element("th", {"scope": "row"}, name), *(_heat_cell(cell) for cell in cells))
         for name, cells in rows

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from gateway.markup import Element, Node, document, element
 from gateway.rounds.conclusion_words import PRIMARY, Language
 from gateway.rounds.conclusions import Json, result_title
-from gateway.rounds.figure_words import percent
+from gateway.rounds.figure_words import day_words, percent
 from gateway.rounds.report.sections import SECTIONS
 from gateway.rounds.report.style import style_sheet
 from gateway.rounds.report.view import View, paragraph
@@ -48,15 +48,15 @@ def _header(view: View) -> Element:
         votes=f"{analysis['votes']['counted']:,}",
         primary=view.text(PRIMARY[analysis["plan"]["primary"]].document()),
     )
-    moments = {name: (of[f"{name}_at"] or view.words.none_yet)[:10] for name in ("sealed", "opened", "closed")}
-    revealed = (of["revealed_at"] or view.words.none_yet)[:10]
+    moments = {name: of[f"{name}_at"] for name in ("sealed", "opened", "closed", "revealed")}
+    days = {name: day_words(at) if at else view.words.none_yet for name, at in moments.items()}
     return element(
         "header",
         {},
         element("p", {"class": "kicker"}, view.words.kicker),
         element("h1", {}, result_title(view.result, language=view.language)),
         paragraph(facts),
-        paragraph(view.words.dates.format(**moments, revealed=revealed), "facts"),
+        paragraph(view.words.dates.format(**days), "facts"),
         paragraph(view.words.codes_until, "facts") if view.result["names"] is None else None,
     )
 

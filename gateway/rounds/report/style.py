@@ -120,7 +120,7 @@ svg text{fill:var(--soft);font-size:12.5px;text-anchor:middle}
 .key{display:flex;flex-wrap:wrap;gap:4px 22px;margin:10px 0 4px;padding:0;list-style:none;font-size:14px}
 .key li{display:flex;align-items:center;gap:8px}
 .key svg{flex:none}
-.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:6px 34px}
+.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));gap:6px 34px}
 .panels h3{margin-bottom:0}
 .wide{overflow-x:auto;margin-top:10px;max-width:100%}
 table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums;line-height:1.45}

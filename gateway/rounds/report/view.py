@@ -55,7 +55,7 @@ class View:
         caption = self.words.sections[name].heading if name in self.words.sections else ""
         shown = element(
             "div",
-            {"class": "wide", "tabindex": "0", "role": "region", "aria-label": caption},
+            {"class": "wide", "tabindex": "0", "role": "region", "aria-label": f"{caption} · {self.words.numbers}"},
             element(
                 "table",
                 {},

@@ -64,7 +64,7 @@ class Words:
 
 
 KOREAN = Words(
-    kicker="심사 · 블라인드 심사 보고서",
+    kicker="Simsa · 블라인드 심사 보고서",
     facts="초대한 심사위원 {invited}명(집계 {counted}명) · 질문 {prompts}개 · 저장된 판정 {entries}건 · "
     "순위 추정에 쓴 표 {votes}표 · 주 결과: {primary}",
     dates="봉인 {sealed} · 시작 {opened} · 마감 {closed} · 이름 공개 {revealed}",
