@@ -80,7 +80,7 @@ def share(whole: Moments, worker: int, workers: int) -> Share:
 
 
 def read_trace(text: bytes) -> list[TracePoint]:
-    """One JSON object a line. Raises ValueError, naming the line."""
+    """One JSON object a line; the requests in the order in which they came. Raises ValueError, naming the line."""
     decoder = msgspec.json.Decoder(TracePoint)
     points = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -90,11 +90,11 @@ def read_trace(text: bytes) -> list[TracePoint]:
             points.append(decoder.decode(line))
         except msgspec.DecodeError as error:
             raise ValueError(f"line {number} of the trace: expected an object with at_s: {error}") from error
-    return points
+    return sorted(points, key=lambda point: point.at_s)
 
 
 def _traced(load: Open, trace: Sequence[TracePoint]) -> Moments:
-    at_s = np.sort(np.array([point.at_s for point in trace], dtype=np.float64))
+    at_s = np.array([point.at_s for point in trace], dtype=np.float64)
     return (at_s - at_s[0]) / load.speed if len(at_s) else at_s
 
 

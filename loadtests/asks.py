@@ -44,8 +44,8 @@ class Conversation(Protocol):
 class WorkSource(Protocol):
     """Where a worker takes its requests from."""
 
-    def next(self) -> AskLike:
-        """A question that stands alone."""
+    def next(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> AskLike:
+        """A question that stands alone; of these lengths where they are given, else as the workload draws them."""
 
     def conversation(self) -> Conversation: ...
 
@@ -62,28 +62,37 @@ class Ask:
 
 
 class SingleTurn:
-    """A question that stands alone, as a conversation."""
+    """A question that stands alone, as a conversation. See `WorkSource.next`."""
 
-    def __init__(self, source: WorkSource) -> None:
+    def __init__(
+        self, source: WorkSource, *, input_tokens: int | None = None, output_tokens: int | None = None
+    ) -> None:
         self._source = source
+        self._input_tokens = input_tokens
+        self._output_tokens = output_tokens
 
     def first(self) -> AskLike:
-        return self._source.next()
+        return self._source.next(input_tokens=self._input_tokens, output_tokens=self._output_tokens)
 
     def next(self, answer_text: str) -> AskLike | None:
         return None
 
 
 class FixedSource:
-    """The same body again and again, `turns` times a conversation: for calibration and tests."""
+    """The same body again and again, `turns` times a conversation: for calibration and tests.
+
+    Of lengths that are asked for it can give those of the output.
+    """
 
     def __init__(self, body: Mapping[str, Any], *, output_tokens: int | None, turns: int = 1) -> None:
         self._body = body
         self._output_tokens = output_tokens
         self._turns = turns
 
-    def next(self) -> AskLike:
-        return Ask("fixed", 0, self._body, asked_output_tokens=self._output_tokens)
+    def next(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> AskLike:
+        if output_tokens is None:
+            return Ask("fixed", 0, self._body, input_tokens, self._output_tokens)
+        return Ask("fixed", 0, {**self._body, "max_tokens": output_tokens}, input_tokens, output_tokens)
 
     def conversation(self) -> Conversation:
         return _FixedConversation(self._body, self._output_tokens, self._turns)

@@ -16,6 +16,7 @@ from gevent.event import Event  # type: ignore[import-untyped]
 from gevent.pool import Group  # type: ignore[import-untyped]
 
 from loadtests.answers import DIALECTS, Answer, Due, StreamedAnswer, unsent
+from loadtests.arrivals import TracePoint
 from loadtests.asks import AskLike, Conversation, SingleTurn, WorkSource
 from loadtests.cell_order import PATHS, CellOrder, headers_of
 from loadtests.comparison_answers import ComparisonAnswer
@@ -88,8 +89,13 @@ class Sending:
         gevent.sleep(0)
         return not self.stopping.is_set()
 
-    def conversation(self) -> Conversation:
-        return self._source.conversation() if self.order.is_multi_turn else SingleTurn(self._source)
+    def conversation(self, like: TracePoint | None = None) -> Conversation:
+        """What is asked next; a question that stands alone has the lengths of what it is to be `like`."""
+        if self.order.is_multi_turn:
+            return self._source.conversation()
+        if like is None:
+            return SingleTurn(self._source)
+        return SingleTurn(self._source, input_tokens=like.input_tokens, output_tokens=like.output_tokens)
 
     def body_of(self, ask: AskLike) -> bytes:
         """What goes over the wire."""

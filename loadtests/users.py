@@ -99,16 +99,18 @@ class OpenLoop:
     or else the first turn of a new one: the moments stay those of the load.
     """
 
-    def __init__(self, sending: Sending, share: Share) -> None:
+    def __init__(self, sending: Sending, share: Share, trace: Sequence[TracePoint]) -> None:
+        """`trace`: what the whole schedule's requests are to be like, where it is that of a trace."""
         self._sending = sending
         self._share = share
+        self._trace = trace
         self._answered: deque[Turn] = deque()
         self._new: Turn | None = None
 
     def __call__(self) -> None:
         sending = self._sending
         for n, at_s in zip(self._share.numbers.tolist(), self._share.moments.tolist(), strict=True):
-            self._new = self._new or begin_conversation(sending)
+            self._new = self._new or begin_conversation(sending, self._trace[n] if self._trace else None)
             if not sending.wait_until(at_s) and at_s > sending.now_s():
                 break  # stopped before it was due
             turn = self._take()
@@ -138,8 +140,8 @@ class OpenLoop:
             self._answered.append(Turn(conversation, ask, self._sending.body_of(ask)))
 
 
-def begin_conversation(sending: Sending) -> Turn:
-    conversation = sending.conversation()
+def begin_conversation(sending: Sending, like: TracePoint | None = None) -> Turn:
+    conversation = sending.conversation(like)
     ask = conversation.first()
     return Turn(conversation, ask, sending.body_of(ask))
 
@@ -199,7 +201,7 @@ def parts_of(sending: Sending, trace: Sequence[TracePoint]) -> list[Callable[[],
     order, load = sending.order, sending.order.load
     if isinstance(load, Open):
         whole = moments(load, order.seed, trace)
-        return [OpenLoop(sending, share(whole, order.worker, order.workers))]
+        return [OpenLoop(sending, share(whole, order.worker, order.workers), trace)]
     sending.finished.set()  # its users end by themselves
     numbers = count()
     return [

@@ -100,7 +100,7 @@ def test_seeds_give_other_moments() -> None:
 
 def test_a_trace_begins_at_its_first_request_and_runs_at_its_speed() -> None:
     points = read_trace(b'{"at_s": 12.5, "input_tokens": 7}\n\n{"at_s": 10.5}\n{"at_s": 14.5, "output_tokens": 3}\n')
-    assert points[0] == TracePoint(12.5, 7, None)
+    assert points == [TracePoint(10.5), TracePoint(12.5, 7), TracePoint(14.5, None, 3)], "in the order of time"
     load = Open(Arrivals.TRACE, speed=2.0)
     assert moments(load, 1, points).tolist() == [0.0, 1.0, 2.0]
     assert duration_s(load, points) == 2.0

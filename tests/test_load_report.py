@@ -388,6 +388,10 @@ def test_what_is_unknown_is_a_dash_with_its_reason_and_never_0(language: Languag
     assert "it is odd" in seen.text
 
 
+def test_a_candidate_without_a_price_is_named_beside_the_costs_of_the_others() -> None:
+    assert "Not drawn, because the cost is not known: sim-moe-200b." in seen_on(campaign_page, "en").text
+
+
 def test_a_p99_of_few_values_is_a_dash() -> None:
     run, _ = small()
     assert all(repeat.latencies.ttft_s.n < 500 for cell in run.cells for repeat in cell.repeats)
@@ -406,7 +410,7 @@ def test_verdicts_are_told_with_their_margin_and_those_of_invalid_cells_are_none
     said = told([small()[0]], "ko", Topic.CLAIMS)
     assert said[0].startswith("시뮬레이션에서 가능함: “동시 사용자 40명에서")
     assert re.search(r"가장 불리한 반복에서도 주장한 값까지 \d+%의 여유가 있습니다\.$", said[0])
-    assert "판정하지 않음: “동시 사용자 160명에서 25 tokens/s” 근거가 된 셀이 모두 무효입니다." in said
+    assert "판정하지 않음: “동시 사용자 160명에서 25 tokens/s” — 근거가 된 셀이 모두 무효입니다." in said
     assert "31%" not in " ".join(said)
 
 

@@ -181,6 +181,20 @@ async def test_an_open_loop_goes_on_with_conversations_at_its_own_moments(tmp_pa
     ]
 
 
+async def test_a_trace_comes_again_with_its_moments_and_lengths_at_its_speed(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"at_s": 101, "output_tokens": 3}\n{"at_s": 100, "input_tokens": 9, "output_tokens": 5}\n')
+    async with ScriptedEngine() as engine:
+        load = Open(Arrivals.TRACE, speed=4.0)
+        ran = await run_worker(tmp_path, order(tmp_path, engine.url, open=load, trace_file=str(trace)))
+        requests = engine.requests_to(CHAT)
+    assert [request.json()["max_tokens"] for request in requests] == [5, 3]
+    assert [(one.scheduled_s, one.asked_input_tokens, one.completion_tokens) for one in ran.file.records] == [
+        (0.0, 9, 5),
+        (0.25, None, 3),
+    ]
+
+
 async def test_a_signal_stops_sending_and_what_does_not_end_in_time_is_abandoned(tmp_path: Path) -> None:
     async def interrupt(process: Process) -> None:
         await until_lines(tmp_path / "out.jsonl", 3)

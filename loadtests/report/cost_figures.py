@@ -12,7 +12,7 @@ from loadtests.report.charts import Point, Series, line_chart, scale_of, series_
 from loadtests.report.figure_words import money
 from loadtests.report.latency_figures import axis_name, load_axis, reach
 from loadtests.report.tables import Missing, Number, Row
-from loadtests.report.view import View
+from loadtests.report.view import View, paragraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,9 @@ def costs(view: View) -> Iterator[Node]:
     if view.is_comparison:
         yield series_key(list(dict.fromkeys((one.style, one.name) for _, _, drawn in panels for one in drawn)))
     yield element("figure", {"class": "pair"}, *(_panel(view, *panel) for panel in panels))
+    unknown = [view.label(one.run) for one in priced if not one.cells]
+    if unknown:
+        yield paragraph(view.word("no_price", runs=", ".join(unknown)), "note")
     heads = view.heads("run", "cell", "door", "load", "cost_per_mtok_out", numbers=["cost_per_mtok_out"])
     rows = [_row(view, run, cell) for run in view.runs for cell in plotted(run)]
     yield view.behind(heads, rows, view.word("chart_cost"))

@@ -75,8 +75,8 @@ SENTENCES: Mapping[str, Text] = {
     "no_claims": Text("이 시험이 답하는 주장이 없습니다.", "This run answers no claim."),
     "claim": Text("{who}{verdict}: “{text}”{margin}", "{who}{verdict}: “{text}”{margin}"),
     "claim_invalid": Text(
-        "{who}판정하지 않음: “{text}” 근거가 된 셀이 모두 무효입니다.",
-        "{who}no verdict: “{text}” All cells that it rests on are invalid.",
+        "{who}판정하지 않음: “{text}” — 근거가 된 셀이 모두 무효입니다.",
+        "{who}no verdict: “{text}” — all cells that it rests on are invalid.",
     ),
     "margin_above": Text(
         " — 가장 불리한 반복에서도 주장한 값까지 {share}의 여유가 있습니다.",

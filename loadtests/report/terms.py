@@ -138,7 +138,6 @@ WHY_NOT: Mapping[str, Text] = {
         "The GPU's price, or the number of output tokens, is not known.",
     ),
     "gpu_time_unknown": Text("GPU 시간을 알 수 없습니다.", "GPU time is not known."),
-    "changing_load": Text("부하가 도중에 바뀝니다.", "The load changes on the way."),
     "not_scraped": Text("엔진의 /metrics를 읽지 못했습니다.", "The engine's /metrics were not read."),
     "not_said": Text("엔진이 알려 주지 않았습니다.", "The engine did not say."),
     "gpu_unknown": Text("GPU가 기록되지 않았습니다.", "The GPU is not recorded."),
