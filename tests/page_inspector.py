@@ -53,7 +53,7 @@ class Inspector:
 
     The pages given show the same, each in a language of its own. With `views` each is looked at with everything on it
     unfolded, in one of them at a time: pages beside one another in views beside one another, and at the next look in
-    the next, for axe-core is slow on large pages. In all of them a page must fit the screen.
+    the next, for axe-core is slow on large pages. Each must fit a phone.
     """
 
     def __init__(self, *pages: Page, views: Sequence[View] = ()) -> None:
@@ -80,18 +80,13 @@ class Inspector:
                 await self._fit(page, name)
                 continue
             await page.evaluate(UNFOLD)
-            turn = self._turn(number)
-            for view in (*self._views[turn:], *self._views[:turn]):
-                await page.emulate_media(color_scheme=view.scheme)
-                await page.set_viewport_size(view.size)
-                if view is self._views[turn]:
-                    await self._inspect(page, f"{name}, page {number} ({view})")
-                await self._fit(page, f"{name}, page {number} ({view})")
+            view = self._views[(number + len(self.looked_at)) % len(self._views)]
+            await page.emulate_media(color_scheme=view.scheme)
+            await page.set_viewport_size(view.size)
+            await self._inspect(page, f"{name}, page {number} ({view})")
+            await page.set_viewport_size(PHONE)
+            await self._fit(page, f"{name}, page {number}")
         self.looked_at.append(name)
-
-    def _turn(self, page: int) -> int:
-        """Which view a page is seen in at this look: pages beside one another in views beside one another."""
-        return (page + len(self.looked_at)) % len(self._views)
 
     async def _inspect(self, page: Page, name: str) -> None:
         for violation in await page.evaluate(RUN, list(RULES)):

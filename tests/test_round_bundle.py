@@ -648,8 +648,9 @@ async def test_the_bundle_says_who_opened_the_names_and_the_public_one_only_as_w
     sealed = json.loads(files_of(build_bundle(await closed.content(), BundleKind.AUDIT))["round.json"])
     assert sealed["approvals"] == []
     await closed.reveal()
+    content = await closed.content()
     audit, public = (
-        json.loads(files_of(build_bundle(await closed.content(), kind))["round.json"])["approvals"]
+        json.loads(files_of(build_bundle(content, kind))["round.json"])["approvals"]
         for kind in (BundleKind.AUDIT, BundleKind.PUBLIC)
     )
     assert [(one["who"], one["role"]) for one in audit] == [("key-chair", "chair"), ("key-operator", "operator")]

@@ -390,7 +390,8 @@ async def test_a_model_that_never_answers_is_named_before_sealing(tmp_path: Path
         assert kept["failures"] == [{"model": "c", "code": "empty_answer", "count": 8}]
         await it.invited(drafted["id"])
         refused = await it.ask("POST", f"/{drafted['id']}/dry-run", status=409)
-        assert "'c' has no answer" in refused["error"]["message"]
+        assert "1 of 3 models have no answer to any prompt" in refused["error"]["message"]
+        assert refused["error"]["message"].endswith("They are: c.")
 
 
 async def test_a_round_of_cards_judges_bins_and_says_what_is_unknown(tmp_path: Path) -> None:

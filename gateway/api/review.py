@@ -50,14 +50,9 @@ from gateway.web import LANGUAGES, language_of, word
 router = APIRouter(prefix="/review", route_class=ReviewRoute, include_in_schema=False)
 
 RESULT = "/rounds/{round_id}/result"
-<<<<<<< HEAD
 """Where a revealed round's result stands; reviewers are led on from there to OWN_RESULT."""
 OWN_RESULT = "/review/result"
 """Where it stands at the reviewers' own address, which has no other."""
-_KOREA = timezone(timedelta(hours=9))
-=======
-"""Where a revealed round's result stands; reviewers are led on from there to /review/result."""
->>>>>>> w-pages
 _HANGUL = range(0xAC00, 0xD7A4)
 
 
