@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gateway.domain.stats import percentile
 from gateway.processes import Child, free_ports, start_child, wait_ready
+from gateway.settings import child_environment
 from loadtests.cell_order import VERSION, CellOrder, FixedWork
 from loadtests.cells import Calibration
 from loadtests.plan import Arrivals, Open, Rate, Route
@@ -220,7 +221,7 @@ def _write_order(folder: Path, order: CellOrder) -> None:
 
 async def _start(module: str, arguments: Sequence[str], folder: Path) -> Child:
     command = [sys.executable, "-m", module, *arguments]
-    return await start_child(module, command, log=folder / f"{module}.log", environment=dict(os.environ))
+    return await start_child(module, command, log=folder / f"{module}.log", environment=child_environment())
 
 
 def _pinned(cpu: int | None) -> list[str]:

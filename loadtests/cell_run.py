@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from datetime import UTC, datetime
 from time import perf_counter, process_time, time
 
@@ -11,6 +10,7 @@ import gevent  # type: ignore[import-untyped]
 from locust.env import Environment
 from locust.runners import Runner
 
+from gateway.settings import secret_from_environment
 from loadtests.arrivals import duration_s
 from loadtests.cell_order import CellOrder, OrderRefused, source_of, trace_of
 from loadtests.record_file import FLUSH_S, Lines, RecordFile
@@ -51,7 +51,7 @@ class CellRun:
         self._order = order
         self._environment = environment
         self._file = RecordFile(lines)
-        key = None if order.key_variable is None else os.environ.get(order.key_variable)
+        key = None if order.key_variable is None else secret_from_environment(order.key_variable)
         if order.key_variable is not None and not key:
             raise OrderRefused(f"key_variable: {order.key_variable} is not set in the environment")
         trace = trace_of(order)

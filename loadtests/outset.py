@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from gateway import __version__
@@ -61,6 +62,8 @@ async def prepare(
 ) -> Campaign:
     """A campaign that is ready to run. Raises OutsetRefused, PlanInvalid, TargetUnknown, TargetSilent,
     CalibrationFailed, and what the gateway's client raises."""
+    if find_spec("locust") is None:
+        raise OutsetRefused("load tests need Locust: install the extra with `pip install 'simsa[loadtest]'`")
     before, journal, text = _begun(plan_path, settings, wishes)
     plan = parse_plan(text, path=plan_path.name, registry=registry)
     if wishes.workers is not None:

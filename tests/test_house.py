@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "gateway"
+PACKAGES = (ROOT / "gateway", ROOT / "loadtests")
 
 # The reading order is the import order: a module imports only from what stands above it.
 HOUSE = [
@@ -372,6 +372,85 @@ HOUSE = [
     "gateway.round_door",
     "gateway.round_comment_commands",
     "gateway.round_commands",
+    "loadtests",
+    "loadtests.plan",
+    "loadtests.records",
+    "loadtests.cells",
+    "loadtests.presets",
+    "loadtests.plan_schema",
+    "loadtests.plan_file",
+    "loadtests.load_words",
+    "loadtests.workloads",
+    "loadtests.workloads.words",
+    "loadtests.workloads.references",
+    "loadtests.workloads.fitting",
+    "loadtests.workloads.bodies",
+    "loadtests.workloads.groups",
+    "loadtests.workloads.lengths",
+    "loadtests.workloads.pictures",
+    "loadtests.workloads.requests",
+    "loadtests.arrivals",
+    "loadtests.asks",
+    "loadtests.cell_order",
+    "loadtests.record_file",
+    "loadtests.heard_text",
+    "loadtests.answers",
+    "loadtests.comparison_answers",
+    "loadtests.lost_worker",
+    "loadtests.streams",
+    "loadtests.sending",
+    "loadtests.users",
+    "loadtests.cell_run",
+    "loadtests.distributed",
+    "loadtests.worker",
+    "loadtests.stand_in",
+    "loadtests.calibration",
+    "loadtests.columns",
+    "loadtests.figures",
+    "loadtests.objectives",
+    "loadtests.validity",
+    "loadtests.engine_view",
+    "loadtests.doorways",
+    "loadtests.sighting",
+    "loadtests.search",
+    "loadtests.repeat_run",
+    "loadtests.run_evidence",
+    "loadtests.measured",
+    "loadtests.doors",
+    "loadtests.journal",
+    "loadtests.campaign",
+    "loadtests.outset",
+    "loadtests.capacity",
+    "loadtests.differences",
+    "loadtests.readings",
+    "loadtests.exports",
+    "loadtests.view",
+    "loadtests.report.terms",
+    "loadtests.report.columns",
+    "loadtests.report.words",
+    "loadtests.report.sentences",
+    "loadtests.report.formulas",
+    "loadtests.report.figure_words",
+    "loadtests.report.conclusions",
+    "loadtests.report.spreads",
+    "loadtests.report.buckets",
+    "loadtests.report.charts",
+    "loadtests.report.style",
+    "loadtests.report.tables",
+    "loadtests.report.view",
+    "loadtests.report.overview",
+    "loadtests.report.latency_figures",
+    "loadtests.report.cost_figures",
+    "loadtests.report.spread_figures",
+    "loadtests.report.over_time",
+    "loadtests.report.doors",
+    "loadtests.report.results",
+    "loadtests.report.setup",
+    "loadtests.report.page",
+    "loadtests.report",
+    "loadtests.difference_view",
+    "loadtests.written",
+    "loadtests.commands",
     "gateway.cli",
     "gateway.__main__",
 ]
@@ -387,7 +466,7 @@ def module_name(path: Path) -> str:
 
 
 def modules() -> dict[str, Path]:
-    found = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+    found = {module_name(path): path for package in PACKAGES for path in sorted(package.rglob("*.py"))}
     return {name: path for name, path in found.items() if not name.startswith(OUTSIDE_ORDER)}
 
 
@@ -411,7 +490,7 @@ def test_every_module_has_its_place_in_the_reading_order() -> None:
 @pytest.mark.parametrize("name", HOUSE)
 def test_module_imports_only_from_above(name: str) -> None:
     above = set(HOUSE[: HOUSE.index(name)])
-    ours = {i for i in imports_of(modules()[name]) if i == "gateway" or i.startswith("gateway.")}
+    ours = {i for i in imports_of(modules()[name]) if i.split(".")[0] in ("gateway", "loadtests")}
     assert ours <= above, f"{name} imports from below itself: {sorted(ours - above)}"
 
 
