@@ -11,8 +11,10 @@ import pytest
 from engines import ScriptedEngine
 from gateways import RunningGateway, entry, registry_text, running_gateway
 from processes_under_test import Ended, run_simsa
+from typer.testing import CliRunner
 
 from gateway import __version__
+from gateway.cli import app
 
 SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
 COMMANDS = (
@@ -38,14 +40,28 @@ COMMANDS = (
     "key revoke",
     "claims",
     "claims check",
+    "loadtest",
+    "loadtest check",
+    "loadtest run",
+    "loadtest list",
+    "loadtest show",
+    "loadtest report",
+    "loadtest diff",
+    "loadtest capacity",
 )
 
 
-async def test_every_command_explains_itself() -> None:
-    for command in COMMANDS:
-        ended = await run_simsa(*command.split(), "--help")
-        assert (ended.code, ended.err) == (0, ""), command
-        assert f"Usage: python -m gateway {command}".rstrip() in ended.out
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    ended = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="simsa")
+    assert (ended.exit_code, ended.stderr, ended.exception) == (0, "", None)
+    assert f"Usage: simsa {command}".rstrip() in ended.stdout
+
+
+async def test_help_is_told_by_the_process_itself() -> None:
+    ended = await run_simsa("round", "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Usage: python -m gateway round" in ended.out
 
 
 async def test_version_is_told() -> None:

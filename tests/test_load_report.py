@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from browsers import running_browser
 from load_runs import BUSY_CLIENT, Engine, Made, figure, hour_long_run, made_campaign, made_run, verdict
+from page_inspector import RULES, RUN, axe_source
 from playwright.async_api import Browser
-from test_review_accessibility import PHONE, RULES, RUN, SCREEN, axe
 from test_round_report import contrast
 
 from gateway.domain.rounds import Text
@@ -33,7 +33,15 @@ from loadtests.report.sentences import Topic
 from loadtests.report.style import DARK, LIGHT
 from loadtests.report.terms import LANGUAGES, WHY_NOT, Language, say
 
-__all__ = ["axe"]
+SCREEN: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return axe_source()
+
+
 ALLOWED = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "section", "nav", "h1", "h2", "h3", "h4"),
     *("p", "a", "ul", "ol", "li", "div", "span", "small", "sup", "figure", "svg", "desc", "line", "circle", "path"),
