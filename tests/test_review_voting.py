@@ -131,6 +131,20 @@ async def test_a_conflict_that_was_declared_twice_is_noted_once(voting: Voting) 
         await voting.save(FIRST, {"choice": "a"})
 
 
+async def test_who_consented_declares_no_other_conflicts_from_an_older_page(voting: Voting) -> None:
+    store = voting.round.store
+    await store.update_reviewer("round-1", REVIEWERS[0], consented_at=None, trained_at=None)
+    older = await voting.visit()
+    await voting.reviewing.consent(older, ["family-1"])
+    for others in (["family-2"], [], ["family-1", "family-2", "family-3"]):
+        with pytest.raises(Conflict):
+            await voting.reviewing.consent(older, others)
+    reviewer = await store.reviewer("round-1", REVIEWERS[0])
+    assert reviewer is not None
+    assert reviewer.conflicts == ("family-1",)
+    assert [one.subject for one in await store.exclusions("round-1")] == [FIRST, THIRD]
+
+
 async def test_a_receipt_that_a_crash_kept_from_being_made_is_made_later(voting: Voting) -> None:
     for item in (FIRST, SECOND, THIRD, ATTENTION):
         await voting.save(item, {"choice": "a"})

@@ -124,8 +124,9 @@ class Reviewing:
             is_new = await self._store.declare(visit.round.id, who, declared, **said)
         except WrongStatus as error:
             raise Conflict(f"Consent comes too late: {error}.", code="wrong_stage") from error
-        if not is_new:
-            raise Conflict("Consent was given already.", code="wrong_stage")
+        kept = None if is_new else await self._store.reviewer(visit.round.id, who)
+        if kept is not None and set(kept.conflicts) != set(declared):
+            raise Conflict("Consent was given already, with other conflicts.", code="wrong_stage")
 
     async def _conflicting(self, visit: Visit, declared: Collection[str], now: datetime) -> list[Exclusion]:
         """What is put aside for these conflicts, by the consortia that were sealed."""
