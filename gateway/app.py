@@ -92,6 +92,7 @@ from gateway.rounds.life import RoundLife
 from gateway.rounds.limits import ChairLimits, ReviewLimits
 from gateway.rounds.store import RoundStore
 from gateway.rounds.voting import Reviewing
+from gateway.run_names import RunNames
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
@@ -178,7 +179,7 @@ class GatewayApp:
             async with _running(self.settings) as services:
                 self.services = self._api.state.services = services
                 homes = ReplyHomes(self.settings.remembered_responses)
-                self._relay = Relay(services.dispatcher, services.access, homes)
+                self._relay = Relay(services.dispatcher, services.access, homes, services.run_names)
                 self._stored = StoredReplies(services.dispatcher, services.access, homes)
                 yield
         except Exception as error:
@@ -295,6 +296,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 tools=TOOLS,
             ),
             access=Access(settings.admin_key, keys.find),
+            run_names=RunNames(),
             accounts=accounts,
             keys=keys,
             engine_records=engine_records,

@@ -98,6 +98,8 @@ class Comparisons:
         caller: Caller,
         priority: Priority | None = None,
         keep: Keep | None = None,
+        *,
+        run_id: str | None = None,
     ) -> AsyncGenerator[ComparisonEvent, None]:
         """The events of one comparison, the last one with the whole object, stored by then (or saying why not).
 
@@ -107,12 +109,14 @@ class Comparisons:
         against the caller's limits; one over them fails alone, but RateLimited or QuotaExhausted is raised where that
         would be each of them. `priority`: the class of the sides where it is not the caller's own. `keep`: stores the
         comparison where more is to be stored with it; it is not called for one of which no side could be asked.
+        `run_id`: the load run that its calls belong to.
         """
         sides = self._sides(question, caller)
         self._refuse_where_none_may_be_asked(sides, caller)
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
         keep = keep or self.store.save_comparison
-        return _Run(self, question, schedule, sides, request_id, caller, priority or caller.priority, keep).events()
+        asked_as = _AskedAs(request_id, caller, priority or caller.priority, run_id)
+        return _Run(self, question, schedule, sides, asked_as, keep).events()
 
     def check(self, question: Question, caller: Caller) -> None:
         """Raise what `run` would raise at once, and ask nobody."""
@@ -197,6 +201,15 @@ class _Side:
         )
 
 
+class _AskedAs(NamedTuple):
+    """Whose a comparison's calls are, and where they belong."""
+
+    request_id: str
+    caller: Caller
+    priority: Priority
+    run_id: str | None
+
+
 class _Run:
     """One comparison under way: a task a side (or one after the other), one bounded channel, one reader."""
 
@@ -206,19 +219,15 @@ class _Run:
         question: Question,
         schedule: Schedule,
         sides: Sequence[_Side],
-        request_id: str,
-        caller: Caller,
-        priority: Priority,
+        asked_as: _AskedAs,
         keep: Keep,
     ) -> None:
         self._owner = owner
         self._keep_it = keep
-        self._priority = priority
-        self._caller = caller
+        self._asked_as = asked_as
         self._question = question
         self._schedule = schedule
         self._sides = sides
-        self._request_id = request_id
         self._id = str(uuid.uuid4())
         self._created_at = datetime.now(UTC)
         self._channel: asyncio.Queue[ComparisonEvent | None] = asyncio.Queue(owner.events_ahead)
@@ -288,13 +297,14 @@ class _Run:
         owner = self._owner
         side.started_s = owner.now()
         side.answer = AnswerText(owner.settings.max_answer_bytes)
-        limiter, caller = owner.dispatcher.limiter, self._caller
+        limiter, caller = owner.dispatcher.limiter, self._asked_as.caller
         reservation = limiter.reserve(caller, side.model, CHAT_COMPLETIONS, side.body)
         context = CallContext(
-            f"{self._request_id}-{side.position}",
+            f"{self._asked_as.request_id}-{side.position}",
             accepted_s=side.started_s,
             comparison_id=self._id,
-            priority=self._priority,
+            priority=self._asked_as.priority,
+            run_id=self._asked_as.run_id,
             organisation=caller.organisation,
             key=caller.key,
         )
@@ -355,7 +365,7 @@ class _Run:
             timing_comparable=timing.comparable,
             timing_reason=timing.reason,
             summary=summarise(finished, timing),
-            organisation=self._caller.organisation,
+            organisation=self._asked_as.caller.organisation,
         )
         if is_refused:  # what others of the key took in the meantime; a question that nobody was asked is not kept
             return comparison_object(comparison, unstored_reason="no side could be asked within the key's limits")

@@ -65,11 +65,11 @@ _PASSED_VALUE = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,255}\Z")
 class Relay:
     """Serves the routes that go to one engine."""
 
-    def __init__(self, dispatcher: Dispatcher, access: Access, homes: ReplyHomes) -> None:
+    def __init__(self, dispatcher: Dispatcher, access: Access, homes: ReplyHomes, runs: RunNames) -> None:
         self._dispatcher = dispatcher
         self._access = access
         self._homes = homes
-        self._runs = RunNames()
+        self._runs = runs
         self.is_draining = False
         self._log = structlog.get_logger("simsa.relay")
 

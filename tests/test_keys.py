@@ -218,6 +218,25 @@ async def test_keys_of_class_load_test_and_operators_may_name_a_run(tmp_path: Pa
         assert all(RUN not in dict(request.headers) for request in it.engine.requests_to(CHAT))
 
 
+async def test_both_sides_of_a_comparison_belong_to_the_run_that_it_names(tmp_path: Path) -> None:
+    async with door(tmp_path) as it:
+        plain, tester = await it.secret(), await it.secret(priority="load_test")
+        asked = {"models": ["a", "b"], "prompt": "안녕하세요", "params": {"max_tokens": 2}}
+        async with RawClient(it.gateway.url, key=plain) as client:
+            refused = await client.request("POST", "/api/comparisons", body=asked, headers=[(RUN, "night")])
+        assert error_of(refused) == (403, "permission_error", "run_not_allowed")
+        async with RawClient(it.gateway.url, key=tester) as client:
+            for headers in ([(RUN, "night")], []):
+                answer = await client.request("POST", "/api/comparisons", body=asked, headers=headers)
+                assert answer.status == 200, answer.body
+        assert sorted(str(call.opened.run_id) for call in await it.gateway.calls(4)) == [
+            "None",
+            "None",
+            "night",
+            "night",
+        ]
+
+
 async def test_a_run_that_a_call_may_not_name_or_that_is_no_id_is_refused_before_any_engine(tmp_path: Path) -> None:
     async with door(tmp_path) as it:
         plain, batch = await it.secret(), await it.secret(priority="batch")

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.access import permit_roles, permit_route
 from gateway.api.bodies import read_json
-from gateway.api.deps import AskedPriority, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
+from gateway.api.deps import AskedPriority, AskedRun, CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.files import FILE, send_file
 from gateway.api.refusals import refusals
 from gateway.api.schemas import ComparisonOut, ComparisonPage, ComparisonRequest, body_of
@@ -47,7 +47,7 @@ Events = AsyncGenerator[ComparisonEvent, None]
     openapi_extra=body_of(ComparisonRequest),
 )
 async def create_comparison(
-    request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority
+    request: Request, services: Gateway, caller: CheckedCaller, priority: AskedPriority, run: AskedRun
 ) -> Response:
     """Every side is an ordinary call; one that fails ends with its own error and the others go on.
 
@@ -62,7 +62,7 @@ async def create_comparison(
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     asked = await read_json(request, services, ComparisonRequest)
-    events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority)
+    events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority, run_id=run)
     return _Answer(events, _write_stream if asked.stream else _write_whole)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 
-from gateway.access import Access, asked_priority, permit_roles
+from gateway.access import Access, asked_priority, asked_run, permit_roles
 from gateway.accounts import Accounts
 from gateway.batches import Batches
 from gateway.calibration_file import CalibrationBook
@@ -31,6 +31,7 @@ from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.desk import RoundDesk
 from gateway.rounds.limits import ChairLimits, ReviewLimits
 from gateway.rounds.voting import Reviewing
+from gateway.run_names import RunNames
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Telemetry
@@ -52,6 +53,7 @@ class Services:
     batches: Batches
     rounds: RoundDesk
     access: Access
+    run_names: RunNames
     accounts: Accounts
     keys: KeyRing
     engine_records: EngineRecords
@@ -101,6 +103,23 @@ def _priority(
 
 
 AskedPriority = Annotated[Priority, Depends(_priority)]
+
+
+def _run(
+    caller: CheckedCaller,
+    services: Gateway,
+    x_simsa_run_id: Annotated[
+        str | None, Header(description="The load run that its calls belong to; of keys of class load_test.")
+    ] = None,
+) -> str | None:
+    if x_simsa_run_id is None:
+        return None
+    run = asked_run(caller, x_simsa_run_id.encode("latin-1"))
+    services.run_names.note(caller, run)
+    return run
+
+
+AskedRun = Annotated[str | None, Depends(_run)]
 RequireKey = Depends(_caller)
 """The same for whole routers."""
 
