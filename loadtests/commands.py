@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 loadtest_app = typer.Typer(help="Load tests: whether a serving plan is real.", no_args_is_help=True)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets it anyway.")]
+MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its directory; see `simsa loadtest list`.")]
 Out = Annotated[Path | None, typer.Option(help="Write to this directory instead of the run's own.")]
 
@@ -124,6 +126,26 @@ def report(
     directories = [_directory(name, settings) for name in names]
     for path in write_report(directories, out or directories[0] / "report"):
         print(path)  # noqa: T201
+
+
+@loadtest_app.command("trace")
+def trace(
+    model: Annotated[str, typer.Argument(help="A model's id.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    since: Annotated[datetime | None, typer.Option(formats=MOMENTS, help="From this moment (UTC) on.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Up to before this moment (UTC).")] = None,
+) -> None:
+    """Write when the gateway's recorded calls of a model came and how long they were, for a plan to replay."""
+    from loadtests.traces import TraceRefused, trace_lines, trace_of_records
+
+    settings = Settings()
+    span = {"since": _utc(since), "until": _utc(until)}
+    try:
+        points = asyncio.run(trace_of_records(settings.database, settings.database_limits, model, **span))
+    except TraceRefused as error:
+        _refuse(str(error), code=1)
+    out.write_bytes(trace_lines(points))
+    print(f"{out}: {len(points):,} calls in {points[-1].at_s:,.0f} s")  # noqa: T201
 
 
 @loadtest_app.command("diff")
@@ -246,6 +268,10 @@ class _Board:
             self._progress.update(
                 self._task, description=printable(step.words), completed=step.number - 1, total=step.of, left=left
             )
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
 
 
 def _minutes(seconds: float) -> str:

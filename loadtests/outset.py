@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway import __version__
 from gateway.domain.records import GpuPrice, Model, Registry
 from gateway.settings import Settings, secret_from_environment
-from loadtests.arrivals import TracePoint, duration_s, read_trace
+from loadtests.arrivals import TracePoint, duration_s
 from loadtests.calibration import calibrate
 from loadtests.campaign import Campaign, Step, new_run_id, runs_directory
 from loadtests.cell_order import DrawnWork
@@ -27,10 +27,11 @@ from loadtests.doorways import Doorway, doorways, engine_addresses
 from loadtests.engine_view import EngineWatch
 from loadtests.journal import Journal
 from loadtests.measured import Context
-from loadtests.plan import Arrivals, Cell, Open, Plan
+from loadtests.plan import RECORDS, Arrivals, Cell, Open, Plan
 from loadtests.plan_file import parse_plan
 from loadtests.run_evidence import is_tested
 from loadtests.sighting import Sighting, count_tokens, see_target
+from loadtests.traces import TraceRefused, trace_in, trace_of_records
 from loadtests.workloads import languages_of, workload_sha256
 from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility, fertility_samples, learn_fertility
 
@@ -76,7 +77,7 @@ async def prepare(
     sighting = await see_target(doors, engines, names, registry, keys, gpu=plan.gpu, gpus=plan.gpus or _gpus_of(model))
     say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
     fertility = await _fertility(plan, doors[0], keys, say)
-    traces = {cell.id: trace for cell in plan.cells if (trace := _trace_of(cell, plan_path))}
+    traces = {cell.id: trace for cell in plan.cells if (trace := await _trace_of(cell, plan_path, settings))}
     journal.begin(text)
     calibration = before.calibration if before is not None else None
     if plan.calibrates and calibration is None:
@@ -149,20 +150,17 @@ async def _fertility(plan: Plan, door: Doorway, keys: Mapping[str, str], say: Ca
     return learn_fertility(counted)
 
 
-def _trace_of(cell: Cell, plan_path: Path) -> Sequence[TracePoint]:
+async def _trace_of(cell: Cell, plan_path: Path, settings: Settings) -> Sequence[TracePoint]:
     load = cell.load
     if not isinstance(load, Open) or load.trace is None:
         return ()
-    if load.trace.startswith("records:"):
-        raise OutsetRefused(f"{cell.id}: make a trace of the gateway's records first: simsa loadtest trace MODEL")
-    path = plan_path.parent / load.trace
     try:
-        points = read_trace(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise OutsetRefused(f"{path}: {error}") from error
-    if not points:
-        raise OutsetRefused(f"{path}: the trace has no request")
-    return points
+        if load.trace.startswith(RECORDS):
+            model = load.trace.removeprefix(RECORDS)
+            return await trace_of_records(settings.database, settings.database_limits, model)
+        return trace_in(plan_path.parent / load.trace)
+    except TraceRefused as error:
+        raise OutsetRefused(f"{cell.id}: {error}") from error
 
 
 def _context(plan: Plan, model: Model | None, registry: Registry, sighting: Sighting) -> Context:

@@ -121,6 +121,10 @@ class Workload:
 # --- the load -----------------------------------------------------------------------------------------------
 
 
+RECORDS = "records:"
+"""Begins a trace that is made of the gateway's own records; the model's id follows."""
+
+
 class Arrivals(StrEnum):
     """How the moments of an open loop are drawn."""
 

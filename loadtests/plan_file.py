@@ -14,6 +14,7 @@ from gateway.domain.records import Registry
 from gateway.registry.complaints import validated
 from gateway.registry.text import Document, Loc, did_you_mean, read_document, shown
 from loadtests.plan import (
+    RECORDS,
     Arrivals,
     Cell,
     Closed,
@@ -375,7 +376,7 @@ def _trace(reader: _Reader, loc: Loc, entry: LoadBlock, for_s: float) -> Loads:
     if (block.file is None) == (block.records is None):
         reader._complain(loc, "expected either file or records")
         return []
-    source = block.file or f"records:{block.records}"
+    source = block.file or RECORDS + str(block.records)
     return [(entry.id, Open(Arrivals.TRACE, trace=source, speed=block.speed), False)]
 
 

@@ -20,6 +20,7 @@ from loadtests.arrivals import TracePoint, duration_s, moments
 from loadtests.cell_order import VERSION, CellOrder, DrawnWork, FixedWork
 from loadtests.doorways import Doorway
 from loadtests.plan import Cell, Closed, Open, Plan
+from loadtests.traces import trace_lines
 
 START_S = 2.0
 START_EACH_S = 1.5
@@ -87,7 +88,7 @@ def _order(order: RepeatOrder, plan: Plan, worker: int, begin_at: datetime | Non
     trace_file = None
     if order.trace:
         trace_file = str(order.directory / f"{order.name}-trace.jsonl")
-        Path(trace_file).write_bytes(b"".join(msgspec.json.encode(point) + b"\n" for point in order.trace))
+        Path(trace_file).write_bytes(trace_lines(order.trace))
     return CellOrder(
         v=VERSION,
         cell=order.cell.id,

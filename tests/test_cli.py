@@ -46,6 +46,7 @@ COMMANDS = (
     "loadtest list",
     "loadtest show",
     "loadtest report",
+    "loadtest trace",
     "loadtest diff",
     "loadtest capacity",
 )
