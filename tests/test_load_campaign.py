@@ -1,0 +1,196 @@
+"""A plan from its YAML to its run: real workers, the gateway, a simulated engine, and what interrupts them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from gateways import RunningGateway, entry, running_gateway
+from servers import serve
+from simulated_models import H100, TINY, model_of
+
+from gateway.registry import load_registry
+from gateway.settings import Settings
+from gateway.simulator import create_engine
+from loadtests.campaign import Campaign, Step, seed_of
+from loadtests.cells import Run
+from loadtests.journal import Journal
+from loadtests.outset import OutsetRefused, Wishes, needed_events_per_s, prepare
+from loadtests.plan_file import parse_plan
+from loadtests.sighting import TargetSilent
+from loadtests.written import write_report
+
+MODEL = model_of(TINY, model_id="m")
+LIMIT_S = 120.0
+"""How long a campaign may take. A guard, not a timing."""
+
+
+@dataclass
+class Bench:
+    """A gateway with one simulated engine behind it, and where runs are kept."""
+
+    gateway: RunningGateway
+    engine: str
+    directory: Path
+    settings: Settings
+
+    async def campaign(
+        self, plan: str, *, resume: Path | None = None, on_step: Callable[[Step], None] = lambda step: None
+    ) -> Campaign:
+        path = self.directory / "plan.yaml"
+        path.write_text(plan.replace("GATEWAY", self.gateway.url).replace("ENGINE", self.engine))
+        return await prepare(
+            path,
+            load_registry(self.gateway.registry_path),
+            self.settings,
+            Wishes(resume=resume),
+            stopping=asyncio.Event(),
+            on_step=on_step,
+            say=lambda words: None,
+        )
+
+    async def run(self, plan: str) -> tuple[Run, Path]:
+        campaign = await self.campaign(plan)
+        async with asyncio.timeout(LIMIT_S):
+            return await campaign.run(), campaign.journal.directory
+
+
+@asynccontextmanager
+async def bench(directory: Path) -> AsyncIterator[Bench]:
+    with serve(create_engine(MODEL, H100)) as engine:
+        async with running_gateway(directory, [entry("m", engine)]) as gateway:
+            await gateway.until_live("m")
+            settings = Settings(data_dir=directory / "client", registry=gateway.registry_path)
+            yield Bench(gateway, engine, directory, settings)
+
+
+PLAN = """
+name: small
+target: {model: m, through: both, gateway: 'GATEWAY', engine: 'ENGINE'}
+workload: {kind: chat, language: en, output_tokens: 8}
+load:
+  - {id: crowd, users: 2, for_s: 1.5, warm_up_s: 0.3}
+objectives:
+  - {metric: ttft_s, statistic: p50, limit: 60}
+repeats: 1
+drain_s: 20
+calibrate: false
+"""
+
+
+async def test_a_plan_runs_through_both_doors_and_is_kept_whole(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        run, directory = await it.run(PLAN)
+        assert (run.state, run.provenance, run.model) == ("complete", "simulated", "m")
+        assert [(cell.id, cell.door) for cell in run.cells] == [("crowd", "direct"), ("crowd", "gateway")]
+        for cell in run.cells:
+            (repeat,) = cell.repeats
+            assert set(repeat.outcomes) == {"ok"}
+            assert repeat.outcomes["ok"] == repeat.rates.offered > 0
+            assert repeat.latencies.ttft_s.n == repeat.rates.offered
+            assert [one.met for one in repeat.objectives] == [True]
+            assert {check.name: check.passed for check in cell.checks} == {"repeats": False}, "one is not enough"
+            assert not cell.is_valid
+        assert run.engines[0].provenance == "simulated"
+        assert run.engines[0].version is not None
+        named = {call.opened.run_id for call in await it.gateway.calls(1)}
+        through = next(cell for cell in run.cells if cell.door == "gateway")
+        assert named == {through.repeats[0].run_id}
+        assert Journal(directory).run() == run
+        pages = write_report([directory], directory / "report")
+        assert {page.name for page in pages} >= {"report.ko.html", "report.en.html", "run.json", "cells.csv"}
+
+
+async def test_a_run_that_was_stopped_keeps_what_it_has_and_goes_on(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        campaign: Campaign | None = None
+
+        def stop_at_the_gateway(step: Step) -> None:
+            if "gateway" in step.words:
+                assert campaign is not None
+                campaign.stopping.set()
+
+        campaign = await it.campaign(PLAN, on_step=stop_at_the_gateway)
+        async with asyncio.timeout(LIMIT_S):
+            stopped = await campaign.run()
+        assert stopped.state == "stopped"
+        assert [(cell.door, len(cell.repeats)) for cell in stopped.cells] == [("direct", 1)]
+        assert "Stopped during crowd (gateway), repeat 1; that repeat is left out." in stopped.notes
+        steps: list[str] = []
+        again = await it.campaign(
+            "name: another", resume=campaign.journal.directory, on_step=lambda step: steps.append(step.words)
+        )
+        async with asyncio.timeout(LIMIT_S):
+            whole = await again.run()
+        assert (whole.id, whole.state) == (stopped.id, "complete")
+        assert [cell.door for cell in whole.cells] == ["direct", "gateway"]
+        assert whole.cells[0] == stopped.cells[0], "what was measured is not measured again"
+        assert all("gateway" in words for words in steps)
+
+
+async def test_a_search_tries_levels_until_the_plans_limit(tmp_path: Path) -> None:
+    searching = (
+        PLAN.replace("through: both", "through: direct")
+        .replace("gateway: 'GATEWAY', ", "")
+        .replace(
+            "{id: crowd, users: 2, for_s: 1.5, warm_up_s: 0.3}",
+            "{id: knee, search: {over: users, begin: 1, most: 2}, for_s: 1.5, warm_up_s: 0.3}",
+        )
+    )
+    async with bench(tmp_path) as it:
+        run, _ = await it.run(searching)
+    (search,) = run.searches
+    if search.ended == "invalid":  # this machine may be too busy to measure; then no level is called good
+        assert search.why is not None
+        assert search.highest_met in (None, 1)
+    else:
+        assert (search.ended, search.highest_met, search.tried) == ("at_most", 2, ["knee-1", "knee-2"])
+
+
+async def test_what_does_not_answer_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        with pytest.raises(TargetSilent, match=r"no engine answers at http://127\.0\.0\.1:9"):
+            await it.campaign(PLAN.replace("ENGINE", "http://127.0.0.1:9"))
+        it.settings = Settings(data_dir=tmp_path / "data", registry=it.gateway.registry_path)
+        with pytest.raises(OutsetRefused, match="the records hold no call of m"):
+            await it.campaign(PLAN.replace("users: 2, for_s: 1.5, warm_up_s: 0.3", "trace: {records: m}"))
+        assert await it.gateway.services.store.list_calls() == []
+
+
+def test_every_repeat_and_door_has_a_seed_of_its_own() -> None:
+    seeds = {
+        seed_of(plan, cell, door, number, attempt)
+        for plan in (1, 2)
+        for cell in ("a", "b")
+        for door in ("direct", "gateway")
+        for number in (1, 2, 3)
+        for attempt in (1, 2)
+    }
+    assert len(seeds) == 2 * 2 * 2 * 3 * 2
+    assert seed_of(1, "a", "direct", 1) == seed_of(1, "a", "direct", 1)
+
+
+def test_the_plans_need_is_its_highest_rate_times_its_longest_answer() -> None:
+    text = PLAN.replace("{id: crowd, users: 2, for_s: 1.5, warm_up_s: 0.3}", "{id: up, ramp: {rate_per_s: [1, 50]}}")
+    for plan, needed in ((text, 400), (PLAN, None)):
+        addressed = plan.replace("GATEWAY", "http://127.0.0.1:1").replace("ENGINE", "http://127.0.0.1:2")
+        assert needed_events_per_s(parse_plan(addressed.encode(), path="p"), {}) == needed
+
+
+def test_a_run_reads_back_from_its_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "lr-1")
+    journal.begin(b"name: one")
+    assert journal.plan() == b"name: one"
+    (journal.records / "c").mkdir()
+    for name in ("c-direct-r1-w0.jsonl", "c-direct-r1-w1.jsonl", "c-direct-r10-w0.jsonl"):
+        (journal.records / "c" / name).write_bytes(b"")
+    assert [path.name for path in journal.record_files("c", "c-direct-r1")] == [
+        "c-direct-r1-w0.jsonl",
+        "c-direct-r1-w1.jsonl",
+    ]
+    assert msgspec.json.decode(msgspec.json.encode({})) == journal.spreads()
