@@ -77,6 +77,6 @@ def read_words(language: Language) -> Mapping[str, str]:
     return {
         str(message.id): str(message.string)
         for path in sorted((ROOM / "locales" / language / "LC_MESSAGES").glob("*.po"))
-        for message in read_po(BytesIO(path.read_bytes()), locale=language)
+        for message in read_po(BytesIO(path.read_bytes()), locale=language, abort_invalid=True)
         if message.id and message.string
     }
