@@ -20,7 +20,7 @@ from rich.console import Console
 
 from gateway.console import Column, Figure, printable, render_table, wants_json
 from gateway.errors import SimsaError
-from gateway.gateway_client import GatewayDoor, ask_gateway
+from gateway.gateway_client import admin_door, ask_gateway
 from gateway.settings import Settings
 
 org_app = typer.Typer(help="Organisations that may call the gateway.", no_args_is_help=True)
@@ -171,10 +171,7 @@ def revoke_key(
 
 def _ask(method: str, path: str, body: object | None, url: str | None) -> Any:
     settings = Settings()
-    gateway = GatewayDoor(
-        url or f"http://{settings.host}:{settings.port}",
-        settings.admin_key.get_secret_value() if settings.admin_key is not None else None,
-    )
+    gateway = admin_door(settings, url)
     try:
         return asyncio.run(ask_gateway(gateway, method, path, body))
     except SimsaError as error:

@@ -24,7 +24,7 @@ from gateway.domain.claims import REFUTED, CheckedClaim, ClaimVerdict
 from gateway.domain.engine_evidence import SeenEngine, speaks_to
 from gateway.domain.records import Claim, Confidence, Registry, Sourced
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused, Unavailable
-from gateway.gateway_client import GatewayDoor, GatewayUnreachable, ask_gateway
+from gateway.gateway_client import GatewayUnreachable, ask_gateway
 from gateway.registry import load_registry
 from gateway.registry.claims_file import StatedClaim, parse_claims
 from gateway.registry.text import did_you_mean, read_document
@@ -184,8 +184,7 @@ def _asked_of(
     address: str, wanted: set[str], file: Path | None, gpu: str | None
 ) -> list[tuple[CheckedClaim, dict[str, Any]]]:
     """The gateway's verdicts, by its own registry and with what its engines show now."""
-    key = Settings().admin_key
-    door = GatewayDoor(address, None if key is None else key.get_secret_value())
+    door = own_door(Settings(), address)
     method, path, body = "GET", "/api/claims" + (f"?{urlencode({'gpu': gpu})}" if gpu else ""), None
     if file is not None:
         method, path, body = "POST", "/api/claims", {"claims": _claims_in(file), **({"gpu": gpu} if gpu else {})}

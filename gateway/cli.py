@@ -29,7 +29,7 @@ from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.facts_command import show_facts
 from gateway.feasibility_command import feasibility
-from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable
+from gateway.gateway_client import GatewayDoor, GatewayRefused, GatewayUnreachable, own_door
 from gateway.log import close_log
 from gateway.near_names import no_such
 from gateway.prompts import PromptsInvalid
@@ -166,7 +166,7 @@ def compare_command(
 ) -> None:
     """Ask several models the same question, or a whole set of prompts, and read the answers side by side.
 
-    The gateway's key is taken from SIMSA_ADMIN_KEY.
+    The key is taken from SIMSA_KEY, or SIMSA_ADMIN_KEY.
     """
     if [prompt is None, prompts is None, batch is None].count(False) != 1:
         _refuse("expected a question in quotes, or --prompts FILE, or --batch ID")
@@ -181,10 +181,7 @@ def compare_command(
     }
     if schedule is not None:
         request["schedule"] = schedule
-    gateway = GatewayDoor(
-        url or f"http://{settings.host}:{settings.port}",
-        settings.admin_key.get_secret_value() if settings.admin_key else None,
-    )
+    gateway = own_door(settings, url)
     try:
         if prompt is None:
             order = None if prompts is None else batch_order(request, prompts, repeats=repeats, name=name)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from gateway.console import Column, Figure, printable, render_table, significant, wants_json
 from gateway.errors import SimsaError
-from gateway.gateway_client import GatewayDoor, ask_gateway
+from gateway.gateway_client import ask_gateway, own_door
 from gateway.settings import Settings
 
 Row = dict[str, Any]
@@ -53,9 +53,7 @@ def render_columns(engine: Row) -> Group:
 
 
 def _ask(query: dict[str, str], url: str | None) -> list[Row]:
-    settings = Settings()
-    key = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
-    door = GatewayDoor(url or f"http://{settings.host}:{settings.port}", key)
+    door = own_door(Settings(), url)
     path = "/api/feasibility/columns" + (f"?{urlencode(query)}" if query else "")
     try:
         found: list[Row] = asyncio.run(ask_gateway(door, "GET", path))["data"]

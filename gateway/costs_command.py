@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gateway.console import Column, Figure, printable, render_table, significant, wants_json
 from gateway.errors import SimsaError
-from gateway.gateway_client import GatewayDoor, ask_gateway
+from gateway.gateway_client import ask_gateway, own_door
 from gateway.settings import Settings
 
 
@@ -37,10 +37,7 @@ def costs(
     asked = {"by": by, "since": since, "until": until, "organisation": organisation, "model": model}
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     settings = Settings()
-    gateway = GatewayDoor(
-        url or f"http://{settings.host}:{settings.port}",
-        settings.admin_key.get_secret_value() if settings.admin_key is not None else None,
-    )
+    gateway = own_door(settings, url)
     try:
         found = asyncio.run(ask_gateway(gateway, "GET", f"/api/costs?{query}"))
     except SimsaError as error:

@@ -11,9 +11,11 @@ from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 import msgspec
+from pydantic import SecretStr
 
 from gateway.errors import SimsaError, UpstreamUnreachable
 from gateway.http_reply import Reply
+from gateway.settings import Settings
 from gateway.upstream import Headers, Origin, Upstream, parse_origin, request_head
 
 CONNECT_S = 5.0
@@ -41,6 +43,22 @@ class GatewayDoor(NamedTuple):
 
     address: str
     key: str | None = None
+
+
+def own_door(settings: Settings, address: str | None = None) -> GatewayDoor:
+    """The settings' gateway, or another, with the caller's own key; with the admin key where there is none."""
+    return _door(settings, address, settings.key or settings.admin_key)
+
+
+def admin_door(settings: Settings, address: str | None = None) -> GatewayDoor:
+    """The same with the admin key first: for what admins alone may do."""
+    return _door(settings, address, settings.admin_key or settings.key)
+
+
+def _door(settings: Settings, address: str | None, key: SecretStr | None) -> GatewayDoor:
+    return GatewayDoor(
+        address or f"http://{settings.host}:{settings.port}", None if key is None else key.get_secret_value()
+    )
 
 
 async def ask_gateway(gateway: GatewayDoor, method: str, path: str, body: object | None = None) -> Any:

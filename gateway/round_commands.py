@@ -84,6 +84,8 @@ def invite(
         _write_links(out, made)
     if json or wants_json(sys.stdout):
         print_json(made)
+    elif out is not None:
+        print(f"{len(made)} links written to {out}, valid until {made[0]['expires_at']}")  # noqa: T201
     else:
         Console().print(render_table(made, _LINK_COLUMNS))
 
@@ -294,7 +296,7 @@ def _write_links(path: Path, made: list[dict[str, Any]]) -> None:
     """For whoever sends the invitations; readable by its owner alone."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(BOM)
-        names = ("label", "stratum", "link", "expires_at")
+        names = ("id", "label", "stratum", "link", "expires_at")
         file.write(table_rows([names, *([row[name] for name in names] for row in made)]))
 
 
@@ -318,7 +320,7 @@ _COLUMNS = (
     _text("provenance"),
     _text("root", "Sealed root"),
 )
-_LINK_COLUMNS = (_text("label"), _text("stratum"), _text("link"), _text("expires_at"))
+_LINK_COLUMNS = (_text("id"), _text("label"), _text("stratum"), _text("link"), _text("expires_at"))
 _FAILURE_COLUMNS = (_text("model"), _text("code"), _text("count"))
 _REVIEWER_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     _text("label"),

@@ -13,17 +13,14 @@ import msgspec
 
 from gateway.console import printable
 from gateway.errors import SimsaError
-from gateway.gateway_client import GatewayDoor, ask_gateway
+from gateway.gateway_client import GatewayDoor, ask_gateway, own_door
 from gateway.settings import Settings
 
 PATH = "/api/rounds"
 
 
 def door(url: str | None) -> GatewayDoor:
-    settings = Settings()
-    key = settings.key or settings.admin_key
-    secret = key.get_secret_value() if key is not None else None
-    return GatewayDoor(url or f"http://{settings.host}:{settings.port}", secret)
+    return own_door(Settings(), url)
 
 
 def ask(method: str, path: str, body: object | None, url: str | None) -> Any:
