@@ -24,7 +24,7 @@ from gateway.domain.claims import REFUTED, CheckedClaim, ClaimVerdict
 from gateway.domain.engine_evidence import SeenEngine, speaks_to
 from gateway.domain.records import Claim, Confidence, Registry, Sourced
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused, Unavailable
-from gateway.gateway_client import GatewayUnreachable, ask_gateway
+from gateway.gateway_client import GatewayUnreachable, ask_gateway, own_door
 from gateway.registry import load_registry
 from gateway.registry.claims_file import StatedClaim, parse_claims
 from gateway.registry.text import did_you_mean, read_document

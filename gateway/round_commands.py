@@ -323,6 +323,7 @@ _COLUMNS = (
 _LINK_COLUMNS = (_text("id"), _text("label"), _text("stratum"), _text("link"), _text("expires_at"))
 _FAILURE_COLUMNS = (_text("model"), _text("code"), _text("count"))
 _REVIEWER_COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+    _text("id"),
     _text("label"),
     _text("stratum"),
     _text("state"),
