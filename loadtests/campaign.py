@@ -23,7 +23,7 @@ from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_in
 from loadtests.journal import AGAIN_MARK, Journal, Spreads
-from loadtests.load_words import kind_of, level_of, load_in_words
+from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
 from loadtests.measured import Context, measure, spreads_of, window_of_cell
 from loadtests.plan import Cell, Closed, Open, Plan, Rate, Search, Shape, Users
 from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
@@ -34,8 +34,6 @@ from loadtests.validity import check_cell
 
 AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running")
 """Checks whose failure may have been a moment's disturbance: such a repeat is run once more, and the run says so."""
-SEARCH_CELLS = 8
-"""How many levels a search takes, for the time that is left."""
 PAUSE_S = 1.0
 
 
@@ -310,27 +308,16 @@ class Campaign:
     # --- progress -------------------------------------------------------------------------------------------
 
     def _step(self, order: RepeatOrder) -> Step:
-        fixed = [(cell, self._load_s(cell)) for cell in self.plan.cells]
-        each = self.plan.repeats * len(self.doors)
-        searched = sum(search.for_s for search in self.plan.searches) * SEARCH_CELLS * each
-        of = each * (len(fixed) + SEARCH_CELLS * len(self.plan.searches))
-        whole = sum(span for _, span in fixed) * each + searched
+        replayed = sum(points[-1].at_s for points in self.traces.values()) * self.plan.repeats * len(self.doors)
         done = sum(self._span_s(seen) * len(seen.repeats) for seen in self._cells.values())
+        of = repeats_in(self.plan)
         return Step(
             words=f"{order.cell.id} · {load_in_words(order.cell.load)} · {order.doorway.door} · "
             f"repeat {order.number} of {self.plan.repeats}",
             number=min(self._done + 1, of),
             of=of,
             span_s=order.load_s,
-            left_s=max(order.load_s, whole - done),
-        )
-
-    def _load_s(self, cell: Cell) -> float:
-        load = cell.load
-        if isinstance(load, Closed):
-            return sum(span.for_s for span in load.users)
-        return sum(span.for_s for span in load.rates) or max(
-            (p.at_s for p in self.traces.get(cell.id, ())), default=0.0
+            left_s=max(order.load_s, planned_s(self.plan) + replayed - done),
         )
 
     def _span_s(self, seen: CellSeen) -> float:

@@ -23,6 +23,7 @@ from gateway.errors import SimsaError
 from gateway.gateway_client import GatewayUnreachable
 from gateway.registry import load_registry
 from gateway.settings import Settings
+from loadtests.load_words import load_in_words, planned_s, time_in_words
 
 if TYPE_CHECKING:
     from loadtests.campaign import Step
@@ -39,7 +40,6 @@ Out = Annotated[Path | None, typer.Option(help="Write to this directory instead 
 @loadtest_app.command("check")
 def check(plan: Annotated[Path, typer.Argument(help="The plan's YAML file.")], json: JsonFlag = False) -> None:
     """Read a plan and say what it would run; every mistake with its line. Sends nothing."""
-    from loadtests.load_words import load_in_words
     from loadtests.plan_file import PlanInvalid, parse_plan
 
     try:
@@ -53,11 +53,16 @@ def check(plan: Annotated[Path, typer.Argument(help="The plan's YAML file.")], j
         {"search": one.id, "over": one.over, "from": one.begin, "most": one.most} for one in found.searches
     ]
     if _json(json):
-        _print_json({"name": found.name, "cells": cells, "searches": searches, "repeats": found.repeats})
+        through, workers = found.target.through.value, found.workers
+        told = {"name": found.name, "through": through, "workers": workers, "repeats": found.repeats}
+        _print_json({**told, "planned_s": planned_s(found), "cells": cells, "searches": searches})
         return
     for entry in (*cells, *searches):
         print(", ".join(f"{name}: {value}" for name, value in entry.items() if value is not None))  # noqa: T201
-    print(f"each {found.repeats} times, {found.target.through.value}, {found.workers} worker(s)")  # noqa: T201
+    print(  # noqa: T201
+        f"each {found.repeats} times, {found.target.through.value}, {found.workers} worker(s); "
+        f"loads of about {time_in_words(planned_s(found))} in all"
+    )
 
 
 @loadtest_app.command("run")
@@ -261,7 +266,7 @@ class _Board:
         self._console.print(printable(words), markup=False, highlight=False)
 
     def step(self, step: Step) -> None:
-        left = _minutes(step.left_s)
+        left = time_in_words(step.left_s)
         if self._progress is None:
             self.say(f"[{step.number}/{step.of}] {step.words}, {step.span_s:g} s; about {left} left")
         else:
@@ -272,12 +277,6 @@ class _Board:
 
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC)
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _is_well(found: Run) -> bool:

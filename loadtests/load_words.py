@@ -1,8 +1,11 @@
-"""A load in words, as its kind, and as one number where it has one."""
+"""A load in words, as its kind, as one number where it has one, and how long a plan's loads last."""
 
 from __future__ import annotations
 
-from loadtests.plan import Arrivals, Closed, Load, Open
+from loadtests.plan import Arrivals, Closed, Load, Open, Plan, Through
+
+SEARCH_LEVELS = 8
+"""How many levels a search is taken to try."""
 
 
 def kind_of(load: Load) -> str:
@@ -33,3 +36,30 @@ def load_in_words(load: Load) -> str:
     if len(set(levels)) == 1:
         return f"{name}, {levels[0]:g} requests/s"
     return f"{name}, {min(levels):g} to {max(levels):g} requests/s"
+
+
+def repeats_in(plan: Plan) -> int:
+    """Repeats of all cells and doors; those of searches are a guess."""
+    doors = 2 if plan.target.through is Through.BOTH else 1
+    return plan.repeats * doors * (len(plan.cells) + SEARCH_LEVELS * len(plan.searches))
+
+
+def load_s(load: Load) -> float:
+    """How long a load lasts; 0 for a trace, which says so itself."""
+    spans = load.users if isinstance(load, Closed) else load.rates
+    return sum(span.for_s for span in spans)
+
+
+def planned_s(plan: Plan) -> float:
+    """How long all loads of a plan last, one after the other; traces, starts and drains aside."""
+    doors = 2 if plan.target.through is Through.BOTH else 1
+    fixed = sum(load_s(cell.load) for cell in plan.cells)
+    searched = sum(search.for_s for search in plan.searches) * SEARCH_LEVELS
+    return plan.repeats * doors * (fixed + searched)
+
+
+def time_in_words(seconds: float) -> str:
+    """Such as "45 s", "12 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

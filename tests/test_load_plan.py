@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.registry import load_registry
+from loadtests.load_words import SEARCH_LEVELS, planned_s, repeats_in, time_in_words
 from loadtests.plan import Arrivals, Closed, Open, Plan, Rate, Route, Shape, Through, Users, WorkKind
 from loadtests.plan_file import PlanInvalid, parse_plan
 from loadtests.presets import PRESETS
@@ -186,3 +188,26 @@ def test_whatever_stands_there_it_is_a_plan_or_a_list_of_problems(value: object)
         problems = refused.problems
     assert problems is None or problems
     assert all(line.startswith("plan.yaml") and "\n" not in line for line in problems or ())
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "loadtests.md").read_text()
+
+
+def test_the_plans_of_the_page_are_plans() -> None:
+    whole, patterns = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    plan = plan_of(whole)
+    assert [cell.id for cell in plan.cells] == ["claimed", "sweep-1", "sweep-2", "sweep-4", "ramp"]
+    assert [search.id for search in plan.searches] == ["knee"]
+    others = plan_of("name: one\ntarget: {model: EXAONE-4.0-32B}\n" + patterns)
+    assert [cell.id for cell in others.cells] == ["stairs", "waves", "replay", "soak"]
+    (first,) = re.findall(r"<<'END'\n(.*?)END\n", PAGE, re.DOTALL)
+    assert plan_of(first).name == "first"
+
+
+def test_how_long_a_plan_takes_counts_repeats_doors_and_a_searchs_levels() -> None:
+    assert planned_s(plan_of(LEAST)) == 180
+    both = LEAST.replace("{model: EXAONE-4.0-32B}", "{model: EXAONE-4.0-32B, through: both}")
+    searching = both + "  - {id: k, search: {begin: 1, most: 9}, for_s: 30}\npreset: llama2-70b\n"
+    assert planned_s(plan_of(searching)) == 3 * 2 * (60 + SEARCH_LEVELS * 30)
+    assert repeats_in(plan_of(searching)) == 3 * 2 * (1 + SEARCH_LEVELS)
+    assert [time_in_words(seconds) for seconds in (45, 720, 5400)] == ["45 s", "12 min", "1.5 h"]
