@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from gateway.domain.records import Claim, Model, Registry
+from gateway.domain.records import Claim, Model, Provenance, Registry
+from gateway.file_lock import FileLock
 from loadtests.arrivals import TracePoint
 from loadtests.cell_order import DrawnWork
 from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, SearchSeen
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_in
-from loadtests.journal import AGAIN_MARK, Journal, Spreads
+from loadtests.journal import Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
 from loadtests.measured import Context, measure, spreads_of, window_of_cell
 from loadtests.plan import Cell, Closed, Open, Plan, Rate, Search, Shape, Users
 from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
-from loadtests.run_evidence import evidence_for, is_tested, verdicts
+from loadtests.run_evidence import evidence_for, is_tested, verdicts, why_invalid
 from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting
 from loadtests.validity import check_cell
@@ -35,6 +35,9 @@ from loadtests.validity import check_cell
 AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running")
 """Checks whose failure may have been a moment's disturbance: such a repeat is run once more, and the run says so."""
 PAUSE_S = 1.0
+SHORT = 24
+"""Letters of a cell's id in the id of a run that the gateway is told."""
+GONE_ON = "Stopped, and gone on with at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,15 @@ class Campaign:
     work: DrawnWork
     journal: Journal
     watch: EngineWatch
+    look: Callable[[], Awaitable[Provenance]]
+    """What stands behind the doors now."""
     versions: Mapping[str, str]
     traces: Mapping[str, Sequence[TracePoint]]
     """By cell."""
     on_step: Callable[[Step], None]
     stopping: asyncio.Event
+    lock: FileLock
+    """Held while the run goes on, so that nobody else goes on with it."""
     calibration: Calibration | None = None
     before: Run | None = None
     """What an interrupted run left: its repeats are not run again."""
@@ -88,25 +95,33 @@ class Campaign:
         if self.before is not None:
             self._take_over(self.before)
         watching = asyncio.create_task(self.watch.run())
+        state = "failed"
         try:
             for cell in self.plan.cells:
                 await self._cell(cell)
             for door in self.doors:
                 for search in self.plan.searches:
                     await self._search(search, door)
+            state = "stopped" if self.stopping.is_set() else "complete"
+        except BaseException as error:
+            self._notes.append(f"Failed: {type(error).__name__}: {error}")
+            raise
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-            run = self._found("stopped" if self.stopping.is_set() else "complete")
+            await _ended(watching, self._notes)
+            run = self._found(state)
             self.journal.keep(run, self._spreads)
+            self.lock.release()
         return run
 
     def _take_over(self, before: Run) -> None:
         self._began_at = before.began_at
         self._cells = {(cell.id, cell.door): cell for cell in before.cells}
         self._spreads = self.journal.spreads()
-        self._notes = [*before.notes, f"Stopped, and gone on with at {_now()}."]
+        self._notes = [*before.notes, f"{GONE_ON} {_now()}."]
+
+    @property
+    def _sitting(self) -> int:
+        return sum(note.startswith(GONE_ON) for note in self._notes)
 
     # --- cells ----------------------------------------------------------------------------------------------
 
@@ -139,24 +154,26 @@ class Campaign:
     async def _once(self, cell: Cell, door: Doorway, number: int, attempt: int) -> Repeat:
         order = self._order(cell, door, number, attempt)
         self.on_step(self._step(order))
+        before = await self.look()
         ran: RepeatRun = await run_repeat(order, self.plan, stopping=self.stopping)
-        repeat = await asyncio.to_thread(measure, order, ran, self.context, self.watch)
+        kinds = [before.value, (await self.look()).value]
+        repeat = await asyncio.to_thread(measure, order, ran, self.context, self.watch, kinds)
         self._done += 1
         if not self.stopping.is_set():
             await asyncio.sleep(PAUSE_S)  # engines settle, and their last reading is taken
         return repeat
 
     def _order(self, cell: Cell, door: Doorway, number: int, attempt: int) -> RepeatOrder:
-        again = "" if attempt == 1 else AGAIN_MARK
-        label = f"{self.id}.{_short(cell.id)}.{door.door[0]}{number}{again}"
+        label = f"{self.id}.{_short(cell.id)}.{door.door[0]}{number}.{attempt}"
         return RepeatOrder(
             cell=cell,
             number=number,
             doorway=door,
-            run_id=label[:64],
-            seed=seed_of(self.plan.seed, cell.id, door.door, number, attempt),
+            run_id=label,
+            seed=seed_of(f"{self.plan.seed}/{self.id}/{self._sitting}", cell.id, door.door, number, attempt),
             work=self.work,
-            directory=self.journal.records / (_short(cell.id) + again),
+            directory=self.journal.records / _short(cell.id),
+            attempt=attempt,
             trace=self.traces.get(cell.id, ()),
             web_port=self.web_port,
         )
@@ -165,7 +182,7 @@ class Campaign:
         before = self._cells.get((cell.id, door.door))
         repeats = [*(before.repeats if before is not None else ()), repeat]
         self._cells[cell.id, door.door] = self._seen(cell, door, repeats, search)
-        orders = [self._order(cell, door, one.number, 1) for one in repeats]
+        orders = [self._order(cell, door, one.number, one.attempt) for one in repeats]
         window = window_of_cell(orders[0])
         files = [self.journal.record_files(order.directory.name, order.name) for order in orders]
         self._spreads[f"{cell.id}/{door.door}"] = await asyncio.to_thread(spreads_of, files, window, self.plan)
@@ -190,6 +207,7 @@ class Campaign:
             search=search,
             input_tokens=fixed[0],
             output_tokens=fixed[1],
+            think_s=cell.load.think_s if isinstance(cell.load, Closed) else 0.0,
         )
 
     # --- searches -------------------------------------------------------------------------------------------
@@ -234,7 +252,8 @@ class Campaign:
             unknown = next((one for one in repeat.objectives if one.met is None), None)
             if unknown is not None:
                 return None, f"{unknown.metric} {unknown.statistic}: {unknown.why}"
-        return True, None
+        seen = self._cells[cell.id, door.door]
+        return (True, None) if seen.is_valid else (None, why_invalid(seen))
 
     def _missed_early(self, cell: Cell, door: Doorway, search: str, number: int) -> None:
         """A search asks for no further repeats of a load that has missed: its cell says so."""
@@ -275,6 +294,8 @@ class Campaign:
             calibration=self.calibration,
             cells=cells,
             searches=list(self._searches),
+            replicas=self.context.replicas,
+            workers=self.plan.workers,
             doors=door_shares(cells),
             verdicts=[] if model is None or state == "running" else self._verdicts(model, cells),
             notes=notes,
@@ -295,7 +316,7 @@ class Campaign:
                 _one_door(cells),
                 run_id=self.id,
                 gpu=self.gpu,
-                gpus=self.context.gpus or 1,
+                gpus=self.context.gpus,
                 weights=None,
                 kv_dtype=_kv_dtype(engine.resolved.get("cache_dtype") if engine else None),
                 timeout_s=self.plan.timeout_s,
@@ -333,9 +354,21 @@ def cell_at(search: Search, level: float) -> Cell:
     return Cell(f"{search.id}-{level:g}", load, search.warm_up_s)
 
 
-def seed_of(plan_seed: int, cell: str, door: str, number: int, attempt: int = 1) -> int:
-    """A seed of its own for every repeat and door: nothing that one sends is known to the engine from another."""
-    text = f"{plan_seed}/{cell}/{door}/{number}/{attempt}".encode()
+async def _ended(watching: asyncio.Task[None], notes: list[str]) -> None:
+    """The watch over engines, ended; what it failed with is a note, as a run can do without it."""
+    watching.cancel()
+    (failure,) = await asyncio.gather(watching, return_exceptions=True)
+    if isinstance(failure, Exception):
+        notes.append(f"The engines were not read to the end: {type(failure).__name__}: {failure}")
+
+
+def seed_of(source: str, cell: str, door: str, number: int, attempt: int = 1) -> int:
+    """A seed of its own for every run, sitting, repeat and door: nothing that is sent is known to the engine already.
+
+    `source` holds the plan's seed and the run's id; a run writes down the seed of each repeat, by which the same
+    requests can be made again.
+    """
+    text = f"{source}/{cell}/{door}/{number}/{attempt}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
@@ -355,7 +388,10 @@ def _why(repeat: Repeat) -> str:
 
 
 def _short(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:24]
+    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in name)
+    if plain == name and len(name) <= SHORT:
+        return name
+    return f"{plain[: SHORT - 5]}-{hashlib.sha256(name.encode()).hexdigest()[:4]}"
 
 
 def _now() -> str:

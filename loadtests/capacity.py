@@ -49,9 +49,10 @@ def what_holds(run: Run, over: str, *, door: str | None = None) -> Holds | None:
     """From the run's search over rate or users, or from its valid steady cells; None where none met its objectives."""
     for search in run.searches:
         if search.over == over and search.highest_met is not None and door in (None, search.door):
-            return Holds(over, search.highest_met, search.lowest_failed, f"search {search.id} of run {run.id}")
+            source = f"search {search.id} of run {run.id}, which ended {search.ended}"
+            return Holds(over, search.highest_met, search.lowest_failed, source)
     kind = "open" if over == "rate" else "closed"
-    cells = [cell for cell in run.cells if _speaks(cell, kind, door)]
+    cells = [cell for cell in run.cells if cell.is_valid and _speaks(cell, kind, door)]
     met = [cell for cell in cells if cell.meets_objectives]
     failed = [cell for cell in cells if cell.meets_objectives is False]
     best = max(met, key=lambda cell: cell.level or 0, default=None)
@@ -68,9 +69,11 @@ def plan_capacity(run: Run, wanted: float, holds: Holds, *, spares: int = 1, use
     """
     if wanted <= 0 or not 0 < use <= 1 or spares < 0:
         raise ValueError("expected users or a rate above 0, a share above 0 up to 1, and 0 or more spares")
-    each = run.gpus or 1
-    needed = _replicas(wanted, holds.highest_met * use)
-    least = needed if holds.lowest_failed is None else _replicas(wanted, holds.lowest_failed * use)
+    if run.gpus is None or not run.replicas:
+        raise ValueError(f"on how many GPUs the engines of {run.id} stood is not known: say `gpus` in the plan")
+    each = run.gpus // run.replicas
+    needed = _replicas(wanted, holds.highest_met / run.replicas * use)
+    least = needed if holds.lowest_failed is None else _replicas(wanted, holds.lowest_failed / run.replicas * use)
     return Capacity(
         wanted=wanted,
         over=holds.over,
@@ -98,7 +101,8 @@ def _speaks(cell: CellSeen, kind: str, door: str | None) -> bool:
 def _assumptions(run: Run, holds: Holds, spares: int, use: float) -> tuple[str, ...]:
     unit = "users at once" if holds.over == "users" else "requests a second"
     said = [
-        f"One replica holds {holds.highest_met:g} {unit} at the objectives ({holds.source}).",
+        f"{run.replicas} replica{' holds' if run.replicas == 1 else 's hold'} {holds.highest_met:g} {unit} at the "
+        f"objectives ({holds.source}).",
         f"It is planned with {use:.0%} of that, because real arrivals come in waves.",
         "Replicas do not slow each other down, and the gateway shares requests out evenly.",
         f"Requests are like those of the run (workload {run.workload_sha256[:12]}): lengths, language, prefixes.",
@@ -106,7 +110,7 @@ def _assumptions(run: Run, holds: Holds, spares: int, use: float) -> tuple[str, 
         "Peaks above the number that is asked for are not covered.",
     ]
     if holds.lowest_failed is None:
-        said.append("Nothing higher was tried: a replica may hold more, and fewer GPUs may do.")
+        said.append("Nothing higher was seen to fail: a replica may hold more, and fewer GPUs may do.")
     if run.provenance != "real":
         said.append(f"The run is {run.provenance}: a plan to try, no evidence.")
     return tuple(said)

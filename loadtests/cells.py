@@ -40,7 +40,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """client_cpu | schedule_lag | achieved_rate | records_complete | clock | token_source | lengths | cache_hits |
-    steady_state | running | repeats | spread | provenance | engine_restart | calibration."""
+    steady_state | in_flight | running | stream | repeats | spread | provenance | engine_restart | calibration."""
     passed: bool | None
     """None = could not be looked at; `seen` says why. Only False makes a cell invalid."""
     limit: str
@@ -146,6 +146,10 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     """The most frequent errors in words, at most 10."""
     claimed: dict[str, ObjectiveSeen] = {}
     """What became of the figure of each claim that a run can test, by the claim's id."""
+    is_overloaded: bool = False
+    """Work piled up: figures that look good would look worse in a longer window, and settle nothing."""
+    attempt: int = 1
+    """2: it was run once more, because a moment's disturbance had made it invalid."""
     cost: str | None = None
     """What the gateway settled for the calls of this repeat, as decimal text."""
     cost_per_mtok_out: str | None = None
@@ -176,6 +180,8 @@ class CellSeen(msgspec.Struct, frozen=True, kw_only=True):
     """Of all repeats together: their number and their spread."""
     search: str | None = None
     """Which search tried it."""
+    think_s: float = 0.0
+    """Of a closed loop: mean pause of a user, who is not in flight meanwhile."""
     input_tokens: int | None = None
     """Of each prompt, where the plan fixes it."""
     output_tokens: int | None = None
@@ -274,7 +280,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     state: str
-    """running | complete | stopped."""
+    """running | complete | stopped | failed (the last note says why)."""
     began_at: str
     ended_at: str | None
     plan: str
@@ -285,6 +291,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     gpu: str | None
     gpus: int | None
+    """Of all replicas together; None where it is not known, and then nothing is said of one GPU."""
     provenance: str
     """Of all answers; `mixed` where they differ."""
     versions: dict[str, str]
@@ -299,3 +306,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: list[Verdict]
     notes: list[str]
     """What a reader must know: stopped early, workers lost, assumptions."""
+    replicas: int | None = None
+    """Engines that answered together; None where it is not known."""
+    workers: int = 1

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway.console import printable, wants_json
-from gateway.errors import SimsaError
+from gateway.errors import SimsaError, StartRefused
 from gateway.gateway_client import GatewayUnreachable
 from gateway.registry import load_registry
 from gateway.settings import Settings
@@ -226,7 +226,7 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
             )
         except PlanInvalid as error:
             _refuse_all(error.problems, error.path)
-        except (OutsetRefused, TargetUnknown, TargetSilent, RunUnreadable, GatewayUnreachable) as error:
+        except (OutsetRefused, TargetUnknown, TargetSilent, RunUnreadable, GatewayUnreachable, StartRefused) as error:
             _refuse(str(error))
         except CalibrationFailed as error:
             _refuse(f"the client could not be calibrated: {error}")

@@ -18,6 +18,8 @@ _WORDS = {
     "lower": ("lower", "bold"),
     "not_distinguishable": ("not distinguishable", "dim"),
     "too_few_repeats": ("too few repeats to say", "yellow"),
+    "fell_to_0": ("fell to 0", "bold red"),
+    "rose_from_0": ("rose from 0", "bold"),
 }
 
 
@@ -38,7 +40,7 @@ def render_differences(found: Sequence[Difference], refused: Sequence[Incomparab
             one.metric,
             significant(one.before),
             significant(one.after),
-            f"{one.ratio:.3f}",
+            "–" if one.ratio is None else f"{one.ratio:.3f}",
             interval,
             Text(words, style=style),
         )

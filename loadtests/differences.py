@@ -17,6 +17,10 @@ from scipy import stats
 from loadtests.cells import CellSeen, Repeat, Run
 
 CONFIDENCE = 0.95
+OF_OBJECTIVES = ("goodput_per_s", "attainment_percent")
+"""Compared only under the same objectives."""
+OF_MONEY = ("cost_per_mtok_out",)
+"""Compared only in the same currency."""
 
 
 class Difference(NamedTuple):
@@ -27,12 +31,12 @@ class Difference(NamedTuple):
     metric: str
     before: float
     after: float
-    ratio: float
+    ratio: float | None
     low: float | None
     high: float | None
     repeats: tuple[int, int]
     says: str
-    """higher | lower | not_distinguishable | too_few_repeats."""
+    """higher | lower | not_distinguishable | too_few_repeats | fell_to_0 | rose_from_0 (without a ratio)."""
 
 
 class Incomparable(NamedTuple):
@@ -51,6 +55,8 @@ FIGURES: dict[str, Callable[[Repeat], float | None]] = {
     "output_tokens_per_s": lambda one: one.rates.output_tokens_per_s,
     "requests_per_s": lambda one: one.rates.requests_per_s,
     "goodput_per_s": lambda one: one.rates.goodput_per_s,
+    "attainment_percent": lambda one: one.rates.attainment_percent,
+    "answered_percent": lambda one: _answered(one),
     "cost_per_mtok_out": lambda one: None if one.cost_per_mtok_out is None else float(one.cost_per_mtok_out),
 }
 
@@ -59,6 +65,9 @@ def compare_runs(before: Run, after: Run) -> tuple[list[Difference], list[Incomp
     """Every figure of every cell that both have, and why others are not compared. Provenances must be alike."""
     if before.workload_sha256 != after.workload_sha256:
         return [], [Incomparable(None, "their workloads differ: the same texts and lengths are needed")]
+    if (before.gpu, before.gpus) != (after.gpu, after.gpus):
+        why = f"one ran on {_gpus(before)}, the other on {_gpus(after)}"
+        return [], [Incomparable(None, why)]
     if before.provenance != after.provenance:
         why = f"one is {before.provenance}, the other {after.provenance}: such times do not compare"
         return [], [Incomparable(None, why)]
@@ -79,11 +88,34 @@ def compare_runs(before: Run, after: Run) -> tuple[list[Difference], list[Incomp
 def compare_cells(before: CellSeen, after: CellSeen) -> list[Difference]:
     """Every figure that both cells have in all repeats."""
     found = []
+    is_alike = _objectives_of(before) == _objectives_of(after)
+    is_same_money = _currencies_of(before) == _currencies_of(after)
     for metric, of in FIGURES.items():
+        if (metric in OF_OBJECTIVES and not is_alike) or (metric in OF_MONEY and not is_same_money):
+            continue
         one, other = _values(before.repeats, of), _values(after.repeats, of)
         if one is not None and other is not None:
             found.append(_difference(before, metric, one, other))
     return found
+
+
+def _objectives_of(cell: CellSeen) -> list[tuple[str, str, str, str | None]]:
+    seen = cell.repeats[0].objectives if cell.repeats else []
+    return [(one.metric, one.statistic, one.limit, one.attainment_percent) for one in seen]
+
+
+def _currencies_of(cell: CellSeen) -> set[str | None]:
+    return {repeat.currency for repeat in cell.repeats}
+
+
+def _answered(repeat: Repeat) -> float | None:
+    """Of what was offered, what was answered well: whoever refuses half looks fast with the rest."""
+    offered = sum(repeat.outcomes.values())
+    return 100 * repeat.outcomes.get("ok", 0) / offered if offered else None
+
+
+def _gpus(run: Run) -> str:
+    return f"{run.gpus or 'an unknown number of'} × {run.gpu or 'an unknown GPU'}"
 
 
 def ratio_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float | None, float | None]:
@@ -101,6 +133,17 @@ def ratio_interval(before: Sequence[float], after: Sequence[float]) -> tuple[flo
 
 
 def _difference(cell: CellSeen, metric: str, before: Sequence[float], after: Sequence[float]) -> Difference:
+    repeats = (len(before), len(after))
+    means = float(np.mean(before)), float(np.mean(after))
+    if not all(after) or not all(before):
+        says = "too_few_repeats"
+        if all(before) and not any(after):
+            says = "fell_to_0"
+        elif all(after) and not any(before):
+            says = "rose_from_0"
+        elif not any(before) and not any(after):
+            says = "not_distinguishable"
+        return Difference(cell.id, cell.door, metric, *means, None, None, None, repeats, says)
     ratio, low, high = ratio_interval(before, after)
     if low is None or high is None:
         says = "too_few_repeats"
@@ -119,14 +162,14 @@ def _difference(cell: CellSeen, metric: str, before: Sequence[float], after: Seq
         ratio,
         low,
         high,
-        (len(before), len(after)),
+        repeats,
         says,
     )
 
 
 def _values(repeats: Sequence[Repeat], of: Callable[[Repeat], float | None]) -> list[float] | None:
     values = [of(one) for one in repeats]
-    known = [value for value in values if value is not None and value > 0]
+    known = [value for value in values if value is not None and value >= 0]
     return known if known and len(known) == len(values) else None
 
 

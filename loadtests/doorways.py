@@ -47,14 +47,15 @@ def doorways(
 
 
 def engine_addresses(plan: Plan, registry: Registry) -> tuple[str, ...]:
-    """Whose /metrics are read through the run: as the plan says, its engine, or the registry's replicas."""
+    """Whose /metrics are read through the run: as the plan says, its engine, or the registry's replicas.
+
+    Of a comparison those of its first model, whose side is measured.
+    """
     if plan.target.metrics:
         return plan.target.metrics
     if plan.target.engine is not None:
         return (_root(plan.target.engine),)
-    names = plan.target.models or (plan.target.model,)
-    replicas = [replica for name in names for replica in _replicas(registry, name)]
-    return tuple(dict.fromkeys(replica.url for replica in replicas))
+    return tuple(dict.fromkeys(replica.url for replica in _replicas(registry, plan.target.model)))
 
 
 def _direct(plan: Plan, registry: Registry) -> Doorway:

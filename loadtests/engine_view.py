@@ -83,7 +83,7 @@ def window_of(readings: Sequence[Reading], began_at_s: float, window: Window) ->
     return EngineWindow(
         running_and_waiting=float(median(known)) if known else None,
         prefix_hit_share=_hit_share(inside),
-        restarts=restarts_in(readings),
+        restarts=restarts_in(readings) if any(any(one.glances) for one in readings) else None,
     )
 
 

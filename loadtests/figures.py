@@ -47,10 +47,14 @@ class Spans:
 
 
 def spans_of(columns: Columns) -> Spans:
-    """TTFT = c_1 − t0, TPOT = (c_last − c_1) / (N − n_1), E2E = c_last − t0, and from t_sched the same."""
+    """TTFT = c_1 − t0, TPOT = (c_last − c_1) / (N − n_1), E2E = c_last − t0, and from t_sched the same.
+
+    An answer of several tokens that came in one event has no TPOT: nobody saw when its tokens came.
+    """
     later = columns.completion_tokens - columns.first_event_tokens
     with np.errstate(invalid="ignore", divide="ignore"):
-        tpot = np.where(later >= 1, (columns.last_s - columns.first_s) / later, np.nan)
+        spread_out = (later >= 1) & (columns.gap_counts >= 1)
+        tpot = np.where(spread_out, (columns.last_s - columns.first_s) / later, np.nan)
         pace = np.where(tpot > 0, 1 / tpot, np.nan)
         gaps = np.where(columns.gap_counts > 0, (columns.last_s - columns.first_s) / columns.gap_counts, np.nan)
     return Spans(
@@ -122,29 +126,32 @@ class Arrived(NamedTuple):
     tokens: Floats
 
 
-def arrived(columns: Columns) -> Arrived:
-    """A request's N tokens over its events: n_1 in the first, the rest in equal parts."""
-    has_first = np.isfinite(columns.first_s)
+def arrived(columns: Columns, chosen: Flags | None = None) -> Arrived:
+    """A request's N tokens over its events: n_1 in the first, the rest in equal parts. Of all requests, or of some."""
+    wanted = np.ones(columns.n, dtype=np.bool_) if chosen is None else chosen
+    has_first = np.isfinite(columns.first_s) & wanted
+    of_wanted = np.repeat(wanted, columns.gap_counts)
     later = columns.completion_tokens - columns.first_event_tokens
     with np.errstate(invalid="ignore", divide="ignore"):
         share = later / columns.gap_counts
     first = np.where(columns.gap_counts == 0, columns.completion_tokens, columns.first_event_tokens)
     return Arrived(
-        np.concatenate((columns.first_s[has_first], columns.event_times())),
-        np.concatenate((first[has_first], np.repeat(share, columns.gap_counts))),
+        np.concatenate((columns.first_s[has_first], columns.event_times()[of_wanted])),
+        np.concatenate((first[has_first], np.repeat(share, columns.gap_counts)[of_wanted])),
     )
 
 
 def rates(columns: Columns, window: Window, *, met: Flags | None, gpus: int | None) -> Rates:
     """What came in the window for each second of it. `met`: requests that met every objective; None = there are none.
 
-    Tokens and answers are counted when they came, of whichever request, so that a load that never ends well shows.
+    Tokens and answers are counted when they came. Only answers that ended well count, whenever they were due: what was
+    cut or given up is no throughput.
     """
     span = window.span_s
     due = due_in(columns, window)
     offered = int(due.sum())
     ended = columns.is_ok & (columns.ended_s >= window.begin_s) & (columns.ended_s < window.end_s)
-    events = arrived(columns)
+    events = arrived(columns, columns.is_ok)
     inside = (events.at_s >= window.begin_s) & (events.at_s < window.end_s)
     tokens = events.tokens[inside].sum() / span
     known = bool(np.isfinite(tokens))

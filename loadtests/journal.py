@@ -14,9 +14,8 @@ import msgspec
 
 from loadtests.cells import VERSION, Run
 
-PLAN, RUN, SPREADS, RECORDS = "plan.yaml", "run.json", "spreads.json", "records"
-AGAIN_MARK = "-again"
-"""Ends the name of the directory of repeats that were run once more."""
+PLAN, RUN, SPREADS, RECORDS, TRACES = "plan.yaml", "run.json", "spreads.json", "records", "traces"
+LOCK = "lock"
 Spreads = dict[str, dict[str, tuple[float, ...]]]
 """By "cell/door": the quantiles 0 to 100 % of its TTFT and TPOT, of all its repeats together."""
 
@@ -36,15 +35,17 @@ class Journal:
         return self.directory / RECORDS
 
     def record_files(self, cell: str, repeat: str) -> list[Path]:
-        """The workers' files of a repeat; of one that was run once more, the later ones."""
-        for directory in (cell + AGAIN_MARK, cell):
-            if found := sorted((self.records / directory).glob(f"{repeat}-w*.jsonl")):
-                return found
-        return []
+        """The workers' files of one attempt at a repeat."""
+        return sorted((self.records / cell).glob(f"{repeat}-w*.jsonl"))
+
+    def trace(self, cell: str) -> Path:
+        """Where the trace that a cell replays is kept."""
+        return self.directory / TRACES / f"{cell}.jsonl"
 
     def begin(self, plan: bytes) -> None:
         """Raises OSError."""
         self.records.mkdir(parents=True, exist_ok=True)
+        (self.directory / TRACES).mkdir(exist_ok=True)
         _write(self.directory / PLAN, plan)
 
     def keep(self, run: Run, spreads: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:

@@ -16,11 +16,12 @@ from loadtests.cells import ObjectiveSeen, Rates, Repeat
 from loadtests.columns import Floats, RepeatFiles, read_repeat
 from loadtests.engine_view import EngineWatch, join_timeline, window_of
 from loadtests.figures import Window, due_in, latencies, outcomes, quantiles, rates, spans_of, timeline
+from loadtests.load_words import level_of
 from loadtests.objectives import met_by_each, see_objectives
-from loadtests.plan import Open, Plan, WorkKind
+from loadtests.plan import Closed, Open, Plan, WorkKind
 from loadtests.repeat_run import RepeatOrder, RepeatRun
 from loadtests.run_evidence import claimed_objective
-from loadtests.validity import Intended, check_repeat
+from loadtests.validity import Intended, check_repeat, piles_up
 
 TIMELINE_MOST_S = 86_400
 
@@ -33,9 +34,12 @@ class Context:
     claims: tuple[Claim, ...]
     """Those that a run can test."""
     gpus: int | None
+    """Of all replicas together; None = not known."""
+    replicas: int | None
     price: GpuPrice | None
     """Of an hour of one GPU."""
-    provenance: str
+    calibrated_events_per_s: float | None = None
+    """What all workers together were shown to read."""
 
 
 def window_of_cell(order: RepeatOrder) -> Window:
@@ -43,8 +47,13 @@ def window_of_cell(order: RepeatOrder) -> Window:
     return Window(order.cell.warm_up_s, order.load_s)
 
 
-def measure(order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineWatch) -> Repeat:
-    """What one repeat showed. Raises ValueError for files that are no records."""
+def measure(
+    order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineWatch, provenances: Sequence[str]
+) -> Repeat:
+    """What one repeat showed. `provenances`: what was behind the door before and after it.
+
+    Raises ValueError for files that are no records.
+    """
     files = read_repeat([path for path in run.files if path.exists()], side=_side(context.plan))
     columns, window = files.columns, window_of_cell(order)
     is_open = isinstance(order.cell.load, Open)
@@ -53,14 +62,8 @@ def measure(order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineW
     seen = see_objectives(columns, window, window_rates, context.plan.objectives, is_open=is_open)
     began_at_s = _began_at_s(files)
     readings = watch.between(began_at_s, began_at_s + _end_s(files, window))
-    checks = check_repeat(
-        files,
-        window,
-        _intended(order, context.plan),
-        window_of(readings, began_at_s, window),
-        seen,
-        [context.provenance],
-    )
+    intended = _intended(order, context)
+    checks = check_repeat(files, window, intended, window_of(readings, began_at_s, window), seen, provenances)
     errors = {**columns.errors, **dict.fromkeys(run.failures, 1)}
     return Repeat(
         number=order.number,
@@ -74,8 +77,10 @@ def measure(order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineW
         objectives=seen,
         checks=checks,
         timeline=join_timeline(timeline(columns, _end_s(files, window)), readings, began_at_s),
-        provenance=context.provenance,
+        provenance=provenances[0] if len(set(provenances)) == 1 else "unknown",
         errors=errors,
+        is_overloaded=piles_up(columns, window, intended),
+        attempt=order.attempt,
         claimed=_claimed(files, window, window_rates, context.claims, is_open=is_open),
         cost_per_mtok_out=_cost(window_rates, context),
         currency=None if context.price is None else context.price.currency,
@@ -119,8 +124,10 @@ def _cost(window_rates: Rates, context: Context) -> str | None:
     return None if amount is None else f"{amount:.6f}"
 
 
-def _intended(order: RepeatOrder, plan: Plan) -> Intended:
-    work = plan.workload
+def _intended(order: RepeatOrder, context: Context) -> Intended:
+    plan, load = context.plan, order.cell.load
+    work, level = plan.workload, level_of(load)
+    keeps_asking = isinstance(load, Closed) and not load.think_s and level is not None
     return Intended(
         is_open=isinstance(order.cell.load, Open),
         is_steady=order.cell.is_steady,
@@ -129,6 +136,8 @@ def _intended(order: RepeatOrder, plan: Plan) -> Intended:
         is_pinned=work.is_pinned and work.output_tokens is not None,
         has_shared_prefix=work.shared_prefix_tokens > 0 or work.kind in (WorkKind.MULTI_TURN, WorkKind.DOCUMENT_QA),
         workers=plan.workers,
+        users=int(level) if keeps_asking and level is not None else None,
+        calibrated_events_per_s=context.calibrated_events_per_s,
     )
 
 

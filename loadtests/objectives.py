@@ -27,7 +27,8 @@ _PERCENT = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 def met_by_each(columns: Columns, objectives: Sequence[Objective], *, is_open: bool) -> Flags | None:
     """Which requests met every objective that a request can meet; None where no objective is of that kind.
 
-    What an answer cannot have, such as the TPOT of one token, it cannot miss.
+    What an answer cannot have, such as the TPOT of one token, it cannot miss; what it should have and nobody could see,
+    because all its tokens came in one event, it misses.
     """
     asked = [one for one in objectives if one.metric in OF_REQUESTS]
     if not asked:
@@ -36,8 +37,16 @@ def met_by_each(columns: Columns, objectives: Sequence[Objective], *, is_open: b
     met = columns.is_ok.copy()
     for one in asked:
         values = _of_requests(spans, one.metric, is_open=is_open)
-        met &= np.isnan(values) | _within(values, one)
+        met &= _has_none(columns, one.metric) | _within(values, one)
     return met
+
+
+def _has_none(columns: Columns, metric: str) -> Flags:
+    """Answers that cannot have the figure: of pace and gaps, those with no token after the first event's."""
+    if metric in ("ttft_s", "e2e_s"):
+        return np.zeros(columns.n, dtype=np.bool_)
+    result: Flags = columns.completion_tokens - columns.first_event_tokens < 1
+    return result
 
 
 def see_objectives(
@@ -57,22 +66,27 @@ def _see(one: Objective, columns: Columns, spans: Spans, due: Flags, rates: Rate
     values = _of_requests(spans, one.metric, is_open=is_open)
     if one.statistic == "attainment":
         offered = int(due.sum())
-        good = int((due & columns.is_ok & (np.isnan(values) | _within(values, one))).sum())
+        good = int((due & columns.is_ok & (_has_none(columns, one.metric) | _within(values, one))).sum())
         share = 100 * good / offered if offered else None
         return _seen(one, share, None, offered, None if offered else "no request was offered")
     chosen = due & columns.is_ok
     failed = int((due & ~columns.is_ok).sum())
     known = gaps_in(columns, chosen) if one.metric == "itl_s" else values[chosen & np.isfinite(values)]
-    return _statistic(one, known, failed)
+    return _statistic(one, known, failed, int(due.sum()))
 
 
-def _statistic(one: Objective, known: Floats, failed: int) -> ObjectiveSeen:
+def _statistic(one: Objective, known: Floats, failed: int, offered: int) -> ObjectiveSeen:
     """A percentile counts failed requests as worse than any answer, unless they cannot be compared (ITL, mean)."""
     least = LEAST_N.get(one.statistic, 1)
     n = len(known) + (failed if one.metric != "itl_s" else 0)
+    if failed and not len(known):
+        return _seen(one, None, None, n, f"all of {failed} requests failed", fails=True)
     if n < least or not len(known):
         few = f"{one.statistic} of {n} values; it takes {least}" if len(known) else "no answer has it"
         return _seen(one, None, None, n, few)
+    if one.metric == "itl_s" and failed > offered * (1 - _PERCENT.get(one.statistic, 100.0) / 100):
+        endless = f"{failed} of {offered} requests failed: their gaps have no end"
+        return _seen(one, None, None, n, endless, fails=True)
     if one.statistic == "mean":
         why = f"{failed} requests failed and are not in the mean" if failed else None
         return _seen(one, float(known.mean()), None, n, why, fails=failed > 0)
@@ -128,8 +142,9 @@ def _seen(
 
 def _holds(one: Objective, value: float) -> bool:
     if one.statistic == "attainment":
-        return Decimal(value) >= (one.attainment_percent or Decimal(100))
-    return Decimal(value) <= one.limit if _is_latency(one.metric) else Decimal(value) >= one.limit
+        return Decimal(repr(value)) >= (one.attainment_percent or Decimal(100))
+    exact = Decimal(repr(value))
+    return exact <= one.limit if _is_latency(one.metric) else exact >= one.limit
 
 
 def _within(values: Floats, one: Objective) -> Flags:

@@ -6,32 +6,39 @@ All that can be wrong is found here, before anything is sent. Running is `campai
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from msgspec.structs import replace as replace_struct
+
 from gateway import __version__
-from gateway.domain.records import GpuPrice, Model, Registry
+from gateway.domain.records import GpuPrice, Model, Provenance, Registry
+from gateway.errors import SimsaError
+from gateway.file_lock import FileLock
+from gateway.gateway_client import GatewayUnreachable
 from gateway.settings import Settings, secret_from_environment
 from loadtests.arrivals import TracePoint, duration_s
 from loadtests.calibration import calibrate
 from loadtests.campaign import Campaign, Step, new_run_id, runs_directory
 from loadtests.cell_order import DrawnWork
-from loadtests.cells import Calibration, Run
+from loadtests.cells import Calibration, EngineSeen, Run
 from loadtests.doorways import Doorway, doorways, engine_addresses
 from loadtests.engine_view import EngineWatch
-from loadtests.journal import Journal
+from loadtests.journal import LOCK, Journal
 from loadtests.measured import Context
 from loadtests.plan import RECORDS, Arrivals, Cell, Open, Plan
 from loadtests.plan_file import parse_plan
 from loadtests.run_evidence import is_tested
-from loadtests.sighting import Sighting, count_tokens, see_target
-from loadtests.traces import TraceRefused, trace_in, trace_of_records
+from loadtests.sighting import Sighting, TargetSilent, count_tokens, see_target
+from loadtests.traces import TraceRefused, trace_in, trace_lines, trace_of_records
 from loadtests.workloads import languages_of, workload_sha256
 from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility, fertility_samples, learn_fertility
 
@@ -74,29 +81,45 @@ async def prepare(
     engines = engine_addresses(plan, registry)
     names = plan.target.models or (plan.target.model,)
     model = registry.models.get(plan.target.model)
-    sighting = await see_target(doors, engines, names, registry, keys, gpu=plan.gpu, gpus=plan.gpus or _gpus_of(model))
+    per_replica = plan.gpus or _gpus_of(model)
+    see = partial(see_target, doors, engines, names, registry, keys, gpu=plan.gpu, gpus=per_replica)
+    sighting = await see()
+
+    async def look() -> Provenance:
+        try:
+            return (await see()).provenance
+        except (TargetSilent, SimsaError, GatewayUnreachable):
+            return Provenance.UNKNOWN  # what does not answer any more shows in the records
+
     say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
     fertility = await _fertility(plan, doors[0], keys, say)
-    traces = {cell.id: trace for cell in plan.cells if (trace := await _trace_of(cell, plan_path, settings))}
+    gpus = _gpus(plan, sighting, engines)
+    if before is not None:
+        _refuse_other(before, plan, sighting, gpus)
     journal.begin(text)
+    lock = FileLock(journal.directory / LOCK, refusal=f"{journal.directory.name} is being run by another process")
+    traces = {cell.id: trace for cell in plan.cells if (trace := await _trace_of(cell, plan_path, settings, journal))}
     calibration = before.calibration if before is not None else None
     if plan.calibrates and calibration is None:
         say("calibrating the client on a stand-in")
         needed = needed_events_per_s(plan, traces)
-        calibration = await calibrate(journal.directory / "calibration", needed_events_per_s=needed)
+        each = None if needed is None else needed / plan.workers
+        calibration = await calibrate(journal.directory / "calibration", needed_events_per_s=each)
         say(_calibrated(calibration))
     return Campaign(
         id=before.id if before is not None else journal.directory.name,
         plan=plan,
         plan_text=text,
-        workload_sha256=workload_sha256(plan.workload),
+        workload_sha256=_workload_sha256(plan, traces),
         registry=registry,
         doors=doors,
-        context=_context(plan, model, registry, sighting),
+        context=_context(plan, model, registry, sighting, gpus, len(engines), calibration),
         sighting=sighting,
         work=DrawnWork(plan.workload, fertility),
         journal=journal,
         watch=EngineWatch(engines),
+        look=look,
+        lock=lock,
         versions=_versions(),
         traces=traces,
         on_step=on_step,
@@ -150,31 +173,82 @@ async def _fertility(plan: Plan, door: Doorway, keys: Mapping[str, str], say: Ca
     return learn_fertility(counted)
 
 
-async def _trace_of(cell: Cell, plan_path: Path, settings: Settings) -> Sequence[TracePoint]:
+async def _trace_of(cell: Cell, plan_path: Path, settings: Settings, journal: Journal) -> Sequence[TracePoint]:
+    """The trace that a cell replays, kept with the run, so that going on with it finds the same."""
     load = cell.load
     if not isinstance(load, Open) or load.trace is None:
         return ()
+    kept = journal.trace(cell.id)
     try:
+        if kept.exists():
+            return trace_in(kept)
         if load.trace.startswith(RECORDS):
             model = load.trace.removeprefix(RECORDS)
-            return await trace_of_records(settings.database, settings.database_limits, model)
-        return trace_in(plan_path.parent / load.trace)
+            points = await trace_of_records(settings.database, settings.database_limits, model)
+        else:
+            points = trace_in(plan_path.parent / load.trace)
     except TraceRefused as error:
         raise OutsetRefused(f"{cell.id}: {error}") from error
+    kept.write_bytes(trace_lines(points))
+    return points
 
 
-def _context(plan: Plan, model: Model | None, registry: Registry, sighting: Sighting) -> Context:
-    gpus = {one.gpu for one in sighting.engines} if plan.gpu is None else {plan.gpu}
-    gpu = gpus.pop() if len(gpus) == 1 else None
-    known = registry.gpus.get(gpu or "")
-    counts = sum(one.gpus for one in sighting.engines)
+def _workload_sha256(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> str:
+    """Of what is asked, and of when and how long where a trace says so."""
+    whole = workload_sha256(plan.workload)
+    if not traces:
+        return whole
+    parts = [whole.encode(), *(trace_lines(traces[name]) for name in sorted(traces))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _gpus(plan: Plan, sighting: Sighting, engines: Sequence[str]) -> int | None:
+    """Of all replicas together: the plan's or the registry's for each engine; None unless every engine was seen."""
+    if plan.gpus is not None and engines:
+        return plan.gpus * len(engines)
+    if not engines or len(sighting.engines) != len(engines):
+        return None
+    return sum(one.gpus for one in sighting.engines)
+
+
+def _refuse_other(before: Run, plan: Plan, sighting: Sighting, gpus: int | None) -> None:
+    """Going on is for the same engines, gateway and client: else a run's repeats would be of different things."""
+    same = {
+        "the answers' provenance": (before.provenance, sighting.provenance.value),
+        "the engines": (_identity(before.engines), _identity(sighting.engines)),
+        "the number of GPUs": (before.gpus, gpus),
+        "the gateway's registry": (before.gateway, dict(sighting.gateway)),
+        "the versions": (before.versions, _versions()),
+        "the number of workers": (before.workers, plan.workers),
+    }
+    other = [name for name, (then, now) in same.items() if then != now]
+    if other:
+        raise OutsetRefused(f"{before.id} cannot be gone on with: {', '.join(other)} changed; begin a new run")
+
+
+def _identity(engines: Sequence[EngineSeen]) -> list[EngineSeen]:
+    return [replace_struct(one, restarts=0) for one in sorted(engines, key=lambda one: one.replica)]
+
+
+def _context(
+    plan: Plan,
+    model: Model | None,
+    registry: Registry,
+    sighting: Sighting,
+    gpus: int | None,
+    replicas: int,
+    calibration: Calibration | None,
+) -> Context:
+    kinds = {one.gpu for one in sighting.engines} if plan.gpu is None else {plan.gpu}
+    known = registry.gpus.get((kinds.pop() if len(kinds) == 1 else None) or "")
     price: GpuPrice | None = known.prices[0] if known is not None and known.prices else None
     return Context(
         plan=plan,
         claims=tuple(claim for claim in (model.claims if model else ()) if is_tested(claim)),
-        gpus=plan.gpus or counts or None,
+        gpus=gpus,
+        replicas=replicas or None,
         price=price,
-        provenance=sighting.provenance.value,
+        calibrated_events_per_s=None if calibration is None else calibration.events_per_s * plan.workers,
     )
 
 
@@ -188,7 +262,7 @@ def _calibrated(one: Calibration) -> str:
     )
     if one.needed_events_per_s is None:
         return words
-    return f"{words}; the plan needs at most {one.needed_events_per_s:,.0f}" + (
+    return f"{words}; the plan needs at most {one.needed_events_per_s:,.0f} of each worker" + (
         "" if one.passed else ": TOO FEW, take more workers"
     )
 

@@ -43,11 +43,13 @@ class RepeatOrder:
     work: DrawnWork | FixedWork
     directory: Path
     trace: Sequence[TracePoint] = ()
+    attempt: int = 1
     web_port: int | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.cell.id}-{self.doorway.door}-r{self.number}"
+        again = "" if self.attempt == 1 else f"-again{self.attempt}"
+        return f"{self.cell.id}-{self.doorway.door}-r{self.number}{again}"
 
     @property
     def load_s(self) -> float:
@@ -72,6 +74,8 @@ class RepeatRun:
 async def run_repeat(order: RepeatOrder, plan: Plan, *, stopping: asyncio.Event) -> RepeatRun:
     """Run the workers to their end; when `stopping` is set they send nothing more and drain. Never runs unbounded."""
     order.directory.mkdir(parents=True, exist_ok=True)
+    for path in order.directory.glob(f"{order.name}-w*"):
+        path.unlink()  # of a sitting that was stopped meanwhile
     begin_at = None
     if plan.workers > 1:
         begin_at = datetime.now(UTC) + timedelta(seconds=START_S + START_EACH_S * plan.workers)

@@ -43,15 +43,17 @@ def evidence_for(
     *,
     run_id: str,
     gpu: str | None,
-    gpus: int,
+    gpus: int | None,
     weights: str | None,
     kv_dtype: str | None,
     timeout_s: float,
 ) -> list[Evidence]:
     """What the steady cells say of a claim: those that were made for it, or all where none was.
 
-    `weights`, `kv_dtype`: number formats that the engines served with, None where unknown. A request that failed was
-    never answered; a percentile that ends among such is given as `timeout_s`, the most that a client would wait.
+    `weights`, `kv_dtype`: number formats that the engines served with, None where unknown. `gpus`: of all replicas;
+    None = not known, and then nothing of it speaks to a claim. A request that failed was never answered: a percentile
+    that ends among such is given as `timeout_s`, or as twice what is claimed where that is more. Users who think are
+    not in flight all the time, so their number is no concurrency.
     """
     steady = [cell for cell in cells if cell.is_steady and cell.repeats]
     own = [cell for cell in steady if cell.claim == claim.id]
@@ -68,8 +70,8 @@ def evidence_for(
                 kind=EvidenceKind.SIMULATED if simulated else EvidenceKind.MEASURED,
                 provenance=provenance,
                 metric=claim.metric or "",
-                gpu=gpu,
-                gpus=gpus,
+                gpu=None if gpus is None else gpu,
+                gpus=gpus or 1,
                 value=median_low(values) if values else None,
                 source=f"cell {cell.id} ({cell.door}) of run {run_id}",
                 statistic=statistic,
@@ -81,12 +83,27 @@ def evidence_for(
                 context_tokens=total,
                 input_tokens=cell.input_tokens,
                 output_tokens=cell.output_tokens,
-                concurrency=int(cell.level) if cell.kind == "closed" and cell.level is not None else None,
+                concurrency=_concurrency(cell),
                 rate_per_s=Decimal(str(cell.level)) if cell.kind == "open" and cell.level is not None else None,
-                invalid=why_invalid(cell),
+                invalid=why_invalid(cell) or _why_too_good(claim, cell),
             )
         )
     return found
+
+
+def _concurrency(cell: CellSeen) -> int | None:
+    """Requests in flight: of a closed loop without thinking its users."""
+    return int(cell.level) if cell.kind == "closed" and cell.level is not None and not cell.think_s else None
+
+
+def _why_too_good(claim: Claim, cell: CellSeen) -> str | None:
+    """Why figures of an overloaded cell do not speak for a claim; those that miss it would miss it further."""
+    if not any(repeat.is_overloaded for repeat in cell.repeats):
+        return None
+    seen = [repeat.claimed.get(claim.id) for repeat in cell.repeats]
+    if claim.metric != PRICE_OUT and all(one is not None and one.met is False for one in seen):
+        return None
+    return "work piled up: a longer window would show worse figures"
 
 
 def why_invalid(cell: CellSeen) -> str | None:
@@ -142,9 +159,9 @@ def _values(claim: Claim, cell: CellSeen, timeout_s: float) -> tuple[list[Decima
 def _value(one: ObjectiveSeen, timeout_s: float) -> Decimal | None:
     if one.value is not None:
         return Decimal(repr(one.value))
-    return (
-        Decimal(repr(timeout_s)) if one.met is False and one.metric.endswith("_s") and one.statistic != "mean" else None
-    )
+    if one.met is not False or METRICS[one.metric].kind is not MetricKind.LATENCY:
+        return None
+    return max(Decimal(repr(timeout_s)), 2 * Decimal(one.limit))
 
 
 def _provenance(cell: CellSeen) -> Provenance:

@@ -25,9 +25,16 @@ def trace_in(path: Path) -> list[TracePoint]:
         points = read_trace(path.read_bytes())
     except (OSError, ValueError) as error:
         raise TraceRefused(f"{path}: {error}") from error
+    return checked(points, str(path))
+
+
+def checked(points: Sequence[TracePoint], source: str) -> list[TracePoint]:
+    """The same. Raises TraceRefused for a trace that cannot be replayed as a load."""
     if not points:
-        raise TraceRefused(f"{path}: the trace has no request")
-    return points
+        raise TraceRefused(f"{source}: the trace has no request")
+    if max(point.at_s for point in points) <= min(point.at_s for point in points):
+        raise TraceRefused(f"{source}: all requests of the trace are of one moment; a load takes some time")
+    return list(points)
 
 
 async def trace_of_records(
@@ -48,7 +55,7 @@ async def trace_of_records(
         raise TraceRefused(f"{model} has more than {MOST_ARRIVALS:,} recorded calls: name a shorter span")
     if not found:
         raise TraceRefused(f"the records hold no call of {model} in this span")
-    return as_trace(found)
+    return checked(as_trace(found), f"the records of {model}")
 
 
 def as_trace(calls: Sequence[RecordedArrival]) -> list[TracePoint]:

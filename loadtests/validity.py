@@ -16,7 +16,7 @@ import numpy as np
 from gateway.domain.stats import percentile, percentile_interval
 from loadtests.cells import Check, ObjectiveSeen, Repeat
 from loadtests.columns import OUTCOMES, Columns, Floats, RepeatFiles
-from loadtests.figures import Window, due_in, in_flight_at, lags
+from loadtests.figures import Window, arrived, due_in, in_flight_at, lags
 from loadtests.records import Outcome
 
 MOST_CPU = 0.60
@@ -31,6 +31,10 @@ LEAST_REPEATS = 3
 MOST_SPREAD = 0.25
 MOST_DRIFT = 0.25
 RUNNING_SLACK = 0.10
+STREAM_TOKENS = 8
+MOST_TOKENS_AN_EVENT = 8
+"""Speculative decoding gives several tokens at once; more than this is a buffer on the way."""
+LEAST_STREAMED = 0.9
 _PARTS = 3
 _SAMPLES = 90
 
@@ -41,10 +45,10 @@ class EngineWindow(NamedTuple):
     running_and_waiting: float | None
     """Median of the samples."""
     prefix_hit_share: float | None
-    restarts: int
+    restarts: int | None
 
 
-NOT_SEEN = EngineWindow(None, None, 0)
+NOT_SEEN = EngineWindow(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Intended:
     has_shared_prefix: bool
     """Or conversations, whose every turn repeats the one before."""
     workers: int
+    users: int | None = None
+    """Of a closed loop of one size without thinking: so many requests are to be in flight."""
+    calibrated_events_per_s: float | None = None
+    """What all workers together were shown to read; None = not calibrated."""
 
 
 def check_repeat(
@@ -78,10 +86,13 @@ def check_repeat(
         _schedule_lag(columns, window),
         *_sent(columns, window, intended),
         _clock(files),
+        *_calibration(columns, window, intended),
         _token_source(columns, window),
+        _stream(columns, window),
         *_lengths(columns, window, intended),
         _cache_hits(columns, window, intended, engines),
         *_steady(columns, window, intended, objectives),
+        *_in_flight(columns, window, intended),
         _running(columns, window, engines),
         _restart(engines),
         _provenance(provenances),
@@ -89,7 +100,7 @@ def check_repeat(
 
 
 def check_cell(repeats: Sequence[Repeat], *, wanted: int = LEAST_REPEATS) -> list[Check]:
-    """What only several repeats show: how many there are, and how far they lie apart."""
+    """What only several repeats show: how many there are, how far they lie apart, that all are of one provenance."""
     least = max(LEAST_REPEATS, wanted)
     enough = Check(
         name="repeats",
@@ -97,7 +108,14 @@ def check_cell(repeats: Sequence[Repeat], *, wanted: int = LEAST_REPEATS) -> lis
         limit=f"at least {least} repeats",
         seen=f"{len(repeats)} repeat{'' if len(repeats) == 1 else 's'}",
     )
-    return [enough, *([_spread(repeats)] if len(repeats) > 1 else [])]
+    if len(repeats) < 2:
+        return [enough]
+    return [enough, _spread(repeats), _provenance([repeat.provenance for repeat in repeats])]
+
+
+def piles_up(columns: Columns, window: Window, intended: Intended) -> bool:
+    """Whether an open loop's work in flight grows through the window: more comes than is answered."""
+    return intended.is_open and intended.is_steady and _growth(columns, window).is_overload
 
 
 # --- the client ---------------------------------------------------------------------------------------------
@@ -177,6 +195,38 @@ def _clock(files: RepeatFiles) -> Check:
 # --- what was asked for -------------------------------------------------------------------------------------
 
 
+def _calibration(columns: Columns, window: Window, intended: Intended) -> list[Check]:
+    """Whether the client read no more than it was shown to be able to."""
+    able = intended.calibrated_events_per_s
+    if able is None:
+        return []
+    at_s = arrived(columns).at_s
+    read = float(((at_s >= window.begin_s) & (at_s < window.end_s)).sum()) / window.span_s
+    return [
+        Check(
+            name="calibration",
+            passed=read <= able,
+            limit=f"at most {able:,.0f} events/s, what the workers were shown to read on a stand-in",
+            seen=f"{read:,.0f} events/s",
+        )
+    ]
+
+
+def _stream(columns: Columns, window: Window) -> Check:
+    """Whether tokens were seen to come: an answer in few events has times that say nothing of its tokens."""
+    answered = due_in(columns, window) & columns.is_ok & (columns.completion_tokens >= STREAM_TOKENS)
+    limit = (
+        f"of answers of {STREAM_TOKENS} tokens or more, {LEAST_STREAMED:.0%} come in at least an event for every "
+        f"{MOST_TOKENS_AN_EVENT} tokens"
+    )
+    n = int(answered.sum())
+    if not n:
+        return Check(name="stream", passed=None, limit=limit, seen="there is no such answer")
+    events = columns.gap_counts[answered] + 1
+    streamed = int((columns.completion_tokens[answered] / events <= MOST_TOKENS_AN_EVENT).sum())
+    return Check(name="stream", passed=streamed >= LEAST_STREAMED * n, limit=limit, seen=f"{streamed:,} of {n:,}")
+
+
 def _token_source(columns: Columns, window: Window) -> Check:
     answered = due_in(columns, window) & columns.is_ok
     n, own = int(answered.sum()), int((answered & columns.is_engine_usage).sum())
@@ -221,15 +271,21 @@ def _cache_hits(columns: Columns, window: Window, intended: Intended, engines: E
     answered = due_in(columns, window) & columns.is_ok
     prompts, cached = columns.prompt_tokens[answered], columns.cached_tokens[answered]
     told = np.isfinite(prompts) & np.isfinite(cached)
-    share = float(cached[told].sum() / prompts[told].sum()) if told.any() else engines.prefix_hit_share
-    source = "by the answers' usage" if told.any() else "by the engines' counters"
+    by_usage = float(cached[told].sum() / prompts[told].sum()) if told.any() and told.all() else None
+    seen_shares = [
+        (share, source)
+        for share, source in ((by_usage, "usage"), (engines.prefix_hit_share, "counters"))
+        if share is not None
+    ]
+    share, source = max(seen_shares, default=(None, ""))
     if intended.has_shared_prefix:
         limit = "prefixes are shared on purpose: whatever share is seen"
         passed = None if share is None else True
     else:
         limit = f"every prompt is new: at most {MOST_COLD_HITS:.0%} of its tokens were kept from earlier ones"
         passed = None if share is None else share <= MOST_COLD_HITS
-    seen = "neither usage nor engines tell" if share is None else f"{share:.1%} {source}"
+    words = {"usage": "by the answers' usage", "counters": "by the engines' counters"}
+    seen = "neither the usage of all answers nor engines tell" if share is None else f"{share:.1%} {words[source]}"
     return Check(name="cache_hits", passed=passed, limit=limit, seen=seen)
 
 
@@ -254,20 +310,35 @@ def _steady(columns: Columns, window: Window, intended: Intended, objectives: Se
     """
     if not intended.is_steady:
         return []
-    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False))
-    first, *_, last = (float(part.mean()) for part in np.array_split(flight, _PARTS))
-    piles_up = intended.is_open and last - first > max(2.0, MOST_DRIFT * max(first, 1.0), 3 * first**0.5)
+    growth = _growth(columns, window)
     drift = _drift(columns, window)
     limit = f"no work piles up, and TTFT moves under {MOST_DRIFT:.0%} between the window's halves"
-    if piles_up:
+    if intended.is_open and growth.is_overload:
         missed = any(one.met is False for one in objectives)
-        seen = f"in flight grew from {first:.1f} to {last:.1f}: overloaded"
+        seen = f"in flight grew from {growth.first:.1f} to {growth.last:.1f}: overloaded"
         if missed:
             seen += "; a longer window would miss the objectives further"
         return [Check(name="steady_state", passed=missed, limit=limit, seen=seen)]
     if drift is None:
         return [Check(name="steady_state", passed=None, limit=limit, seen="too few answers to tell")]
     return [Check(name="steady_state", passed=not drift.is_sure, limit=limit, seen=drift.words)]
+
+
+class _Growth(NamedTuple):
+    """Mean in flight of the window's first and last third."""
+
+    first: float
+    last: float
+
+    @property
+    def is_overload(self) -> bool:
+        return bool(self.last - self.first > max(2.0, MOST_DRIFT * max(self.first, 1.0), 3 * self.first**0.5))
+
+
+def _growth(columns: Columns, window: Window) -> _Growth:
+    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False))
+    first, *_, last = (float(part.mean()) for part in np.array_split(flight, _PARTS))
+    return _Growth(first, last)
 
 
 class _Drift(NamedTuple):
@@ -294,6 +365,23 @@ def _drift(columns: Columns, window: Window) -> _Drift | None:
     return _Drift(moved > MOST_DRIFT and apart, words)
 
 
+def _in_flight(columns: Columns, window: Window, intended: Intended) -> list[Check]:
+    """Whether a closed loop kept as many requests in flight as it has users."""
+    users = intended.users
+    if users is None:
+        return []
+    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False))
+    seen = float(np.median(flight))
+    return [
+        Check(
+            name="in_flight",
+            passed=seen >= users * (1 - RUNNING_SLACK) - 1,
+            limit=f"{users} users keep about as many requests in flight",
+            seen=f"{seen:g} (median)",
+        )
+    ]
+
+
 def _running(columns: Columns, window: Window, engines: EngineWindow) -> Check:
     limit = f"engines hold what was sent, within {RUNNING_SLACK:.0%} or 2 requests: nobody else's, none kept elsewhere"
     if engines.running_and_waiting is None:
@@ -310,11 +398,14 @@ def _running(columns: Columns, window: Window, engines: EngineWindow) -> Check:
 
 
 def _restart(engines: EngineWindow) -> Check:
+    restarts = engines.restarts
+    if restarts is None:
+        return Check(name="engine_restart", passed=None, limit="no engine restarts", seen="the engines were not read")
     return Check(
         name="engine_restart",
-        passed=engines.restarts == 0,
+        passed=restarts == 0,
         limit="no engine restarts",
-        seen=f"{engines.restarts} restart{'' if engines.restarts == 1 else 's'} seen",
+        seen=f"{restarts} restart{'' if restarts == 1 else 's'} seen",
     )
 
 

@@ -117,6 +117,45 @@ def test_failed_requests_are_worse_than_any_answer_in_a_percentile() -> None:
     assert mean.met is False
 
 
+def test_an_answer_in_one_event_has_no_pace_and_meets_none() -> None:
+    lump = columns([answered(n, n * 0.1, tokens=1, completion_tokens=1000) for n in range(100)])
+    assert latencies(lump, WINDOW).tpot_s.n == 0
+    pace = objective("output_tokens_per_s_per_user", "p50", "20")
+    met = met_by_each(lump, [objective("tpot_s", "p95", "0.05"), pace], is_open=True)
+    assert met is not None
+    assert not met.any()
+
+
+def test_an_engine_that_answers_nothing_misses_every_objective() -> None:
+    refused = columns([failed(n, n * 0.1, Outcome.TOO_MANY) for n in range(100)])
+    wanted = [objective("ttft_s", "p95", "1"), objective("tpot_s", "mean", "1"), objective("itl_s", "p50", "1")]
+    seen = see_objectives(refused, WINDOW, rates(refused, WINDOW, met=None, gpus=None), wanted, is_open=True)
+    assert [one.met for one in seen] == [False, False, False]
+
+
+def test_what_was_cut_is_no_throughput_and_its_gaps_are_not_good() -> None:
+    cut = [answered(n, n * 0.1, outcome=Outcome.CUT if n % 10 else Outcome.OK) for n in range(100)]
+    all_of = columns(cut)
+    whole = rates(columns(steadily(100)), WINDOW, met=None, gpus=None).output_tokens_per_s or 0
+    found = rates(all_of, WINDOW, met=None, gpus=None)
+    assert found.output_tokens_per_s == pytest.approx(whole / 10, rel=0.2)
+    (itl,) = see_objectives(all_of, WINDOW, found, [objective("itl_s", "p95", "1")], is_open=True)
+    assert (itl.met, itl.value) == (False, None)
+
+
+def test_an_exact_share_is_met() -> None:
+    all_of = columns([*steadily(9999, every_s=0.0007), failed(9999, 2.0)])
+    window = Window(0.0, 8.0)
+    (seen,) = see_objectives(
+        all_of,
+        window,
+        rates(all_of, window, met=None, gpus=None),
+        [objective("ttft_s", "attainment", "1", "99.99")],
+        is_open=True,
+    )
+    assert seen.met is True
+
+
 def test_p99_below_500_values_is_neither_met_nor_missed() -> None:
     all_of = columns(steadily(100))
     (seen,) = see_objectives(

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +43,10 @@ CLAIM = Claim(
     input_tokens=100,
     output_tokens=50,
 )
+
+
+def replace_in(one: Any, **changes: Any) -> Any:
+    return msgspec.structs.replace(one, **changes)
 
 
 def verdict_on(claim: Claim, cells: Sequence[CellSeen]) -> str:
@@ -107,6 +112,34 @@ def test_requests_that_failed_count_as_never_answered() -> None:
     assert verdict_on(CLAIM, [cell_with([endless(n) for n in (1, 2, 3)])]) == "refuted (measured)"
 
 
+def test_a_failure_never_makes_a_latency_claim_hold_however_short_the_plans_patience() -> None:
+    slow = replace(CLAIM, value=Decimal(60))
+    missed = replace_in(repeat_with(1).claimed["ttft"], value=None, met=False, limit="60", why="20 of 90 failed")
+    cell = cell_with([repeat_with(n, claimed={"ttft": missed}) for n in (1, 2, 3)])
+    evidence = evidence_for(
+        slow, [cell], run_id="r", gpu="h100-sxm", gpus=1, weights=None, kv_dtype=None, timeout_s=30.0
+    )
+    (found,) = verdicts(MODEL, REGISTRY, [slow], {"ttft": evidence}, gpu="h100-sxm")
+    assert found.verdict == "refuted (measured)"
+
+
+def test_users_who_think_are_no_concurrency() -> None:
+    assert verdict_on(CLAIM, [cell_with(three().repeats, think_s=120.0)]) not in ("holds", "refuted (measured)")
+
+
+def test_an_unknown_number_of_gpus_speaks_to_no_claim() -> None:
+    evidence = evidence_for(
+        CLAIM, [three()], run_id="r", gpu="h100-sxm", gpus=None, weights=None, kv_dtype=None, timeout_s=600.0
+    )
+    (found,) = verdicts(MODEL, REGISTRY, [CLAIM], {"ttft": evidence}, gpu="h100-sxm")
+    assert found.verdict not in ("holds", "refuted (measured)")
+
+
+def test_an_overloaded_cell_speaks_against_a_claim_only() -> None:
+    assert verdict_on(CLAIM, [three(is_overloaded=True)]) != "holds"
+    assert verdict_on(CLAIM, [three(2.5, is_overloaded=True)]) == "refuted (measured)"
+
+
 def test_claims_that_no_run_can_test_are_none_of_its_business() -> None:
     assert claimed_objective(replace(CLAIM, metric="params")) is None
     assert claimed_objective(replace(CLAIM, metric="rank")) is None
@@ -133,6 +166,7 @@ def run_with(cells: Sequence[CellSeen], **over: Any) -> Run:
         "model": "EXAONE-4.0-32B",
         "gpu": "h100-sxm",
         "gpus": 2,
+        "replicas": 1,
         "provenance": "real",
         "versions": {},
         "gateway": {},
@@ -176,6 +210,25 @@ def test_runs_that_do_not_compare_say_why(over: dict[str, Any], why: str) -> Non
     assert why in refused[0].why
 
 
+def test_a_figure_that_falls_to_nothing_is_told() -> None:
+    def with_goodput(value: float) -> CellSeen:
+        repeats = [repeat_with(n, rates=replace_in(repeat_with(n).rates, goodput_per_s=value)) for n in (1, 2, 3)]
+        return cell_with(repeats)
+
+    found, _ = compare_runs(run_with([with_goodput(10.0)]), run_with([with_goodput(0.0)]))
+    assert {one.metric: one.says for one in found}["goodput_per_s"] == "fell_to_0"
+
+
+def test_other_gpus_money_and_objectives_are_not_compared() -> None:
+    found, refused = compare_runs(run_with([three()]), run_with([three()], gpus=8))
+    assert (found, refused[0].why) == ([], "one ran on 2 × h100-sxm, the other on 8 × h100-sxm")
+    won = three(cost_per_mtok_out="1400", currency="KRW")
+    dollars = three(cost_per_mtok_out="1", currency="USD")
+    assert "cost_per_mtok_out" not in {one.metric for one in compare_runs(run_with([won]), run_with([dollars]))[0]}
+    strict = cell_with([repeat_with(n, limit="0.1") for n in (1, 2, 3)])
+    assert "attainment_percent" not in {one.metric for one in compare_runs(run_with([three()]), run_with([strict]))[0]}
+
+
 def test_cells_that_only_one_run_has_are_named() -> None:
     _, refused = compare_runs(run_with([three()]), run_with([cell_with(three().repeats, id="d")]))
     assert {(one.cell, one.why) for one in refused} == {
@@ -209,6 +262,17 @@ def test_gpus_for_a_crowd_with_a_spare() -> None:
     assert (found.replicas, found.spares, found.gpus) == (3, 1, 8)
     assert (found.gpus_low, found.gpus_high) == (8, 8)
     assert any("spare" in words for words in found.assumptions)
+
+
+def test_several_replicas_hold_together_what_one_holds_a_share_of() -> None:
+    four = run_with([], gpus=4, replicas=4)
+    found = plan_capacity(four, 80, Holds("users", 40, 44, "search knee"), spares=0, use=1.0)
+    assert (found.replicas, found.gpus) == (8, 8)
+
+
+def test_without_knowing_the_gpus_nothing_is_planned() -> None:
+    with pytest.raises(ValueError, match="is not known: say `gpus` in the plan"):
+        plan_capacity(run_with([], gpus=None), 80, Holds("users", 40, 44, "search knee"))
 
 
 def test_a_wide_search_gives_a_wide_interval() -> None:

@@ -43,9 +43,11 @@ async def test_recorded_calls_become_moments_since_the_first(database: ScratchDa
 
 async def test_a_span_takes_its_begin_and_leaves_its_end(database: ScratchDatabase) -> None:
     await recorded(database)
-    begin, end = NOON + timedelta(seconds=1.25), NOON + timedelta(seconds=4.5)
+    begin, end = NOON, NOON + timedelta(seconds=4.5)
     points = await trace_of_records(database.url, DatabaseLimits(), "m", since=begin, until=end)
-    assert [point.at_s for point in points] == [0.0]
+    assert [point.at_s for point in points] == [0.0, 1.25]
+    with pytest.raises(TraceRefused, match="all requests of the trace are of one moment"):
+        await trace_of_records(database.url, DatabaseLimits(), "m", since=NOON + timedelta(seconds=2))
 
 
 async def test_no_call_is_said_and_no_empty_trace(database: ScratchDatabase) -> None:
@@ -61,7 +63,9 @@ def test_a_file_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert trace_in(path) == points == [TracePoint(0.0, 5, None), TracePoint(2.0, None, None)]
 
 
-@pytest.mark.parametrize(("content", "why"), [(b"", "the trace has no request"), (b"{}\n", "line 1")])
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"", "the trace has no request"), (b"{}\n", "line 1"), (b'{"at_s":3}\n', "of one moment")]
+)
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_bytes(content)

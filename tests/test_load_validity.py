@@ -128,6 +128,36 @@ def test_overload_whose_figures_still_look_good_is_invalid() -> None:
     assert check.passed is False
 
 
+def test_buffered_answers_are_no_stream() -> None:
+    lump = [answered(n, n / 10, tokens=1, completion_tokens=50, asked_output_tokens=50) for n in range(100)]
+    check = checks_of(files_of(lump), engines=EngineWindow(None, None, None))["stream"]
+    assert (check.passed, check.seen) == (False, "0 of 90")
+
+
+def test_a_closed_loop_that_does_not_keep_its_users_busy_is_invalid() -> None:
+    crowd = replace(OPEN, is_open=False, scheduled=None, users=12)
+    assert failing(checks_of(files_of(steadily(100)), intended=crowd)) == []
+    assert "in_flight" in failing(checks_of(files_of(steadily(100)), intended=replace(crowd, users=64)))
+
+
+def test_more_than_the_client_was_shown_to_read_is_invalid() -> None:
+    assert checks_of(files_of(steadily(100)), intended=replace(OPEN, calibrated_events_per_s=1000.0))[
+        "calibration"
+    ].passed
+    slow = checks_of(files_of(steadily(100)), intended=replace(OPEN, calibrated_events_per_s=100.0))
+    assert slow["calibration"].passed is False
+
+
+def test_one_answers_word_does_not_outweigh_the_engines_counters() -> None:
+    told = files_of([answered(n, n / 10, cached_tokens=0 if n == 50 else None) for n in range(100)])
+    check = checks_of(told, engines=QUIET._replace(prefix_hit_share=0.86))["cache_hits"]
+    assert (check.passed, check.seen) == (False, "86.0% by the engines' counters")
+
+
+def test_engines_that_nobody_read_did_not_show_that_they_kept_running() -> None:
+    assert checks_of(files_of(steadily(100)), engines=EngineWindow(None, None, None))["engine_restart"].passed is None
+
+
 def test_ramps_are_not_asked_to_be_steady() -> None:
     assert "steady_state" not in checks_of(overloaded(), intended=replace(OPEN, is_steady=False))
 
@@ -140,7 +170,11 @@ def passed(repeats: list[Repeat]) -> dict[str, bool | None]:
 
 
 def test_fewer_than_three_repeats_are_not_enough() -> None:
-    assert passed([repeat_with(1, 0.2), repeat_with(2, 0.2)]) == {"repeats": False, "spread": True}
+    assert passed([repeat_with(1, 0.2), repeat_with(2, 0.2)]) == {
+        "repeats": False,
+        "spread": True,
+        "provenance": True,
+    }
     assert passed([repeat_with(1, 0.2)]) == {"repeats": False}
 
 
@@ -150,6 +184,11 @@ def test_repeats_far_apart_near_the_limit_settle_nothing() -> None:
 
 def test_repeats_far_apart_but_far_from_the_limit_agree() -> None:
     assert passed([repeat_with(n, ttft) for n, ttft in enumerate((0.1, 0.2, 0.3))])["spread"] is True
+
+
+def test_repeats_of_different_provenance_make_no_cell() -> None:
+    mixed = [repeat_with(n, provenance=kind) for n, kind in enumerate(("simulated", "simulated", "real"))]
+    assert passed(mixed)["provenance"] is False
 
 
 def test_a_wider_demand_of_the_plan_counts() -> None:

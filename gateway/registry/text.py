@@ -69,7 +69,8 @@ class Document:
         """`models[2] (my-id).price`: list entries that carry an id show it."""
         text, value = "", self.value
         for part in loc:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+            word = part if isinstance(part, int) or part.isprintable() else shown(part)
+            text += f"[{part}]" if isinstance(part, int) else f".{word}" if text else str(word)
             value = _child(value, part)
             name = value.get("id") if isinstance(part, int) and isinstance(value, Mapping) else None
             text += f" ({name[:80]!s})" if isinstance(name, str) and name.isprintable() else ""
