@@ -21,6 +21,7 @@ from loadtests.users import fire, parts_of, user_class
 LEAD_S = 0.05
 """Between the worker being ready and second 0, where the order names no moment."""
 READY_S = 60.0
+"""How long workers may take to connect and to get ready, unless whoever starts them says otherwise."""
 SLACK_S = 5.0
 
 
@@ -67,15 +68,18 @@ class CellRun:
         """How many users of Locust's it takes."""
         return len(self._parts)
 
-    def prepare(self, runner: Runner) -> None:
+    def prepare(self, runner: Runner, within_s: float = READY_S) -> None:
         """Everything that the first requests would have to wait for: the target's addresses, Locust's users.
 
-        A target that is not found is found out by the requests.
+        A target that is not found is found out by the requests. Users who have not begun after `within_s` stop the
+        cell: it would be less load than was ordered.
         """
         self.sending.look_up()
-        with gevent.Timeout(READY_S, False):
+        with gevent.Timeout(within_s, False):
             while runner.user_count < self.users:
                 gevent.sleep(0.01)
+        if runner.user_count < self.users:
+            self.sending.stop(f"only {runner.user_count} of {self.users} users had begun after {within_s:g} s")
         gc.collect()
         gc.freeze()
 
@@ -91,7 +95,7 @@ class CellRun:
         sending.stopping.wait(max(0.0, -sending.now_s()))
         cpu_began_s = process_time()
         sending.stopping.wait(max(0.0, self._duration_s - sending.now_s()))
-        cpu_s, window_s = process_time() - cpu_began_s, sending.now_s()
+        cpu_s, window_s = process_time() - cpu_began_s, max(0.0, sending.now_s())
         sending.finished.wait(LATEST_S + SLACK_S)
         sending.stop(None)
         sending.drain(window_s + order.drain_s)

@@ -22,8 +22,8 @@ from locust.env import Environment  # the first import that matters: it patches 
 from locust.stats import stats_history
 
 from loadtests.cell_order import CellOrder, OrderRefused, begin_moment, read_order
-from loadtests.cell_run import LEAD_S, CellRun, Clocks
-from loadtests.distributed import PORT, Master, run_for_master
+from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
+from loadtests.distributed import GRACE_S, PORT, Master, run_for_master
 from loadtests.record_file import LineFile
 from loadtests.sending import Sending
 
@@ -41,7 +41,7 @@ def stop_on_signals(sending: Sending) -> None:
         gevent.signal_handler(number, stop, number)
 
 
-def run_here(order: CellOrder) -> str | None:
+def run_here(order: CellOrder, ready_s: float) -> str | None:
     """Run the cell in this process alone; why it ended early, where it did. Raises OrderRefused, OSError."""
     environment = Environment()
     cell = CellRun(order, LineFile(Path(order.out)), environment)
@@ -55,7 +55,7 @@ def run_here(order: CellOrder) -> str | None:
     )
     if cell.users:
         runner.start(cell.users, spawn_rate=cell.users)
-    cell.prepare(runner)
+    cell.prepare(runner, ready_s)
     clocks = Clocks()
     moment = begin_moment(order)
     zero_s = perf_counter() + LEAD_S if moment is None else clocks.monotonic_at(moment)
@@ -66,9 +66,9 @@ def run_here(order: CellOrder) -> str | None:
     return stopped
 
 
-def lead(order: CellOrder, bind_host: str, port: int) -> str | None:
+def lead(order: CellOrder, bind_host: str, port: int, *, ready_s: float, grace_s: float) -> str | None:
     """Run the cell on workers that connect; why it ended early, where it did. Raises OrderRefused, OSError."""
-    master = Master(order, bind_host=bind_host, port=port)
+    master = Master(order, bind_host=bind_host, port=port, ready_s=ready_s, grace_s=grace_s)
     if order.web_port is not None:
         master.environment.create_web_ui("127.0.0.1", order.web_port)
         gevent.spawn(stats_history, master.runner)
@@ -89,7 +89,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--master-host", help="be a worker of the master there, which has the order")
     parser.add_argument("--master-port", type=int, default=PORT)
     parser.add_argument("--expect-workers", type=int, help="be the master of so many workers")
-    parser.add_argument("--bind-host", default="*", help="where the master listens")
+    parser.add_argument(
+        "--bind-host",
+        default="127.0.0.1",
+        help="where the master listens, 127.0.0.1 unless given; nobody is asked for a password there: whoever reaches "
+        "the port can take part, so open it to the workers' network alone",
+    )
+    parser.add_argument(
+        "--ready-s",
+        type=float,
+        default=READY_S,
+        help="how long workers may take to connect and to get ready; to be said to the master and to each worker",
+    )
+    parser.add_argument(
+        "--grace-s",
+        type=float,
+        default=GRACE_S,
+        help="how long after load and drain the master waits for a worker's end before it counts as lost",
+    )
     parser.add_argument("--cpu", type=int, help="core to stay on")
     options = parser.parse_args(arguments)
     if options.cpu is not None:
@@ -101,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     named = options.order or f"the order of {options.master_host}"
     try:
         stopped = _run(options)
-    except (OrderRefused, OSError, gevent.Timeout) as error:
+    except (OrderRefused, OSError) as error:
         sys.stderr.write(f"{named}: {error}\n")
         return 2
     if stopped is not None:
@@ -112,12 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> str | None:
     if options.master_host is not None:
-        return run_for_master(options.master_host, options.master_port, stop_on_signals)
+        return run_for_master(options.master_host, options.master_port, stop_on_signals, options.ready_s)
     order = read_order(options.order.read_bytes())
     if options.expect_workers is None:
-        return run_here(order)
+        return run_here(order, options.ready_s)
     order = msgspec.structs.replace(order, worker=0, workers=options.expect_workers)
-    return lead(order, options.bind_host, options.master_port)
+    return lead(order, options.bind_host, options.master_port, ready_s=options.ready_s, grace_s=options.grace_s)
 
 
 if __name__ == "__main__":

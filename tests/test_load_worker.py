@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from clients import RawClient
@@ -24,6 +25,7 @@ from load_workers import (
     running,
     sent,
     stand_in,
+    steady,
     until_lines,
     with_file_limit,
     write_order,
@@ -33,7 +35,7 @@ from gateway.processes import free_ports
 from loadtests.calibration import Errors, Level, errors_of, try_level, what_was_shown
 from loadtests.cell_order import FixedWork
 from loadtests.plan import Arrivals, Closed, Open, Rate, Route, Users
-from loadtests.records import Outcome
+from loadtests.records import Outcome, RequestRecord
 
 CHAT = "/v1/chat/completions"
 ADMIN = "admin-key-of-the-tests"
@@ -301,6 +303,169 @@ async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_reque
     assert set(kept.outcomes()) == {"ok"}
     assert set(lost.outcomes()) == {"ok", "unsent"}
     assert f"worker {lost.header.worker} of 2 was lost" in err.decode()
+
+
+ACTOR = """
+import sys
+from loadtests import worker  # whatever patches the standard library comes first
+import gevent
+from locust.env import Environment
+
+print("here", flush=True)
+runner = Environment(user_classes=[]).create_worker_runner("127.0.0.1", int(sys.argv[1]))
+
+
+def ordered(**_):
+    if "ready" in sys.argv:
+        runner.send_message("simsa_ready", {"error": None})
+    print("ordered", flush=True)
+
+
+runner.register_message("simsa_order", ordered)
+runner.register_message("simsa_begin", lambda **_: print("begun", flush=True))
+runner.register_message("simsa_stop", lambda msg, **_: print("stopped:", msg.data["why"], flush=True))
+runner.greenlet.join()
+"""
+"""A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready."""
+STRANGER = """
+import sys
+from pathlib import Path
+from loadtests import worker
+import gevent
+from locust.rpc import Message, rpc
+
+client = rpc.Client("127.0.0.1", int(sys.argv[1]), "stranger")
+print("here", flush=True)
+while not Path(sys.argv[2]).exists() or not Path(sys.argv[2]).read_bytes():
+    gevent.sleep(0.01)
+for kind, data in (
+    ("simsa_ready", {"error": "not today"}),
+    ("simsa_lines", {"lines": b"nonsense"}),
+    ("simsa_end", {"stopped": "enough"}),
+    ("client_ready", "2.0"),
+):
+    client.send(Message(kind, data, "stranger"))
+assert client.recv().type == "ack"
+"""
+"""Whoever reaches the port and was dealt nothing: sends once that file has a line, ends when the master has read it."""
+FEW = """
+import sys
+from pathlib import Path
+from loadtests.cell_run import CellRun, Clocks
+from loadtests.cell_order import read_order
+from loadtests.record_file import LineFile
+from locust.env import Environment
+from time import perf_counter
+
+order = read_order(Path(sys.argv[1]).read_bytes())
+environment = Environment()
+cell = CellRun(order, LineFile(Path(order.out)), environment)
+runner = environment.create_local_runner()
+runner.start(cell.users - 1, spawn_rate=cell.users)
+cell.prepare(runner, 0.5)
+print(cell.run(perf_counter(), Clocks()))
+"""
+"""A cell of whose users one never begins."""
+
+
+async def heard(process: Process, expected: str) -> None:
+    assert process.stdout is not None
+    async with asyncio.timeout(LIMIT_S):
+        assert (await process.stdout.readline()).decode() == f"{expected}\n"
+
+
+async def test_a_cell_with_fewer_users_than_its_load_has_is_stopped_and_its_footer_says_so(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    ordered = order(tmp_path, f"http://127.0.0.1:{port}", open=None, closed=steady(3, 30.0))
+    async with running("-c", FEW, write_order(tmp_path, ordered)) as process, asyncio.timeout(LIMIT_S):
+        out, err = await process.communicate()
+    why = "only 2 of 3 users had begun after 0.5 s"
+    assert (out.decode(), err.decode()) == (f"{why}\n", "")
+    file = read_file(tmp_path / "out.jsonl")
+    assert file.footer is not None
+    assert (file.footer.stopped, file.outcomes()) == (why, [])
+    assert file.footer.window_s >= 0
+
+
+async def test_a_worker_that_never_gets_ready_ends_the_cell_with_a_reason(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9"))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), "--ready-s", "5")
+    async with running("-c", ACTOR, str(port)) as actor:
+        await heard(actor, "here")
+        async with running(*lead) as master, asyncio.timeout(LIMIT_S):
+            _, err = await master.communicate()
+            why = "worker 0 of 1 did not get ready within 5 s"
+            assert (master.returncode, err.decode()) == (1, f"{path}: {why}\n")
+            await heard(actor, "ordered")
+            await heard(actor, f"stopped: {why}")
+
+
+async def test_workers_are_told_when_the_cell_ends_before_it_begins(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9"))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "2", "--master-port", str(port))
+    follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
+    async with running(*lead) as master, running("-c", ACTOR, str(port)) as actor, running(*follow) as worker:
+        await heard(actor, "here")
+        await heard(actor, "ordered")
+        master.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(LIMIT_S):
+            (_, master_err), (_, worker_err) = await asyncio.gather(master.communicate(), worker.communicate())
+    assert (master.returncode, master_err.decode()) == (1, f"{path}: stopped by SIGTERM\n")
+    assert (worker.returncode, worker_err.decode()) == (1, "the order of 127.0.0.1: stopped by SIGTERM\n")
+
+
+async def test_a_worker_that_lives_on_and_never_ends_counts_as_lost(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9", open=constant(10, 0.5), drain_s=0.1))
+    patience = ("--ready-s", "5", "--grace-s", "1")
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), *patience)
+    async with running("-c", ACTOR, str(port), "ready") as actor:
+        await heard(actor, "here")
+        async with running(*lead) as master, asyncio.timeout(LIMIT_S):
+            _, err = await master.communicate()
+            why = "worker 0 of 1 was lost: it had not ended 1 s after load and drain"
+            assert (master.returncode, err.decode()) == (1, f"{path}: {why}\n")
+            for words in ("ordered", "begun", f"stopped: {why}"):
+                await heard(actor, words)
+    lines = (tmp_path / "out.w0.jsonl").read_bytes().splitlines()
+    owed = [msgspec.json.decode(line, type=RequestRecord) for line in lines]
+    assert [(record.n, record.outcome) for record in owed] == [(n, Outcome.UNSENT) for n in range(5)]
+
+
+async def test_what_a_stranger_sends_changes_nothing(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    out = tmp_path / "out.w0.jsonl"
+    async with ScriptedEngine() as engine:
+        path = write_order(tmp_path, order(tmp_path, engine.url, open=constant(10, 3.0)))
+        lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port))
+        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
+        async with running("-c", STRANGER, str(port), str(out)) as stranger:
+            await heard(stranger, "here")
+            async with running(*lead) as master, running(*follow) as worker, asyncio.timeout(LIMIT_S):
+                for process in (stranger, worker, master):
+                    _, err = await process.communicate()
+                    assert (process.returncode, err.decode()) == (0, "")
+    assert read_file(out).outcomes() == ["ok"] * 30
+
+
+async def test_a_master_listens_on_loopback_unless_told_otherwise_and_help_says_who_can_take_part(
+    tmp_path: Path,
+) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9"))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port))
+    async with running("-c", ACTOR, str(port)) as actor, running(*lead):
+        await heard(actor, "here")
+        await heard(actor, "ordered")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.2", port)
+    async with running("-m", "loadtests.worker", "--help") as process, asyncio.timeout(LIMIT_S):
+        out, _ = await process.communicate()
+    words = " ".join(out.decode().split())
+    assert "127.0.0.1 unless given" in words
+    assert "whoever reaches the port can take part" in words
 
 
 # --- calibration --------------------------------------------------------------------------------------------
