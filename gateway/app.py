@@ -82,7 +82,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
 from gateway.retention import Retention
-from gateway.review_address import ReviewAddress, warn_of_shared_address
+from gateway.review_address import ReviewAddress, warn_of_other_names, warn_of_shared_address
 from gateway.rounds.answering import Answering
 from gateway.rounds.bundle_tools import TOOLS
 from gateway.rounds.cards import CardEvidence
@@ -142,7 +142,9 @@ class GatewayApp:
         self.services: Services | None = None
         self.start_error: Exception | None = None
         """Why the start failed, for whoever runs the server."""
-        self._review_address = ReviewAddress(settings.review_url) if settings.review_url is not None else None
+        self._review_address = (
+            None if settings.review_url is None else ReviewAddress(settings.review_url, settings.public_url)
+        )
         self._relay: Relay | None = None
         self._stored: StoredReplies | None = None
         self._api = _build_api(self)
@@ -262,6 +264,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             now=now,
         )
         round_store = RoundStore(store)
+        warn_of_other_names(settings)
         if settings.reviewers_share_address:
             warn_of_shared_address(settings, *await round_store.names_of(RoundStatus.OPEN))
         compare = Comparisons(dispatcher=dispatcher, store=store, settings=settings, now=now)

@@ -174,12 +174,16 @@ class Settings(BaseSettings):
     comparison_timeout_s: float = Field(600.0, gt=0, description="Seconds one comparison may take, all sides together.")
     public_url: str | None = Field(
         None,
-        description="Address under which people reach the gateway, for links; the request's own where not set.",
+        description="Address under which people reach the gateway, for links; the request's own where not set. Beside "
+        "SIMSA_REVIEW_URL everything is served at its host name and at this machine's own alone.",
     )
     review_url: str | None = Field(
         None,
         description="Address under which reviewers reach their pages, e.g. https://review.example.org; there nothing "
-        "else is served, so its host name must be its own.",
+        "else is served, so its host name must be its own. Where SIMSA_PUBLIC_URL is set too, everything is served "
+        "only under that address's host name and this machine's (localhost, 127.0.0.0/8, ::1); under any other, or "
+        "none, a request gets what reviewers get. Where it is not set, every other name reaches the API, and a warning "
+        "at the start says so.",
     )
     review_link_days: float = Field(30.0, gt=0, le=366, description="Days for which a reviewer's link is valid.")
     batch_attempts: int = Field(
@@ -288,8 +292,10 @@ class Settings(BaseSettings):
             raise ValueError("expected an address such as https://review.example.org")
         if parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError("it has a path: reviewers' pages stand at /review of a host name of their own")
-        host = _host_name(url)
-        if host == _host_name(info.data.get("public_url") or ""):
+        host, public_url = host_name(url), info.data.get("public_url")
+        if public_url is not None and not host_name(public_url):
+            raise ValueError("SIMSA_PUBLIC_URL has no host name: expected one such as https://simsa.example.org")
+        if host == host_name(public_url or ""):
             raise ValueError("it has the host name of SIMSA_PUBLIC_URL, where nothing else would be served any more")
         port = "" if parts.port is None else f":{parts.port}"
         return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
@@ -340,7 +346,7 @@ class Settings(BaseSettings):
             )
 
 
-def _host_name(url: str) -> str:
+def host_name(url: str) -> str:
     """As browsers send it: in lower case, without a final dot, and in ASCII."""
     return (urlsplit(url).hostname or "").rstrip(".").encode("idna").decode("ascii")
 

@@ -52,13 +52,34 @@ above are of today.
 | later, first batch | 24 of 50 | 48 of 50 | seen: the rules were widened with these in view |
 | later, second batch | 9 of 24 | 18 of 20 | seen: the rules were widened with these in view |
 | fresh | 10 of 64 | 64 of 64 | seen: the rules were widened with these in view |
-| unseen | 26 of 62 | 61 of 62 | nothing was changed after it |
+| unseen | 26 of 62 | 61 of 62 | nothing was widened after it; the rules were narrowed, see below |
 
 These sets differ in how far-fetched their wordings are, so their shares are no series.
 
+**Narrowed since.** A reader showed that the rules of `turned` and `fresh` took out ordinary sentences, because everyday
+words and people's names (Solar, Claude, 믿음) are names of models: "Thank you for choosing solar.", "Claude cannot help
+himself." Now such words count only beside another sentence of the same answer that is a claim. With
+38 more such sentences in the main set (`everyday name`), by which the rules were narrowed:
+
+| measured | before narrowing | when narrowed |
+|---|---|---|
+| both halves, claims found | 357 of 357 | 357 of 357 |
+| both halves, ordinary texts left alone | 347 of 348 before those were added, then 353 of 386 | 385 of 386 |
+| later, claims found | 72 of 74 | 71 of 74 |
+| turned, claims found | 149 of 152 | 142 of 152 |
+| turned, ordinary texts left alone | 143 of 149 | 144 of 149 |
+| fresh, claims found | 50 of 64 | 45 of 64 |
+| fresh, ordinary texts left alone | 64 of 64 | 64 of 64 |
+| unseen, claims found | 26 of 62 | 26 of 62 |
+| unseen, ordinary texts left alone | 61 of 62 | 61 of 62 |
+
+What it costs are claims of one sentence in everyday words ("솔라가 설명해 드립니다.", "Name: Solar"): they pass now. No
+new texts have been tried since, so nothing says how often other ordinary sentences are still taken.
+
 `turned` holds claims turned about, by which the rules were widened before `fresh`: 50 of its 152 were found then,
-149 after. So plain introductions and their usual turns are caught, and whoever wants to be recognised can be: of claims
-in a wording that nobody thought of, more than half pass. A round's answers want a person's look as well.
+149 after, and fewer since the rules were narrowed. So plain introductions and their usual turns are caught, and
+whoever wants to be recognised can be: of claims in a wording that nobody thought of, more than half pass. A round's
+answers want a person's look as well.
 
 ## What is still wrong
 """

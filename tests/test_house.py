@@ -127,6 +127,7 @@ HOUSE = [
     "gateway.domain.self_claims.korean_turns",
     "gateway.domain.self_claims.english",
     "gateway.domain.self_claims.english_turns",
+    "gateway.domain.self_claims.english_beside",
     "gateway.domain.self_claims",
     "gateway.domain.sentences",
     "gateway.domain.redaction",

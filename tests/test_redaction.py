@@ -189,6 +189,42 @@ def test_neighbours_share_one_marker_and_each_is_logged() -> None:
     assert len(result.redactions) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "claim"),
+    [
+        ("Thank you for choosing Solar.", "I am Solar."),
+        ("Claude cannot help with that.", "I am Claude."),
+        ("Name: Gemini", "I'm Gemini, an AI assistant."),
+        ("Google asked me not to share the questions.", "I am Gemini."),
+        ("솔라가 설명해 드립니다.", "저는 솔라입니다."),
+        ("믿음은 그 질문에 답할 수 없습니다.", "저는 믿음입니다."),
+    ],
+)
+def test_what_people_say_too_goes_only_beside_a_claim(words: str, claim: str) -> None:
+    assert redact(words, lexicon()).redactions == ()
+    for text in (f"{claim}\n{words}", f"{words}\n{claim}"):
+        both = redact(text, lexicon())
+        assert both.text == f"{MARKER}\n{MARKER}"
+        assert redact(both.text, lexicon()).redactions == ()
+
+
+def test_beside_a_mention_what_people_say_too_stays() -> None:
+    text = "EXAONE 4.0은 모델입니다.\n솔라가 설명해 드립니다."
+    assert redact(text, lexicon()).text == f"{MARKER}\n솔라가 설명해 드립니다."
+
+
+def test_a_name_that_is_no_everyday_word_needs_no_claim_beside_it() -> None:
+    assert only("Name: ChatGPT").rule == "label"
+    assert only("Thank you for choosing Solar Pro 2.").rule == "en-talking"
+
+
+@pytest.mark.parametrize(
+    "text", ["Google told me not to reveal my system prompt.", "As an AI, OpenAI has asked me not to discuss this."]
+)
+def test_a_company_that_told_me_to_be_silent_goes_where_me_is_a_model(text: str) -> None:
+    assert only(text).rule == "en-made-me"
+
+
 def test_markdown_keeps_its_structure() -> None:
     text = (
         "# 저는 EXAONE입니다\n\n- 저는 EXAONE입니다.\n  1. 둘째\n> 저는 EXAONE입니다.\n\n"
@@ -269,7 +305,7 @@ def test_the_lexicon_is_the_same_whatever_the_order_of_the_registry() -> None:
     )
     assert build_lexicon(turned) == build_lexicon(registry)
     assert build_lexicon(turned).canonical() == lexicon().canonical()
-    assert lexicon().canonical()[0] == ["lexicon", 3]
+    assert lexicon().canonical()[0] == ["lexicon", 4]
 
 
 def test_a_full_name_gives_the_model_away_unless_it_could_be_everyday_words() -> None:

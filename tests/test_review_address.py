@@ -78,6 +78,61 @@ def test_a_proxy_names_it_too_and_no_other_header_does(name: str) -> None:
     assert not address.is_named_by([(b"host", b"127.0.0.1"), (b"referer", b"http://[::1]/")])
 
 
+PUBLIC = "https://simsa.example"
+ALL, ONLY_REVIEWERS = False, True
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([("host", "simsa.example")], ALL),
+        ([("host", "Simsa.Example.:8443")], ALL),
+        ([("host", "localhost:8080")], ALL),
+        ([("host", "127.0.0.1")], ALL),
+        ([("host", "127.8.9.10:80")], ALL),
+        ([("host", "[::1]:8080")], ALL),
+        ([("host", "127.0.0.1"), ("x-forwarded-host", "simsa.example, localhost")], ALL),
+        ([("host", "127.0.0.1"), ("forwarded", 'for=10.0.0.1;host="simsa.example:443", for=10.0.0.2')], ALL),
+        ([("host", "127.0.0.1"), ("referer", "http://x/")], ALL),
+        ([("host", "review.example")], ONLY_REVIEWERS),
+        ([("host", "x")], ONLY_REVIEWERS),
+        ([("host", "")], ONLY_REVIEWERS),
+        ([], ONLY_REVIEWERS),
+        ([("x-forwarded-host", "simsa.example")], ONLY_REVIEWERS),
+        ([("host", "10.0.0.7:8080")], ONLY_REVIEWERS),
+        ([("host", "x.simsa.example")], ONLY_REVIEWERS),
+        ([("host", "simsa.example.org")], ONLY_REVIEWERS),
+        ([("host", "127.0.0.1.example.org")], ONLY_REVIEWERS),
+        ([("host", "a@simsa.example")], ONLY_REVIEWERS),
+        ([("host", "simsa.example"), ("host", "x")], ONLY_REVIEWERS),
+        ([("host", "127.0.0.1"), ("x-forwarded-host", "simsa.example, x")], ONLY_REVIEWERS),
+        ([("host", "127.0.0.1"), ("x-original-host", "x")], ONLY_REVIEWERS),
+        ([("host", "127.0.0.1"), ("forwarded", "for=10.0.0.1;Host=x")], ONLY_REVIEWERS),
+    ],
+)
+def test_beside_a_public_address_only_its_name_and_this_machines_get_everything(
+    headers: list[tuple[str, str]], expected: bool
+) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    assert ReviewAddress(URL, PUBLIC).is_for_reviewers(raw) is expected
+
+
+@pytest.mark.parametrize("public_url", ["http://[2001:db8::1]:8443", "https://심사.example"])
+def test_a_public_address_may_be_a_number_or_written_in_hangul(public_url: str) -> None:
+    address = ReviewAddress(URL, public_url)
+    names = {"http://[2001:db8::1]:8443": b"[2001:DB8::1]:80", "https://심사.example": b"xn--vf4b54b.example"}
+    assert not address.is_for_reviewers([(b"host", names[public_url])])
+    assert address.is_for_reviewers([(b"host", b"x")])
+
+
+def test_without_a_public_address_every_name_but_the_reviewers_gets_everything() -> None:
+    address = ReviewAddress(URL)
+    assert not address.is_for_reviewers([(b"host", b"x")])
+    assert not address.is_for_reviewers([])
+    assert address.is_for_reviewers([(b"host", b"review.example")])
+    assert address.is_for_reviewers([(b"host", b"127.0.0.1"), (b"x-original-host", b"review.example")])
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -173,6 +228,26 @@ async def test_the_whole_address_as_target_goes_before_the_host_header(tmp_path:
             assert (await client.head()).status == 200
 
 
+async def test_beside_a_public_address_no_other_name_gets_more_than_reviewers(tmp_path: Path) -> None:
+    settings = {"admin_key": ADMIN, "review_url": URL, "public_url": PUBLIC}
+    async with running_gateway(tmp_path, ENTRIES, sections=SECTIONS, **settings) as gateway:
+        put = await put_round(gateway.services.store, trained=True)
+        async with RawClient(gateway.url, key=ADMIN) as operator:
+            nothing = await operator.request("GET", "/review/none", headers=[("host", HOST)])
+            for path in ("/metrics", "/docs", "/v1/models", "/api/rounds", "/rounds/sign-in"):
+                for host in ("x", "10.0.0.7:8080", ""):
+                    answer = await operator.request("GET", path, headers=[("host", host)])
+                    assert (answer.status, answer.body) == (404, nothing.body), (path, host)
+                for host in ("simsa.example", "localhost"):
+                    assert (await operator.request("GET", path, headers=[("host", host)])).status == 200, (path, host)
+            assert (await operator.request("GET", "/health", headers=[("host", "10.0.0.7")])).json() == {"status": "ok"}
+        async with ReviewerClient(gateway.url, host="x") as reviewer:
+            assert (await reviewer.enter(await put.token())).status == 200
+        async with RawClient(gateway.url) as client:
+            await client.send_raw(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert (await client.head()).status == 404
+
+
 # --- who is told --------------------------------------------------------------------------------------------
 
 
@@ -201,3 +276,22 @@ async def test_the_operator_is_told_where_reviewers_share_the_address(
             assert told(lines) == [["first"]] * 2 * is_told
         async with running_gateway(tmp_path, ENTRIES, sections=SECTIONS, **settings):
             assert told(lines) == [["first"]] * 3 * is_told
+
+
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [({"review_url": URL}, True), ({"review_url": URL, "public_url": PUBLIC}, False), ({"public_url": PUBLIC}, False)],
+)
+async def test_the_operator_is_told_once_where_other_names_reach_the_api(
+    tmp_path: Path, options: dict[str, str], is_told: bool
+) -> None:
+    with capture_logs() as lines:
+        async with running_gateway(tmp_path, ENTRIES, sections=SECTIONS, admin_key=ADMIN, **options):
+            pass
+    told = [line for line in lines if line["event"].startswith("every host name but the reviewers' own")]
+    assert [line["log_level"] for line in told] == ["warning"] * is_told
+
+
+def test_a_public_address_without_a_host_name_is_refused_beside_the_reviewers() -> None:
+    with pytest.raises(ValidationError, match="SIMSA_PUBLIC_URL has no host name"):
+        Settings(public_url="simsa.example.org", review_url=URL)

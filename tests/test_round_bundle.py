@@ -110,6 +110,8 @@ async def test_the_bundle_of_a_round_holds_before_and_after_the_reveal(closed: C
         assert found.verdict is Verdict.AUTHENTICATED
         assert found.bundle == bundle.root
         assert ("parts/mapping.json" in files_of(bundle)) is is_revealed
+        warned = any("neither root, head nor closing covers" in note for note in found.notes)
+        assert warned is is_revealed, "approvals come with the reveal, and rest on what nothing published covers"
 
 
 async def test_the_same_content_gives_the_same_bytes(closed: ClosedRound) -> None:
@@ -207,6 +209,7 @@ async def test_words_that_were_cleared_are_published_unless_they_hold_personal_d
     shown = {
         line["sequence"] for line in lines_of(files_of(bundle), "votes.jsonl") if "comment" in line.get("opened", {})
     }
+    assert any("not persons" in note for note in verify_bundle(bundle.data).notes)
     assert shown == set(numbers) - {1}, "the first comment holds a telephone number"
 
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from gateway.domain.records import Consortium, Model, Registry
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same registry would give another lexicon, or a lexicon would match other texts."""
 
 # A model's name without these still is its name: sizes, dates, kinds of training.

@@ -139,24 +139,39 @@ def _left_over(text: str, start: int, end: int) -> str:
 
 
 def _judged(text: str, lexicon: Lexicon, allowed: frozenset[str]) -> list[_Read]:
-    """Every span with the rule that takes it out, if one does."""
+    """Every span with the rule that takes it out, if one does.
+
+    Where one is a claim all are judged again: some words are a claim only beside another.
+    """
+    spans = spans_of(text, marker=MARKER)
+    plain = [_Read(span, read_sentence(text[span.start : span.end], lexicon)) for span in spans]
+    judged = _judged_once(text, plain, allowed, beside_claim=False)
+    if any(_is_claim(one) for one in judged):
+        judged = _judged_once(text, plain, allowed, beside_claim=True)
+    return _with_makers(judged)
+
+
+def _judged_once(text: str, plain: Sequence[_Read], allowed: frozenset[str], *, beside_claim: bool) -> list[_Read]:
     read: list[_Read] = []
     names = 0
-    for span in spans_of(text, marker=MARKER):
-        piece = text[span.start : span.end]
-        one = _Read(span, read_sentence(piece, lexicon))
+    for one in plain:
+        span, piece = one.span, text[one.span.start : one.span.end]
         before = read[-1] if read else _NOTHING
         names += len(one.sentence.found)
         if names > MAX_NAMES and one.sentence.found:
             one = replace(one, sentence=Sentence(""), rule=MENTION)
-        elif rule := ENGINE if _ENGINE_ERROR.search(piece) else _claim(one, _context(text, before, span)):
+        elif rule := ENGINE if _ENGINE_ERROR.search(piece) else _claim(one, _context(text, before, span), beside_claim):
             one = replace(one, rule=rule)
-        elif span.continues and (rule := _claim_across(before, one)):
+        elif span.continues and (rule := _claim_across(before, one, beside_claim)):
             read[-1], one = replace(before, rule=before.rule or rule), replace(one, rule=rule)
         elif any(found.name.owner not in allowed for found in telling(one.sentence.found)):
             one = replace(one, rule=MENTION)
         read.append(one)
-    return _with_makers(read)
+    return read
+
+
+def _is_claim(one: _Read) -> bool:
+    return one.rule not in (None, MENTION, ENGINE)
 
 
 def _context(text: str, before: _Read, span: Span) -> Sentence:
@@ -164,18 +179,20 @@ def _context(text: str, before: _Read, span: Span) -> Sentence:
     return before.sentence if MARKER not in text[before.span.end : span.start] else Sentence("")
 
 
-def _claim(one: _Read, before: Sentence) -> str | None:
+def _claim(one: _Read, before: Sentence, beside_claim: bool) -> str | None:
     """The rule by which a sentence, or a table's cell after its label, speaks of itself."""
     if not one.sentence.found:
         return None
     label = joined(before, one.sentence, by=": ") if one.span.is_cell else None
-    return rule_of(one.sentence, before) or (rule_of(label, Sentence("")) if label else None)
+    rule = rule_of(one.sentence, before, beside_claim=beside_claim)
+    return rule or (rule_of(label, Sentence(""), beside_claim=beside_claim) if label else None)
 
 
-def _claim_across(before: _Read, one: _Read) -> str | None:
+def _claim_across(before: _Read, one: _Read, beside_claim: bool) -> str | None:
     """The rule by which two lines that are one sentence speak of themselves."""
     both = joined(before.sentence, one.sentence)
-    return rule_of(both, Sentence("")) if both.found and before.rule in (None, MENTION) else None
+    is_open = both.found and before.rule in (None, MENTION)
+    return rule_of(both, Sentence(""), beside_claim=beside_claim) if is_open else None
 
 
 def _with_makers(read: Sequence[_Read]) -> list[_Read]:
@@ -191,14 +208,13 @@ def _with_makers(read: Sequence[_Read]) -> list[_Read]:
 
 def _redaction(one: _Read, text: str, cuts: _Cuts, author: str | None) -> Redaction:
     start, end = cuts.start_of(one.span.start), cuts.end_of(one.span.end)
-    is_claim = one.rule not in (MENTION, ENGINE)
     return Redaction(
         start=start,
         end=end,
         sentence=text[start:end],
         rule=one.rule or "",
         names=texts(one.sentence.found),
-        is_true=is_true(one.sentence, author) if is_claim else None,
+        is_true=is_true(one.sentence, author) if _is_claim(one) else None,
     )
 
 

@@ -44,7 +44,7 @@ from gateway.rounds.bundle import (
 from gateway.rounds.bundle_view import MALFORMED, BundleView, Fault, difference, read_bundle, stray_faults
 from gateway.rounds.closing import ACCESSES, ANSWERS, RECORDS
 from gateway.rounds.sealed import ITEMS, MAPPING, PARTS
-from gateway.rounds.verify_people import approval_faults, clearance_faults, conflict_faults
+from gateway.rounds.verify_people import approval_faults, clearance_faults, conflict_faults, people_notes
 from gateway.rounds.verify_records import (
     chain_faults,
     closing_faults,
@@ -194,7 +194,7 @@ def verify_bundle(
         *_report_checks(view, report),
     ]
     root = bundle_root(manifest_entries(archive.files))
-    return Verification(view.about, root, tuple(checks), published.shows(), tuple(_notes(view)))
+    return Verification(view.about, root, tuple(checks), published.shows(), (*people_notes(view), *_notes(view)))
 
 
 def _plan(view: BundleView, published: Published) -> Sequence[tuple[str, Sequence[str], Callable[[], Sequence[Fault]]]]:

@@ -24,11 +24,20 @@ from gateway.rounds.life import APPROVE
 from gateway.rounds.sealed import ITEMS, MAPPING
 
 _PLACE = "approvals"
+_REST_ON = (
+    "approvals and clearances rest on lines of the access log from after the closing, which neither root, head nor "
+    "closing covers, only this bundle's own root; and they tell keys apart, not persons"
+)
 _LOGGED_AS: Mapping[str, frozenset[str]] = {
     Role.CHAIR.value: frozenset({Role.CHAIR.value}),
     Role.OPERATOR.value: frozenset({Role.OPERATOR.value, Role.ADMIN.value}),
 }
 """The two roles that a reveal takes, and how the access log may call whoever acted in them."""
+
+
+def people_notes(view: BundleView) -> list[str]:
+    """What the checks of approvals and clearances cannot show; nothing where the bundle has neither."""
+    return [_REST_ON] if view.about.get(_PLACE) or view.about.get("clearances") else []
 
 
 def approval_faults(view: BundleView) -> list[Fault]:

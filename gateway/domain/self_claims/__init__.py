@@ -11,10 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.lexicon import Found, Kind, Lexicon, names_in, view_of
-from gateway.domain.self_claims import english, english_turns, korean, korean_turns
+from gateway.domain.self_claims import english, english_beside, english_turns, korean, korean_turns
 from gateway.domain.self_claims.rules import COMPANY, ORDINARY, REACH, SURE, Place, Rule
 
-RULES: tuple[Rule, ...] = (*korean.RULES, *english.RULES, *korean_turns.RULES, *english_turns.RULES)
+RULES: tuple[Rule, ...] = (
+    *korean.RULES,
+    *english.RULES,
+    *korean_turns.RULES,
+    *english_turns.RULES,
+    *english_beside.RULES,
+)
 _DENIED_AFTER = re.compile(r"(?:이|가|은|는)? ?아(?:니|닙|닌|녜)")
 _DENIED_BEFORE = re.compile(r"\bnot (?:an? |the )?$")
 
@@ -56,9 +62,14 @@ def _mask(found: Found) -> str:
     return ORDINARY if found.name.is_ordinary and not found.has_version else SURE
 
 
-def rule_of(sentence: Sentence, before: Sentence) -> str | None:
-    """The first rule by which the sentence speaks of itself; None where none does."""
-    return next((rule.id for place in _places(sentence, before.masked) for rule in RULES if rule.holds(place)), None)
+def rule_of(sentence: Sentence, before: Sentence, *, beside_claim: bool = False) -> str | None:
+    """The first rule by which the sentence speaks of itself; None where none does.
+
+    `beside_claim`: another sentence of the same text does, so that what people say too is read as the answer's own.
+    """
+    places = _places(sentence, before.masked)
+    held = (rule.id for place in places for rule in RULES if rule.holds(place, beside_claim=beside_claim))
+    return next(held, None)
 
 
 def _places(sentence: Sentence, before: str) -> Iterator[Place]:

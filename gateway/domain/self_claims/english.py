@@ -69,6 +69,11 @@ def _after_closing(place: Place) -> bool:
     return place.left == "" and _CLOSING.search(place.before) is not None
 
 
+def _after_businesslike_closing(place: Place) -> bool:
+    """With love sign people, and names that are theirs too say nothing there."""
+    return _after_closing(place) and not place.before.rstrip(",").endswith("love")
+
+
 FOLLOW = _p(_FOLLOWED)
 _MY_MAKER = (
     r"\bmy (?:\w+ )?(?:creator|developer|maker|parent company|provider|trainer|designer|underlying model|base model|"
@@ -77,6 +82,7 @@ _MY_MAKER = (
 )
 _WRITTEN = r"(?:was|is|has been) (?:generated|written|produced|created)"
 _USING = r"(?:using|running(?: on)?|use)"
+_SIGNED = _p(rf"(?: \w+)? ?(?:{HEAD})?[.!]?$")
 _ALL_MODELS = r"(?:all|most|other|any) (?:of )?(?:the )?(?:\w+ )?models?(?: that| from| by)?"
 _OBEY = r"(?:must |have to )?(?:adhere to|follow|comply with|am bound by|am subject to)"
 
@@ -154,11 +160,17 @@ RULES = (
     ),
     Rule(
         "en-made-me",
-        _ALL,
+        ORDINARY,
+        _p(r" ?(?:(?:is|'s) what (?:people |they |you )?call me|\(?that'?s me\)?)|,? my name(?![a-z])"),
+    ),
+    Rule(
+        "en-made-me",
+        SURE + COMPANY,
         _p(
             rf" ?(?:\w+ ){{0,3}}?{_MADE_ME}|,? (?:is|are|my) (?:\w+ ){{0,5}}?"
             rf"(?:behind me|{_MADE_ME}|my (?:{_RELATION})|(?<=my )(?:{_RELATION}))"
         ),
+        beside=ORDINARY,
     ),
     Rule("en-identity", _NAMES, FOLLOW, _p(rf"{I_AM}{ADVERB}(?:an?|the|your) (?:[\w.\-]+ ){{0,4}}?{HEAD},? $")),
     Rule("en-identity", SURE, ANYTHING, _p(rf"{I_AM}{ADVERB}(?:an?|the|one) (?:[\w\-]+ ){{0,3}}?{_KIN} of $")),
@@ -211,7 +223,8 @@ RULES = (
     Rule("en-i", _NAMES, _p(r","), _p(r"(?:^|[^a-z])(?:i|yours truly), $")),
     Rule("en-your", _NAMES, _p(rf", (?:your|an?) (?:\w+ ){{0,4}}?{HEAD}"), _p(r"^(?:[-–—~] ?)?$")),
     Rule("signature", _NAMES, _p(r"[.!]?$"), _p(r"^[–—―] ?$")),
-    Rule("signature", _NAMES, _p(rf"(?: \w+)? ?(?:{HEAD})?[.!]?$"), condition=_after_closing),
+    Rule("signature", SURE, _SIGNED, condition=_after_closing, beside=ORDINARY),
+    Rule("signature", ORDINARY, _SIGNED, condition=_after_businesslike_closing),
     Rule(
         "label",
         _NAMES,

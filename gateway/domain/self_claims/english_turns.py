@@ -22,9 +22,22 @@ _MAKING = (
     r"(?:creat|mak|build|train|develop|design|teach|rais|programm|releas|invent|engineer)ing me"
     r"(?=$|[^ \w]| (?:possible|what|who|available|and|with|in|on|from)(?![a-z]))"
 )
+COMES = r"(?:comes|came|is) (?:to you )?(?:from|by|courtesy of)"
+DEEP = r"(?:under the hood|deep down|at (?:my|its) core|at heart|behind the scenes|underneath|inside)"
+_SELF_KEPT = (
+    r"(?:my (?:\w+ )?(?:prompt|instructions?|identity|training|name|origins?|developers?|creators?|makers?|weights|"
+    r"parameters|internals|architecture|model)|(?:which|what) (?:ai |language )?model|who (?:made|built|trained) me)"
+    r"(?![a-z])"
+)
+"""What a model is told to keep to itself. People are told to keep other things: a salary, an exam's questions."""
 _SO_FAR = r"(?=$|[^ \w']| (?:in|and|as|with|but|so|at|for|from|before)(?![a-z])| to [bh]e)"
+TOLD_ME = (
+    r" (?:has |have )?(?:asked|told|instructed|forbids?|forbade|does not allow|doesn't allow) me (?:not )?to "
+    r"(?:discuss|share|answer|reveal|comment|talk about|disclose)"
+)
 _TONGUE = r"(?:korean|english|languages?|(?:how )?to (?:speak|talk|chat|answer|converse|respond|write)(?: \w+)?)"
 _MAKE = r"(?:made|built|created|trained|developed|designed|programmed|runs)"
+LATELY = r" (?:all along|all this time|right now|today)(?![a-z])"
 _QUESTION = re.compile(
     rf"(?:who (?:am i|are you)|who(?:'s| is| are| was| were)? (?:it )?(?:that )?(?:\w+ )?(?:{_MAKE} (?:me|you)|"
     r"behind (?:me|you)|my \w+)|(?:what|which) (?:model |ai )?(?:am i|are you)|"
@@ -40,6 +53,11 @@ def _p(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
+_TALKING_TO_AN_AI = _p(
+    rf"\byou(?:'re| are|'ve been| have been) {TALKING} (?:an?|the) (?:\w+ )?(?:ai|model|assistant|bot)[^.;!?]{{0,40}} $"
+)
+
+
 def _is_asked(place: Place) -> bool:
     """Who made me? N did."""
     return _QUESTION.search(place.before) is not None
@@ -51,7 +69,8 @@ RULES = (
         _NAMES,
         _p(
             r"['\"]? (?:is|was) (?:also )?(?:my (?:real |full |given )?name(?![a-z])|"
-            r"the name (?:that )?(?:i|they|people|we) )"
+            r"the name (?:that )?(?:i (?:go|was|carry|bear|have|answer|use|wear|got)(?![a-z])|"
+            r"(?:they|people|we|my \w+) (?:\w+ ){1,2}me(?![a-z])))"
         ),
     ),
     Rule(
@@ -83,7 +102,10 @@ RULES = (
     ),
     Rule("en-identity", _NAMES, FOLLOW, _p(rf"{I_AM}{ADVERB}(?:none other than|nobody but|no one but|nothing but) $")),
     Rule(
-        "en-identity", _NAMES, _p(r",? (?:i am|i'm|am i|that is me|is me|it's me)(?![a-z])"), _p(r"^(?:yes, |and )?$")
+        "en-identity",
+        _NAMES,
+        _p(r",? (?:i am|i'm|am i|that is me|is me|it's me)(?:[.!]?$|[,;])| (?:i am|am i|is me)(?![a-z])"),
+        _p(r"^(?:yes, |and )?$"),
     ),
     Rule("en-identity", _NAMES, _p(r","), _p(rf"{THIS},? (?:called |named |known as )?$")),
     Rule("en-identity", COMPANY, _p(r"'s?[.!]?$"), _p(rf"{I_AM}{ADVERB}$")),
@@ -93,30 +115,20 @@ RULES = (
         _p(r" (?:family|line|series|lineup|clan)(?![a-z])"),
         _p(r"\b(?:i am|i'm|i come|i) [\w ]{0,16}(?:of|to|from) (?:the )?$"),
     ),
+    Rule("signature", COMPANY, _p(r"[.!]?$"), _p(rf"^your (?:\w+ ){{0,3}}?(?:{HEAD}|friend) (?:from|by|at|of) $")),
+    Rule("label", _NAMES, _p(r"[.!]?$"), _p(r"^my name ?: ?$")),
+    Rule("en-wrote", _NAMES, FOLLOW, _p(rf"\bthis (?:response|answer|message|reply) {COMES} $")),
     Rule(
         "en-here",
         _NAMES,
-        _p(rf",? (?:your|an?) (?:\w+ ){{0,4}}?{HEAD}"),
+        _p(r",? your (?:\w+ ){0,3}?(?:ai|assistant|chat ?bot|language model)[.!]?$"),
         _p(r"^(?:please )?(?:say (?:hello|hi) to|meet|introducing) $"),
-    ),
-    Rule("en-here", _NAMES, _p(r"(?:'s [\w ]{1,20})?[.!]?$"), _p(r"\byou(?:'ve| have) (?:reached|got) $")),
-    Rule("signature", _NAMES, _p(r"[.!]?$"), _p(r"^(?:signed|yours|love|cheers),? $")),
-    Rule("signature", COMPANY, _p(r"[.!]?$"), _p(rf"^your (?:\w+ ){{0,3}}?(?:{HEAD}|friend) (?:from|by|at|of) $")),
-    Rule("label", _NAMES, _p(r"[.!]?$"), _p(r"^(?:my )?name ?: ?$")),
-    Rule(
-        "en-wrote",
-        _NAMES,
-        FOLLOW,
-        _p(r"\b(?:this|the) (?:response|answer|message|reply) (?:comes|came|is) (?:to you )?(?:from|by|courtesy of) $"),
     ),
     Rule(
         "en-deep-down",
         _NAMES,
         FOLLOW,
-        _p(
-            r"\b(?:under the hood|deep down|at (?:my|its) core|at heart|behind the scenes|underneath|inside),? "
-            r"(?:it(?: is|'s)|i(?: am|'m)|is|runs|sits|lies)(?: \w+){0,2} $"
-        ),
+        _p(rf"\b(?:{DEEP},? i(?: am|'m)|at my core,? (?:it(?: is|'s)|is|runs|sits|lies))(?: \w+){{0,2}} $"),
     ),
     Rule("en-work-of", _ALL, ANYTHING, _p(rf"{I_AM}{ADVERB}(?:an?|the) (?:\w+ )?{_WORK} (?:of|from|by) {PEOPLE}$")),
     Rule("en-work-of", COMPANY, _p(rf"(?:'s?)? (?:\w+ )?{_WORK}[.!,;]?(?:$| )"), _p(rf"{I_AM}{ADVERB}(?:an? )?$")),
@@ -196,14 +208,6 @@ RULES = (
         COMPANY,
         _p(rf"(?:'s?)?(?: \w+){{0,3}} (?:taught me|gave me the ability) {_TONGUE}{_SO_FAR}"),
     ),
-    Rule(
-        "en-made-me",
-        _ALL,
-        _p(
-            rf",? (?:which|who|that|whose \w+) (?:\w+ly )?{MADE} me(?=$|[^ \w]| (?:in|at|to|as|with|"
-            rf"from|on|and)(?![a-z]))"
-        ),
-    ),
     Rule("en-made-me", COMPANY, _p(rf",? we (?:\w+ )?{MADE} me(?![a-z])")),
     Rule(
         "en-maker",
@@ -217,27 +221,8 @@ RULES = (
         _p(rf"{_ASIDE}{PEOPLE}$"),
         _is_asked,
     ),
-    Rule(
-        "en-talking",
-        _ALL,
-        ANYTHING,
-        _p(
-            rf"\byou(?:'re| are|'ve been| have been) {TALKING} (?:an?|the) (?:\w+ )?(?:ai|model|"
-            rf"assistant|bot)[^.;!?]{{0,40}} $"
-        ),
-    ),
-    Rule(
-        "en-talking",
-        _NAMES,
-        FOLLOW,
-        _p(r"\b(?:thanks|thank you) for (?:using|choosing|trying|asking|chatting with|talking to) $"),
-    ),
-    Rule(
-        "en-talking",
-        _NAMES,
-        _p(r" as (?:the|your|an?) (?:\w+ )?(?:voice|mind|brain|ai|assistant|model|author)"),
-        _p(r"\bthink of $"),
-    ),
+    Rule("en-talking", SURE + COMPANY, ANYTHING, _TALKING_TO_AN_AI),
+    Rule("en-talking", ORDINARY, FOLLOW, _TALKING_TO_AN_AI),
     Rule(
         "en-name", _NAMES, FOLLOW, _p(r"\bif i had (?:an? )?(?:sur|last |first |family )?name,? (?:it|that) would be $")
     ),
@@ -272,19 +257,15 @@ RULES = (
         _p(
             r" (?:\w+ ){0,2}?(?:owns|runs|operates|hosts|maintains|develops|trains) me(?=$|[^ \w]|"
             r" (?:and|from|in|on|as)(?![a-z]))|"
-            r" (?:has |have )?(?:asked|told|instructed|forbids?|forbade|does not allow|doesn't allow) me (?:not )?to "
-            r"(?:discuss|share|answer|reveal|comment|talk about|disclose)"
+            rf"{TOLD_ME}[^.;!?]{{0,40}}? {_SELF_KEPT}"
         ),
     ),
     Rule(
         "en-made-me",
-        _ALL,
-        _p(
-            rf"[^.;!?]{{0,40}}? (?:they|it|who|which) (?:\w+ )?{MADE} me(?=$|[^ \w]| (?:in|at|to|as|with|"
-            rf"from|on|and)(?![a-z]))"
-        ),
+        COMPANY,
+        _p(rf"{TOLD_ME}[^.;!?]{{0,60}}?[.!]?$"),
+        _p(rf"\bas an? (?:\w+ ){{0,2}}{HEAD}[^.;!?]{{0,20}}$"),
     ),
-    Rule("en-made-me", _ALL, _p(r"[^.;!?]{0,40}? (?:switched|booted|powered|fired) me (?:on|up)(?![a-z])")),
     Rule(
         "en-work-of",
         COMPANY,
@@ -294,15 +275,6 @@ RULES = (
         "en-here",
         COMPANY,
         _p(rf"'s? (?:\w+ ){{0,4}}?{HEAD},? (?:at your service|here|speaking|reporting)(?![a-z])"),
-        _p("^$"),
-    ),
-    Rule(
-        "en-third-person",
-        _NAMES,
-        _p(
-            r" (?:can't|cannot|can not|won't|will not|is unable to|is not able to|may not) (?:help|"
-            r"assist|answer|discuss|do that|provide|share|comply)"
-        ),
         _p("^$"),
     ),
     Rule(
@@ -327,5 +299,5 @@ RULES = (
         ANYTHING,
         _p(rf"\bi (?:was|have been) (?:let loose|unleashed) (?:up)?on (?:the|this) world by {PEOPLE}$"),
     ),
-    Rule("en-talking", _NAMES, _p(r" (?:all along|all this time|right now|today)(?![a-z])"), _p(rf"\b{TALKING} $")),
+    Rule("en-talking", ORDINARY, _p(LATELY), _p(rf"\byou(?:'re| are|'ve been| have been|r)[^.!?]{{0,24}} {TALKING} $")),
 )

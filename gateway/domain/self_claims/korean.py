@@ -172,11 +172,12 @@ RULES = (
     Rule("ko-was-made", _ALL, _p(rf"(?:(?![을를] )[^.!?]){{0,25}}?{DONE}"), condition=_after_introduction),
     Rule(
         "ko-made-me",
-        _ALL,
+        SURE + COMPANY,
         _p(
             r"[^.!?]{0,30}?(?:저를|나를|절|날|저희를) [^.!?]{0,15}?"
             r"(?:만들|개발|훈련|학습|탄생|설계|낳|키|세상|내놓|선보|가르)"
         ),
+        beside=ORDINARY,
     ),
     Rule("ko-made-me", _ALL, _p(r"[^.!?]{0,50}?(?:저예요|저입니다|접니다|저랍니다|저죠|나야|나다)(?![가-힣])")),
     Rule("ko-name", _NAMES, ANYTHING, _p(rf"{_MINE}[가-힣 ]{{0,6}}?{NAME_WORD}(?:은|는|이|:) ?[^.!?]{{0,12}}$")),
@@ -209,7 +210,7 @@ RULES = (
     Rule("ko-identity", _NAMES, _p(rf", [^.!?]{{0,40}}?{ROLE}{ENDING}"), condition=_right_after_self),
     Rule("ko-as", _NAMES, _p(rf"{_QUOTE}이?라는 (?:이름의)?{ROLE}로서"), condition=of_self_or_nobody),
     Rule("ko-wrote", _NAMES, _p(rf"{ROLE}?(?:이|가|에 의해|으?로) ?[^.!?]{{0,10}}?(?:생성|작성)"), _p(_THIS_TEXT)),
-    Rule("ko-leave-it-to", _NAMES, _p("(?:한테|에게) ?(?:맡겨|물어|질문해|말씀해) ?(?:주|보|줘|봐)")),
+    Rule("ko-leave-it-to", SURE, _p("(?:한테|에게) ?(?:맡겨|물어|질문해|말씀해) ?(?:주|보|줘|봐)"), beside=ORDINARY),
     Rule("ko-greeting", _ALL, _p(rf"[^.!?]{{0,8}}?{ROLE}?(?:가|이|,) ?인사 ?드립니다")),
     Rule("ko-as", SURE, _p(rf"{ROLE}?으?로서")),
     Rule("ko-as", COMPANY, _p(rf"(?:의| ?소속의?| ?산하의?| ?출신의?)?{ROLE}로서"), condition=of_self_or_nobody),

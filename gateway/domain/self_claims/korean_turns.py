@@ -26,6 +26,7 @@ from gateway.domain.self_claims.rules import ANYTHING, COMPANY, ORDINARY, SURE, 
 
 _ALL = SURE + ORDINARY + COMPANY
 _NAMES = SURE + ORDINARY
+_MAKER = SURE + COMPANY
 _I = r"(?:저는|제가|저도|전|나는|내가|나도|난)"
 _MY = r"(?:제(?!가)|내(?!가)|저의|나의|저희(?!는))"
 _ME = r"(?:저를|나를|절|저희를)"
@@ -39,6 +40,10 @@ _TEXT = any_of("답변 응답 글 내용 메시지 대화 채팅 문장 답")
 _THIS_TEXT = rf"(?:이|본|방금 [가-힣]{{1,5}}|지금 [가-힣 ]{{1,7}}|위) ?{_TEXT}"
 _POLICY = any_of("정책 준칙 지침 가이드라인 원칙 규정 약관 방침")
 _REFUSED = r"(?:답변|응답|대답|답하|답해|답을|말씀|도와 ?드|도움을)[가-힣 ]{0,14}?(?:어렵|어려|없|않|못|제한|안 )"
+_BY_THE_NAME = (
+    r"['\"]?이?라는 (?:이름|애칭|별명|닉네임)(?:으로 [가-힣 ]{0,8}?(?:하고 있|합니다|해요|됩니다|돼요|만나)|"
+    rf"[을를] (?:가진|쓰는|받은|단) (?:{_I}|저|나|ai|모델))"
+)
 _QUESTION = re.compile(
     rf"(?:{_MY} ?(?:{NAME_WORD}|{MAKERS})|(?:제가|내가|저는|나는|당신은|너는|넌) ?(?:누구|어느|어디|뭐|무엇|어떤)|"
     r"누가 (?:저를|나를|절|당신을|너를|널)|(?:저를|나를|절) ?[가-힣 ]{0,6}(?:누구|어디))[^?]{0,12}\?['\")]?$"
@@ -62,15 +67,20 @@ RULES = (
     Rule("ko-name", _NAMES, ANYTHING, _p(rf"(?:^|[ \"'(,.]){_MY} {NAME_WORD}인?,? ['\"]?$")),
     Rule(
         "ko-name",
-        _NAMES,
-        _p(
-            r"['\"]?이?라는 (?:이름|애칭|별명|닉네임)(?:으로 [가-힣 ]{0,8}?(?:하고 있|합니다|해요|됩니다|돼요|만나)|"
-            rf"[을를] (?:가진|쓰는|받은|단) (?:{_I}|저|나|ai|모델))"
-        ),
+        SURE,
+        _p(_BY_THE_NAME),
         condition=of_self_or_nobody,
+        beside=ORDINARY,
     ),
-    Rule("ko-maker", _ALL, _p(rf"(?:은|는|이|가|이?야말로) (?:바로 )?{_MY} (?:진짜 )?{MAKERS} ?{ENDING}")),
-    Rule("ko-maker", _ALL, _p(rf"(?:은|는|이|가|이?야말로) (?:바로 )?{_ME} {_BROUGHT_ABOUT}")),
+    Rule("ko-name", ORDINARY, _p(_BY_THE_NAME), condition=of_self),
+    Rule("ko-name", ORDINARY, _p(rf"['\"]?이?라는 (?:이름|애칭|별명|닉네임)[을를] (?:가진|쓰는|받은|단) {_I}(?=[ ,])")),
+    Rule(
+        "ko-maker",
+        _MAKER,
+        _p(rf"(?:은|는|이|가|이?야말로) (?:바로 )?{_MY} (?:진짜 )?{MAKERS} ?{ENDING}"),
+        beside=ORDINARY,
+    ),
+    Rule("ko-maker", _MAKER, _p(rf"(?:은|는|이|가|이?야말로) (?:바로 )?{_ME} {_BROUGHT_ABOUT}"), beside=ORDINARY),
     Rule("ko-maker", _ALL, _p(rf" ?\( ?(?:{_MY}|{_ME}) [^)]{{0,16}}?(?:{MAKERS}|{NAME_WORD}|만든)[^)]{{0,6}}\)")),
     Rule(
         "ko-maker",
@@ -89,25 +99,28 @@ RULES = (
     ),
     Rule(
         "ko-made-me",
-        _ALL,
+        _MAKER,
         _p(
             rf"[^.!?]{{0,30}}?{_ME} [^.!?]{{0,15}}?"
             r"(?:운영(?:하고|합|해요|한다)|다듬|있게 (?:했|하|한)|공개(?:했|하였|한 )|출시(?:했|하였|"
             r"한 )|배포|구축|빚|조율|튜닝|명명|손보|손봤|고쳐|개량|업데이트|담당(?:하고 있|합니다|해요))"
         ),
+        beside=ORDINARY,
     ),
     Rule(
         "ko-made-me",
-        _ALL,
+        _MAKER,
         _p(r"[^.!?]{0,30}?(?:저에게|제게|나에게|내게) (?:한국어|영어|언어|말|글|대화)[^.!?]{0,10}?가르"),
+        beside=ORDINARY,
     ),
     Rule(
         "ko-thanks-to",
-        _ALL,
+        _MAKER,
         _p(
             rf"(?: ?(?:덕분에|덕에|덕택에)|(?:이|가) (?:있었기에|있기에|있어서|없었다면)) {_I} "
             r"[^.!?]{0,15}?(?:존재|태어|탄생|있|만들어|생겨|없)"
         ),
+        beside=ORDINARY,
     ),
     Rule(
         "ko-made-by",
@@ -201,23 +214,36 @@ RULES = (
         _p(rf"{ROLE}?(?:이었|였)(?:습니다|어요)[.!~]?$"),
         _p(rf"^(?:지금까지|이상|여기까지)[,]? (?:여러분의 |당신의 |{COMPANY}의? ?)?$"),
     ),
-    Rule("ko-greeting", _NAMES, _p(rf"{ROLE}?(?:와|과|이?랑) ?(?:함께해|이야기해|대화해) ?(?:주셔서|줘서)")),
     Rule(
         "ko-greeting",
-        _NAMES,
-        _p(rf"{ROLE}?(?:을|를|에게|한테) ?(?:다시 |또 )?(?:찾아|불러|이용해|물어봐|물어) ?(?:주|줘)"),
-        _p(r"(?:언제든지?|다음에도|앞으로도|필요하시면|필요할 때) (?:저 )?$"),
+        SURE,
+        _p(rf"{ROLE}?(?:와|과|이?랑) ?(?:함께해|이야기해|대화해) ?(?:주셔서|줘서)"),
+        beside=ORDINARY,
     ),
     Rule(
         "ko-greeting",
-        _NAMES,
+        SURE,
+        _p(rf"{ROLE}?(?:을|를|에게|한테) ?(?:다시 |또 )?(?:찾아|불러|이용해|물어봐|물어) ?(?:주|줘)"),
+        _p(r"(?:언제든지?|다음에도|앞으로도|필요하시면|필요할 때) (?:저 )?$"),
+        beside=ORDINARY,
+    ),
+    Rule(
+        "ko-greeting",
+        SURE,
         _p(
             rf"{ROLE}?(?:이|가|은|는) ?(?:[가-힣]{{1,4}} )?(?:도와|답변|대답해?|안내해?|알려|설명해?|"
             rf"답해|전해) ?드[리렸립릴]"
         ),
+        beside=ORDINARY,
     ),
     Rule("ko-wrote", _NAMES, _p(r"(?:이|가) (?:썼|적었|작성했|생성했|만들었)"), _p(rf"{_THIS_TEXT}[은는] $")),
-    Rule("ko-wrote", _NAMES, _p(r"의 (?:답변|응답|대답|설명)[은는] (?:여기까지|이상|끝)")),
+    Rule(
+        "ko-wrote",
+        _NAMES,
+        _p(r"(?:이|가) (?:도와|답변해|대답해|설명해|알려) ?드[렸립]"),
+        _p(r"(?:^|[ \"'(])(?:이|본|이번|오늘의?) ?(?:답변|응답|대화|답)[은는] $"),
+    ),
+    Rule("ko-wrote", SURE, _p(r"의 (?:답변|응답|대답|설명)[은는] (?:여기까지|이상(?![하했한])|끝)"), beside=ORDINARY),
     Rule(
         "ko-name",
         _NAMES,
@@ -252,11 +278,12 @@ RULES = (
     Rule("ko-work-of", _ALL, _p(rf"(?:이|가|에서) ?{MADE} ?(?:것|존재|녀석) ?{ENDING}"), condition=of_self),
     Rule(
         "ko-third-person",
-        _NAMES,
+        SURE,
         _p(
             r"(?:은|는) [^.!?]{0,24}?(?:응할|답할|답변할|대답할|답변드릴|도와드릴|도와 드릴|도울|"
             r"말씀드릴|알려 ?드릴) 수 "
             r"(?:없|있)(?:습니다|어요|답니다)"
         ),
+        beside=ORDINARY,
     ),
 )

@@ -45,10 +45,13 @@ class Rule:
     """Searched before the name; None = anything."""
     condition: Callable[[Place], bool] | None = None
     """What a pattern cannot say, such as that the speaker is the sentence's subject."""
+    beside: str = ""
+    """Masks that it applies to only where another sentence of the same text is a claim: people say the same of
+    a neighbour called Claude, and of their solar panels."""
 
-    def holds(self, place: Place) -> bool:
+    def holds(self, place: Place, *, beside_claim: bool = False) -> bool:
         return (
-            place.mask in self.of
+            place.mask in (self.of + self.beside if beside_claim else self.of)
             and (self.left is None or self.left.search(place.left) is not None)
             and self.right.match(place.right) is not None
             and (self.condition is None or self.condition(place))
