@@ -19,7 +19,7 @@ from review_rounds import ENTRIES, KEY, NOW, PLAN, SECTIONS, answers, put_round
 from test_round_results import keep
 
 from gateway.domain.accounts import Role, Terms
-from gateway.domain.rounds import AnswerStatus, Exclusion, Round, RoundStatus, VoteEntry
+from gateway.domain.rounds import AccessEntry, AnswerStatus, Exclusion, Round, RoundStatus, VoteEntry
 from gateway.rounds.links import link_path, make_token
 from gateway.rounds.store import RoundStore
 from gateway.rounds.tables import rounds
@@ -150,7 +150,9 @@ async def trouble(store: RoundStore) -> None:
     await store.update_reviewer(ONE, REVOKED, revoked_at=now)
     await store.exclude(ONE, Exclusion(now, "chair", "reviewer", EXCLUDED, "청탁을 받았다고 알려 옴", "key-chair"))
     aside, *_ = await store.items(ONE, INVITED)
-    await store.set_aside(ONE, [Exclusion(now, "conflict", "item", aside.id, "declared", "rule")])
+    left_out = Exclusion(now, "conflict", "item", aside.id, "declared", "rule")
+    entry = AccessEntry(now, INVITED, "reviewer", "consent")
+    await store.declare(ONE, INVITED, ["family-1"], entry=entry, consented_at=None, aside=[left_out])
 
 
 # --- the result -------------------------------------------------------------------------------------------------
