@@ -296,7 +296,7 @@ def _write_links(path: Path, made: list[dict[str, Any]]) -> None:
     """For whoever sends the invitations; readable by its owner alone."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(BOM)
-        names = ("id", "label", "stratum", "link", "expires_at")
+        names = ("label", "stratum", "link", "expires_at", "id")
         file.write(table_rows([names, *([row[name] for name in names] for row in made)]))
 
 
