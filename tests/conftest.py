@@ -23,6 +23,7 @@ NUMBERS = count(1)
 LONGEST_FIRST = (
     "test_whole_round.py",
     "test_review_accessibility.py",
+    "test_chair_accessibility.py",
     "test_blind_wire.py",
     "test_up.py",
     "test_settlements.py",
@@ -32,6 +33,9 @@ LONGEST_FIRST = (
     "test_faults.py",
     "test_floods.py",
     "test_gauges.py",
+    "test_load_worker.py",
+    "test_load_campaign.py",
+    "test_workloads.py",
 )
 """Files of few long tests. Begun at the end, one of them would keep one core waiting for the other."""
 
