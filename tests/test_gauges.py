@@ -35,6 +35,10 @@ MESSAGE_STREAM = (
     *(BLOCK_STOP, message_delta(), MESSAGE_STOP),
 )
 
+PROVOKED = {"queue_full", "upstream_error", "upstream_truncated", "upstream_timeout"}
+"""What the mix must have come to; on a slow machine that takes more waves."""
+LEAST_WAVES, MOST_WAVES = 4, 16
+
 
 class Fickle(ScriptedEngine):
     """Answers well or fails in one of many ways, by the dice."""
@@ -129,6 +133,14 @@ async def accounts_of(client: RawClient, bearers: Iterable[Bearer]) -> dict[str,
     return {key: (keys[key]["in_flight"], found["reserved"], int(found["spent"])) for key, found in budgets.items()}
 
 
+async def codes_in(gateway: RunningGateway) -> set[str | None]:
+    """The error codes of the calls that have ended and are written."""
+    await gateway.until(lambda: gateway.services.recorder.stats().queued == 0)
+    return {
+        call.error_code for call in await gateway.services.store.list_calls(limit=100_000) if isinstance(call, Call)
+    }
+
+
 async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_comparisons_and_batches(
     tmp_path: Path,
 ) -> None:
@@ -150,7 +162,7 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
             await gateway.until(lambda: not any("run_asgi" in name for name in work_under_way()))  # of making the keys
             before = work_under_way()
             batches = []
-            for wave in range(4):
+            for wave in range(MOST_WAVES):
                 bearer = bearers[wave % 2]
                 prompts = [{"id": f"p{number}", "prompt": "안녕"} for number in range(40)]
                 async with RawClient(gateway.url, key=bearer.secret) as client:
@@ -159,6 +171,8 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
                     await asyncio.gather(*(crowd.visit() for _ in range(32)))
                     cancelled = await client.request("DELETE", f"{BATCHES}/{batches[-1]}")
                     assert cancelled.status == 200
+                if wave + 1 >= LEAST_WAVES and await codes_in(gateway) >= PROVOKED:
+                    break
             await gateway.until(lambda: not gateway.services.dispatcher.in_flight)
             await gateway.until(lambda: gateway.services.recorder.stats().queued == 0)
             async with RawClient(gateway.url) as client:
@@ -178,7 +192,7 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
             statuses = {call.status for call in calls}
             codes = {call.error_code for call in calls}
             assert {CallStatus.OK, CallStatus.ERROR, CallStatus.TRUNCATED, CallStatus.CANCELLED} <= statuses
-            assert {"queue_full", "upstream_error", "upstream_truncated", "upstream_timeout"} <= codes
+            assert codes >= PROVOKED
             assert any(what.endswith(" 429") for what in crowd.heard), "limits of keys were met, too"
             assert not await gateway.services.store.list_open_ids()
 
