@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.domain.records import Claim, Model, Provenance, Registry
 from gateway.file_lock import FileLock
+from loadtests.agreement import check_cell
 from loadtests.arrivals import TracePoint
 from loadtests.cell_order import DrawnWork
 from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, SearchSeen
@@ -30,7 +31,6 @@ from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
 from loadtests.run_evidence import evidence_for, is_tested, verdicts, why_invalid
 from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting
-from loadtests.validity import check_cell
 
 AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running")
 """Checks whose failure may have been a moment's disturbance: such a repeat is run once more, and the run says so."""

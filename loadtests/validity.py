@@ -1,4 +1,4 @@
-"""Whether a repeat, and a cell of several, may be believed: looked at before any number is shown.
+"""Whether a repeat may be believed: looked at before any number is shown. What several say together: `agreement`.
 
 Each check says what it demands and what it saw. A check that could not be made is `passed=None` with the reason: it
 does not make a cell invalid, and a reader sees that nobody looked. What a failing engine does is a result, never a
@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gateway.domain.stats import percentile, percentile_interval
-from loadtests.cells import Check, ObjectiveSeen, Repeat
-from loadtests.columns import OUTCOMES, Columns, Floats, RepeatFiles
+from gateway.domain.stats import percentile
+from loadtests.cells import Check, ObjectiveSeen
+from loadtests.columns import OUTCOMES, Columns, RepeatFiles
 from loadtests.figures import Window, arrived, due_in, in_flight_at, lags
 from loadtests.records import Outcome
+from loadtests.steadiness import MOST_DRIFT, SAMPLES, drift_of, growth_of
 
 MOST_CPU = 0.60
 """Of one core, a worker: above it the client may be what is measured (vllm issue 39963 saw figures ten times off)."""
@@ -27,16 +28,11 @@ LENGTH_SLACK = 0.05
 MOST_COLD_HITS = 0.05
 """Of prompt tokens: what may be cached although every prompt is new (templates and system prompts are alike)."""
 MOST_CLOCK_JUMP_S = 0.5
-LEAST_REPEATS = 3
-MOST_SPREAD = 0.25
-MOST_DRIFT = 0.25
 RUNNING_SLACK = 0.10
 STREAM_TOKENS = 8
 MOST_TOKENS_AN_EVENT = 8
 """Speculative decoding gives several tokens at once; more than this is a buffer on the way."""
 LEAST_STREAMED = 0.9
-_PARTS = 3
-_SAMPLES = 90
 
 
 class EngineWindow(NamedTuple):
@@ -95,27 +91,13 @@ def check_repeat(
         *_in_flight(columns, window, intended),
         _running(columns, window, engines),
         _restart(engines),
-        _provenance(provenances),
+        provenance_check(provenances),
     ]
-
-
-def check_cell(repeats: Sequence[Repeat], *, wanted: int = LEAST_REPEATS) -> list[Check]:
-    """What only several repeats show: how many there are, how far they lie apart, that all are of one provenance."""
-    least = max(LEAST_REPEATS, wanted)
-    enough = Check(
-        name="repeats",
-        passed=len(repeats) >= least,
-        limit=f"at least {least} repeats",
-        seen=f"{len(repeats)} repeat{'' if len(repeats) == 1 else 's'}",
-    )
-    if len(repeats) < 2:
-        return [enough]
-    return [enough, _spread(repeats), _provenance([repeat.provenance for repeat in repeats])]
 
 
 def piles_up(columns: Columns, window: Window, intended: Intended) -> bool:
     """Whether an open loop's work in flight grows through the window: more comes than is answered."""
-    return intended.is_open and intended.is_steady and _growth(columns, window).is_overload
+    return intended.is_open and intended.is_steady and growth_of(columns, window).is_overload
 
 
 # --- the client ---------------------------------------------------------------------------------------------
@@ -289,7 +271,8 @@ def _cache_hits(columns: Columns, window: Window, intended: Intended, engines: E
     return Check(name="cache_hits", passed=passed, limit=limit, seen=seen)
 
 
-def _provenance(provenances: Sequence[str]) -> Check:
+def provenance_check(provenances: Sequence[str]) -> Check:
+    """Whether answers, or repeats, are all of one provenance."""
     kinds = sorted(set(provenances))
     return Check(
         name="provenance",
@@ -310,8 +293,8 @@ def _steady(columns: Columns, window: Window, intended: Intended, objectives: Se
     """
     if not intended.is_steady:
         return []
-    growth = _growth(columns, window)
-    drift = _drift(columns, window)
+    growth = growth_of(columns, window)
+    drift = drift_of(columns, window)
     limit = f"no work piles up, and TTFT moves under {MOST_DRIFT:.0%} between the window's halves"
     if intended.is_open and growth.is_overload:
         missed = any(one.met is False for one in objectives)
@@ -324,53 +307,12 @@ def _steady(columns: Columns, window: Window, intended: Intended, objectives: Se
     return [Check(name="steady_state", passed=not drift.is_sure, limit=limit, seen=drift.words)]
 
 
-class _Growth(NamedTuple):
-    """Mean in flight of the window's first and last third."""
-
-    first: float
-    last: float
-
-    @property
-    def is_overload(self) -> bool:
-        return bool(self.last - self.first > max(2.0, MOST_DRIFT * max(self.first, 1.0), 3 * self.first**0.5))
-
-
-def _growth(columns: Columns, window: Window) -> _Growth:
-    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False))
-    first, *_, last = (float(part.mean()) for part in np.array_split(flight, _PARTS))
-    return _Growth(first, last)
-
-
-class _Drift(NamedTuple):
-    is_sure: bool
-    words: str
-
-
-def _drift(columns: Columns, window: Window) -> _Drift | None:
-    """Median TTFT of the halves; sure where it moved too far and the intervals of both do not meet."""
-    middle = window.begin_s + window.span_s / 2
-    ttft = columns.first_s - columns.sent_s
-    halves = []
-    for half in (Window(window.begin_s, middle), Window(middle, window.end_s)):
-        values = ttft[due_in(columns, half) & columns.is_ok]
-        values = values[np.isfinite(values)]
-        interval = percentile_interval(values, 50) if values.size else None
-        if interval is None:
-            return None
-        halves.append((percentile(values, 50), interval))
-    (before, low), (after, high) = halves
-    moved = abs(after - before) / before if before > 0 else 0.0
-    apart = low.high < high.low or high.high < low.low
-    words = f"median TTFT {before * 1000:.1f} ms, then {after * 1000:.1f} ms"
-    return _Drift(moved > MOST_DRIFT and apart, words)
-
-
 def _in_flight(columns: Columns, window: Window, intended: Intended) -> list[Check]:
     """Whether a closed loop kept as many requests in flight as it has users."""
     users = intended.users
     if users is None:
         return []
-    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False))
+    flight = in_flight_at(columns, np.linspace(window.begin_s, window.end_s, SAMPLES, endpoint=False))
     seen = float(np.median(flight))
     return [
         Check(
@@ -386,7 +328,7 @@ def _running(columns: Columns, window: Window, engines: EngineWindow) -> Check:
     limit = f"engines hold what was sent, within {RUNNING_SLACK:.0%} or 2 requests: nobody else's, none kept elsewhere"
     if engines.running_and_waiting is None:
         return Check(name="running", passed=None, limit=limit, seen="the engines were not asked")
-    moments = np.linspace(window.begin_s, window.end_s, _SAMPLES, endpoint=False)
+    moments = np.linspace(window.begin_s, window.end_s, SAMPLES, endpoint=False)
     sent = float(np.median(in_flight_at(columns, moments)))
     off = abs(engines.running_and_waiting - sent)
     return Check(
@@ -407,40 +349,3 @@ def _restart(engines: EngineWindow) -> Check:
         limit="no engine restarts",
         seen=f"{restarts} restart{'' if restarts == 1 else 's'} seen",
     )
-
-
-# --- repeats ------------------------------------------------------------------------------------------------
-
-
-def _spread(repeats: Sequence[Repeat]) -> Check:
-    """Repeats far apart say little, unless every one lies further from the limit than they from one another."""
-    worst, words, undecided = 0.0, "", False
-    for name, values, limits in _spread_of(repeats):
-        middle = float(np.median(values))
-        spread = float(values.max() - values.min())
-        share = spread / middle if middle > 0 else 0.0
-        clear = [bool((np.abs(values - limit) > spread).all()) for limit in limits]
-        if share > MOST_SPREAD and not (clear and all(clear)):
-            undecided = True
-        if share >= worst:
-            worst, words = share, f"{name} from {values.min():.4g} to {values.max():.4g}"
-    return Check(
-        name="spread",
-        passed=not undecided,
-        limit=f"repeats lie within {MOST_SPREAD:.0%} of their median, or all clearly on one side of the objective",
-        seen=words or "nothing to compare",
-    )
-
-
-def _spread_of(repeats: Sequence[Repeat]) -> list[tuple[str, Floats, list[float]]]:
-    """Name, the repeats' values, and the limits that they are held against."""
-    found: list[tuple[str, Floats, list[float]]] = []
-    for position, one in enumerate(repeats[0].objectives):
-        seen = [repeat.objectives[position].value for repeat in repeats]
-        if any(value is None for value in seen) or one.statistic == "attainment":
-            continue
-        found.append((f"{one.metric} {one.statistic}", np.array(seen, dtype=np.float64), [float(one.limit)]))
-    tokens = [repeat.rates.output_tokens_per_s for repeat in repeats]
-    if not found and None not in tokens:
-        found.append(("output_tokens_per_s", np.array(tokens, dtype=np.float64), []))
-    return found

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from load_records import WINDOW, answered, failed, files_of, footer, repeat_with, steadily
 
+from loadtests.agreement import check_cell
 from loadtests.cells import Check, Repeat
 from loadtests.columns import RepeatFiles
 from loadtests.figures import rates
 from loadtests.objectives import see_objectives
 from loadtests.plan import Objective
 from loadtests.records import Outcome
-from loadtests.validity import EngineWindow, Intended, check_cell, check_repeat
+from loadtests.validity import EngineWindow, Intended, check_repeat
 
 OPEN = Intended(
     is_open=True,
