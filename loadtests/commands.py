@@ -232,8 +232,18 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
             _refuse(f"the client could not be calibrated: {error}")
         except SimsaError as error:
             _refuse(error.message)
+        except OSError as error:
+            _refuse(f"the run cannot be kept: {error}")
         board.say(f"run {campaign.id}: {campaign.journal.directory}")
-        return await campaign.run()
+        found, failure = None, ""
+        try:
+            found = await campaign.run()
+        except* OSError as errors:
+            why = "; ".join(map(str, errors.exceptions))
+            failure = f"{why}; what was measured is kept: mend it, then `simsa loadtest run --resume {campaign.id}`"
+        if found is None:
+            _refuse(failure, code=1)
+        return found
 
 
 class _Board:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from gateways import RunningGateway, entry, running_gateway
+from processes_under_test import run_simsa
 from servers import serve
 from simulated_models import H100, TINY, model_of
 
@@ -165,6 +166,17 @@ async def test_a_campaign_that_fails_says_so_and_never_complete(tmp_path: Path) 
         run = campaign.journal.run()
         assert run.state == "failed"
         assert run.notes[-1].startswith("Failed: ")
+
+
+async def test_a_run_that_cannot_be_kept_is_told_in_one_line(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        path, place = tmp_path / "plan.yaml", tmp_path / "in-the-way"
+        path.write_text(PLAN.replace("GATEWAY", it.gateway.url).replace("ENGINE", it.engine))
+        place.write_text("no directory")
+        ended = await run_simsa("loadtest", "run", str(path), registry=it.gateway.registry_path, data_dir=place)
+    assert ended.code == 2
+    assert "the run cannot be kept: " in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
 
 
 async def test_a_search_tries_levels_until_the_plans_limit(tmp_path: Path) -> None:
