@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import httptools
+from guards import HANG_S
 
-READ_LIMIT_S = 10.0
-"""How long a read waits before the test fails. A guard, not a timing."""
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 Headers = Sequence[tuple[str, str]]
@@ -151,7 +150,7 @@ class RawClient:
     async def at_end(self) -> bool:
         """Wait until the server closes the connection: True for an orderly end, False for a reset."""
         try:
-            async with asyncio.timeout(READ_LIMIT_S):
+            async with asyncio.timeout(HANG_S):
                 while await self._reader.read(65536):
                     pass
         except ConnectionError:
@@ -174,7 +173,7 @@ class RawClient:
         self._writer.transport.abort()
 
     async def _take(self) -> None:
-        async with asyncio.timeout(READ_LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             data = await self._reader.read(65536)
         if data:
             self._answer.feed(data)

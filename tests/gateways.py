@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from guards import HANG_S
 
 from gateway.api.deps import Services
 from gateway.app import GatewayApp, create_app
@@ -19,7 +20,6 @@ from gateway.domain.records import Call, CallOpened
 from gateway.downstream import client_protocol
 from gateway.settings import Settings
 
-START_LIMIT_S = 15.0
 Entry = Mapping[str, Any]
 
 
@@ -40,13 +40,13 @@ class RunningGateway:
 
     async def until(self, holds: Any) -> None:
         """Wait until `holds()`; nothing announces these changes, so the loop is given turns until they show."""
-        async with asyncio.timeout(START_LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while not holds():
                 await asyncio.sleep(0.002)
 
     async def calls(self, count: int = 1) -> list[Call]:
         """The finished calls in the database, once there are `count`."""
-        async with asyncio.timeout(START_LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while True:
                 found: Sequence[Call | CallOpened] = await self.services.store.list_calls()
                 finished = [call for call in found if isinstance(call, Call)]

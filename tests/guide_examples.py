@@ -22,8 +22,8 @@ from subprocess import PIPE
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple, Self
 
-LIMIT_S = 30.0
-"""How long an example may take. A guard, not a timing."""
+from guards import HANG_S
+
 WENT_OUT = 97
 """Exit code of an example that turned to another machine."""
 _BLOCK = re.compile(r"^(?:#+ (?P<heading>[^\n]+)|```(?P<language>\w+)\n(?P<code>.*?)^```)$", re.MULTILINE | re.DOTALL)
@@ -135,7 +135,7 @@ def run_shell(code: str, environment: Mapping[str, str], directory: Path) -> End
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=HANG_S,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -191,7 +191,7 @@ class PythonNursery:
             order |= {"out": out.name, "err": err.name}
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], LIMIT_S)[0]:
+            if not select.select([self._process.stdout], [], [], HANG_S)[0]:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 raise TimeoutError(f"{name} did not end: {err.read().decode()}")
             code_of_end = int(self._process.stdout.readline())

@@ -16,11 +16,10 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from clients import Answer, RawClient, Truncated
+from guards import HANG_S
 
 CHAT = "/v1/chat/completions"
 DONE = b"data: [DONE]\n\n"
-WAIT_LIMIT_S = 30.0
-"""How long `until_more` waits before it says that nothing comes any more. A guard, not a timing."""
 
 
 class Bearer(NamedTuple):
@@ -71,7 +70,7 @@ class KeyedLoad:
     async def until_more(self, answers: int) -> None:
         """Wait for so many further answers, or for the first failure."""
         enough, failures = len(self.answered) + answers, self.failed.total()
-        async with asyncio.timeout(WAIT_LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while len(self.answered) < enough and self.failed.total() == failures:
                 self._came.clear()
                 await self._came.wait()

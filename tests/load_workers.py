@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from guards import HANG_S
 
 from loadtests.cell_order import CellOrder, FixedWork
 from loadtests.plan import Arrivals, Closed, Open, Rate, Route, Users
 from loadtests.records import CellFooter, CellHeader, RequestRecord
 from loadtests.stand_in import SentAnswer
 
-LIMIT_S = 40.0
-"""How long a process may take. A guard, not a timing."""
 BODY = {"messages": [{"role": "user", "content": "가을에 어울리는 인사말을 하나 알려 주세요."}], "max_tokens": 8}
 WORK = FixedWork(BODY, output_tokens=8)
 
@@ -111,7 +110,7 @@ async def run_worker(
 ) -> Ran:
     """Run the order to its end. `beside`: a coroutine function that is given the process meanwhile."""
     command = ("-m", "loadtests.worker", write_order(folder, ordered))
-    async with running(*command, environment=environment, before=before) as process, asyncio.timeout(LIMIT_S):
+    async with running(*command, environment=environment, before=before) as process, asyncio.timeout(HANG_S):
         if beside is not None:
             await beside(process)
         out, err = await process.communicate()
@@ -132,7 +131,7 @@ def read_file(path: Path) -> CellFile:
 
 async def until_lines(path: Path, count: int) -> None:
     """Wait until a file has so many lines; nothing announces them."""
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         while not path.exists() or path.read_bytes().count(b"\n") < count:
             await asyncio.sleep(0.01)
 
@@ -147,11 +146,11 @@ async def stand_in(log: Path, *arguments: str) -> AsyncIterator[str]:
     """The address of a running `python -m loadtests.stand_in`."""
     async with running("-m", "loadtests.stand_in", "--log", str(log), *arguments) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             port = int(await process.stdout.readline())
         yield f"http://127.0.0.1:{port}"
         process.terminate()
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             await process.wait()
 
 

@@ -16,8 +16,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from guards import HANG_S
+
 INSTALL = "apt-get install postgresql (Debian), then try again; no server needs to run"
-LIMIT_S = 30.0
 _SPEED = {  # whatever is written here need not outlive the machine
     "fsync": "off",
     "full_page_writes": "off",
@@ -47,7 +48,7 @@ class Cluster:
             self._as_other = (f"--reuid={other.pw_uid}", f"--regid={other.pw_gid}", "--clear-groups")
         options = ("--no-sync", "--auth=trust", "--username=simsa", "--encoding=UTF8", "--locale=C")
         initdb = [*self._command("initdb"), f"--pgdata={self._data}", *options]
-        subprocess.run(initdb, check=True, capture_output=True, timeout=LIMIT_S)
+        subprocess.run(initdb, check=True, capture_output=True, timeout=HANG_S)
         (self._data / "pg_hba.conf").write_text("local all keyed scram-sha-256\nlocal all all trust\n")
         self.start()
 
@@ -63,7 +64,7 @@ class Cluster:
         command = [*self._command("postgres"), "-D", str(self._data), *settings]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + HANG_S
         while not self._is_ready():
             assert self._process.poll() is None, (self._directory / "log").read_text()
             assert time.monotonic() < deadline, (self._directory / "log").read_text()
@@ -73,7 +74,7 @@ class Cluster:
         """End every process at once, in the middle of whatever they do; the next `start` recovers from the log."""
         assert self._process is not None
         self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(LIMIT_S)
+        self._process.wait(HANG_S)
 
     def freeze(self) -> None:
         """Every process stands still: connections stay, nothing is answered."""

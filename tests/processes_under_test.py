@@ -26,9 +26,8 @@ from typing import Any, NamedTuple
 
 from clients import RawClient
 from gateways import Entry, registry_text
+from guards import HANG_S
 
-LIMIT_S = 20.0
-"""How long a process may take to start, to end or to say something. A guard, not a timing."""
 SIMSA = (sys.executable, "-m", "gateway")
 
 
@@ -73,7 +72,7 @@ class GatewayProcess:
 
     async def until_logged(self, event: str) -> dict[str, Any]:
         """Wait for the first line of the log that has this `event`."""
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while True:
                 self._heard.clear()
                 found = next((line for line in self.lines if f'"event":"{event}"' in line), None)
@@ -92,7 +91,7 @@ class GatewayProcess:
             async with RawClient(self.url) as client:
                 return (await client.request("GET", "/ready")).status == 200
 
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while not await is_ready():  # nothing announces it
                 await asyncio.sleep(0.01)
 
@@ -101,13 +100,13 @@ class GatewayProcess:
 
     async def ended(self) -> int:
         """Wait for its end; the exit code, -n where signal n ended it."""
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             await self._listener
             return await self._process.wait()
 
     async def until_stored(self, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """Wait until the rows of the database are such that `holds`; give them."""
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while not holds(rows := stored_calls(self.data_dir)):
                 await asyncio.sleep(0.01)
         return rows
@@ -196,7 +195,7 @@ class _Forge:
             order = {"arguments": arguments, "environment": environment, "out": out.name, "err": err.name}
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-            if not select.select([self._process.stdout], [], [], LIMIT_S)[0]:
+            if not select.select([self._process.stdout], [], [], HANG_S)[0]:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 raise TimeoutError(f"simsa {' '.join(arguments)} did not end: {err.read().decode()}")
             code = int(self._process.stdout.readline())

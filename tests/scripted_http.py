@@ -15,10 +15,8 @@ from collections.abc import Callable
 from typing import Self, cast
 
 import httptools
+from guards import HANG_S
 from scripted_replies import CLOSE, RESET, Behaviour, End, Reply, Request
-
-UNTIL_LIMIT_S = 10.0
-"""How long `until` waits before it says that the thing never happened. A guard, not a timing."""
 
 
 class ScriptedServer:
@@ -62,7 +60,7 @@ class ScriptedServer:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something about this server holds; looked at whenever anything changes."""
-        async with asyncio.timeout(UNTIL_LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while not holds():
                 self._changed.clear()
                 await self._changed.wait()

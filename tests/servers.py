@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-
-START_LIMIT_S = 15.0
+from guards import HANG_S
 
 
 class _AnnouncedServer(uvicorn.Server):
@@ -39,10 +38,10 @@ def serve(app: Any, *, grace_s: int = 1, **options: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        assert server.settled.wait(START_LIMIT_S), "the server did not start in time"
+        assert server.settled.wait(HANG_S), "the server did not start in time"
         assert server.started, "the app refused to start"
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(START_LIMIT_S)
+        thread.join(HANG_S)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 from gateways import entry, registry_text
+from guards import HANG_S
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,7 +325,7 @@ def test_trial_that_takes_long_lets_another_in_after_a_rest() -> None:
         await rig.settle()
         assert rig.waiting == [waits]
         rig.clock += 0.02  # the alarm of the queue rings at that moment
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             while waits not in rig.places:
                 await asyncio.sleep(0.001)
         rig.finish(waits, Outcome.GOOD)

@@ -9,6 +9,7 @@ import pytest
 from clients import RawClient
 from engines import ScriptedEngine
 from gateways import entry, registry_text, running_gateway
+from guards import HANG_S
 from structlog.testing import capture_logs
 
 from gateway.background import keep_running
@@ -91,7 +92,7 @@ async def test_registry_watch_sees_the_next_change_after_a_failure(tmp_path: Pat
 
     live = LiveRegistry(path, use)
     watch = asyncio.create_task(keep_running("watch", lambda: live.watch(0.001), lambda _: has_failed.set()))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         path.write_text(registry_text([entry("b", "http://127.0.0.1:9")]))
         await has_failed.wait()
         path.write_text(registry_text([entry("c", "http://127.0.0.1:9")]))

@@ -22,6 +22,7 @@ from clients import RawClient
 from databases import ScratchDatabase, ScratchSqlite
 from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 from processes_under_test import gateway_process
 
 from gateway.batch_store import Batch, BatchStore, ItemEnd, ItemStatus
@@ -54,7 +55,7 @@ class Bench:
 
     async def until_over(self, batch_id: str) -> Any:
         """The batch once it no longer runs."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(HANG_S):
             while (found := await self.get(batch_id))["status"] == "running":
                 await asyncio.sleep(0.01)
         return found

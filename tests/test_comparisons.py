@@ -19,6 +19,7 @@ from clients import RawClient
 from databases import ScratchDatabase
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_chunk, error_body, usage_chunk
 from gateways import RunningGateway, entry, registry_text, running_gateway
+from guards import HANG_S
 
 from gateway.api.deps import Services
 from gateway.api.schemas import ComparisonOut, ComparisonPage
@@ -606,7 +607,7 @@ async def test_leaving_frees_every_engine_at_once(tmp_path: Path, stream: bool) 
         left_s = time.monotonic()
         it.client.leave()
         for request in requests:
-            await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
             assert request.closed_by_peer_s is not None
             assert request.closed_by_peer_s - left_s < CLOSED_WITHIN_S
         calls = await it.gateway.calls(2)
@@ -621,7 +622,7 @@ async def test_leaving_keeps_the_next_side_from_being_asked(tmp_path: Path) -> N
         await it.client.send("POST", COMPARE, body={**ASK, "schedule": "sequential"})
         request = await it.a.received(CHAT)
         it.client.reset()
-        await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+        await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
         assert (await it.gateway.call()).status is CallStatus.CANCELLED
         assert not it.b.requests_to(CHAT)
 
@@ -815,5 +816,5 @@ async def test_our_client_leaving_ends_the_comparison(tmp_path: Path) -> None:
         assert (await anext(events))[0] == "side.started"
         request = await it.a.received(CHAT)
         await events.aclose()
-        await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+        await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
         assert {call.status for call in await it.gateway.calls(2)} == {CallStatus.CANCELLED}

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import READ_LIMIT_S, RawClient
+from clients import RawClient
 from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 
 from gateway.domain.records import CallStatus
 from gateway.downstream import _JoiningTransport
@@ -43,7 +44,7 @@ async def is_served(gateway: RunningGateway) -> bool:
 
 async def until_closed(client: RawClient) -> bytes:
     """Everything that comes until the gateway closes the connection, unparsed."""
-    async with asyncio.timeout(READ_LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         return await client._reader.read()
 
 
@@ -222,7 +223,7 @@ async def test_client_of_a_large_request_that_leaves_frees_the_engine(tmp_path: 
             await send_in_parts(client, CHAT, body.encode())
             request = await engine.received(CHAT)
             client.leave()
-            await asyncio.wait_for(request.closed_by_peer.wait(), READ_LIMIT_S)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
         assert (await gateway.call()).status is CallStatus.CANCELLED
 
 
@@ -236,7 +237,7 @@ async def test_client_that_leaves_with_half_a_large_request_in_the_pipe_frees_th
             head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {2**20}\r\n\r\n".encode()
             await client.send_raw(head + b"x" * (300 * 1024))
             client.leave()
-            await asyncio.wait_for(request.closed_by_peer.wait(), READ_LIMIT_S)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
 
 
 # --- an answer that nobody takes ----------------------------------------------------------------------------
@@ -257,7 +258,7 @@ async def test_client_that_takes_nothing_of_its_answer_is_cut_off(tmp_path: Path
         engine.script(CHAT, flood)
         async with RawClient(gateway.url) as client:
             await client.start("POST", CHAT, body=STREAM)
-            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), READ_LIMIT_S)
+            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
             assert (await gateway.call()).status is CallStatus.CANCELLED
             await gateway.until(lambda: not requests_being_served())
 
@@ -301,7 +302,7 @@ async def test_closed_connection_does_not_wait_for_ever_for_its_last_bytes_to_be
         joining.write(b"x" * 60_000)
         joining.close()
         assert transport.get_write_buffer_size()
-        await asyncio.wait_for(lost.has_happened.wait(), READ_LIMIT_S)
+        await asyncio.wait_for(lost.has_happened.wait(), HANG_S)
 
 
 async def test_bytes_for_a_connection_that_has_just_ended_are_dropped_without_a_fuss() -> None:
@@ -365,7 +366,7 @@ async def test_heads_that_are_late_make_room_for_whoever_has_something_to_say(tm
         slow = [await stack.enter_async_context(RawClient(gateway.url)) for _ in range(3)]
         for client, sent in zip(slow, (b"", b"P", HALF_HEAD), strict=True):
             await client.send_raw(sent)
-        async with asyncio.timeout(READ_LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while not await is_served(gateway):
                 await passed(0.05)
         assert await slow[0].at_end(), "the one that owes for longest goes first"

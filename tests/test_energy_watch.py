@@ -17,6 +17,7 @@ from databases import ScratchDatabase
 from energy_exporter import GPU_0, GPU_1, EnergyExporter
 from engines import ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 from rich.console import Console
 from scripted_replies import Reply
 from test_costs import ADMIN, GPU, ask, costs, settle
@@ -284,7 +285,7 @@ async def test_the_gateway_reads_by_itself(tmp_path: Path) -> None:
             await exporter.received("/metrics", 3)
             records = gateway.services.energy_records
             today = datetime.now(UTC).date()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 while not any(r.metered.readings for r in await records.sums(today - timedelta(days=1), today)):
                     await asyncio.sleep(0.005)
 

@@ -16,6 +16,7 @@ from clients import Answer, RawClient
 from databases import ScratchDatabase
 from engines import Reply, ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 from populated_gateway import GPU, GPUS, SHAPE
 from processes_under_test import run_simsa
 from rich.console import Console
@@ -64,7 +65,7 @@ async def told(gateway: RunningGateway, path: str) -> list[dict[str, Any]]:
 
 async def until(ask_again: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool]) -> Any:
     """What is answered once it is so; each look takes its time, so it is asked again until then."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_S):
         while not holds(found := await ask_again()):
             await asyncio.sleep(0.01)
     return found

@@ -11,6 +11,7 @@ import pytest
 from clients import Answer, RawClient
 from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 
 from gateway.domain.records import CallStatus
 
@@ -210,7 +211,7 @@ async def test_silent_engine_is_504(
         error = error_of(answer)
         assert (answer.status, error["code"]) == (504, "upstream_timeout")
         assert words in error["message"]
-        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import READ_LIMIT_S, RawClient
+from clients import RawClient
 from databases import ScratchDatabase
 from engines import DONE, Reply, ScriptedEngine, chat_chunk
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 
 from gateway.domain.records import CallStatus
 
@@ -34,7 +35,7 @@ async def status_of(gateway: RunningGateway, body: object = ASK, **options: Any)
 
 async def all_bytes(client: RawClient) -> bytes:
     """Everything that comes until the server closes the connection, unparsed."""
-    async with asyncio.timeout(READ_LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         return await client._reader.read()
 
 
@@ -190,7 +191,7 @@ class Flood:
 
     async def until_held_up(self, gateway: RunningGateway) -> None:
         """Wait until nothing is taken off any more while 20 requests on other connections are answered."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while self.made < self.total:
                 before = self.made
                 for _ in range(20):
@@ -225,7 +226,7 @@ async def test_client_that_reads_nothing_cannot_hold_an_engine_past_the_total_ti
         engine.script(CHAT, flood.reply())
         async with RawClient(gateway.url) as client:
             await client.start("POST", CHAT, body=STREAM)
-            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
             assert (await gateway.call()).status is not CallStatus.OK
             assert not gateway.services.dispatcher.in_flight
 
@@ -319,7 +320,7 @@ async def test_client_that_leaves_with_requests_in_the_pipe_frees_the_engine(tmp
             await client.next_event()
             await client.send("POST", CHAT, body=STREAM)
             client.leave()
-            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
         assert (await gateway.call()).status is CallStatus.CANCELLED
 
 

@@ -22,6 +22,7 @@ from clients import RawClient
 from dialect_shapes import embedding_body
 from engines import Reply, Request, ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 from guide_examples import (
     WENT_OUT,
     Ended,
@@ -48,7 +49,6 @@ LANGUAGES = ("en", "ko")
 PAGES = {language: (GUIDES / f"integrators.{language}.md").read_text() for language in LANGUAGES}
 EXAMPLES = {language: dict(numbered(examples_of(page))) for language, page in PAGES.items()}
 ADMIN_KEY = "the-operators-own-key"
-START_LIMIT_S = 30.0
 CHAT, REASONER, SEER = "Midm-2.0-Base-Instruct", "EXAONE-4.0-32B", "HyperCLOVAX-SEED-Think-32B"
 EMBEDDER = "an-embedding-model"
 FASTER = 200.0
@@ -77,7 +77,7 @@ class Site:
     def key_with(self, name: str, limits: Limits) -> str:
         """A key with these limits, of an organisation of its own."""
         made = self.gateway.key_of(name, Terms(limits=limits))
-        return asyncio.run_coroutine_threadsafe(made, self.loop).result(START_LIMIT_S)
+        return asyncio.run_coroutine_threadsafe(made, self.loop).result(HANG_S)
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +107,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with PythonNursery() as python:
         thread.start()
         try:
-            assert ready.wait(START_LIMIT_S)
+            assert ready.wait(HANG_S)
             if found:
                 yield furnished(*found[0], python, directory)
         finally:
             over.set()
-            thread.join(START_LIMIT_S)
+            thread.join(HANG_S)
     if failed:
         raise failed[0]
 
@@ -127,7 +127,7 @@ def furnished(gateway: RunningGateway, loop: asyncio.AbstractEventLoop, python: 
         "EMBEDDING_MODEL": EMBEDDER,
     }
     named = {name: values[name] for name in variables_of(PAGES["en"])}
-    asyncio.run_coroutine_threadsafe(use_once(gateway, named["OPENAI_API_KEY"]), loop).result(START_LIMIT_S)
+    asyncio.run_coroutine_threadsafe(use_once(gateway, named["OPENAI_API_KEY"]), loop).result(HANG_S)
     return Site(gateway, loop, python, directory, commands, named)
 
 

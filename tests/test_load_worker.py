@@ -15,9 +15,9 @@ import pytest
 from clients import RawClient
 from engines import CLOSE, DONE, RESET, Reply, ScriptedEngine, chat_chunk, error_event, usage_chunk
 from gateways import entry, running_gateway
+from guards import HANG_S
 from load_workers import (
     BODY,
-    LIMIT_S,
     constant,
     order,
     read_file,
@@ -106,7 +106,7 @@ async def test_a_request_asks_for_a_stream_with_usage_and_direct_doors_hear_noth
     assert ran.file.footer is not None
     assert (ran.file.footer.stopped, round(ran.file.footer.window_s, 1)) == (None, 0.2)
     assert abs(ran.file.footer.wall_minus_monotonic_s) < 1.0
-    assert 0 < ran.file.footer.cpu_s < LIMIT_S
+    assert 0 < ran.file.footer.cpu_s < HANG_S
 
 
 async def test_events_five_milliseconds_apart_have_moments_of_their_own(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ async def test_a_disk_that_fills_up_stops_the_cell_with_one_line(tmp_path: Path)
 
 async def test_an_order_that_cannot_be_run_is_two_and_one_line(tmp_path: Path) -> None:
     ordered = order(tmp_path, "http://127.0.0.1:9", key_variable="NOT_SET_ANYWHERE")
-    async with running("-m", "loadtests.worker", write_order(tmp_path, ordered)) as process, asyncio.timeout(LIMIT_S):
+    async with running("-m", "loadtests.worker", write_order(tmp_path, ordered)) as process, asyncio.timeout(HANG_S):
         _, err = await process.communicate()
     assert process.returncode == 2
     assert err.decode() == f"{tmp_path}/cell.json: key_variable: NOT_SET_ANYWHERE is not set in the environment\n"
@@ -285,7 +285,7 @@ async def test_a_comparison_through_the_gateway_is_a_record_a_side(tmp_path: Pat
 
 async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_requests_are_unsent(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    async with ScriptedEngine() as engine, asyncio.timeout(LIMIT_S):
+    async with ScriptedEngine() as engine, asyncio.timeout(HANG_S):
         path = write_order(tmp_path, order(tmp_path, engine.url, open=constant(20, 3.0)))
         lead = ("-m", "loadtests.worker", path, "--expect-workers", "2", "--master-port", str(port))
         follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
@@ -370,14 +370,14 @@ print(cell.run(perf_counter(), Clocks()))
 
 async def heard(process: Process, expected: str) -> None:
     assert process.stdout is not None
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         assert (await process.stdout.readline()).decode() == f"{expected}\n"
 
 
 async def test_a_cell_with_fewer_users_than_its_load_has_is_stopped_and_its_footer_says_so(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     ordered = order(tmp_path, f"http://127.0.0.1:{port}", open=None, closed=steady(3, 30.0))
-    async with running("-c", FEW, write_order(tmp_path, ordered)) as process, asyncio.timeout(LIMIT_S):
+    async with running("-c", FEW, write_order(tmp_path, ordered)) as process, asyncio.timeout(HANG_S):
         out, err = await process.communicate()
     why = "only 2 of 3 users had begun after 0.5 s"
     assert (out.decode(), err.decode()) == (f"{why}\n", "")
@@ -393,7 +393,7 @@ async def test_a_worker_that_never_gets_ready_ends_the_cell_with_a_reason(tmp_pa
     lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), "--ready-s", "5")
     async with running("-c", ACTOR, str(port)) as actor:
         await heard(actor, "here")
-        async with running(*lead) as master, asyncio.timeout(LIMIT_S):
+        async with running(*lead) as master, asyncio.timeout(HANG_S):
             _, err = await master.communicate()
             why = "worker 0 of 1 did not get ready within 5 s"
             assert (master.returncode, err.decode()) == (1, f"{path}: {why}\n")
@@ -410,7 +410,7 @@ async def test_workers_are_told_when_the_cell_ends_before_it_begins(tmp_path: Pa
         await heard(actor, "here")
         await heard(actor, "ordered")
         master.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             (_, master_err), (_, worker_err) = await asyncio.gather(master.communicate(), worker.communicate())
     assert (master.returncode, master_err.decode()) == (1, f"{path}: stopped by SIGTERM\n")
     assert (worker.returncode, worker_err.decode()) == (1, "the order of 127.0.0.1: stopped by SIGTERM\n")
@@ -423,7 +423,7 @@ async def test_a_worker_that_lives_on_and_never_ends_counts_as_lost(tmp_path: Pa
     lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), *patience)
     async with running("-c", ACTOR, str(port), "ready") as actor:
         await heard(actor, "here")
-        async with running(*lead) as master, asyncio.timeout(LIMIT_S):
+        async with running(*lead) as master, asyncio.timeout(HANG_S):
             _, err = await master.communicate()
             why = "worker 0 of 1 was lost: it had not ended 1 s after load and drain"
             assert (master.returncode, err.decode()) == (1, f"{path}: {why}\n")
@@ -443,7 +443,7 @@ async def test_what_a_stranger_sends_changes_nothing(tmp_path: Path) -> None:
         follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
         async with running("-c", STRANGER, str(port), str(out)) as stranger:
             await heard(stranger, "here")
-            async with running(*lead) as master, running(*follow) as worker, asyncio.timeout(LIMIT_S):
+            async with running(*lead) as master, running(*follow) as worker, asyncio.timeout(HANG_S):
                 for process in (stranger, worker, master):
                     _, err = await process.communicate()
                     assert (process.returncode, err.decode()) == (0, "")
@@ -461,7 +461,7 @@ async def test_a_master_listens_on_loopback_unless_told_otherwise_and_help_says_
         await heard(actor, "ordered")
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.2", port)
-    async with running("-m", "loadtests.worker", "--help") as process, asyncio.timeout(LIMIT_S):
+    async with running("-m", "loadtests.worker", "--help") as process, asyncio.timeout(HANG_S):
         out, _ = await process.communicate()
     words = " ".join(out.decode().split())
     assert "127.0.0.1 unless given" in words

@@ -12,6 +12,7 @@ import openai
 import pytest
 from engines import CLOSE, DONE, Reply, ScriptedEngine, chat_answer, chat_chunk, error_body, usage_body, usage_chunk
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -325,7 +326,7 @@ async def test_closing_a_stream_frees_the_engine(tmp_path: Path) -> None:
         stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         assert (await anext(stream)).choices[0].delta.content == "a"
         await stream.close()
-        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
         assert (await gateway.call()).status is CallStatus.CANCELLED
 
 
@@ -336,7 +337,7 @@ async def test_blocking_client_closing_mid_stream_frees_the_engine(tmp_path: Pat
     async with door(tmp_path) as (gateway, engine):
         engine.script(CHAT, Reply.stream(chat_chunk("a"), asyncio.Event()))
         await synchronous(gateway, use)
-        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
         assert (await gateway.call()).status is CallStatus.CANCELLED
 
 
@@ -346,7 +347,7 @@ async def test_clients_own_timeout_frees_the_engine(tmp_path: Path, stream: bool
         engine.script(CHAT, Reply.hang())
         with pytest.raises(openai.APITimeoutError):
             await client.chat.completions.create(model="m", messages=MESSAGES, stream=stream)
-        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+        await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
         assert (await gateway.call()).status is CallStatus.CANCELLED
 
 

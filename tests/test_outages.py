@@ -17,8 +17,9 @@ from clients import RawClient
 from databases import Row, ScratchDatabase
 from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
 from gateways import entry
+from guards import HANG_S
 from keyed_load import CHAT, Bearer, KeyedLoad, make_bearers, reckon
-from processes_under_test import LIMIT_S, GatewayProcess, gateway_process
+from processes_under_test import GatewayProcess, gateway_process
 
 ADMIN = "the-admin-of-this-gate"
 ORGANISATIONS = ("naru", "dure", "saem")
@@ -63,7 +64,7 @@ async def metric(gateway: GatewayProcess, series: str) -> float:
 
 
 async def until_metric(gateway: GatewayProcess, series: str, value: float) -> None:
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         while await metric(gateway, series) != value:
             await asyncio.sleep(0.01)
 
@@ -89,7 +90,7 @@ async def spent_by_key(gateway: GatewayProcess) -> dict[str, int]:
 
 
 async def until_rows(database: ScratchDatabase, holds: Callable[[list[Row]], bool]) -> list[Row]:
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         while not holds(rows := await database.rows(ROWS)):
             await asyncio.sleep(0.01)
     return rows

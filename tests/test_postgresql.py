@@ -17,6 +17,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 from databases import ScratchPostgres
+from guards import HANG_S
 from test_store import IMPATIENT, comparison, ended, opened
 
 from gateway.domain.records import Cost
@@ -45,7 +46,7 @@ async def opened_store(url: str, limits: DatabaseLimits = IMPATIENT) -> AsyncIte
 
 async def insist(act: Callable[[], Awaitable[T]], error: type[Exception]) -> T:
     """Do it until it does not fail in this way: a busy machine may take longer than the test's limits."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while True:
             with suppress(error):
                 return await act()
@@ -242,7 +243,7 @@ END_HOLDER = f"SELECT pg_terminate_backend(pid) {OF_THE_LOCK} AND granted"
 
 async def until_locks(database: ScratchPostgres, holds: Callable[[list[int], list[int]], bool]) -> None:
     """Wait until the sessions that have the gateway's lock, and those that wait for it, are such that `holds`."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while True:
             rows = await database.rows(f"SELECT pid, granted {OF_THE_LOCK}")
             granted, waiting = (
@@ -260,7 +261,7 @@ async def until_unavailable(store: Store, words: str) -> None:
             await store.list_calls()
 
     with pytest.raises(Unavailable, match=words):
-        await asyncio.wait_for(read_on(), 20)
+        await asyncio.wait_for(read_on(), HANG_S)
 
 
 async def test_a_killed_gateway_leaves_the_database_to_the_next_at_once(postgres: ScratchPostgres) -> None:
@@ -340,6 +341,6 @@ async def test_an_upgrade_waits_longer_than_a_statement_may_take(empty_postgres:
         assert not done
     finally:
         await other.close()
-    await asyncio.wait_for(waiting, 20)
+    await asyncio.wait_for(waiting, HANG_S)
     (row,) = await empty_postgres.rows("SELECT count(*) FROM alembic_version")
     assert row["count"] == 1

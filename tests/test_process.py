@@ -19,8 +19,8 @@ from clients import RawClient, Truncated
 from databases import Row, ScratchDatabase, ScratchPostgres
 from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
 from gateways import Entry, entry, registry_text, running_gateway
+from guards import HANG_S
 from processes_under_test import (
-    LIMIT_S,
     SIMSA,
     clean_environment,
     gateway_process,
@@ -236,7 +236,7 @@ async def test_sigterm_ends_what_does_not_finish_within_the_grace_with_an_error(
             assert json.loads(await waiting.rest())["error"]["code"] == "draining"
         assert await gateway.ended() == 0
         for request in engine.requests_to(CHAT):
-            await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
     rows = stored_calls(gateway.data_dir)
     assert [(row["status"], row["error_code"], row["http_status"]) for row in rows] == [("error", "draining", 503)] * 2
     assert rows[0]["completion_tokens"] == 1
@@ -258,7 +258,7 @@ async def test_sigterm_is_obeyed_though_a_client_reads_nothing(tmp_path: Path) -
         engine.script(CHAT, Reply(pieces=flood(), framing="chunked", content_type="text/event-stream"))
         async with RawClient(gateway.url) as client:
             await client.send("POST", CHAT, body=STREAM)
-            await asyncio.wait_for(flowing.wait(), 10)
+            await asyncio.wait_for(flowing.wait(), HANG_S)
             gateway.send(signal.SIGTERM)
             assert await gateway.ended() == 0
     (call,) = stored_calls(gateway.data_dir)
@@ -287,7 +287,7 @@ async def gateway_logging_to(
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while not await is_ready(url):  # nothing announces it: the log is what fails
                 assert process.returncode is None
                 await asyncio.sleep(0.01)
@@ -327,12 +327,12 @@ async def lost_lines_where_calls_and_the_stop_go_well(stderr: int | None, direct
         assert await streaming.next_event() == chat_chunk("a")
         metrics = (await client.request("GET", "/metrics")).body.decode()
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             while await is_ready(url):
                 await asyncio.sleep(0.01)
         gate.set()
         assert await streaming.rest() == b"".join((*last, DONE))
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(HANG_S):
             assert await process.wait() == 0
     assert [row["status"] for row in stored_calls(directory / "data")] == ["ok"] * 41
     assert "simsa_background_failures_total{" not in metrics
@@ -450,7 +450,7 @@ async def test_kill_9_while_the_database_is_locked_loses_nothing(tmp_path: Path,
 
 async def until_rows(database: ScratchDatabase, holds: Callable[[list[Row]], bool]) -> list[Row]:
     """Wait until the calls in the database are such that `holds`; give them."""
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(HANG_S):
         while not holds(rows := await database.rows(ROWS)):
             await asyncio.sleep(0.01)
     return rows

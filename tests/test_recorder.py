@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import structlog
 from databases import ScratchDatabase
+from guards import HANG_S
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -102,7 +103,7 @@ def leave_spool(directory: Path, *records: Call | CallOpened, tail: bytes = b"",
 
 
 async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while not fact():
             await asyncio.sleep(0.001)
 

@@ -13,6 +13,7 @@ import pytest
 from clients import RawClient
 from engines import CLOSE, DONE, RESET, Reply, ScriptedEngine, chat_chunk, error_event, usage_chunk
 from gateways import entry, running_gateway
+from guards import HANG_S
 
 from gateway.domain.records import CallStatus, Usage
 
@@ -148,7 +149,7 @@ async def test_client_leaving_mid_stream_frees_the_engine(tmp_path: Path, how: s
             else:
                 client.leave()
             request = engine.requests_to(CHAT)[0]
-            await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
         assert request.closed_by_peer_s is not None
         assert request.closed_by_peer_s - left_s < CLOSED_WITHIN_S
         call = await gateway.call()
@@ -170,7 +171,7 @@ async def test_client_leaving_before_the_first_byte_frees_the_engine(
             request = await engine.received(CHAT)
             left_s = time.monotonic()
             client.leave()
-            await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
         assert request.closed_by_peer_s is not None
         assert request.closed_by_peer_s - left_s < CLOSED_WITHIN_S
         call = await gateway.call()
@@ -443,5 +444,5 @@ async def test_client_leaving_a_pinged_stream_frees_the_engine(tmp_path: Path) -
             await client.start("POST", CHAT, body=STREAM)
             await client.next_event()
             client.leave()
-            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), 5)
+            await asyncio.wait_for(engine.requests_to(CHAT)[0].closed_by_peer.wait(), HANG_S)
         assert (await gateway.call()).status is CallStatus.CANCELLED

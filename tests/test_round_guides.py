@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from gateways import entry, running_gateway
 from processes_under_test import run_simsa
 
@@ -27,13 +28,13 @@ def block(language: str) -> str:
 async def test_the_plan_of_the_chairs_guide_becomes_a_round(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(block("yaml"))
     (tmp_path / "prompts.jsonl").write_text(block("json"))
-    models = ("EXAONE-4.0-32B", "Midm-2.0-Base-Instruct", "HyperCLOVAX-SEED-Think-32B")
+    models = yaml.safe_load(block("yaml"))["models"]
     entries = [entry(name, "http://127.0.0.1:9") for name in models]
     async with running_gateway(tmp_path / "gateway", entries, admin_key=ADMIN) as gateway:
         made = await run_simsa("round", "create", str(tmp_path / "plan.yaml"), "--url", gateway.url, key=ADMIN)
         assert made.code == 0, made.err
         drafted = json.loads(made.out)
-        assert (drafted["status"], drafted["models"], drafted["prompts"]) == ("draft", 3, 1)
+        assert (drafted["status"], drafted["models"], drafted["prompts"]) == ("draft", len(models), 1)
 
 
 def test_every_command_of_the_chairs_guide_is_one() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from clients import RawClient
 from engines import ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 
 from gateway.domain.accounts import Role, Terms
 from gateway.domain.rounds import AnswerStatus, ItemKind, Reviewer, Round, RoundAnswer, RoundStatus
@@ -53,7 +54,7 @@ class Desk:
     async def answered(self, round_id: str) -> Any:
         """What is kept once every model answered."""
         await self.ask("POST", f"/{round_id}/answers")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while not (await self.ask("GET", f"/{round_id}/answers"))["is_over"]:
                 await asyncio.sleep(0.01)
         return await self.ask("POST", f"/{round_id}/answers/collect")

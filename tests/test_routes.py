@@ -30,6 +30,7 @@ from dialect_shapes import (
 )
 from engines import CLOSE, Reply, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 
 from gateway.api.openai import describe_relay
 from gateway.domain.records import CallStatus, Usage
@@ -254,7 +255,7 @@ async def test_the_client_leaving_frees_the_engine(
             left_s = time.monotonic()
             client.leave()
             request = engine.requests_to(path)[0]
-            await asyncio.wait_for(request.closed_by_peer.wait(), 5)
+            await asyncio.wait_for(request.closed_by_peer.wait(), HANG_S)
         assert request.closed_by_peer_s is not None
         assert request.closed_by_peer_s - left_s < 0.1
         call = await gateway.call()

@@ -8,9 +8,10 @@ from typing import Any
 
 import openai
 import pytest
+from guards import HANG_S
 from servers import serve
 from simulated_models import H100, TINY, model_of
-from test_simulator import LIMIT_S, QUESTION, get, opened, post
+from test_simulator import QUESTION, get, opened, post
 
 from gateway.domain.dialects import Dialect
 from gateway.domain.dialects.messages import MESSAGES
@@ -196,7 +197,7 @@ def test_a_generating_engine_has_no_pooling_routes(engine: str, path: str) -> No
 
 
 def test_the_openai_client_makes_responses(engine: str) -> None:
-    with openai.OpenAI(base_url=f"{engine}/v1", api_key="none", max_retries=0, timeout=LIMIT_S) as client:
+    with openai.OpenAI(base_url=f"{engine}/v1", api_key="none", max_retries=0, timeout=HANG_S) as client:
         answer = client.responses.create(model="candidate", input=QUESTION)
         with client.responses.stream(model="candidate", input=QUESTION) as stream:
             assert stream.until_done().get_final_response().output_text == answer.output_text

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
+from guards import HANG_S
 from prometheus_client.parser import text_string_to_metric_families
 from servers import serve
 from simulated_models import H100, LLAMA_8B, TINY, gpu_with_blocks, model_of
@@ -29,7 +30,6 @@ from gateway.engine_reports import cache_config_lines, read_glance, resolve_engi
 from gateway.errors import StartRefused
 from gateway.simulator import create_engine, run_engine
 
-LIMIT_S = 20.0
 QUESTION = "전기요금이 오르면 소상공인은 어떻게 대응해야 하나요?"
 TOOLS = [
     {
@@ -68,7 +68,7 @@ def post(url: str, path: str, body: object, *, content_type: str = "application/
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(url + path, raw, {"content-type": content_type})
     try:
-        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
+        with urllib.request.urlopen(request, timeout=HANG_S) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:
@@ -76,7 +76,7 @@ def post(url: str, path: str, body: object, *, content_type: str = "application/
 
 
 def get(url: str, path: str) -> bytes:
-    with urllib.request.urlopen(url + path, timeout=LIMIT_S) as response:
+    with urllib.request.urlopen(url + path, timeout=HANG_S) as response:
         return response.read()
 
 
@@ -97,7 +97,7 @@ def said(body: dict[str, Any], index: int = 0) -> str:
 @contextmanager
 def opened(url: str, body: dict[str, Any], path: str = "/v1/chat/completions") -> Iterator[HTTPResponse]:
     """A stream whose headers have come; leaving the block closes the socket."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=LIMIT_S)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=HANG_S)
     try:
         payload = json.dumps({**body, "stream": True})
         connection.request("POST", path, payload, {"content-type": "application/json"})
@@ -143,7 +143,7 @@ def metric(url: str, name: str, **labels: str) -> float:
 
 def wait_for(holds: Callable[[], bool]) -> None:
     """Look until `holds`; each look is a request, so the engine gets on meanwhile."""
-    end = time.monotonic() + LIMIT_S
+    end = time.monotonic() + HANG_S
     while not holds():
         assert time.monotonic() < end, "it never came to be"
 
@@ -483,7 +483,7 @@ def test_more_requests_than_places_wait_and_those_who_leave_make_room():
 
 def test_a_client_that_leaves_before_its_whole_answer_frees_the_engine():
     with slow_engine() as url:
-        connection = HTTPConnection(urlsplit(url).netloc, timeout=LIMIT_S)
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=HANG_S)
         body = json.dumps(ask(ignore_eos=True))
         connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
         wait_for(lambda: metric(url, "vllm:num_requests_running") == 1)
@@ -566,7 +566,7 @@ def test_a_stream_in_flight_ends_after_sigterm_and_the_process_goes_quietly():
                 process.send_signal(signal.SIGTERM)
                 rest = response.read()
             assert (first + rest).endswith(b"data: [DONE]\n\n")
-            output, _ = process.communicate(timeout=LIMIT_S)
+            output, _ = process.communicate(timeout=HANG_S)
             assert (output, process.returncode) == (b"", 0)
         finally:
             process.kill()

@@ -14,6 +14,7 @@ from clients import Answer, RawClient
 from dialect_shapes import response_body, response_delta, response_opening, response_stream, response_usage
 from engines import CLOSE, Reply, ScriptedEngine, error_body
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period, Terms
 from gateway.domain.records import EngineAddress
@@ -49,7 +50,7 @@ async def ask(gateway: RunningGateway, body: dict[str, Any], *, key: str | None 
 async def made(gateway: RunningGateway, *names: str, key: str | None = None) -> None:
     """Ask until both engines have answered."""
     seen: set[str] = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not set(names) <= seen:
             seen.add((await ask(gateway, ASK, key=key)).json()["id"])
 
@@ -311,7 +312,7 @@ async def test_leaving_and_stopping_end_a_kept_stream(tmp_path: Path) -> None:
             await client.start("GET", KEPT)
             await client.next_event()
             client.leave()
-            await asyncio.wait_for(engines[0].requests_to(KEPT)[0].closed_by_peer.wait(), 5)
+            await asyncio.wait_for(engines[0].requests_to(KEPT)[0].closed_by_peer.wait(), HANG_S)
         await gateway.until(lambda: not gateway.services.dispatcher.in_flight)
         async with RawClient(gateway.url) as client:
             await client.start("GET", KEPT)

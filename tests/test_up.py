@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guards import HANG_S
 
 ROOT = Path(__file__).parent.parent
-START_LIMIT_S = 60.0
-END_LIMIT_S = 20.0
 
 
 class Up:
@@ -119,7 +118,7 @@ def runs(tmp_path: Path) -> Iterator[list[Up]]:
         for stream in (up.process.stdout, up.process.stderr):
             if stream is not None:
                 stream.close()
-        ended_within(up.pids(), END_LIMIT_S)
+        ended_within(up.pids(), HANG_S)
 
 
 def test_all_that_is_announced_answers_and_ctrl_c_leaves_nothing(tmp_path: Path, runs: list[Up]) -> None:
@@ -131,7 +130,7 @@ def test_all_that_is_announced_answers_and_ctrl_c_leaves_nothing(tmp_path: Path,
         assert ask(ready, model)["usage"]["completion_tokens"] == 4
     up.process.send_signal(signal.SIGINT)
     stopped = [event["part"] for event in up.events() if event["state"] == "stopped"]
-    assert up.process.wait(END_LIMIT_S) == 0
+    assert up.process.wait(HANG_S) == 0
     assert stopped[0] == "gateway"
     assert sorted(stopped[1:]) == sorted(ready["models"])
     assert up.pids() == {}
@@ -146,7 +145,7 @@ def test_kill_9_leaves_nothing(tmp_path: Path, runs: list[Up]) -> None:
     assert len(everybody) >= 4
     up.process.kill()
     up.process.wait()
-    assert ended_within(everybody, END_LIMIT_S) == {}
+    assert ended_within(everybody, HANG_S) == {}
 
 
 def test_a_stop_while_starting_leaves_nothing(tmp_path: Path, runs: list[Up]) -> None:
@@ -154,7 +153,7 @@ def test_a_stop_while_starting_leaves_nothing(tmp_path: Path, runs: list[Up]) ->
     runs.append(up)
     up.until(state="starting")
     up.process.send_signal(signal.SIGTERM)
-    assert up.process.wait(END_LIMIT_S) == 0
+    assert up.process.wait(HANG_S) == 0
     assert up.pids() == {}
 
 
@@ -170,7 +169,7 @@ def test_a_dead_engine_is_told_and_the_rest_goes_on_until_the_gateway_dies(tmp_p
     assert ask(ready, second)["model"] == second
     os.kill(up.pid("gateway serve"), signal.SIGKILL)
     assert up.until(state="failed")["part"] == "gateway"
-    assert up.process.wait(END_LIMIT_S) == 1
+    assert up.process.wait(HANG_S) == 1
     assert up.pids() == {}
 
 
@@ -182,7 +181,7 @@ def test_an_engine_that_ends_while_starting_ends_the_run_with_its_log(tmp_path: 
         assert up.process.poll() is None
     os.kill(engines[0], signal.SIGKILL)
     assert "was ended by SIGKILL before it was ready; its log" in up.until(state="failed")["message"]
-    assert up.process.wait(END_LIMIT_S) == 1
+    assert up.process.wait(HANG_S) == 1
     assert up.pids() == {}
 
 
@@ -196,7 +195,7 @@ def test_it_goes_on_when_nobody_reads_its_output_any_more(tmp_path: Path, runs: 
     os.kill(up.pid("gateway engine", first), signal.SIGKILL)
     assert ask(ready, second)["model"] == second
     up.process.send_signal(signal.SIGTERM)
-    up.process.wait(END_LIMIT_S)
+    up.process.wait(HANG_S)
     assert "Traceback" not in up.errors()
     assert up.pids() == {}
 
@@ -206,7 +205,7 @@ def test_a_taken_port_is_refused_in_one_line_before_anything_starts(tmp_path: Pa
         port = listener.getsockname()[1]
         up = Up(tmp_path, "--json", SIMSA_PORT=str(port))
         runs.append(up)
-        output, errors = up.process.communicate(timeout=START_LIMIT_S)
+        output, errors = up.process.communicate(timeout=HANG_S)
     assert up.process.returncode == 2
     assert output == b""
     assert errors.decode().count("\n") == 1
@@ -223,7 +222,7 @@ def test_a_terminal_gets_a_table_then_what_to_try(tmp_path: Path, runs: list[Up]
     up.process.send_signal(signal.SIGINT)
     rest = _read_until(ours, None)
     os.close(ours)
-    assert up.process.wait(END_LIMIT_S) == 0
+    assert up.process.wait(HANG_S) == 0
     assert "simulated on h100-sxm" in shown
     assert "gateway compare" in shown
     assert "the one in SIMSA_ADMIN_KEY" in shown

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from engines import CLOSE, Reply, ScriptedEngine
+from guards import HANG_S
 
 from gateway.http_reply import HIGH_WATER_BYTES
 from gateway.http_reply import Reply as Answer
@@ -78,7 +79,7 @@ async def test_engine_that_is_read_too_slowly_waits_and_that_is_known() -> None:
     async with ScriptedEngine() as engine:
         engine.script(PATH, Reply(pieces=[piece] * 64))
         async with asked(engine, Clock()) as reply:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 while not reply.was_held_back:
                     await asyncio.sleep(0)
             assert sum(len(data) for data, _ in await reply.arrivals()) < 2 * HIGH_WATER_BYTES
@@ -101,5 +102,5 @@ async def test_answer_that_is_cut_is_over_all_the_same() -> None:
         async with asked(engine, Clock()) as reply:
             reply.when_over = is_over.set
             gate.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 await is_over.wait()
