@@ -34,6 +34,7 @@ from gateway.api import (
     comparisons,
     costs,
     feasibility,
+    load_runs,
     models,
     ops,
     review,
@@ -76,6 +77,7 @@ from gateway.kept_minutes import KeptMinutes
 from gateway.key_ring import KeyRing
 from gateway.limits import Limiter
 from gateway.live_registry import LiveRegistry
+from gateway.load_runs import LoadRuns
 from gateway.log import flush_log
 from gateway.long_work import LongWork
 from gateway.recorder import Recorder
@@ -109,6 +111,7 @@ _ROUTERS = (
     models.router,
     feasibility.router,
     columns.router,
+    load_runs.router,
     claims.router,
     batches.router,
     comparisons.router,
@@ -303,6 +306,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             accounts=accounts,
             keys=keys,
             engine_records=engine_records,
+            load_runs=LoadRuns(store),
             engine_diary=diary,
             energy_records=energy_records,
             energy_watch=energy,

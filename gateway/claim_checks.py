@@ -17,6 +17,8 @@ from gateway.domain.claims import CheckedClaim, check_claim
 from gateway.domain.engine_evidence import SeenEngine, engine_evidence
 from gateway.domain.records import Claim, Registry
 from gateway.registry.claims_file import StatedClaim
+from loadtests.cells import Run
+from loadtests.run_evidence import evidence_in
 
 EvidenceOf = Callable[[StatedClaim], Sequence[Evidence]]
 """What was run that speaks to a claim."""
@@ -32,9 +34,14 @@ def no_evidence(_stated: StatedClaim) -> Sequence[Evidence]:
     return ()
 
 
-def shown_by(engines: Mapping[str, Sequence[SeenEngine]]) -> EvidenceOf:
-    """What engines of a claim's model resolved and showed, by model id."""
-    return lambda one: engine_evidence(one.claim, engines.get(one.about, ()))
+def shown_by(engines: Mapping[str, Sequence[SeenEngine]], runs: Mapping[str, Sequence[Run]]) -> EvidenceOf:
+    """What engines of a claim's model resolved and showed, and what its kept load runs found; both by model id."""
+
+    def found(one: StatedClaim) -> Sequence[Evidence]:
+        by_engines = engine_evidence(one.claim, engines.get(one.about, ()))
+        return (*by_engines, *evidence_in(runs.get(one.about, ()), one.claim))
+
+    return found
 
 
 def registry_claims(registry: Registry, *, about: Collection[str] | None = None) -> list[StatedClaim]:

@@ -29,6 +29,8 @@ from gateway.registry import load_registry
 from gateway.registry.claims_file import StatedClaim, parse_claims
 from gateway.registry.text import did_you_mean, read_document
 from gateway.settings import Settings
+from loadtests.cells import Run
+from loadtests.run_evidence import is_tested
 
 claims_app = typer.Typer(help="What is claimed of the candidates, and what is known about it.", no_args_is_help=True)
 
@@ -78,7 +80,7 @@ def check(
         hint = did_you_mean(gpu, registry.gpus) or f"; known are {', '.join(sorted(registry.gpus))}"
         _refuse(f"there is no GPU '{printable(gpu)}' in the registry{hint}")
     stated = _stated(registry, wanted, file)
-    shown = shown_by(_stored_engines(stated, registry, settings, database))
+    shown = shown_by(*_stored_evidence(stated, registry, settings, database))
     found = check_claims(stated, registry, gpu=gpu, evidence_of=shown)
     told = [(one, claim_object(one, registry)) for one in found]
     _show(told, json=json, in_full=bool(wanted) or file is not None)
@@ -148,34 +150,38 @@ def _read(file: Path) -> bytes:
 # --- what engines showed ------------------------------------------------------------------------------------
 
 
-def _stored_engines(
+Shown = tuple[Mapping[str, Sequence[SeenEngine]], Mapping[str, Sequence[Run]]]
+"""Engines and load runs, by model."""
+
+
+def _stored_evidence(
     stated: Iterable[StatedClaim], registry: Registry, settings: Settings, database: str | None
-) -> Mapping[str, Sequence[SeenEngine]]:
-    """Engines of the claims' models as stored. Without --database a default that is not there says nothing."""
-    models = {one.about for one in stated if speaks_to(one.claim)} & registry.models.keys()
+) -> Shown:
+    """Of the claims' models as stored. Without --database a default that is not there says nothing."""
+    models = {one.about for one in stated if speaks_to(one.claim) or is_tested(one.claim)} & registry.models.keys()
     if not models or (database is None and settings.has_no_database):
-        return {}
+        return {}, {}
     try:
-        return asyncio.run(_read_engines(models, registry, database or settings.database, settings))
+        return asyncio.run(_read_evidence(models, registry, database or settings.database, settings))
     except (StartRefused, Unavailable) as error:
-        why = f"what engines showed cannot be read: {error}"
+        why = f"what engines and load runs showed cannot be read: {error}"
         if database is not None:
             _refuse(why)
         print(f"simsa: {why}; the verdicts are without it", file=sys.stderr)  # noqa: T201
-        return {}
+        return {}, {}
 
 
-async def _read_engines(
-    models: set[str], registry: Registry, database: str, settings: Settings
-) -> Mapping[str, Sequence[SeenEngine]]:
+async def _read_evidence(models: set[str], registry: Registry, database: str, settings: Settings) -> Shown:
     # Imported here, as the database costs every other command more than all the rest of its start.
     from gateway.engine_records import EngineRecords
     from gateway.engine_sightings import stored_engines
+    from gateway.load_runs import LoadRuns
     from gateway.store import Store
 
     store = await Store.open_for_reading(database, settings.database_limits)
     try:
-        return await stored_engines(models, registry, EngineRecords(store))
+        engines = await stored_engines(models, registry, EngineRecords(store))
+        return engines, await LoadRuns(store).findings_of(models)
     finally:
         await store.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -200,15 +200,16 @@ class EngineRecords:
         return joined_loads((row["seen_by"], _load(row)) for row in rows)
 
     async def own_calls(
-        self, *, run_id: str | None, model: str | None, since: datetime | None, until: datetime | None
+        self, *, run_ids: Collection[str] | None, model: str | None, since: datetime | None, until: datetime | None
     ) -> list[OwnCall] | None:
-        """Calls of a run or span that reached a replica and have ended; None where they are too many."""
+        """Calls of these runs or a span that reached a replica and have ended; None where they are too many."""
         statement = sa.select(calls.c.replica, calls.c.started_at, calls.c.queue_s, calls.c.ended_at).where(
             calls.c.replica.is_not(None), calls.c.ended_at.is_not(None)
         )
-        for column, value in ((calls.c.run_id, run_id), (calls.c.model, model)):
-            if value is not None:
-                statement = statement.where(column == value)
+        if run_ids is not None:
+            statement = statement.where(calls.c.run_id.in_(run_ids))
+        if model is not None:
+            statement = statement.where(calls.c.model == model)
         if since is not None:
             statement = statement.where(calls.c.ended_at >= since)
         if until is not None:

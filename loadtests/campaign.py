@@ -28,7 +28,7 @@ from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, re
 from loadtests.measured import Context, measure, spreads_of, window_of_cell
 from loadtests.plan import Cell, Closed, Open, Plan, Rate, Search, Shape, Users
 from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
-from loadtests.run_evidence import evidence_for, is_tested, verdicts, why_invalid
+from loadtests.run_evidence import evidence_of, is_tested, verdicts, why_invalid
 from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting
 
@@ -268,12 +268,11 @@ class Campaign:
 
     def _found(self, state: str) -> Run:
         cells = list(self._cells.values())
-        model = self.registry.models.get(self.plan.target.model)
         restarts = restarts_in(self.watch.readings)
         notes = [*self._notes]
         if restarts:
             notes.append(f"{restarts} restart(s) of engines were seen during the run.")
-        return Run(
+        run = Run(
             v=VERSION,
             id=self.id,
             name=self.plan.name,
@@ -297,9 +296,11 @@ class Campaign:
             replicas=self.context.replicas,
             workers=self.plan.workers,
             doors=door_shares(cells),
-            verdicts=[] if model is None or state == "running" else self._verdicts(model, cells),
+            verdicts=[],
             notes=notes,
+            timeout_s=self.plan.timeout_s,
         )
+        return self._with_verdicts(run)
 
     @property
     def gpu(self) -> str | None:
@@ -307,24 +308,14 @@ class Campaign:
         seen = {one.gpu for one in self.sighting.engines}
         return self.plan.gpu or (seen.pop() if len(seen) == 1 else None)
 
-    def _verdicts(self, model: Model, cells: Sequence[CellSeen]) -> list:  # type: ignore[type-arg]
+    def _with_verdicts(self, run: Run) -> Run:
+        model: Model | None = self.registry.models.get(self.plan.target.model)
+        if model is None or run.state == "running":
+            return run
         wanted: list[Claim] = [one for one in model.claims if not self.plan.claims or one.id in self.plan.claims]
-        engine = self.sighting.engines[0] if self.sighting.engines else None
-        evidence = {
-            claim.id: evidence_for(
-                claim,
-                _one_door(cells),
-                run_id=self.id,
-                gpu=self.gpu,
-                gpus=self.context.gpus,
-                weights=None,
-                kv_dtype=_kv_dtype(engine.resolved.get("cache_dtype") if engine else None),
-                timeout_s=self.plan.timeout_s,
-            )
-            for claim in wanted
-            if is_tested(claim)
-        }
-        return verdicts(model, self.registry, wanted, evidence, gpu=self.gpu)
+        evidence = {claim.id: evidence_of(run, claim) for claim in wanted if is_tested(claim)}
+        found = verdicts(model, self.registry, wanted, evidence, gpu=run.gpu)
+        return msgspec.structs.replace(run, verdicts=found)
 
     # --- progress -------------------------------------------------------------------------------------------
 
@@ -370,17 +361,6 @@ def seed_of(source: str, cell: str, door: str, number: int, attempt: int = 1) ->
     """
     text = f"{source}/{cell}/{door}/{number}/{attempt}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
-
-
-def _one_door(cells: Sequence[CellSeen]) -> list[CellSeen]:
-    """Of a cell through both doors the direct one: claims are about engines."""
-    direct = {cell.id for cell in cells if cell.door == "direct"}
-    return [cell for cell in cells if cell.door == "direct" or cell.id not in direct]
-
-
-def _kv_dtype(cache_dtype: str | None) -> str | None:
-    """A format that claims name; vLLM's `auto` is the weights' own and says nothing here."""
-    return None if cache_dtype in (None, "auto") else cache_dtype
 
 
 def _why(repeat: Repeat) -> str:

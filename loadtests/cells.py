@@ -309,3 +309,5 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None = None
     """Engines that answered together; None where it is not known."""
     workers: int = 1
+    timeout_s: float = 600.0
+    """How long one answer might take."""

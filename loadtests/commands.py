@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from gateway.console import printable, wants_json
 from gateway.errors import SimsaError, StartRefused
-from gateway.gateway_client import GatewayUnreachable
+from gateway.gateway_client import GatewayDoor, GatewayUnreachable, admin_door
 from gateway.registry import load_registry
 from gateway.settings import Settings
 from loadtests.load_words import load_in_words, planned_s, time_in_words
@@ -75,6 +75,9 @@ def run(
     web_port: Annotated[
         int | None, typer.Option(help="Show Locust's own page here, on loopback, while a cell runs.")
     ] = None,
+    keep: Annotated[
+        bool, typer.Option(help="Hand the run in to the gateway that it went through, so that it speaks to claims.")
+    ] = True,
     json: JsonFlag = False,
 ) -> None:
     """Run a plan to its verdicts. Ctrl-C stops it and keeps what was measured; --resume goes on.
@@ -88,7 +91,9 @@ def run(
     settings = Settings()
     before = None if resume is None else _directory(resume, settings)
     wishes = Wishes(workers=workers, web_port=web_port, resume=before)
-    found = asyncio.run(_run(plan or Path("plan.yaml"), settings, wishes, as_json=_json(json)))
+    found, gateway = asyncio.run(_run(plan or Path("plan.yaml"), settings, wishes, as_json=_json(json)))
+    if keep and gateway is not None:
+        _keep_or_say(found.id, settings, gateway)
     _show(found, as_json=_json(json), directory=_directory(found.id, settings))
     raise typer.Exit(0 if _is_well(found) else 1)
 
@@ -131,6 +136,22 @@ def report(
     directories = [_directory(name, settings) for name in names]
     for path in write_report(directories, out or directories[0] / "report"):
         print(path)  # noqa: T201
+
+
+@loadtest_app.command("keep")
+def keep_run(
+    name: RunName,
+    gateway: Annotated[
+        str | None, typer.Option("--gateway", "--url", help="Its address; the settings' one if not given.")
+    ] = None,
+) -> None:
+    """Hand a run in to a gateway, which lists it, compares it, and lets it speak to claims. Takes an operator's key."""
+    settings = Settings()
+    door = admin_door(settings, gateway)
+    failure = _hand_in(_directory(name, settings), door)
+    if failure is not None:
+        _refuse(failure, code=1)
+    print(f"{name} is kept at {door.address}")  # noqa: T201
 
 
 @loadtest_app.command("trace")
@@ -206,7 +227,8 @@ def capacity(
 # --- running ------------------------------------------------------------------------------------------------
 
 
-async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> Run:
+async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> tuple[Run, str | None]:
+    """The run, and the address of the gateway that it went through."""
     from loadtests.calibration import CalibrationFailed
     from loadtests.doorways import TargetUnknown
     from loadtests.journal import RunUnreadable
@@ -243,7 +265,28 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
             failure = f"{why}; what was measured is kept: mend it, then `simsa loadtest run --resume {campaign.id}`"
         if found is None:
             _refuse(failure, code=1)
-        return found
+        return found, next((door.address for door in campaign.doors if door.door == "gateway"), None)
+
+
+def _keep_or_say(run_id: str, settings: Settings, gateway: str) -> None:
+    """A run that the gateway cannot take is no lost run: it lies here, and can be handed in later."""
+    failure = _hand_in(_directory(run_id, settings), admin_door(settings, gateway))
+    if failure is not None:
+        print(f"not kept in the gateway: {failure} (`simsa loadtest keep {run_id}` tries again)", file=sys.stderr)  # noqa: T201
+
+
+def _hand_in(directory: Path, door: GatewayDoor) -> str | None:
+    """Why it was not taken; None where it was."""
+    from loadtests.journal import Journal, RunUnreadable
+    from loadtests.keeping import hand_in
+
+    try:
+        asyncio.run(hand_in(Journal(directory), door))
+    except (GatewayUnreachable, RunUnreadable) as error:
+        return str(error)
+    except SimsaError as error:
+        return error.message
+    return None
 
 
 class _Board:

@@ -16,11 +16,8 @@ from gateway.domain.stats import percentile_interval
 from loadtests.cells import ObjectiveSeen, Rates
 from loadtests.columns import Columns, Flags, Floats
 from loadtests.figures import Spans, Window, due_in, gaps_in, spans_of
-from loadtests.plan import Objective
+from loadtests.plan import OF_REQUESTS, OF_WINDOWS, Objective
 
-OF_REQUESTS = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "output_tokens_per_s_per_user")
-"""Metrics that single requests have; of ITL a request has the mean of its gaps."""
-OF_WINDOWS = ("output_tokens_per_s", "requests_per_s")
 _PERCENT = {"p50": 50.0, "p95": 95.0, "p99": 99.0}
 
 

@@ -211,13 +211,17 @@ class Search:
 # --- what must hold -----------------------------------------------------------------------------------------
 
 
+OF_REQUESTS = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "output_tokens_per_s_per_user")
+"""Metrics that single requests have; of ITL a request has the mean of its gaps."""
+OF_WINDOWS = ("output_tokens_per_s", "requests_per_s")
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """One figure that must hold. Every one names its statistic."""
 
     metric: str
-    """A latency or rate of `gateway.domain.claim_terms.METRICS`: ttft_s, tpot_s, itl_s, e2e_s,
-    output_tokens_per_s, output_tokens_per_s_per_user, requests_per_s."""
+    """One of `OF_REQUESTS` or `OF_WINDOWS`, as `gateway.domain.claim_terms.METRICS` defines it."""
     statistic: str
     """p50 | p95 | p99 | mean | attainment."""
     limit: Decimal

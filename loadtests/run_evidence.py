@@ -15,9 +15,8 @@ from gateway.domain.claim_terms import METRICS, MetricKind
 from gateway.domain.claim_workings import Workings
 from gateway.domain.claims import check_claim
 from gateway.domain.records import Claim, Model, Provenance, Registry
-from loadtests.cells import CellSeen, ObjectiveSeen, Verdict
-from loadtests.objectives import OF_REQUESTS, OF_WINDOWS
-from loadtests.plan import Objective
+from loadtests.cells import CellSeen, ObjectiveSeen, Run, Verdict
+from loadtests.plan import OF_REQUESTS, OF_WINDOWS, Objective
 
 PRICE_OUT = "price_per_mtok_out"
 _DEFAULT_STATISTIC = {MetricKind.LATENCY: "p50", MetricKind.RATE: "mean"}
@@ -35,6 +34,27 @@ def claimed_objective(claim: Claim) -> Objective | None:
 def is_tested(claim: Claim) -> bool:
     """Whether cells can speak to it."""
     return claimed_objective(claim) is not None or claim.metric == PRICE_OUT
+
+
+def evidence_in(runs: Iterable[Run], claim: Claim) -> list[Evidence]:
+    """What several runs' cells say of a claim."""
+    return [one for run in runs for one in evidence_of(run, claim)] if is_tested(claim) else []
+
+
+def evidence_of(run: Run, claim: Claim) -> list[Evidence]:
+    """What a run's cells say of a claim; through both doors the direct one speaks, as claims are about engines."""
+    direct = {cell.id for cell in run.cells if cell.door == "direct"}
+    cached = run.engines[0].resolved.get("cache_dtype") if run.engines else None
+    return evidence_for(
+        claim,
+        [cell for cell in run.cells if cell.door == "direct" or cell.id not in direct],
+        run_id=run.id,
+        gpu=run.gpu,
+        gpus=run.gpus,
+        weights=None,
+        kv_dtype=None if cached == "auto" else cached,  # vLLM's `auto` is the weights' own and says nothing here
+        timeout_s=run.timeout_s,
+    )
 
 
 def evidence_for(
@@ -147,13 +167,22 @@ def _values(claim: Claim, cell: CellSeen, timeout_s: float) -> tuple[list[Decima
         known = [Decimal(price) for price in prices if price is not None]
         n = min(repeat.rates.offered for repeat in cell.repeats)
         return (known if len(known) == len(prices) else []), None, cell.repeats[0].currency, n
-    seen = [repeat.claimed.get(claim.id) for repeat in cell.repeats]
+    seen = [_of_claim(claim, repeat.claimed.get(claim.id)) for repeat in cell.repeats]
     values = [None if one is None else _value(one, timeout_s) for one in seen]
     known = [value for value in values if value is not None]
     told = [one for one in seen if one is not None]
     statistic = told[0].statistic if told else None
     unit = METRICS[claim.metric or ""].unit
     return (known if len(known) == len(values) else []), statistic, unit, min((one.n for one in told), default=0)
+
+
+def _of_claim(claim: Claim, one: ObjectiveSeen | None) -> ObjectiveSeen | None:
+    """None where what was measured under the claim's id was another claim, which its registry stated then."""
+    wanted = claimed_objective(claim)
+    if one is None or wanted is None or (one.metric, one.statistic) != (wanted.metric, wanted.statistic):
+        return None
+    is_share = wanted.statistic == "attainment"
+    return None if is_share and Decimal(one.limit) != wanted.limit else one
 
 
 def _value(one: ObjectiveSeen, timeout_s: float) -> Decimal | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtests.cells import Run
 from loadtests.exports import TABLES, run_json, table_csv
 from loadtests.journal import Journal
-from loadtests.report import Distribution, render_report
+from loadtests.report import distributions_of, render_report
 from loadtests.report.terms import Language
 
 PAGES: dict[Language, str] = {"ko": "report.ko.html", "en": "report.en.html"}
@@ -21,7 +20,9 @@ def write_report(directories: Sequence[Path], out: Path) -> list[Path]:
     """The files of one run's report, or of several runs' side by side. Raises OSError, RunUnreadable, ValueError."""
     journals = [Journal(directory) for directory in directories]
     runs = [journal.run() for journal in journals]
-    drawn = [one for run, journal in zip(runs, journals, strict=True) for one in distributions(run, journal)]
+    drawn = [
+        one for run, journal in zip(runs, journals, strict=True) for one in distributions_of(run, journal.spreads())
+    ]
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for language, name in PAGES.items():
@@ -33,18 +34,6 @@ def write_report(directories: Sequence[Path], out: Path) -> list[Path]:
         written.append(_written(out / f"{mark}run.json", run_json(run)))
         written += [_written(out / f"{mark}{table}.csv", table_csv(run, table)) for table in TABLES]
     return written
-
-
-def distributions(run: Run, journal: Journal) -> list[Distribution]:
-    """Curves of TTFT and TPOT for every valid cell."""
-    spreads = journal.spreads()
-    found = []
-    for cell in run.cells:
-        for metric, quantiles in spreads.get(f"{cell.id}/{cell.door}", {}).items():
-            n = sum(getattr(repeat.latencies, metric).n for repeat in cell.repeats)
-            if cell.is_valid and quantiles and n:
-                found.append(Distribution(run.id, cell.id, cell.door, metric, n, quantiles))
-    return found
 
 
 def _written(path: Path, content: bytes) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import uvloop
 from clients import RawClient
 from closed_rounds import ID as CLOSED_ROUND
@@ -20,6 +21,7 @@ from closed_rounds import put_closed_round
 from dialect_shapes import embedding_body, rerank_body, score_body
 from engines import Reply, ScriptedEngine
 from gateways import entry, running_gateway
+from load_runs import made_run
 from servers import serve
 from simulated_models import H100, TINY, model_of
 
@@ -110,6 +112,8 @@ async def _populated(directory: Path, engine: str, settings: dict[str, Any]) -> 
         )
         await put_closed_round(gateway.services.rounds.store, reviewers=3)
         response = await made("/v1/responses", {"model": TALKERS[0], "input": "안녕하세요", "max_output_tokens": 2})
+        run, _ = made_run(is_small=True)
+        await made("/api/load-runs", {"run": msgspec.to_builtins(run)})
         yield Population(
             gateway.url,
             asker["secret"],
@@ -123,6 +127,9 @@ async def _populated(directory: Path, engine: str, settings: dict[str, Any]) -> 
                 "round_id": CLOSED_ROUND,
                 "reviewer_id": "r-0",
                 "table": "standing",
+                "run_id": run.id,
+                "other_id": run.id,
+                "name": "cells",
                 "response_id": response["id"],
             },
         )

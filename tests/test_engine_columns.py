@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from clients import Answer, RawClient
@@ -17,6 +18,7 @@ from databases import ScratchDatabase
 from engines import Reply, ScriptedEngine
 from gateways import RunningGateway, entry, running_gateway
 from guards import HANG_S
+from load_runs import made_run
 from populated_gateway import GPU, GPUS, SHAPE
 from processes_under_test import run_simsa
 from rich.console import Console
@@ -25,13 +27,15 @@ from simulated_models import H100, TINY, model_of
 
 from gateway.calibration_file import CalibrationBook
 from gateway.columns_command import render_columns
-from gateway.domain.accounts import Role, Terms
+from gateway.domain.accounts import EVERYTHING, Role, Terms
 from gateway.domain.calibration import OverheadObservation
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Provenance, Registry
 from gateway.evidence import OneGpuVerdicts
+from gateway.load_runs import Document
 from gateway.settings import Settings
 from gateway.simulator import create_engine
+from loadtests.cells import Run
 
 COLUMNS, ENGINES, CHAT = "/api/feasibility/columns", "/api/engines", "/v1/chat/completions"
 ADMIN = "the-admin-of-this-gate"
@@ -213,6 +217,18 @@ async def test_a_run_is_observed_over_the_time_of_its_own_calls(tmp_path: Path) 
         assert (shown["own_calls"]["n"], shown["own_calls"]["most_at_once"]) == (3, 3)
         assert shown["load"]["peak_running"] == 3
         assert (await ask(gateway, f"{COLUMNS}?run=unknown")).status == 404
+        run = run_with("night", datetime.fromisoformat(shown["load"]["first_look"]))
+        await gateway.services.load_runs.keep(Document(run), run, EVERYTHING, datetime.now(UTC))
+        (of_run,) = (await ask(gateway, f"{COLUMNS}?run={run.id}&model=m")).json()["data"]
+        assert (of_run["own_calls"]["n"], of_run["load"]["peak_running"]) == (3, 3)
+
+
+def run_with(run_id: str, began_at: datetime) -> Run:
+    """A load run whose only repeat went through the gateway under this id."""
+    run, _ = made_run(is_small=True)
+    cell = next(one for one in run.cells if one.door == "gateway")
+    repeat = msgspec.structs.replace(cell.repeats[0], run_id=run_id, began_at=began_at.isoformat())
+    return msgspec.structs.replace(run, cells=[msgspec.structs.replace(cell, repeats=[repeat])])
 
 
 async def test_an_engine_that_says_odd_things_is_stored_as_far_as_they_make_sense_and_costs_the_others_nothing(

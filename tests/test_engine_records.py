@@ -112,10 +112,10 @@ async def test_calls_of_a_run_are_found_with_when_their_replica_had_them(store: 
     ]
     waited = replace(calls[0], timing=replace(calls[0].timing, queue_s=1.5))
     await store.upsert_calls([waited, *calls[1:], opened(4, run_id="run")])
-    found = await records.own_calls(run_id="run", model=None, since=None, until=None)
+    found = await records.own_calls(run_ids=["run"], model=None, since=None, until=None)
     start = waited.opened.started_at + timedelta(seconds=1.5)
     assert found == [OwnCall("m/1", start, waited.ended_at)]
-    in_span = await records.own_calls(run_id=None, model="exaone", since=calls[2].ended_at, until=None)
+    in_span = await records.own_calls(run_ids=None, model="exaone", since=calls[2].ended_at, until=None)
     assert in_span is not None
     assert len(in_span) == 1
 

@@ -179,6 +179,31 @@ async def test_a_run_that_cannot_be_kept_is_told_in_one_line(tmp_path: Path) -> 
     assert "Traceback" not in ended.err
 
 
+async def test_a_run_is_kept_in_the_gateway_that_it_went_through(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        path, place = tmp_path / "plan.yaml", tmp_path / "client"
+        path.write_text(PLAN.replace("GATEWAY", it.gateway.url).replace("ENGINE", it.engine))
+        ended = await run_simsa("loadtest", "run", str(path), registry=it.gateway.registry_path, data_dir=place)
+        assert ended.code == 1, "one repeat is not enough"
+        (kept,) = await it.gateway.services.load_runs.newest(10)
+        found = await it.gateway.services.load_runs.found(kept.id)
+        assert found is not None
+        through = next(cell for cell in found[1].cells if cell.door == "gateway")
+        (check,) = (one for one in through.repeats[0].checks if one.name == "gateway_records")
+        assert check.passed, check.seen
+        again = await run_simsa(
+            *("loadtest", "keep", kept.id, "--url", it.gateway.url), registry=it.gateway.registry_path, data_dir=place
+        )
+        assert (again.code, again.out) == (0, f"{kept.id} is kept at {it.gateway.url}\n")
+    gone = await run_simsa(
+        *("loadtest", "keep", kept.id, "--url", it.gateway.url), registry=it.gateway.registry_path, data_dir=place
+    )
+    assert (gone.code, gone.err.splitlines()[-1]) == (
+        1,
+        f"no gateway answers at {it.gateway.url}: start one with 'simsa up' or 'simsa serve', or name another address",
+    )
+
+
 async def test_a_search_tries_levels_until_the_plans_limit(tmp_path: Path) -> None:
     searching = (
         PLAN.replace("through: both", "through: direct")

@@ -123,6 +123,13 @@ def test_a_failure_never_makes_a_latency_claim_hold_however_short_the_plans_pati
     assert found.verdict == "refuted (measured)"
 
 
+def test_what_was_measured_for_another_claim_of_the_same_name_speaks_to_none() -> None:
+    cells = [three()]
+    assert verdict_on(replace(CLAIM, statistic="p50"), cells) not in ("holds", "refuted (measured)")
+    assert verdict_on(replace(CLAIM, metric="tpot_s"), cells) not in ("holds", "refuted (measured)")
+    assert verdict_on(replace(CLAIM, value=Decimal("0.1")), cells) == "refuted (measured)", "the figure is the same"
+
+
 def test_users_who_think_are_no_concurrency() -> None:
     assert verdict_on(CLAIM, [cell_with(three().repeats, think_s=120.0)]) not in ("holds", "refuted (measured)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -20,8 +21,10 @@ from gateway.domain.claims import ClaimVerdict
 from gateway.domain.engine_evidence import speaks_to
 from gateway.domain.records import Registry
 from gateway.engine_sightings import engines_by_model
-from gateway.errors import InvalidRequest, NotFound, RegistryInvalid
+from gateway.errors import InvalidRequest, NotFound, RegistryInvalid, Unavailable
 from gateway.registry.claims_file import MOST_CLAIMS, StatedClaim, parse_claims
+from loadtests.cells import Run
+from loadtests.run_evidence import is_tested
 
 router = APIRouter(prefix="/api/claims", tags=["claims"], dependencies=[RequireKey, DescribeKey])
 
@@ -65,8 +68,9 @@ async def list_claims(
     verdict: Annotated[ClaimVerdict | None, Query(description="Only with this verdict.")] = None,
     gpu: Annotated[str | None, Query(description="The GPU to take where a claim names none.")] = None,
 ) -> dict[str, Any]:
-    """By arithmetic over registry facts, and by what engines of the model resolved at start and showed under a load
-    that filled them. Only a real engine on a named GPU supports a claim; others are listed, with the reason."""
+    """By arithmetic over registry facts, by what engines of the model resolved at start and showed under a load that
+    filled them, and by the model's kept load runs. Only a real engine on a named GPU supports a claim; others are
+    listed, with the reason."""
     permit_roles(caller, CALLING | OVERSEEING)
     registry = services.registry.current
     if model is not None and model not in registry.models:
@@ -103,12 +107,15 @@ async def check_stated_claims(request: Request, services: Gateway, caller: Check
 
 
 async def _what_engines_show(stated: Iterable[StatedClaim], services: Services, registry: Registry) -> EvidenceOf:
-    """Looked up once for all claims that an engine can speak to."""
+    """Looked up once for all claims that an engine or a load run can speak to."""
     models = {one.about for one in stated if speaks_to(one.claim)}
     if models:
         await services.engine_diary.flush()
     seen = await engines_by_model(models, registry, services.fleet.all_states(), services.engine_records)
-    return shown_by(seen)
+    runs: dict[str, list[Run]] = {}
+    with suppress(Unavailable):  # arithmetic and live engines speak without the database
+        runs = await services.load_runs.findings_of({one.about for one in stated if is_tested(one.claim)})
+    return shown_by(seen, runs)
 
 
 def _stated(asked: ClaimsRequest, registry: Registry) -> list[StatedClaim]:

@@ -16,6 +16,7 @@ from gateway.domain.engine_facts import ObservedLoad
 from gateway.engine_records import EngineReport, OwnCalls, sum_up_calls
 from gateway.errors import InvalidRequest, NotFound
 from gateway.evidence import engine_columns
+from gateway.load_runs import run_ids_through_gateway, span_of
 from gateway.replica_state import ReplicaState
 
 router = APIRouter(prefix="/api", tags=["feasibility"], dependencies=[RequireKey, DescribeKey])
@@ -165,7 +166,12 @@ ModelQuery = Annotated[str | None, Query(description="Only this one's; every mod
 async def get_columns(
     services: Gateway,
     model: ModelQuery = None,
-    run: Annotated[str | None, Query(description="Observe the time of this run's calls, from what is stored.")] = None,
+    run: Annotated[
+        str | None,
+        Query(
+            description="Observe the time of a kept load run, or of the calls with this run id, from what is stored."
+        ),
+    ] = None,
     since: Annotated[datetime | None, Query(description="Observe from this moment on, with its offset.")] = None,
     until: Annotated[datetime | None, Query(description="And up to this one.")] = None,
 ) -> dict[str, Any]:
@@ -181,9 +187,13 @@ async def get_columns(
     if run is None and begin is None and end is None:
         found = [{**_columns(services, state, state.observed), "own_calls": None} for state in states]
         return {"load_of": "since_connected", "since": None, "until": None, "data": found}
-    calls = await services.engine_records.own_calls(run_id=run, model=model, since=begin, until=end)
+    kept = None if run is None else await services.load_runs.found(run)
+    run_ids = None if run is None else [run] if kept is None else run_ids_through_gateway(kept[1])
+    calls = await services.engine_records.own_calls(run_ids=run_ids, model=model, since=begin, until=end)
     own = None if calls is None else await asyncio.to_thread(sum_up_calls, calls)
-    if run is not None:
+    if kept is not None and begin is None and end is None:
+        begin, end = span_of(kept[1]) or (None, None)
+    elif run is not None:
         begin, end = _span_of_run(run, own, begin, end)
     await services.engine_diary.flush()
     found = []

@@ -25,6 +25,7 @@ from gateway.errors import InvalidRequest
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
+from gateway.load_runs import LoadRuns
 from gateway.long_work import LongWork
 from gateway.recorder import Recorder
 from gateway.rounds.chair_sessions import ChairSessions
@@ -58,6 +59,7 @@ class Services:
     keys: KeyRing
     engine_records: EngineRecords
     engine_diary: EngineDiary
+    load_runs: LoadRuns
     energy_records: EnergyRecords
     energy_watch: EnergyWatch
     calibration: CalibrationBook

@@ -5,6 +5,6 @@ other modules say, table and draw it.
 """
 
 from loadtests.report.page import POLICY, render_report, report_title
-from loadtests.report.spreads import Distribution, distribution_of
+from loadtests.report.spreads import Distribution, distribution_of, distributions_of
 
-__all__ = ["POLICY", "Distribution", "distribution_of", "render_report", "report_title"]
+__all__ = ["POLICY", "Distribution", "distribution_of", "distributions_of", "render_report", "report_title"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from gateway.domain.stats import Values
+from loadtests.cells import Run
 
 STEPS = 101
 
@@ -46,3 +48,14 @@ def distribution_of(run: str, cell: str, door: str, metric: str, values: Values)
         raise ValueError(f"distribution of {metric} of cell {cell}: expected at least one value, got none")
     quantiles = np.maximum.accumulate(np.percentile(array, np.arange(STEPS)))
     return Distribution(run, cell, door, metric, int(array.size), tuple(float(one) for one in quantiles))
+
+
+def distributions_of(run: Run, spreads: Mapping[str, Mapping[str, tuple[float, ...]]]) -> list[Distribution]:
+    """The curves of every valid cell. `spreads`: by "cell/door" and metric the quantiles 0 to 100 %."""
+    found = []
+    for cell in run.cells:
+        for metric, quantiles in spreads.get(f"{cell.id}/{cell.door}", {}).items():
+            n = sum(getattr(repeat.latencies, metric).n for repeat in cell.repeats)
+            if cell.is_valid and quantiles and n:
+                found.append(Distribution(run.id, cell.id, cell.door, metric, n, quantiles))
+    return found
