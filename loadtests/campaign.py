@@ -25,7 +25,7 @@ from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_in
 from loadtests.journal import Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
-from loadtests.measured import Context, measure, spreads_of, window_of_cell
+from loadtests.measured import Context, Values, measure, spreads_of, values_of, window_of_cell
 from loadtests.plan import Cell, Closed, Open, Plan, Rate, Search, Shape, Users
 from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
 from loadtests.run_evidence import evidence_of, is_tested, verdicts, why_invalid
@@ -86,6 +86,8 @@ class Campaign:
     _searches: list[SearchSeen] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
     _spreads: Spreads = field(default_factory=dict)
+    _values: dict[str, Values] = field(default_factory=dict)
+    """By a repeat's run id."""
     _began_at: str = ""
     _done: int = 0
 
@@ -157,11 +159,12 @@ class Campaign:
         before = await self.look()
         ran: RepeatRun = await run_repeat(order, self.plan, stopping=self.stopping)
         kinds = [before.value, (await self.look()).value]
-        repeat = await asyncio.to_thread(measure, order, ran, self.context, self.watch, kinds)
+        found = await asyncio.to_thread(measure, order, ran, self.context, self.watch, kinds)
+        self._values[order.run_id] = found.values
         self._done += 1
         if not self.stopping.is_set():
             await asyncio.sleep(PAUSE_S)  # engines settle, and their last reading is taken
-        return repeat
+        return found.repeat
 
     def _order(self, cell: Cell, door: Doorway, number: int, attempt: int) -> RepeatOrder:
         label = f"{self.id}.{_short(cell.id)}.{door.door[0]}{number}.{attempt}"
@@ -183,10 +186,15 @@ class Campaign:
         repeats = [*(before.repeats if before is not None else ()), repeat]
         self._cells[cell.id, door.door] = self._seen(cell, door, repeats, search)
         orders = [self._order(cell, door, one.number, one.attempt) for one in repeats]
-        window = window_of_cell(orders[0])
-        files = [self.journal.record_files(order.directory.name, order.name) for order in orders]
-        self._spreads[f"{cell.id}/{door.door}"] = await asyncio.to_thread(spreads_of, files, window, self.plan)
+        values = [await asyncio.to_thread(self._values_of, order) for order in orders]
+        self._spreads[f"{cell.id}/{door.door}"] = await asyncio.to_thread(spreads_of, values)
         self.journal.keep(self._found("running"), self._spreads)
+
+    def _values_of(self, order: RepeatOrder) -> Values:
+        if order.run_id not in self._values:  # an earlier sitting measured it
+            files = self.journal.record_files(order.directory.name, order.name)
+            self._values[order.run_id] = values_of(files, window_of_cell(order), self.plan)
+        return self._values[order.run_id]
 
     def _seen(self, cell: Cell, door: Doorway, repeats: list[Repeat], search: str | None) -> CellSeen:
         work = self.plan.workload

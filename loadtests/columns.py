@@ -31,6 +31,8 @@ _COUNTS = (
     *("first_event_tokens", "characters"),
 )
 _NUMBERS = (*_MOMENTS, *_COUNTS)
+_BY_ROW = (*_NUMBERS, "outcome", "is_engine_usage", "gap_counts")
+PART_GAPS = 1_000_000
 _NAN = float("nan")
 
 
@@ -69,9 +71,17 @@ class Columns:
         result: Flags = self.outcome == OUTCOMES.index(Outcome.OK)
         return result
 
-    def gap_owners(self) -> NDArray[np.int64]:
-        """Which request each gap belongs to."""
-        return np.repeat(np.arange(self.n), self.gap_counts)
+    def parts(self, most_gaps: int = PART_GAPS) -> Iterator[tuple[slice, Columns]]:
+        """The rows in order, in parts of about so many gaps: what is made for each event then fits in memory."""
+        ends = np.cumsum(self.gap_counts)
+        begin = 0
+        while begin < self.n:
+            before = int(ends[begin - 1]) if begin else 0
+            end = max(begin + 1, int(np.searchsorted(ends, before + most_gaps, side="right")))
+            rows = slice(begin, end)
+            of_rows = {name: getattr(self, name)[rows] for name in _BY_ROW}
+            yield rows, Columns(**of_rows, gaps_us=self.gaps_us[before : int(ends[end - 1])], errors={})
+            begin = end
 
     def event_times(self) -> Floats:
         """When each event after a request's first came, as `gaps_us` lies."""
@@ -180,12 +190,11 @@ class _Rows:
             self._errors[record.error] += 1
 
     def columns(self) -> Columns:
-        numbers = {name: np.array(column, dtype=np.float64) for name, column in self._numbers.items()}
         return Columns(
-            **numbers,
-            outcome=np.array(self._outcome, dtype=np.int8),
-            is_engine_usage=np.array(self._engine_usage, dtype=np.bool_),
-            gap_counts=np.array(self._gap_counts, dtype=np.int64),
-            gaps_us=np.array(self._gaps, dtype=np.int32),
+            **{name: np.frombuffer(column, dtype=np.float64) for name, column in self._numbers.items()},
+            outcome=np.frombuffer(self._outcome, dtype=np.int8),
+            is_engine_usage=np.frombuffer(self._engine_usage, dtype=np.bool_),
+            gap_counts=np.frombuffer(self._gap_counts, dtype=np.int64),
+            gaps_us=np.frombuffer(self._gaps, dtype=np.int32),
             errors=dict(self._errors.most_common(MOST_ERRORS)),
         )

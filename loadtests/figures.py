@@ -77,7 +77,10 @@ def due_in(columns: Columns, window: Window) -> Flags:
 
 def figure_of(values: Floats) -> Figure:
     """Of the values that are known."""
-    found = summarise(values[np.isfinite(values)])
+    return _figure(summarise(values[np.isfinite(values)]))
+
+
+def _figure(found: Summary) -> Figure:
     return Figure(
         n=found.n,
         **{name: getattr(found, name) for name in ("min", "mean", "p50", "p90", "p95", "p99", "max")},
@@ -95,8 +98,13 @@ def _bounds(found: Summary) -> dict[str, float]:
 
 
 def gaps_in(columns: Columns, chosen: Flags) -> Floats:
-    """ITL: every gap between two events with tokens of the chosen requests, in seconds."""
-    gaps: Floats = columns.gaps_us[np.repeat(chosen, columns.gap_counts)] / 1e6
+    """ITL: every gap between two events with tokens of the chosen requests, in seconds, the shortest first.
+
+    Sorted as whole microseconds, which an hour's run has room for.
+    """
+    gaps_us = columns.gaps_us[np.repeat(chosen, columns.gap_counts)]
+    gaps_us.sort()
+    gaps: Floats = gaps_us / 1e6
     return gaps
 
 
@@ -110,7 +118,7 @@ def latencies(columns: Columns, window: Window) -> Latencies:
         ttft_s=figure_of(spans.ttft_s[chosen]),
         ttfot_s=figure_of(spans.ttfot_s[chosen]),
         tpot_s=figure_of(spans.tpot_s[chosen]),
-        itl_s=figure_of(gaps_in(columns, chosen)),
+        itl_s=_figure(summarise(gaps_in(columns, chosen), is_ascending=True)),
         e2e_s=figure_of(spans.e2e_s[chosen]),
         scheduled_ttft_s=figure_of(spans.scheduled_ttft_s[chosen]),
         scheduled_e2e_s=figure_of(spans.scheduled_e2e_s[chosen]),
@@ -127,7 +135,10 @@ class Arrived(NamedTuple):
 
 
 def arrived(columns: Columns, chosen: Flags | None = None) -> Arrived:
-    """A request's N tokens over its events: n_1 in the first, the rest in equal parts. Of all requests, or of some."""
+    """A request's N tokens over its events: n_1 in the first, the rest in equal parts. Of all requests, or of some.
+
+    Of an hour's requests in `Columns.parts`.
+    """
     wanted = np.ones(columns.n, dtype=np.bool_) if chosen is None else chosen
     has_first = np.isfinite(columns.first_s) & wanted
     of_wanted = np.repeat(wanted, columns.gap_counts)
@@ -141,6 +152,25 @@ def arrived(columns: Columns, chosen: Flags | None = None) -> Arrived:
     )
 
 
+class ArrivedIn(NamedTuple):
+    """What came in a window."""
+
+    events: int
+    tokens: float
+    """NaN where N is unknown of some answer."""
+
+
+def arrived_in(columns: Columns, window: Window, chosen: Flags) -> ArrivedIn:
+    """Events with tokens of the chosen requests that came in the window, and the tokens that they stand for."""
+    events, tokens = 0, 0.0
+    for rows, part in columns.parts():
+        came = arrived(part, chosen[rows])
+        inside = (came.at_s >= window.begin_s) & (came.at_s < window.end_s)
+        events += int(inside.sum())
+        tokens += float(came.tokens[inside].sum())
+    return ArrivedIn(events, tokens)
+
+
 def rates(columns: Columns, window: Window, *, met: Flags | None, gpus: int | None) -> Rates:
     """What came in the window for each second of it. `met`: requests that met every objective; None = there are none.
 
@@ -151,9 +181,7 @@ def rates(columns: Columns, window: Window, *, met: Flags | None, gpus: int | No
     due = due_in(columns, window)
     offered = int(due.sum())
     ended = columns.is_ok & (columns.ended_s >= window.begin_s) & (columns.ended_s < window.end_s)
-    events = arrived(columns, columns.is_ok)
-    inside = (events.at_s >= window.begin_s) & (events.at_s < window.end_s)
-    tokens = events.tokens[inside].sum() / span
+    tokens = arrived_in(columns, window, columns.is_ok).tokens / span
     known = bool(np.isfinite(tokens))
     good = None if met is None else int((met & due).sum())
     prompts, cached = columns.prompt_tokens[due & columns.is_ok], columns.cached_tokens[due & columns.is_ok]
@@ -214,8 +242,10 @@ def timeline(columns: Columns, end_s: float) -> list[TimelinePoint]:
     sent = _by_second(columns.sent_s, edges)
     ended = _by_second(columns.ended_s, edges)
     failed = _by_second(columns.ended_s[~columns.is_ok], edges)
-    events = arrived(columns)
-    tokens = _by_second(events.at_s, edges, np.nan_to_num(events.tokens))
+    tokens = np.zeros(seconds)
+    for _, part in columns.parts():
+        came = arrived(part)
+        tokens += _by_second(came.at_s, edges, np.nan_to_num(came.tokens))
     flight = in_flight_at(columns, edges[1:])
     ttft = _median_by_second(columns.sent_s, columns.first_s - columns.sent_s, seconds)
     return [

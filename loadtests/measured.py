@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from gateway.domain.records import Claim, GpuPrice
 from gateway.domain.token_cost import Load, cost_per_million
 from loadtests.cells import ObjectiveSeen, Rates, Repeat
-from loadtests.columns import Floats, RepeatFiles, read_repeat
+from loadtests.columns import Columns, Floats, RepeatFiles, read_repeat
 from loadtests.engine_view import EngineWatch, join_timeline, window_of
 from loadtests.figures import Window, due_in, latencies, outcomes, quantiles, rates, spans_of, timeline
 from loadtests.load_words import level_of
@@ -24,6 +25,9 @@ from loadtests.run_evidence import claimed_objective
 from loadtests.validity import Intended, check_repeat, piles_up
 
 TIMELINE_MOST_S = 86_400
+DRAWN = ("ttft_s", "tpot_s")
+Values = dict[str, Floats]
+"""By a name of `DRAWN`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,17 @@ def window_of_cell(order: RepeatOrder) -> Window:
     return Window(order.cell.warm_up_s, order.load_s)
 
 
+class Measured(NamedTuple):
+    """What one repeat showed."""
+
+    repeat: Repeat
+    values: Values
+    """Of each answer of the window, for drawing: what a repeat's figures have no room for."""
+
+
 def measure(
     order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineWatch, provenances: Sequence[str]
-) -> Repeat:
+) -> Measured:
     """What one repeat showed. `provenances`: what was behind the door before and after it.
 
     Raises ValueError for files that are no records.
@@ -65,7 +77,7 @@ def measure(
     intended = _intended(order, context)
     checks = check_repeat(files, window, intended, window_of(readings, began_at_s, window), seen, provenances)
     errors = {**columns.errors, **dict.fromkeys(run.failures, 1)}
-    return Repeat(
+    repeat = Repeat(
         number=order.number,
         door=order.doorway.door,
         run_id=order.run_id,
@@ -86,18 +98,23 @@ def measure(
         currency=None if context.price is None else context.price.currency,
         gpu_seconds=None if context.gpus is None else window.span_s * context.gpus,
     )
+    return Measured(repeat, _values(columns, window))
 
 
-def spreads_of(repeats: Sequence[Sequence[Path]], window: Window, plan: Plan) -> dict[str, tuple[float, ...]]:
+def values_of(paths: Sequence[Path], window: Window, plan: Plan) -> Values:
+    """The same from the files of a repeat that an earlier sitting measured. Raises ValueError."""
+    return _values(read_repeat(paths, side=_side(plan)).columns, window)
+
+
+def spreads_of(repeats: Sequence[Values]) -> dict[str, tuple[float, ...]]:
     """TTFT and TPOT of all repeats of a cell together, exactly, as quantiles from 0 to 100 %, for drawing."""
-    found: dict[str, list[Floats]] = {"ttft_s": [], "tpot_s": []}
-    for paths in repeats:
-        columns = read_repeat(paths, side=_side(plan)).columns
-        chosen = due_in(columns, window) & columns.is_ok
-        spans = spans_of(columns)
-        found["ttft_s"].append(spans.ttft_s[chosen])
-        found["tpot_s"].append(spans.tpot_s[chosen])
-    return {name: quantiles(np.concatenate(values)) if values else () for name, values in found.items()}
+    return {name: quantiles(np.concatenate([values[name] for values in repeats])) for name in DRAWN} if repeats else {}
+
+
+def _values(columns: Columns, window: Window) -> Values:
+    chosen = due_in(columns, window) & columns.is_ok
+    spans = spans_of(columns)
+    return {name: getattr(spans, name)[chosen] for name in DRAWN}
 
 
 def _claimed(

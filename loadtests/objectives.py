@@ -68,12 +68,15 @@ def _see(one: Objective, columns: Columns, spans: Spans, due: Flags, rates: Rate
         return _seen(one, share, None, offered, None if offered else "no request was offered")
     chosen = due & columns.is_ok
     failed = int((due & ~columns.is_ok).sum())
-    known = gaps_in(columns, chosen) if one.metric == "itl_s" else values[chosen & np.isfinite(values)]
+    known = gaps_in(columns, chosen) if one.metric == "itl_s" else np.sort(values[chosen & np.isfinite(values)])
     return _statistic(one, known, failed, int(due.sum()))
 
 
 def _statistic(one: Objective, known: Floats, failed: int, offered: int) -> ObjectiveSeen:
-    """A percentile counts failed requests as worse than any answer, unless they cannot be compared (ITL, mean)."""
+    """A percentile counts failed requests as worse than any answer, unless they cannot be compared (ITL, mean).
+
+    `known`: the least first.
+    """
     least = LEAST_N.get(one.statistic, 1)
     n = len(known) + (failed if one.metric != "itl_s" else 0)
     if failed and not len(known):
@@ -87,22 +90,28 @@ def _statistic(one: Objective, known: Floats, failed: int, offered: int) -> Obje
     if one.statistic == "mean":
         why = f"{failed} requests failed and are not in the mean" if failed else None
         return _seen(one, float(known.mean()), None, n, why, fails=failed > 0)
-    worst = np.inf if _is_latency(one.metric) else 0.0
-    padded = known if one.metric == "itl_s" else np.concatenate((known, np.full(failed, worst)))
+    padded = known if one.metric == "itl_s" else _with_failed(known, failed, is_latency=_is_latency(one.metric))
     q = _PERCENT[one.statistic] if _is_latency(one.metric) else 100 - _PERCENT[one.statistic]
     value = _order_percentile(padded, q)
     if not np.isfinite(value):
         return _seen(
             one, None, None, n, f"{failed} of {n} requests failed: their {one.statistic} has no end", fails=True
         )
-    interval = percentile_interval(np.where(np.isfinite(padded), padded, np.finfo(np.float64).max), q)
+    largest = np.finfo(np.float64).max
+    bounded = padded if np.isfinite(padded[-1]) else np.where(np.isfinite(padded), padded, largest)
+    interval = percentile_interval(bounded, q, is_ascending=True)
     bounds = None if interval is None else (interval.low, interval.high)
     return _seen(one, value, bounds, n, None)
 
 
-def _order_percentile(values: Floats, q: float) -> float:
+def _with_failed(known: Floats, failed: int, *, is_latency: bool) -> Floats:
+    """The least first: no latency is as long as that of a request that failed, no pace as slow."""
+    padding = np.full(failed, np.inf if is_latency else 0.0)
+    return np.concatenate((known, padding) if is_latency else (padding, known))
+
+
+def _order_percentile(ascending: Floats, q: float) -> float:
     """As `stats.percentile`, with infinity allowed."""
-    ascending = np.sort(values)
     rank = (len(ascending) - 1) * q / 100
     low, high = ascending[int(np.floor(rank))], ascending[int(np.ceil(rank))]
     return float(low if low == high else low + (high - low) * (rank % 1))

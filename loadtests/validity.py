@@ -16,7 +16,7 @@ import numpy as np
 from gateway.domain.stats import percentile
 from loadtests.cells import Check, ObjectiveSeen
 from loadtests.columns import OUTCOMES, Columns, RepeatFiles
-from loadtests.figures import Window, arrived, due_in, in_flight_at, lags
+from loadtests.figures import Window, arrived_in, due_in, in_flight_at, lags
 from loadtests.records import Outcome
 from loadtests.steadiness import MOST_DRIFT, SAMPLES, drift_of, growth_of
 
@@ -182,8 +182,7 @@ def _calibration(columns: Columns, window: Window, intended: Intended) -> list[C
     able = intended.calibrated_events_per_s
     if able is None:
         return []
-    at_s = arrived(columns).at_s
-    read = float(((at_s >= window.begin_s) & (at_s < window.end_s)).sum()) / window.span_s
+    read = arrived_in(columns, window, np.ones(columns.n, dtype=np.bool_)).events / window.span_s
     return [
         Check(
             name="calibration",

@@ -246,3 +246,18 @@ def test_event_times_are_first_plus_the_sum_of_gaps(gaps: list[list[int]]) -> No
     ]
     expected = [n + sum(one[: k + 1]) / 1e6 for n, one in enumerate(gaps) for k in range(len(one))]
     assert columns_of(records).event_times().tolist() == pytest.approx(expected)
+
+
+@given(st.lists(st.lists(st.integers(0, 50_000), max_size=6), max_size=12), st.integers(1, 20))
+def test_parts_of_any_size_hold_every_event_once(gaps: list[list[int]], most: int) -> None:
+    rows = columns_of(
+        [
+            answered(n, float(n), tokens=len(each) + 1, gaps_us=each, token_events=len(each) + 1)
+            for n, each in enumerate(gaps)
+        ]
+    )
+    parts = list(rows.parts(most))
+    assert [row for part, _ in parts for row in range(part.start, part.stop)] == list(range(rows.n))
+    assert all(part.stop - part.start == 1 or of.gaps_us.size <= most for part, of in parts)
+    times = np.concatenate([np.zeros(0), *(of.event_times() for _, of in parts)])
+    assert times == pytest.approx(rows.event_times(), abs=1e-9)

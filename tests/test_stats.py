@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from gateway.domain.stats import P99_LEAST_N, percentile, percentile_interval, summarise
 
@@ -90,6 +91,23 @@ def test_interval_of_many_values_stays_exact() -> None:
     assert interval is not None
     assert interval.low == pytest.approx(n / 2 - 1.96 * math.sqrt(n) / 2, abs=2)
     assert 0.95 <= interval.coverage < 0.953
+
+
+@pytest.mark.parametrize("q", [50, 90, 95, 99])
+def test_ranks_of_millions_of_values_are_those_of_an_independent_binomial(q: int) -> None:
+    n = 3_000_000
+    interval = percentile_interval(np.arange(1, n + 1, dtype=np.float64), q, is_ascending=True)
+    assert interval is not None
+    below, above = binom.ppf([0.025, 0.975], n, q / 100)
+    assert interval.low == pytest.approx(below, abs=1)
+    assert interval.high == pytest.approx(above + 1, abs=1)
+    exact = binom.cdf(interval.high - 1, n, q / 100) - binom.cdf(interval.low - 1, n, q / 100)
+    assert interval.coverage == pytest.approx(exact, abs=1e-9)
+
+
+def test_values_that_are_sorted_already_say_the_same() -> None:
+    values = np.random.default_rng(1).lognormal(size=2000)
+    assert summarise(np.sort(values), is_ascending=True) == summarise(values)
 
 
 def test_too_few_values_give_no_interval() -> None:

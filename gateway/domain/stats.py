@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 P99_LEAST_N = 500
 """Below this many values a p99 rests on fewer than five of them and is not shown."""
+_DEVIATIONS = 12
 _ROUNDING = 1e-12
 """Slack for probabilities that are equal but for floating point."""
 Values = Sequence[float] | NDArray[np.float64]
@@ -58,13 +59,16 @@ def percentile(values: Values, q: float) -> float:
     return _percentile(_ascending(values), q)
 
 
-def percentile_interval(values: Values, q: float, confidence: float = 0.95) -> Interval | None:
+def percentile_interval(
+    values: Values, q: float, confidence: float = 0.95, *, is_ascending: bool = False
+) -> Interval | None:
     """Distribution-free interval for the q-th percentile, 0 < q < 100; None when there are too few values.
 
     The number of values below the true percentile is Binomial(n, q / 100), so the interval runs from the largest
     order statistic that leaves at most (1 - confidence) / 2 below to the smallest that leaves at most that above.
+    `is_ascending`: the values are sorted already, and need no copy.
     """
-    return _interval(_ascending(values), q, confidence)
+    return _interval(_ascending(values, is_ascending=is_ascending), q, confidence)
 
 
 def median_with_interval(values: Values, confidence: float = 0.95) -> tuple[float, Interval | None]:
@@ -73,11 +77,14 @@ def median_with_interval(values: Values, confidence: float = 0.95) -> tuple[floa
     return _percentile(ascending, 50), _interval(ascending, 50, confidence)
 
 
-def summarise(values: Values) -> Summary:
-    """Percentiles with 95 % intervals. No values give n = 0 and None throughout."""
+def summarise(values: Values, *, is_ascending: bool = False) -> Summary:
+    """Percentiles with 95 % intervals. No values give n = 0 and None throughout.
+
+    `is_ascending`: the values are sorted already, and need no copy.
+    """
     if len(values) == 0:
         return Summary(n=0)
-    ascending = _ascending(values)
+    ascending = _ascending(values, is_ascending=is_ascending)
     tail_known = len(ascending) >= P99_LEAST_N
     return Summary(
         n=len(ascending),
@@ -95,11 +102,13 @@ def summarise(values: Values) -> Summary:
     )
 
 
-def _ascending(values: Values) -> NDArray[np.float64]:
-    array = np.sort(np.asarray(values, dtype=np.float64))
+def _ascending(values: Values, *, is_ascending: bool = False) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("expected at least one value, got none")
-    if not np.isfinite(array).all():
+    if not is_ascending:
+        array = np.sort(array)
+    if not np.isfinite(array[[0, -1]]).all():  # where infinity and, behind it, NaN are sorted to
         raise ValueError("expected finite values, got NaN or infinity")
     return array
 
@@ -131,12 +140,26 @@ def _interval(ascending: NDArray[np.float64], q: float, confidence: float) -> In
 def _interval_ranks(n: int, q: float, confidence: float) -> tuple[int, int, float] | None:
     """Between which of n order statistics the interval lies, and its coverage: the same for many figures of one n."""
     tail = (1 - confidence) / 2 + _ROUNDING
-    at_most = binomial_cdf(n, q / 100)
-    lower = int(np.searchsorted(at_most, tail, side="right"))
-    upper = int(np.searchsorted(at_most, 1 - tail, side="left")) + 1
+    first, at_most = _binomial_around_mean(n, q / 100)
+    lower = first + int(np.searchsorted(at_most, tail, side="right"))
+    upper = first + int(np.searchsorted(at_most, 1 - tail, side="left")) + 1
     if lower < 1 or upper > n:
         return None
-    return lower, upper, float(at_most[upper - 1] - at_most[lower - 1])
+    return lower, upper, float(at_most[upper - 1 - first] - (at_most[lower - 1 - first] if lower > first else 0.0))
+
+
+def _binomial_around_mean(n: int, p: float) -> tuple[int, NDArray[np.float64]]:
+    """P(B <= k) for k = first, first + 1, … as far as B ~ Binomial(n, p) can be told from its end; and that first k.
+
+    Outside of `_DEVIATIONS` standard deviations and 40 values lies less than 1e-20, so that millions of values cost
+    thousands of probabilities. Each is the one before it times (n - k) / (k + 1) × p / (1 - p).
+    """
+    spread = _DEVIATIONS * np.sqrt(n * p * (1 - p)) + 40
+    first, last = max(0, int(n * p - spread)), min(n, int(n * p + spread))
+    k = np.arange(first, last, dtype=np.float64)
+    logs = np.concatenate(([0.0], np.cumsum(np.log((n - k) / (k + 1)) + np.log(p / (1 - p)))))
+    pmf = np.exp(logs - logs.max())
+    return first, np.minimum(np.cumsum(pmf / pmf.sum()), 1.0)
 
 
 def binomial_cdf(n: int, p: float) -> NDArray[np.float64]:
