@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.domain.stats import percentile
-from loadtests.calibration import Level, try_level
+from loadtests.calibration import FIRST_S, GAP_S, Level, try_level
 
 RATES = (1000.0, 2000.0, 4000.0, 6000.0, 8000.0, 10_000.0)
 TARGET, AIM = 4000.0, 8000.0
