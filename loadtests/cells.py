@@ -150,8 +150,6 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     """Work piled up: figures that look good would look worse in a longer window, and settle nothing."""
     attempt: int = 1
     """2: it was run once more, because a moment's disturbance had made it invalid."""
-    cost: str | None = None
-    """What the gateway settled for the calls of this repeat, as decimal text."""
     cost_per_mtok_out: str | None = None
     """GPU money of the window / tokens put out in it, per million."""
     currency: str | None = None

@@ -72,7 +72,7 @@ def _repeats(run: Run) -> Rows:
         *(f"outcome_{outcome}" for outcome in outcomes),
         *_RATES,
         *(f"{metric}_{statistic}" for metric in LATENCIES for statistic in _STATISTICS),
-        *("tokens_per_event", "cost", "cost_per_mtok_out", "currency", "gpu_seconds"),
+        *("tokens_per_event", "cost_per_mtok_out", "currency", "gpu_seconds"),
     )
     for cell in run.cells:
         for repeat in cell.repeats:
@@ -88,7 +88,7 @@ def _figures(repeat: Repeat, outcomes: Sequence[Outcome]) -> list[Cell]:
         *(getattr(repeat.rates, name) for name in _RATES),
         *(getattr(figure_of(repeat, metric), name) for metric in LATENCIES for name in _STATISTICS),
         repeat.latencies.tokens_per_event,
-        *(repeat.cost, repeat.cost_per_mtok_out, repeat.currency, repeat.gpu_seconds),
+        *(repeat.cost_per_mtok_out, repeat.currency, repeat.gpu_seconds),
     ]
 
 

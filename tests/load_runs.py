@@ -160,7 +160,6 @@ class Made:
             timeline=self._timeline(rng, kind, level, per_s),
             provenance=self.provenance,
             errors={"the stream took longer than 600 s": offered - ok} if offered > ok else {},
-            cost=f"{self.engine.gpu_hour * self.seconds / 3600:.6f}" if door == "gateway" else None,
             cost_per_mtok_out=f"{price:.4f}" if self.engine.has_price else None,
             currency="USD" if self.engine.has_price else None,
             gpu_seconds=float(self.seconds) if self.engine.has_price else None,

@@ -265,7 +265,6 @@ def odd_cell() -> CellSeen:
             outcomes={"ok": 7777, "cut": 7777},
             objectives=[changed(one, value=7777.25, low=7777.25, high=7777.25, n=7777) for one in repeat.objectives],
             timeline=[changed(point, in_flight=7777, output_tokens=7777) for point in repeat.timeline],
-            cost="7777.25",
             cost_per_mtok_out="7777.25",
             gpu_seconds=7777.25,
             errors={"7777 errors": 7777},
@@ -381,7 +380,6 @@ def test_what_is_unknown_is_a_dash_with_its_reason_and_never_0(language: Languag
             for one in cell.repeats[0].objectives
         ],
         latencies=changed(cell.repeats[0].latencies, tokens_per_event=None, tpot_s=figure([])),  # type: ignore[arg-type]
-        cost=None,
     )
     run = made.run([changed(cell, repeats=[repeat])], [], gpu=None, gpus=None, calibration=None, ended_at=None)
     seen = Seen(render_report([run], language=language))

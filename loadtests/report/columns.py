@@ -46,7 +46,6 @@ COLUMNS: Mapping[str, Text] = {
     "attainment_percent": Text("달성률", "Attainment"),
     "cached_share": Text("캐시된 입력", "Cached input"),
     "tokens_per_event": Text("이벤트당 토큰", "Tokens per event"),
-    "cost": Text("정산 비용", "Settled cost"),
     "cost_per_mtok_out": Text("출력 100만 토큰당 비용", "Cost per million output tokens"),
     "gpu_seconds": Text("GPU 시간(초)", "GPU time (s)"),
     "errors": Text("오류", "Errors"),

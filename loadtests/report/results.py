@@ -28,7 +28,7 @@ _THROUGHPUT = (
     *("output_tokens_per_s", "output_tokens_per_s_per_gpu"),
 )
 _WORK = ("window_s", "input_tokens_per_s", "characters_per_s", "cached_share")
-_COSTS = ("tokens_per_event", "cost_per_mtok_out", "cost", "gpu_seconds")
+_COSTS = ("tokens_per_event", "cost_per_mtok_out", "gpu_seconds")
 
 
 def results(view: View) -> Iterator[Node]:
@@ -133,7 +133,6 @@ def _costs(repeat: Repeat) -> Iterator[Shown]:
     events = repeat.latencies.tokens_per_event
     yield Missing("tokens_unknown") if events is None else Number(number(events, 3))
     yield _amount(repeat.cost_per_mtok_out, repeat.currency, "mtok_unknown")
-    yield _amount(repeat.cost, repeat.currency, "cost_unknown")
     yield Missing("gpu_time_unknown") if repeat.gpu_seconds is None else Number(number(repeat.gpu_seconds))
 
 

@@ -129,10 +129,6 @@ WHY_NOT: Mapping[str, Text] = {
     ),
     "no_objectives": Text("계획에 목표가 없습니다.", "The plan has no objectives."),
     "cache_unknown": Text("엔진이 캐시 적중을 알려 주지 않습니다.", "The engine does not tell its cache hits."),
-    "cost_unknown": Text(
-        "게이트웨이를 거치지 않았거나 GPU 가격을 알 수 없어 비용을 계산하지 못했습니다.",
-        "The gateway was not in the way, or no GPU price is known, so no cost was settled.",
-    ),
     "mtok_unknown": Text(
         "GPU 가격이나 출력 토큰 수를 알 수 없습니다.",
         "The GPU's price, or the number of output tokens, is not known.",
