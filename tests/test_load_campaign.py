@@ -208,6 +208,18 @@ async def test_what_does_not_answer_is_told_before_anything_is_sent(tmp_path: Pa
         assert await it.gateway.services.store.list_calls() == []
 
 
+async def test_lengths_are_learnt_from_prompts_as_they_will_come(tmp_path: Path) -> None:
+    """A message costs what the chat template adds; a bare prompt does not."""
+    learnt = {}
+    async with bench(tmp_path) as it:
+        for route in ("chat", "completions"):
+            plan = PLAN.replace("model: m", f"model: m, route: {route}").replace("language: en", "input_tokens: 90")
+            campaign = await it.campaign(plan)
+            campaign.lock.release()
+            learnt[route] = campaign.work.fertility.overhead_tokens["ko"]
+    assert learnt["chat"] - learnt["completions"] >= 2
+
+
 def test_every_repeat_and_door_has_a_seed_of_its_own() -> None:
     seeds = {
         seed_of(source, cell, door, number, attempt)
