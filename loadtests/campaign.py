@@ -19,10 +19,10 @@ from gateway.file_lock import FileLock
 from loadtests.agreement import check_cell
 from loadtests.arrivals import TracePoint
 from loadtests.cell_order import DrawnWork
-from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, SearchSeen
+from loadtests.cells import VERSION, Calibration, CellSeen, Check, EngineSeen, Repeat, Run, SearchSeen
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
-from loadtests.engine_view import EngineWatch, restarts_in
+from loadtests.engine_view import EngineWatch, restarts_of_each
 from loadtests.journal import Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
 from loadtests.measured import Context, Values, measure, spreads_of, values_of, window_of_cell
@@ -33,7 +33,8 @@ from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting
 
 AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running")
-"""Checks whose failure may have been a moment's disturbance: such a repeat is run once more, and the run says so."""
+"""Checks whose failure may have been a moment's disturbance: a repeat with no other is run once more, and the run says
+so."""
 PAUSE_S = 1.0
 SHORT = 24
 """Letters of a cell's id in the id of a run that the gateway is told."""
@@ -145,7 +146,7 @@ class Campaign:
             if self.stopping.is_set():
                 self._notes.append(f"Stopped during {cell.id} ({door.door}), repeat {number}; that repeat is left out.")
                 return None
-            disturbed = [one for one in repeat.checks if one.passed is False and one.name in AGAIN]
+            disturbed = disturbances(repeat.checks)
             if not disturbed or attempt == 2:
                 break
             why = "; ".join(f"{one.name}: {one.seen}" for one in disturbed)
@@ -276,10 +277,10 @@ class Campaign:
 
     def _found(self, state: str) -> Run:
         cells = list(self._cells.values())
-        restarts = restarts_in(self.watch.readings)
+        restarts = restarts_of_each(self.watch.readings)
         notes = [*self._notes]
-        if restarts:
-            notes.append(f"{restarts} restart(s) of engines were seen during the run.")
+        if any(restarts):
+            notes.append(f"{sum(restarts)} restart(s) of engines were seen during the run.")
         run = Run(
             v=VERSION,
             id=self.id,
@@ -297,7 +298,7 @@ class Campaign:
             provenance=self.sighting.provenance.value,
             versions=dict(self.versions),
             gateway=dict(self.sighting.gateway),
-            engines=list(self.sighting.engines),
+            engines=_with_restarts(self.sighting.engines, restarts),
             calibration=self.calibration,
             cells=cells,
             searches=list(self._searches),
@@ -353,12 +354,28 @@ def cell_at(search: Search, level: float) -> Cell:
     return Cell(f"{search.id}-{level:g}", load, search.warm_up_s)
 
 
+def disturbances(checks: Sequence[Check]) -> list[Check]:
+    """The failed checks of a repeat that a moment's disturbance may have spoilt; none where anything else is wrong.
+
+    An engine that died holds nothing of what was sent: that is a finding, and no reason to look away from it.
+    """
+    failed = [one for one in checks if one.passed is False]
+    return failed if all(one.name in AGAIN for one in failed) else []
+
+
 async def _ended(watching: asyncio.Task[None], notes: list[str]) -> None:
     """The watch over engines, ended; what it failed with is a note, as a run can do without it."""
     watching.cancel()
     (failure,) = await asyncio.gather(watching, return_exceptions=True)
     if isinstance(failure, Exception):
         notes.append(f"The engines were not read to the end: {type(failure).__name__}: {failure}")
+
+
+def _with_restarts(engines: Sequence[EngineSeen], restarts: Sequence[int]) -> list[EngineSeen]:
+    """Each engine with its own restarts, where every one that is read has described itself."""
+    if len(engines) != len(restarts):
+        return list(engines)
+    return [msgspec.structs.replace(one, restarts=n) for one, n in zip(engines, restarts, strict=True)]
 
 
 def seed_of(source: str, cell: str, door: str, number: int, attempt: int = 1) -> int:

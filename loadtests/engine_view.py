@@ -26,6 +26,7 @@ from loadtests.validity import EngineWindow
 
 PERIOD_S = 1.0
 TIMEOUT_S = 5.0
+SILENT_READINGS = 2
 MOST_AGE_S = 5.0
 """How old a reading may be for a second of the timeline."""
 
@@ -63,8 +64,9 @@ class EngineWatch:
             upstream.close()
 
     def between(self, begin_s: float, end_s: float) -> list[Reading]:
-        """The readings from one wall clock moment to another."""
-        return [one for one in self.readings if begin_s <= one.at_s < end_s]
+        """The readings from one wall clock moment to another, and the last before: what they are counted from."""
+        before = [one for one in self.readings if begin_s - MOST_AGE_S < one.at_s < begin_s]
+        return before[-1:] + [one for one in self.readings if begin_s <= one.at_s < end_s]
 
 
 async def _read(upstream: Upstream, origin: Origin) -> EngineGlance | None:
@@ -84,17 +86,31 @@ def window_of(readings: Sequence[Reading], began_at_s: float, window: Window) ->
         running_and_waiting=float(median(known)) if known else None,
         prefix_hit_share=_hit_share(inside),
         restarts=restarts_in(readings) if any(any(one.glances) for one in readings) else None,
+        gone=_gone_in(readings),
     )
 
 
 def restarts_in(readings: Sequence[Reading]) -> int:
     """How often an engine's process was another one than at the reading before."""
-    found = 0
-    for n in range(max((len(one.glances) for one in readings), default=0)):
-        seen = [one.glances[n] for one in readings]
+    return sum(restarts_of_each(readings))
+
+
+def restarts_of_each(readings: Sequence[Reading]) -> list[int]:
+    """The same by engine, in the order in which they are read."""
+    found = []
+    for seen in _by_engine(readings):
         known = [glance for glance in seen if glance is not None]
-        found += sum(_began_anew(before, after) for before, after in itertools.pairwise(known))
+        found.append(sum(_began_anew(before, after) for before, after in itertools.pairwise(known)))
     return found
+
+
+def _gone_in(readings: Sequence[Reading]) -> int:
+    """How many engines answered and were silent in the last readings: one alone may have come too late."""
+    return sum(any(seen) and not any(seen[-SILENT_READINGS:]) for seen in _by_engine(readings))
+
+
+def _by_engine(readings: Sequence[Reading]) -> list[tuple[EngineGlance | None, ...]]:
+    return list(zip(*(one.glances for one in readings), strict=True))
 
 
 def _began_anew(before: EngineGlance, after: EngineGlance) -> bool:

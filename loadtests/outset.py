@@ -165,7 +165,7 @@ async def _fertility(plan: Plan, door: Doorway, keys: Mapping[str, str], say: Ca
     counted: dict[str, list[tuple[int, int]]] = {}
     for language in languages_of(plan.workload):
         for sample in fertility_samples(language):
-            tokens = await count_tokens(door, sample, key)
+            tokens = await count_tokens(door, plan.target.route, sample, key)
             if tokens is None:
                 say("the engine does not tell how long texts are (/tokenize): lengths of prompts are guesses")
                 return DEFAULT_FERTILITY

@@ -19,6 +19,7 @@ from gateway.provenance import read_provenance
 from gateway.upstream import Headers, Upstream, parse_origin
 from loadtests.cells import EngineSeen
 from loadtests.doorways import Doorway
+from loadtests.plan import Route
 
 TIMEOUT_S = 10.0
 
@@ -152,12 +153,14 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-async def count_tokens(door: Doorway, text: str, key: str | None) -> int | None:
-    """How many tokens a text is to the engine, by its own /tokenize; None where it has none."""
+async def count_tokens(door: Doorway, route: Route, text: str, key: str | None) -> int | None:
+    """How many tokens a prompt is to the engine when it comes by this route, by its own /tokenize; None without one.
+
+    By any route but completions it comes as a user's message, to which the chat template adds tokens.
+    """
+    asked = {"prompt": text} if route is Route.COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
     try:
-        answer = await ask_gateway(
-            GatewayDoor(door.address, key), "POST", "/tokenize", {"model": door.model, "prompt": text}
-        )
+        answer = await ask_gateway(GatewayDoor(door.address, key), "POST", "/tokenize", {"model": door.model, **asked})
     except (GatewayRefused, GatewayUnreachable, UpstreamError):
         return None
     counted = answer.get("count") if isinstance(answer, dict) else None

@@ -42,6 +42,8 @@ class EngineWindow(NamedTuple):
     """Median of the samples."""
     prefix_hit_share: float | None
     restarts: int | None
+    gone: int = 0
+    """Engines that answered and then, up to the end, did not."""
 
 
 NOT_SEEN = EngineWindow(None, None, None)
@@ -339,12 +341,11 @@ def _running(columns: Columns, window: Window, engines: EngineWindow) -> Check:
 
 
 def _restart(engines: EngineWindow) -> Check:
-    restarts = engines.restarts
+    restarts, gone = engines.restarts, engines.gone
+    limit = "no engine restarts or goes away"
     if restarts is None:
-        return Check(name="engine_restart", passed=None, limit="no engine restarts", seen="the engines were not read")
-    return Check(
-        name="engine_restart",
-        passed=restarts == 0,
-        limit="no engine restarts",
-        seen=f"{restarts} restart{'' if restarts == 1 else 's'} seen",
-    )
+        return Check(name="engine_restart", passed=None, limit=limit, seen="the engines were not read")
+    seen = f"{restarts} restart{'' if restarts == 1 else 's'} seen"
+    if gone:
+        seen += f"; {gone} engine{'' if gone == 1 else 's'} did not answer any more"
+    return Check(name="engine_restart", passed=restarts == 0 and gone == 0, limit=limit, seen=seen)

@@ -19,8 +19,8 @@ from gateway.errors import StartRefused
 from gateway.registry import load_registry
 from gateway.settings import Settings
 from gateway.simulator import create_engine
-from loadtests.campaign import Campaign, Step, seed_of
-from loadtests.cells import Run
+from loadtests.campaign import Campaign, Step, disturbances, seed_of
+from loadtests.cells import Check, Run
 from loadtests.journal import Journal
 from loadtests.outset import OutsetRefused, Wishes, needed_events_per_s, prepare
 from loadtests.plan_file import parse_plan
@@ -231,6 +231,33 @@ async def test_what_does_not_answer_is_told_before_anything_is_sent(tmp_path: Pa
         with pytest.raises(OutsetRefused, match="the records hold no call of m"):
             await it.campaign(PLAN.replace("users: 2, for_s: 1.5, warm_up_s: 0.3", "trace: {records: m}"))
         assert await it.gateway.services.store.list_calls() == []
+
+
+async def test_lengths_are_learnt_from_prompts_as_they_will_come(tmp_path: Path) -> None:
+    """A message costs what the chat template adds; a bare prompt does not."""
+    learnt = {}
+    async with bench(tmp_path) as it:
+        for route in ("chat", "completions"):
+            plan = PLAN.replace("model: m", f"model: m, route: {route}").replace("language: en", "input_tokens: 90")
+            campaign = await it.campaign(plan)
+            campaign.lock.release()
+            learnt[route] = campaign.work.fertility.overhead_tokens["ko"]
+    assert learnt["chat"] - learnt["completions"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("failed", "again"),
+    [
+        (("schedule_lag", "running"), True),
+        (("running", "engine_restart"), False),
+        (("lengths",), False),
+        ((), False),
+    ],
+)
+def test_only_what_a_disturbance_alone_has_spoilt_is_run_again(failed: tuple[str, ...], again: bool) -> None:
+    names = ("records_complete", "schedule_lag", "lengths", "running", "engine_restart")
+    checks = [Check(name=name, passed=name not in failed, limit="", seen="") for name in names]
+    assert [one.name for one in disturbances(checks)] == (list(failed) if again else [])
 
 
 def test_every_repeat_and_door_has_a_seed_of_its_own() -> None:

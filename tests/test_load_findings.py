@@ -22,7 +22,7 @@ from loadtests.capacity import Holds, plan_capacity, what_holds
 from loadtests.cells import CellSeen, Check, Run, SearchSeen
 from loadtests.differences import compare_runs, ratio_interval
 from loadtests.doors import door_shares
-from loadtests.engine_view import Reading, join_timeline, restarts_in, window_of
+from loadtests.engine_view import Reading, join_timeline, restarts_in, restarts_of_each, window_of
 from loadtests.figures import Window
 from loadtests.run_evidence import claimed_objective, evidence_for, verdicts, why_invalid
 
@@ -372,3 +372,23 @@ def test_old_readings_are_not_carried_on() -> None:
 )
 def test_a_restart_is_seen_by_start_time_or_by_counters(after: EngineGlance, restarts: int) -> None:
     assert restarts_in([Reading(1, (glance(),)), Reading(2, (None,)), Reading(3, (after,))]) == restarts
+
+
+def test_restarts_are_told_of_each_engine_apart() -> None:
+    anew = glance(started_at_s=60.0)
+    readings = [Reading(1, (glance(), glance())), Reading(2, (glance(), anew)), Reading(3, (glance(), anew))]
+    assert restarts_of_each(readings) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("answers", "gone"),
+    [
+        ((True, True, False, False), 1),
+        ((True, True, True, False), 0),  # one reading may have come too late
+        ((True, False, False, True), 0),
+        ((False, False, False, False), 0),  # whoever never answers tells nothing
+    ],
+)
+def test_an_engine_that_stops_answering_for_good_is_gone(answers: tuple[bool, ...], gone: int) -> None:
+    readings = [Reading(100.0 + at, (glance() if is_there else None, glance())) for at, is_there in enumerate(answers)]
+    assert window_of(readings, 100.0, Window(0, 4)).gone == gone

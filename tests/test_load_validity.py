@@ -82,6 +82,7 @@ def test_a_clean_repeat_passes_every_check() -> None:
         ("cache_hits", {"files": files_of([answered(n, n / 10, cached_tokens=50) for n in range(100)])}),
         ("running", {"engines": QUIET._replace(running_and_waiting=40.0)}),
         ("engine_restart", {"engines": QUIET._replace(restarts=1)}),
+        ("engine_restart", {"engines": QUIET._replace(gone=1)}),
         ("provenance", {"provenances": ("real", "simulated")}),
         ("steady_state", {"files": files_of([answered(n, n / 10, ttft_s=0.2 if n < 55 else 0.5) for n in range(100)])}),
     ],
