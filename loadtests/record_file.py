@@ -19,6 +19,10 @@ FLUSH_S = 0.5
 _ENCODER = msgspec.json.Encoder()
 
 
+class RecordsNotKept(OSError):
+    """What was measured could not be written; the message says why."""
+
+
 class Lines(Protocol):
     """Where a worker's lines go: a file of its own, or a master on another host."""
 
@@ -33,7 +37,11 @@ class LineFile:
     """Whole lines in a file, begun anew."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        """Raises RecordsNotKept."""
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise RecordsNotKept(_not_kept(error)) from error
         self._kept = 0
 
     def append(self, lines: bytes) -> None:
@@ -86,7 +94,7 @@ class RecordFile:
         try:
             self._lines.append(b"".join(waiting))
         except OSError as error:
-            self.failure = f"the records cannot be written: {error.strerror or error}"
+            self.failure = _not_kept(error)
 
     def end(self, footer: CellFooter) -> None:
         """Write the footer, also after a failure: the end of a file that was full often has room for one line."""
@@ -95,7 +103,11 @@ class RecordFile:
             self._lines.append(_line(footer))
             self._lines.end()
         except OSError as error:
-            self.failure = self.failure or f"the records cannot be written: {error.strerror or error}"
+            self.failure = self.failure or _not_kept(error)
+
+
+def _not_kept(error: OSError) -> str:
+    return f"the records cannot be written: {error.strerror or error}"
 
 
 def _line(value: object) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from loadtests.answers import Due, End, Exchange, StreamedAnswer, gaps_us, unsen
 from loadtests.asks import Ask, FixedSource, SingleTurn
 from loadtests.cell_order import CellOrder, DrawnWork, OrderRefused, headers_of, read_order, source_of, trace_of
 from loadtests.comparison_answers import ComparisonAnswer
-from loadtests.lost_worker import owed_records
+from loadtests.lost_worker import has_footer, owed_records, settle_file
 from loadtests.plan import Route, WorkKind, Workload
 from loadtests.record_file import LineFile, RecordFile
 from loadtests.records import CellFooter, CellHeader, Outcome, RequestRecord
@@ -289,11 +290,25 @@ def test_a_full_disk_is_said_once_and_what_follows_is_counted() -> None:
 def test_what_a_lost_worker_owed_is_unsent(tmp_path: Path) -> None:
     ordered = order(tmp_path, "http://127.0.0.1:9", worker=1, workers=2, open=constant(10, 2.0))
     kept = [record for n in (1, 3) for record in unsent(Due(n=n, worker=1, scheduled_s=0.1 * n, ask=DUE.ask), "x")]
-    written = b"".join(msgspec.json.encode(line) + b"\n" for line in (HEADER, *kept)) + b'{"v":1,"n":5,"it'
-    owed = owed_records(ordered, written, until_s=1.0)
-    assert [found.n for found in owed] == [5, 7, 9]
-    assert {found.outcome for found in owed} == {Outcome.UNSENT}
-    assert owed_records(order(tmp_path, "http://x", closed=steady(3, 1.0)), written, until_s=1.0) == []
+    path = tmp_path / "lost.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in (HEADER, *kept)) + b'{"v":1,"n":5,"it')
+    assert settle_file(path, ordered, until_s=1.0, began_at=datetime.now(UTC)) == 3
+    file = read_file(path)
+    assert (file.header, file.footer) == (HEADER, None)
+    assert [found.n for found in file.records] == [1, 3, 5, 7, 9], "what broke off is owed too"
+    assert {found.outcome for found in file.records} == {Outcome.UNSENT}
+    assert owed_records(order(tmp_path, "http://x", closed=steady(3, 1.0)), (), until_s=1.0) == []
+
+
+def test_a_worker_that_was_lost_before_it_wrote_anything_owed_all_and_has_a_header(tmp_path: Path) -> None:
+    path, at = tmp_path / "lost.jsonl", datetime(2026, 11, 28, 10, tzinfo=UTC)
+    both = order(tmp_path, "http://x", route=Route.COMPARISON, models=("a", "b"), open=constant(10, 0.2))
+    assert settle_file(path, both, until_s=1.0, began_at=at) == 4
+    file = read_file(path)
+    assert file.header.began_at == "2026-11-28T10:00:00+00:00"
+    assert [(one.n, one.side) for one in file.records] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    assert not has_footer(path)
+    assert not has_footer(tmp_path / "none.jsonl")
 
 
 # --- the order ----------------------------------------------------------------------------------------------
@@ -304,7 +319,7 @@ def test_an_order_survives_its_file(tmp_path: Path) -> None:
         order(tmp_path, "http://127.0.0.1:1"),
         order(tmp_path, "https://h/base", closed=steady(3, 9.0, 1.0), route=Route.COMPARISON, models=("a", "b")),
         order(tmp_path, "http://h", work=DrawnWork(Workload(kind=WorkKind.MULTI_TURN, extra={"top_k": 1}))),
-        order(tmp_path, "http://h", begin_at="2026-11-28T10:00:00+09:00", headers={"x-a": "b"}),
+        order(tmp_path, "http://h", begin_s=12.5, headers={"x-a": "b"}),
     ):
         assert read_order(msgspec.json.encode(ordered)) == ordered
 
@@ -325,8 +340,7 @@ def test_an_order_survives_its_file(tmp_path: Path) -> None:
         ({"headers": {"Authorization": "Bearer x"}}, "key_variable"),
         ({"headers": {"x-a": "b\r\nc: d"}}, "cannot be sent"),
         ({"headers": {"Host": "x"}}, "the client's own"),
-        ({"begin_at": "2026-11-28T10:00:00"}, "an offset from UTC"),
-        ({"begin_at": "soon"}, "ISO 8601"),
+        ({"begin_s": "soon"}, "begin_s"),
         ({"unknown": 1}, "unknown field"),
     ],
 )
