@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.domain.records import Claim, Model, Provenance, Registry
+from gateway.domain.records import Claim, Model, Registry
 from gateway.file_lock import FileLock
 from loadtests.agreement import check_cell
 from loadtests.arrivals import TracePoint
@@ -23,6 +23,7 @@ from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, 
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_in
+from loadtests.hosts import Hosts
 from loadtests.journal import Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
 from loadtests.measured import Context, measure, spreads_of, window_of_cell
@@ -69,8 +70,8 @@ class Campaign:
     work: DrawnWork
     journal: Journal
     watch: EngineWatch
-    look: Callable[[], Awaitable[Provenance]]
-    """What stands behind the doors now."""
+    look: Callable[[], Awaitable[str]]
+    """The provenance of what stands behind the doors now, or `SILENT`."""
     versions: Mapping[str, str]
     traces: Mapping[str, Sequence[TracePoint]]
     """By cell."""
@@ -82,6 +83,7 @@ class Campaign:
     before: Run | None = None
     """What an interrupted run left: its repeats are not run again."""
     web_port: int | None = None
+    hosts: Hosts | None = None
     _cells: dict[tuple[str, str], CellSeen] = field(default_factory=dict)
     _searches: list[SearchSeen] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
@@ -97,6 +99,7 @@ class Campaign:
         watching = asyncio.create_task(self.watch.run())
         state = "failed"
         try:
+            self.journal.keep(self._found("running"), self._spreads)  # from now on it can be gone on with
             for cell in self.plan.cells:
                 await self._cell(cell)
             for door in self.doors:
@@ -156,7 +159,7 @@ class Campaign:
         self.on_step(self._step(order))
         before = await self.look()
         ran: RepeatRun = await run_repeat(order, self.plan, stopping=self.stopping)
-        kinds = [before.value, (await self.look()).value]
+        kinds = [before, await self.look()]
         repeat = await asyncio.to_thread(measure, order, ran, self.context, self.watch, kinds)
         self._done += 1
         if not self.stopping.is_set():
@@ -176,6 +179,7 @@ class Campaign:
             attempt=attempt,
             trace=self.traces.get(cell.id, ()),
             web_port=self.web_port,
+            hosts=self.hosts,
         )
 
     async def _keep(self, cell: Cell, door: Doorway, repeat: Repeat, search: str | None) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import gevent  # type: ignore[import-untyped]
 import msgspec
 from gevent.event import AsyncResult  # type: ignore[import-untyped]
+from locust import __version__ as locust_version
 from locust.env import Environment
 from locust.exception import RPCError
 from locust.rpc import Message
@@ -38,7 +39,6 @@ from loadtests.lost_worker import settle_file
 from loadtests.record_file import LineFile, RecordsNotKept
 from loadtests.sending import Sending
 
-PORT = 5557
 TURN_S = 0.05
 LAST_WORD_S = 0.5
 LEAD_S = 0.5
@@ -47,6 +47,9 @@ GRACE_S = 30.0
 """How long after load and drain a worker may take to say that it has ended: it covers what it waits for itself."""
 PIECE_BYTES = 256 * 1024
 """Of a message with lines; a longer line is a message of its own."""
+AGAIN_S = 2.0
+"""How often a worker without an order says that it is there."""
+NOT_THIS_CELL = "the cell that runs there has its workers"
 ROUNDS = 10
 ROUND_S = 2.0
 """How often each host is asked for its clock, and how long an answer is waited for."""
@@ -118,7 +121,7 @@ class _Follower:
 
     def run(self, environment: Environment, watch: Callable[[Sending], None], ready_s: float) -> str | None:
         runner = self._runner
-        if not self._has_come(self._ordered, ready_s):
+        if not self._has_order(ready_s):
             return self._why_not(f"no order came within {ready_s:g} s")
         lines = SentLines(runner)
         with TemporaryDirectory() as folder:
@@ -162,6 +165,18 @@ class _Follower:
     def _tell_clock(self, msg: Message, **_: object) -> None:
         self._runner.send_message(CLOCK, {"round": msg.data["round"], "monotonic_s": perf_counter(), "wall_s": time()})
 
+    def _has_order(self, within_s: float) -> bool:
+        """As `_has_come`. Who leads a run listens anew for each cell, and knows nobody who connected before."""
+        latest_s = perf_counter() + within_s
+        while perf_counter() < latest_s:
+            if self._has_come(self._ordered, AGAIN_S):
+                return True
+            if self._stopped.ready() or not len(self._runner.greenlet):
+                return False
+            again = Message("client_ready", locust_version, self._runner.client_id)  # type: ignore[no-untyped-call]
+            self._runner.client.send(again)
+        return False
+
     def _has_come(self, awaited: AsyncResult, within_s: float) -> bool:
         """False where the master ends the cell first, or says nothing. Raises RunOver."""
         gevent.wait([awaited, self._stopped, self._over], timeout=within_s, count=1)
@@ -171,9 +186,11 @@ class _Follower:
 
     def _why_not(self, silence: str) -> str:
         """Why nothing began. Raises Missing where nobody said anything."""
-        if not self._stopped.ready():
-            raise Missing(silence)
-        return str(self._stopped.value["why"])
+        if self._stopped.ready():
+            return str(self._stopped.value["why"])
+        if not len(self._runner.greenlet):  # Locust ends all of its own at its master's word
+            return NOT_THIS_CELL
+        raise Missing(silence)
 
     def _say(self, kind: str, data: dict[str, Any]) -> None:
         """The last word before this process ends: Locust's socket needs a moment to get it out."""
@@ -335,6 +352,9 @@ class Master:
         for part in self._parts.values():
             self._end(part)
         why = self._why
+        for client in self._runner.clients.ready:
+            if client.id not in self._parts:
+                self._runner.send_message(STOP, {"why": NOT_THIS_CELL}, client.id)
         self._runner.quit()
         if self._unkept is not None:
             raise RecordsNotKept(self._unkept)
@@ -404,7 +424,7 @@ class Master:
 
     def _latest_end_s(self, began_s: float) -> float:
         """When a worker that has not ended is waited for no longer, of perf_counter."""
-        load_ends_s = began_s + self._ready_s + self._duration_s
+        load_ends_s = began_s + self._duration_s
         if self._stopped_s is not None:
             load_ends_s = min(load_ends_s, self._stopped_s)
         return load_ends_s + self._order.drain_s + self._grace_s

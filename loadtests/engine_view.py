@@ -84,6 +84,8 @@ def window_of(readings: Sequence[Reading], began_at_s: float, window: Window) ->
         running_and_waiting=float(median(known)) if known else None,
         prefix_hit_share=_hit_share(inside),
         restarts=restarts_in(readings) if any(any(one.glances) for one in readings) else None,
+        readings=len(inside),
+        unanswered=sum(None in one.glances for one in inside),
     )
 
 

@@ -22,6 +22,7 @@ from loadtests.arrivals import TracePoint, duration_s, moments
 from loadtests.cell_order import VERSION, CellOrder, DrawnWork, FixedWork
 from loadtests.doorways import Doorway
 from loadtests.endings import Ending
+from loadtests.hosts import Hosts
 from loadtests.lost_worker import has_footer, settle_file
 from loadtests.plan import Cell, Closed, Open, Plan
 from loadtests.traces import trace_lines
@@ -31,6 +32,8 @@ START_EACH_S = 1.5
 """Importing Locust takes a core about this long; workers begin together."""
 GRACE_S = 20.0
 """After the drain deadline, before a worker that does not end is ended."""
+LEAD_GRACE_S = 30.0
+"""Within which who leads on several hosts gives up those that do not end."""
 NO_OTHER = (Ending.REFUSED, Ending.NOT_KEPT, Ending.MISSING)
 """Endings after which no further repeat would fare better."""
 
@@ -54,6 +57,8 @@ class RepeatOrder:
     trace: Sequence[TracePoint] = ()
     attempt: int = 1
     web_port: int | None = None
+    hosts: Hosts | None = None
+    """Where its workers run; None: here."""
 
     @property
     def name(self) -> str:
@@ -88,19 +93,36 @@ async def run_repeat(order: RepeatOrder, plan: Plan, *, stopping: asyncio.Event)
     order.directory.mkdir(parents=True, exist_ok=True)
     for path in order.directory.glob(f"{order.name}-w*"):
         path.unlink()  # of a sitting that was stopped meanwhile
-    begin_s = perf_counter() + START_S + START_EACH_S * plan.workers if plan.workers > 1 else None
+    if order.hosts is not None:
+        return await _run_on_hosts(order, plan, order.hosts, stopping)
+    starting_s = START_S + START_EACH_S * plan.workers
+    begin_s = perf_counter() + starting_s if plan.workers > 1 else None
     began_at = datetime.now(UTC)
     orders = [_order(order, plan, worker, begin_s) for worker in range(plan.workers)]
-    limit_s = order.load_s + plan.drain_s + START_S + START_EACH_S * plan.workers + GRACE_S
+    limit_s = starting_s + order.load_s + plan.drain_s + GRACE_S
+    impossible: list[Exception] = []
     try:
-        async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(_run_worker(order, one, stopping, limit_s)) for one in orders]
-    except* RepeatImpossible as impossible:
-        raise _first_of(impossible) from None
+        async with asyncio.TaskGroup() as group:  # one that is impossible ends the others
+            workers = [group.create_task(_run_worker(one, stopping, limit_s)) for one in orders]
+    except* RepeatImpossible as group_of_them:
+        impossible += group_of_them.exceptions
+    if impossible:
+        raise impossible[0]
     said = [task.result() for task in workers]
     if not stopping.is_set():  # else nobody knows until when it was due, and the repeat is left out
         await asyncio.to_thread(_settle, order, orders, began_at)
     return RepeatRun(tuple(Path(one.out) for one in orders), tuple(filter(None, said)))
+
+
+async def _run_on_hosts(order: RepeatOrder, plan: Plan, hosts: Hosts, stopping: asyncio.Event) -> RepeatRun:
+    """One process here leads those on the hosts, and writes a file for each."""
+    one = _order(order, plan, 0, None)
+    one = msgspec.structs.replace(one, out=str(order.directory / f"{order.name}.jsonl"))
+    limit_s = 2 * hosts.wait_s + order.load_s + plan.drain_s + LEAD_GRACE_S + GRACE_S
+    arguments = ("--expect-workers", str(plan.workers), *hosts.arguments)
+    said = await _run_worker(one, stopping, limit_s, arguments=arguments)
+    files = [order.directory / f"{order.name}-w{worker}.jsonl" for worker in range(plan.workers)]
+    return RepeatRun(tuple(files), () if said is None else (said,))
 
 
 def _settle(order: RepeatOrder, orders: Sequence[CellOrder], began_at: datetime) -> None:
@@ -108,11 +130,6 @@ def _settle(order: RepeatOrder, orders: Sequence[CellOrder], began_at: datetime)
     for one in orders:
         if not has_footer(Path(one.out)):
             settle_file(Path(one.out), one, until_s=order.load_s, began_at=began_at, trace=order.trace)
-
-
-def _first_of(group: BaseExceptionGroup[RepeatImpossible]) -> RepeatImpossible:
-    found = group.exceptions[0]
-    return found if isinstance(found, RepeatImpossible) else _first_of(found)
 
 
 def _order(order: RepeatOrder, plan: Plan, worker: int, begin_s: float | None) -> CellOrder:
@@ -147,15 +164,21 @@ def _order(order: RepeatOrder, plan: Plan, worker: int, begin_s: float | None) -
     )
 
 
-async def _run_worker(order: RepeatOrder, one: CellOrder, stopping: asyncio.Event, limit_s: float) -> str | None:
-    """Start one worker and wait for its end; what it said when it did not end well. Raises RepeatImpossible."""
-    path = order.directory / f"{order.name}-w{one.worker}.order.json"
+async def _run_worker(
+    one: CellOrder, stopping: asyncio.Event, limit_s: float, *, arguments: Sequence[str] = ()
+) -> str | None:
+    """Start one worker, or by `arguments` who leads those on other hosts, and wait for its end.
+
+    Returns what it said when it did not end well. Raises RepeatImpossible.
+    """
+    out = Path(one.out)
+    path, log = out.with_suffix(".order.json"), out.with_suffix(".log")
     path.write_bytes(msgspec.json.encode(one))
-    command = (sys.executable, "-m", "loadtests.worker", str(path))
-    name, log = f"worker {one.worker}", path.with_name(f"{order.name}-w{one.worker}.log")
+    command = (sys.executable, "-m", "loadtests.worker", str(path), *arguments)
+    name = "the host that leads" if arguments else f"worker {one.worker}"
     # It ends with this process, however that ends: nobody would know any more that there is a load.
     child = await start_child(name, command, log=log, environment=child_environment())
-    stopper = asyncio.create_task(_stop_when_told(child, stopping, one.drain_s + GRACE_S))
+    stopper = asyncio.create_task(_stop_when_told(child, stopping, one.drain_s + LEAD_GRACE_S + GRACE_S))
     try:
         async with asyncio.timeout(limit_s):
             code = await child.wait()

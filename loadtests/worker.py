@@ -23,8 +23,9 @@ from locust.stats import stats_history
 
 from loadtests.cell_order import CellOrder, OrderRefused, read_order
 from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
-from loadtests.distributed import GRACE_S, PORT, Master, Missing, RunOver, dismiss, listening, run_for_master
+from loadtests.distributed import GRACE_S, Master, Missing, RunOver, dismiss, listening, run_for_master
 from loadtests.endings import Ending
+from loadtests.hosts import PORT
 from loadtests.record_file import LineFile, RecordsNotKept
 from loadtests.sending import Sending
 

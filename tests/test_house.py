@@ -402,6 +402,7 @@ HOUSE = [
     "loadtests.comparison_answers",
     "loadtests.lost_worker",
     "loadtests.host_clocks",
+    "loadtests.hosts",
     "loadtests.streams",
     "loadtests.sending",
     "loadtests.users",

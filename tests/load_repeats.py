@@ -1,0 +1,139 @@
+"""One repeat of a plan run for real over loopback, and its ledger: what was due and what became of each request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guards import HANG_S
+from load_workers import CellFile, read_file
+
+from loadtests.cell_order import FixedWork
+from loadtests.cells import Check, Repeat
+from loadtests.doorways import Doorway
+from loadtests.engine_view import EngineWatch
+from loadtests.measured import Context, measure
+from loadtests.plan import Plan
+from loadtests.plan_file import parse_plan
+from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
+
+BODY = {"messages": [{"role": "user", "content": "오늘 저녁에 먹을 만한 것을 알려 주세요."}], "max_tokens": 8}
+PLAN = """
+name: faults
+target: {model: m, through: direct, engine: 'http://127.0.0.1:1'}
+workload: {kind: chat, language: ko, output_tokens: 8}
+load:
+  - {id: cell, rate_per_s: RATE, for_s: FOR_S, warm_up_s: 0}
+objectives:
+  - {metric: ttft_s, statistic: p50, limit: 60}
+timeout_s: 20
+drain_s: 10
+workers: WORKERS
+"""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What one repeat left behind."""
+
+    scheduled: int
+    repeat: Repeat
+    files: list[CellFile]
+    said: tuple[str, ...]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Of all records."""
+        return Counter(outcome for file in self.files for outcome in file.outcomes())
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted(record.n for file in self.files for record in file.records)
+
+    def check(self, name: str) -> Check:
+        return next(one for one in self.repeat.checks if one.name == name)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The checks that make the repeat invalid, with what they saw."""
+        return {one.name: one.seen for one in self.repeat.checks if one.passed is False}
+
+    def must_balance(self) -> None:
+        """Every request that was due has one record, and all of them stand among the outcomes."""
+        assert self.numbers == list(range(self.scheduled))
+        assert sum(self.repeat.outcomes.values()) == self.repeat.rates.offered == self.scheduled
+        assert not [line for line in (*self.said, *self.repeat.errors) if "Traceback" in line]
+
+
+def plan_of(rate_per_s: float, for_s: float, *, workers: int = 1, **fields: str) -> Plan:
+    """`fields` replace whole lines of the plan, by their first word."""
+    text = PLAN.replace("RATE", str(rate_per_s)).replace("FOR_S", str(for_s)).replace("WORKERS", str(workers))
+    lines = [line for line in text.splitlines() if line.partition(":")[0] not in fields]
+    return parse_plan("\n".join([*lines, *(f"{k}: {v}" for k, v in fields.items())]).encode(), path="plan.yaml")
+
+
+async def run_one(
+    folder: Path,
+    address: str,
+    plan: Plan,
+    *,
+    beside: Callable[[RepeatOrder], Coroutine[Any, Any, None]] | None = None,
+    watch: EngineWatch | None = None,
+    provenances: Sequence[str] = ("simulated", "simulated"),
+) -> Ledger:
+    """The plan's first cell, once. `beside`: what happens meanwhile. `watch` is read while it runs."""
+    order = repeat_order(folder, address, plan)
+    watch = watch or EngineWatch(())
+    reading = asyncio.create_task(watch.run())
+    try:
+        async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
+            ran = group.create_task(run_repeat(order, plan, stopping=asyncio.Event()))
+            if beside is not None:
+                group.create_task(beside(order))
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+    return ledger_of(order, ran.result(), plan, watch, provenances)
+
+
+def repeat_order(folder: Path, address: str, plan: Plan) -> RepeatOrder:
+    return RepeatOrder(
+        cell=plan.cells[0],
+        number=1,
+        doorway=Doorway("direct", address, "m", None),
+        run_id="run-1",
+        seed=7,
+        work=FixedWork(BODY, output_tokens=8),
+        directory=folder / "records",
+    )
+
+
+def ledger_of(
+    order: RepeatOrder,
+    ran: RepeatRun,
+    plan: Plan,
+    watch: EngineWatch,
+    provenances: Sequence[str] = ("simulated", "simulated"),
+) -> Ledger:
+    context = Context(plan, (), gpus=None, replicas=None, price=None)
+    repeat = measure(order, ran, context, watch, provenances)
+    assert order.scheduled is not None
+    return Ledger(order.scheduled, repeat, [read_file(path) for path in ran.files], ran.failures)
+
+
+def worker_pids(folder: Path) -> dict[int, int]:
+    """The running workers whose order lies below `folder`: number of the worker to its process."""
+    found = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with suppress(OSError):
+                words = (path / "cmdline").read_bytes().decode().split("\0")
+                if words[1:3] == ["-m", "loadtests.worker"] and words[3].startswith(str(folder)):
+                    found[int(words[3].partition("-w")[2].partition(".")[0])] = int(path.name)
+    return found
