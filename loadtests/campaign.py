@@ -23,7 +23,7 @@ from loadtests.cells import VERSION, Calibration, CellSeen, Check, Repeat, Run, 
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_in
-from loadtests.hosts import Hosts
+from loadtests.hosts import LOOPBACK, Hosts
 from loadtests.journal import Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
 from loadtests.measured import Context, measure, spreads_of, window_of_cell
@@ -53,6 +53,8 @@ class Step:
     """How long this repeat's load lasts."""
     left_s: float
     """How long the whole may still take."""
+    page: str | None = None
+    """Where Locust's own page shows this repeat while it runs."""
 
 
 @dataclass(slots=True)
@@ -343,6 +345,7 @@ class Campaign:
             of=of,
             span_s=order.load_s,
             left_s=max(order.load_s, planned_s(self.plan) + replayed - done),
+            page=None if self.web_port is None else f"http://{LOOPBACK}:{self.web_port}/",
         )
 
     def _span_s(self, seen: CellSeen) -> float:

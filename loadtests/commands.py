@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway.console import printable, wants_json
@@ -74,7 +75,12 @@ def run(
         int | None, typer.Option(min=1, max=256, help="Processes that send; as the plan says if not given.")
     ] = None,
     web_port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Show Locust's page here, on loopback, while a cell runs.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_535,
+            help="Locust's page here, on loopback, while a cell runs: of the first worker, or of all hosts.",
+        ),
     ] = None,
     hosts: Annotated[
         int | None, typer.Option(min=1, max=256, help="So many other hosts send, each with the plan's workers.")
@@ -320,10 +326,13 @@ class _Board:
         left = time_in_words(step.left_s)
         if self._progress is None:
             self.say(f"[{step.number}/{step.of}] {step.words}, {step.span_s:g} s; about {left} left")
+            if step.page is not None:
+                self.say(f"Locust's page meanwhile: {step.page}")
         else:
-            self._progress.update(
-                self._task, description=printable(step.words), completed=step.number - 1, total=step.of, left=left
-            )
+            words = escape(printable(step.words))
+            if step.page is not None:
+                words += f" · [link={step.page}]{step.page}[/link]"
+            self._progress.update(self._task, description=words, completed=step.number - 1, total=step.of, left=left)
 
 
 def _say_plainly(words: str) -> None:

@@ -36,7 +36,7 @@ from loadtests.cell_order import CellOrder, HostClock, OrderRefused, header_of, 
 from loadtests.cell_run import READY_S, CellRun, Clocks
 from loadtests.host_clocks import Answered, clock_of
 from loadtests.lost_worker import settle_file
-from loadtests.record_file import LineFile, RecordsNotKept
+from loadtests.record_file import LineFile, RecordsNotKept, pieces_of
 from loadtests.sending import Sending
 
 TURN_S = 0.05
@@ -45,8 +45,6 @@ LEAD_S = 0.5
 """Between the word to begin and second 0: the word has to arrive before."""
 GRACE_S = 30.0
 """How long after load and drain a worker may take to say that it has ended: it covers what it waits for itself."""
-PIECE_BYTES = 256 * 1024
-"""Of a message with lines; a longer line is a message of its own."""
 AGAIN_S = 2.0
 """How often a worker without an order says that it is there."""
 NOT_THIS_CELL = "the cell that runs there has its workers"
@@ -70,15 +68,6 @@ def out_of_worker(out: str, worker: int) -> str:
     """The file of one worker of several: `cell.jsonl` becomes `cell-w0.jsonl`."""
     path = Path(out)
     return str(path.with_name(f"{path.stem}-w{worker}{path.suffix}"))
-
-
-def pieces_of(lines: bytes) -> Iterator[bytes]:
-    """Whole lines, so many at a time as `PIECE_BYTES` hold, at least one."""
-    begin = 0
-    while begin < len(lines):
-        end = lines.rfind(b"\n", begin, begin + PIECE_BYTES) + 1 or lines.find(b"\n", begin) + 1 or len(lines)
-        yield lines[begin:end]
-        begin = end
 
 
 # --- the workers' side --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ What goes between them while a cell runs is `distributed`'s subject, in processe
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from gateway.settings import child_environment
 from loadtests.endings import Ending
 
 PORT = 5557
+LOOPBACK = "127.0.0.1"
 WAIT_S = 300.0
 """How long the others are waited for before a repeat, and how long they wait for the next one."""
 STOP_S = 120.0
 """How long a worker that is told to stop may take for what is under way."""
-DISMISS_S = 20.0
+DISMISS_S = 10.0
 BETWEEN_S = 1.0
 """Before a worker that ended at once is started again."""
 
@@ -78,6 +80,19 @@ def parse_address(text: str) -> Address:
     if not host or not port.isdigit() or not 0 < int(port) < 65_536:
         raise ValueError(f"expected ADDRESS:PORT, got '{text}'")
     return Address(host, int(port))
+
+
+def require_free(address: Address) -> None:
+    """Raises OSError where it cannot be listened on."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen(1)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 async def dismiss(hosts: Hosts, log: Path) -> None:

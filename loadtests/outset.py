@@ -33,7 +33,7 @@ from loadtests.cell_order import DrawnWork
 from loadtests.cells import Calibration, EngineSeen, Run
 from loadtests.doorways import Doorway, doorways, engine_addresses
 from loadtests.engine_view import EngineWatch
-from loadtests.hosts import PORT, WAIT_S, Address, Hosts
+from loadtests.hosts import LOOPBACK, PORT, WAIT_S, Address, Hosts, require_free
 from loadtests.journal import LOCK, Journal
 from loadtests.measured import Context
 from loadtests.plan import RECORDS, Arrivals, Cell, Open, Plan
@@ -84,6 +84,7 @@ async def prepare(
     if wishes.workers is not None:
         plan = replace(plan, workers=wishes.workers)
     hosts = _hosts(plan, wishes)
+    _refuse_taken(hosts, wishes)
     if hosts is not None:
         plan = replace(plan, workers=hosts.count * hosts.workers_each)
     doors = doorways(plan, registry, settings, is_set=lambda name: secret_from_environment(name) is not None)
@@ -161,7 +162,18 @@ def _begun(plan_path: Path, settings: Settings, wishes: Wishes) -> tuple[Run | N
 def _hosts(plan: Plan, wishes: Wishes) -> Hosts | None:
     if wishes.hosts is None:
         return None
-    return Hosts(wishes.hosts, plan.workers, wishes.listen or Address("127.0.0.1", PORT), wishes.wait_s)
+    return Hosts(wishes.hosts, plan.workers, wishes.listen or Address(LOOPBACK, PORT), wishes.wait_s)
+
+
+def _refuse_taken(hosts: Hosts | None, wishes: Wishes) -> None:
+    wanted = {} if hosts is None else {"--listen": hosts.listen}
+    if wishes.web_port is not None:
+        wanted["--web-port"] = Address(LOOPBACK, wishes.web_port)
+    for named, address in wanted.items():
+        try:
+            require_free(address)
+        except OSError as error:
+            raise OutsetRefused(f"{named}: {error}; name another, or stop what uses it") from error
 
 
 def _refuse_own_addresses(doors: Sequence[Doorway], hosts: Hosts) -> None:

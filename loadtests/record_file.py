@@ -6,7 +6,7 @@ Lines wait in memory until `flush`, which its owner calls at least once a second
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,8 @@ import msgspec
 from loadtests.records import CellFooter, CellHeader, RequestRecord
 
 FLUSH_S = 0.5
+PIECE_BYTES = 256 * 1024
+"""Of lines that are sent elsewhere; a longer line is a piece of its own."""
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -104,6 +106,15 @@ class RecordFile:
             self._lines.end()
         except OSError as error:
             self.failure = self.failure or _not_kept(error)
+
+
+def pieces_of(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, so many at a time as `PIECE_BYTES` hold, at least one."""
+    begin = 0
+    while begin < len(lines):
+        end = lines.rfind(b"\n", begin, begin + PIECE_BYTES) + 1 or lines.find(b"\n", begin) + 1 or len(lines)
+        yield lines[begin:end]
+        begin = end
 
 
 def _not_kept(error: OSError) -> str:

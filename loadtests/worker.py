@@ -25,7 +25,7 @@ from loadtests.cell_order import CellOrder, OrderRefused, read_order
 from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
 from loadtests.distributed import GRACE_S, Master, Missing, RunOver, dismiss, listening, run_for_master
 from loadtests.endings import Ending
-from loadtests.hosts import PORT
+from loadtests.hosts import LOOPBACK, PORT
 from loadtests.record_file import LineFile, RecordsNotKept
 from loadtests.sending import Sending
 
@@ -49,7 +49,7 @@ def run_here(order: CellOrder, ready_s: float) -> str | None:
     cell = CellRun(order, LineFile(Path(order.out)), environment)
     runner = environment.create_local_runner()
     if order.web_port is not None:
-        environment.create_web_ui("127.0.0.1", order.web_port)
+        environment.create_web_ui(LOOPBACK, order.web_port)
         gevent.spawn(stats_history, runner)
     stop_on_signals(cell.sending)
     environment.events.test_stopping.add_listener(  # type: ignore[no-untyped-call]
@@ -74,7 +74,7 @@ def lead(order: CellOrder, bind_host: str, port: int, *, ready_s: float, grace_s
     with listening(bind_host, port) as environment:
         master = Master(order, environment, ready_s=ready_s, grace_s=grace_s)
         if order.web_port is not None:
-            environment.create_web_ui("127.0.0.1", order.web_port)
+            environment.create_web_ui(LOOPBACK, order.web_port)
             gevent.spawn(stats_history, environment.runner)
         for number in (signal.SIGINT, signal.SIGTERM):
             gevent.signal_handler(number, master.stop, f"stopped by {number.name}")
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--expect-workers", type=int, help="be the master of so many workers")
     parser.add_argument(
         "--bind-host",
-        default="127.0.0.1",
+        default=LOOPBACK,
         help="where the master listens, 127.0.0.1 unless given; nobody is asked for a password there: whoever reaches "
         "the port can take part, so open it to the workers' network alone",
     )

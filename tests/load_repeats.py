@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateways import entry, registry_text
 from guards import HANG_S
-from load_workers import CellFile, read_file
+from load_workers import CellFile, read_file, running
+from processes_under_test import clean_environment
 
 from loadtests.cell_order import FixedWork
 from loadtests.cells import Check, Repeat
@@ -137,3 +140,63 @@ def worker_pids(folder: Path) -> dict[int, int]:
                 if words[1:3] == ["-m", "loadtests.worker"] and words[3].startswith(str(folder)):
                     found[int(words[3].partition("-w")[2].partition(".")[0])] = int(path.name)
     return found
+
+
+RUN = """
+name: run
+target: {model: m, through: direct, engine: 'ENGINE'}
+workload: {kind: chat, language: ko, max_output_tokens: 8}
+load:
+  - {id: first, rate_per_s: 10, for_s: FIRST_S, warm_up_s: 0}
+  - {id: second, rate_per_s: 20, for_s: FOR_S, warm_up_s: 0}
+objectives:
+  - {metric: ttft_s, statistic: p50, limit: 60}
+repeats: 1
+drain_s: 10
+calibrate: CALIBRATES
+"""
+
+
+@dataclass
+class Bench:
+    """Where a run is begun as an operator begins it."""
+
+    folder: Path
+    engine: str
+    key_variable: str | None = None
+    """Of the environment, which has the engine's key."""
+
+    def write_plan(self, *, first_s: float = 1.0, for_s: float = 2.0, calibrates: bool = False) -> str:
+        text = RUN.replace("ENGINE", self.engine).replace("FIRST_S", str(first_s)).replace("FOR_S", str(for_s))
+        path = self.folder / "plan.yaml"
+        path.write_text(text.replace("CALIBRATES", str(calibrates).lower()))
+        replica = {"url": self.engine} | ({"api_key_env": self.key_variable} if self.key_variable else {})
+        (self.folder / "registry.yaml").write_text(registry_text([entry("m", replicas=[replica])]))
+        return str(path)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return clean_environment(registry=self.folder / "registry.yaml", data_dir=self.folder / "data")
+
+    @property
+    def run_directory(self) -> Path:
+        (found,) = (self.folder / "data" / "load-runs").glob("lr-*")
+        return found
+
+    def loadtest(
+        self, *arguments: str, before: Callable[[], None] | None = None, **variables: str
+    ) -> AbstractAsyncContextManager[Process]:
+        """`simsa loadtest ARGUMENTS` until the block ends."""
+        command = ("-m", "gateway", "loadtest", *arguments)
+        return running(*command, environment={**self.environment, **variables}, before=before)
+
+    async def simsa(
+        self, *arguments: str, before: Callable[[], None] | None = None, beside: Callable[[Process], Any] | None = None
+    ) -> tuple[int | None, str, str]:
+        """The same to its end: code, standard output and standard error."""
+        async with self.loadtest(*arguments, before=before) as process, asyncio.timeout(HANG_S):
+            if beside is not None:
+                await beside(process)
+            out, err = await process.communicate()
+        assert b"Traceback" not in err
+        return process.returncode, out.decode(), err.decode()

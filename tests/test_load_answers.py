@@ -22,9 +22,10 @@ from loadtests.answers import Due, End, Exchange, StreamedAnswer, gaps_us, unsen
 from loadtests.asks import Ask, FixedSource, SingleTurn
 from loadtests.cell_order import CellOrder, DrawnWork, OrderRefused, headers_of, read_order, source_of, trace_of
 from loadtests.comparison_answers import ComparisonAnswer
+from loadtests.host_clocks import Answered, clock_of
 from loadtests.lost_worker import has_footer, owed_records, settle_file
 from loadtests.plan import Route, WorkKind, Workload
-from loadtests.record_file import LineFile, RecordFile
+from loadtests.record_file import PIECE_BYTES, LineFile, RecordFile, pieces_of
 from loadtests.records import CellFooter, CellHeader, Outcome, RequestRecord
 
 DUE = Due(n=4, worker=1, scheduled_s=2.0, ask=Ask("item-1", 0, {}, 30, 3), user=None)
@@ -298,6 +299,27 @@ def test_what_a_lost_worker_owed_is_unsent(tmp_path: Path) -> None:
     assert [found.n for found in file.records] == [1, 3, 5, 7, 9], "what broke off is owed too"
     assert {found.outcome for found in file.records} == {Outcome.UNSENT}
     assert owed_records(order(tmp_path, "http://x", closed=steady(3, 1.0)), (), until_s=1.0) == []
+
+
+@given(st.lists(st.integers(0, 400_000), max_size=6))
+def test_lines_go_in_bounded_pieces_of_whole_lines(lengths: list[int]) -> None:
+    lines = b"".join(b"x" * length + b"\n" for length in lengths)
+    pieces = list(pieces_of(lines))
+    assert b"".join(pieces) == lines
+    for piece in pieces:
+        assert piece.endswith(b"\n")
+        assert len(piece) <= PIECE_BYTES or piece.count(b"\n") == 1
+
+
+def test_the_quickest_answer_says_best_how_another_hosts_clocks_stand() -> None:
+    slow = Answered(asked_s=10.0, came_s=11.0, wall_s=1000.0, their_monotonic_s=60.9, their_wall_s=1003.0)
+    quick = Answered(asked_s=20.0, came_s=20.002, wall_s=1010.0, their_monotonic_s=70.001, their_wall_s=1012.499)
+    seen = clock_of([slow, quick])
+    assert seen is not None
+    assert seen.monotonic_ahead_s == pytest.approx(50.0)
+    assert seen.wall_ahead_s == pytest.approx(2.5)
+    assert seen.within_s == pytest.approx(0.001)
+    assert clock_of([]) is None
 
 
 def test_a_worker_that_was_lost_before_it_wrote_anything_owed_all_and_has_a_header(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from asyncio.subprocess import Process
 from itertools import pairwise
 from pathlib import Path
@@ -332,11 +333,18 @@ def asked(msg, **_):
 
 runner.register_message("simsa_order", ordered)
 runner.register_message("simsa_ask", asked)
-runner.register_message("simsa_begin", lambda **_: print("begun", flush=True))
+def begun(**_):
+    print("begun", flush=True)
+    if "torn" in sys.argv:
+        runner.send_message("simsa_lines", {"at": 7, "lines": b"{}", "sha256": ""})
+
+
+runner.register_message("simsa_begin", begun)
 runner.register_message("simsa_stop", lambda msg, **_: print("stopped:", msg.data["why"], flush=True))
 runner.greenlet.join()
 """
-"""A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready."""
+"""A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready.
+`torn`: of what it sends the first part is not there."""
 STRANGER = """
 import sys
 from pathlib import Path
@@ -444,6 +452,45 @@ async def test_a_worker_that_lives_on_and_never_ends_counts_as_lost(tmp_path: Pa
     file = read_file(tmp_path / "out-w0.jsonl")
     assert [(record.n, record.outcome) for record in file.records] == [(n, Outcome.UNSENT) for n in range(5)]
     assert file.footer is None
+
+
+async def test_a_worker_whose_records_do_not_come_whole_is_given_up_at_once(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9", open=constant(1, 600.0)))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port))
+    async with running("-c", ACTOR, str(port), "ready", "torn") as actor:
+        await heard(actor, "here")
+        async with running(*lead) as master, asyncio.timeout(HANG_S):
+            _, err = await master.communicate()
+    said = f"{path}: worker 0 of 1 (actor) was lost: what it sent did not arrive whole\n"
+    assert (master.returncode, err.decode()) == (Ending.EARLY, said)
+    assert read_file(tmp_path / "out-w0.jsonl").outcomes() == ["unsent"] * 600
+
+
+async def test_a_master_that_cannot_listen_says_so_in_one_line(tmp_path: Path) -> None:
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", port)
+        async with running(*lead) as process, asyncio.timeout(HANG_S):
+            _, err = await process.communicate()
+        nowhere = ("--bind-host", "192.0.2.1")
+        async with running(*lead, *nowhere) as other, asyncio.timeout(HANG_S):
+            _, more = await other.communicate()
+    refused = f"{path}: cannot listen on 127.0.0.1:{port}: something else listens there\n"
+    assert (process.returncode, err.decode()) == (Ending.REFUSED, refused)
+    assert other.returncode == Ending.REFUSED
+    (line,) = more.decode().splitlines()
+    assert line.startswith(f"{path}: cannot listen on 192.0.2.1:{port}: ")
+
+
+async def test_a_worker_whom_nobody_leads_gives_up_in_one_line(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port), "--ready-s", "1")
+    async with running(*follow) as worker, asyncio.timeout(HANG_S):
+        _, err = await worker.communicate()
+    why = f"the order of 127.0.0.1: no master answered at 127.0.0.1:{port} within 1 s\n"
+    assert (worker.returncode, err.decode()) == (Ending.MISSING, why)
 
 
 async def test_what_a_stranger_sends_changes_nothing(tmp_path: Path) -> None:
