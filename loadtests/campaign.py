@@ -151,8 +151,8 @@ class Campaign:
             disturbed = [one for one in repeat.checks if one.passed is False and one.name in AGAIN]
             if not disturbed or attempt == 2:
                 break
-            why = "; ".join(f"{one.name}: {one.seen}" for one in disturbed)
-            self._notes.append(f"{cell.id} ({door.door}), repeat {number} was invalid and run once more: {why}.")
+            words = f"{cell.id} ({door.door}), repeat {number} was invalid and run once more"
+            self._notes.append(f"{words}: {_why(repeat)}.")
         await self._keep(cell, door, repeat, search)
         return repeat
 

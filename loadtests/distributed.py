@@ -48,6 +48,8 @@ GRACE_S = 30.0
 AGAIN_S = 2.0
 """How often a worker without an order says that it is there."""
 NOT_THIS_CELL = "the cell that runs there has its workers"
+MISSING_S = 6
+"""How long a worker may be missing by Locust's heartbeats, whose patience is 3 s, before it counts as lost."""
 ROUNDS = 10
 ROUND_S = 2.0
 """How often each host is asked for its clock, and how long an answer is waited for."""
@@ -419,25 +421,26 @@ class Master:
         return load_ends_s + self._order.drain_s + self._grace_s
 
     def _is_lost(self, worker: str) -> bool:
+        """Locust counts heartbeats down, one a second, and calls a worker missing below 0; it may only be slow."""
         client = self._runner.clients.get(worker)
-        return client is None or client.state == STATE_MISSING
+        return client is None or (client.state == STATE_MISSING and client.heartbeat <= -MISSING_S)
 
     def _give_up(self, part: Part, began_s: float, more: str) -> None:
-        """What the worker owed is offered and unsent; its file stays without a footer."""
+        """Its file stays without a footer."""
         self._end(part)
-        until_s = self._duration_s  # the others go on: it was due all the same
-        if self._stopped_s is not None:
-            until_s = min(self._stopped_s - began_s, until_s)
-        try:
-            settle_file(
-                Path(part.order.out), part.order, until_s=until_s, began_at=datetime.now(UTC), trace=self._trace
-            )
-        except OSError as error:
-            self._cannot_keep(error)
+        self._settle(part, self._duration_s if self._stopped_s is None else self._stopped_s - began_s)
         self._why = self._why or f"{part} was lost{more}"
         for worker, other in self._parts.items():
             if other is part:  # it may be there still, and send
                 self._runner.send_message(STOP, {"why": f"{part} counts as lost{more}"}, worker)
+
+    def _settle(self, part: Part, until_s: float) -> None:
+        """What the worker owed is offered and unsent: the others went on."""
+        place, until_s = Path(part.order.out), min(until_s, self._duration_s)
+        try:
+            settle_file(place, part.order, until_s=until_s, began_at=datetime.now(UTC), trace=self._trace)
+        except OSError as error:
+            self._cannot_keep(error)
 
     def _end(self, part: Part) -> None:
         try:
@@ -488,4 +491,8 @@ class Master:
             part.is_torn = True
             return
         self._end(part)
-        self._why = self._why or msg.data["stopped"]
+        if msg.data["stopped"] is None:
+            return
+        if self._stopped_s is None:
+            self._settle(part, self._duration_s)
+        self._why = self._why or f"{part} ended early: {msg.data['stopped']}"

@@ -23,7 +23,7 @@ from loadtests.cell_order import VERSION, CellOrder, DrawnWork, FixedWork
 from loadtests.doorways import Doorway
 from loadtests.endings import Ending
 from loadtests.hosts import Hosts
-from loadtests.lost_worker import has_footer, settle_file
+from loadtests.lost_worker import settle_file
 from loadtests.plan import Cell, Closed, Open, Plan
 from loadtests.traces import trace_lines
 
@@ -110,7 +110,8 @@ async def run_repeat(order: RepeatOrder, plan: Plan, *, stopping: asyncio.Event)
         raise impossible[0]
     said = [task.result() for task in workers]
     if not stopping.is_set():  # else nobody knows until when it was due, and the repeat is left out
-        await asyncio.to_thread(_settle, order, orders, began_at)
+        unwell = [one for one, words in zip(orders, said, strict=True) if words is not None]
+        await asyncio.to_thread(_settle, order, unwell, began_at)
     return RepeatRun(tuple(Path(one.out) for one in orders), tuple(filter(None, said)))
 
 
@@ -126,10 +127,9 @@ async def _run_on_hosts(order: RepeatOrder, plan: Plan, hosts: Hosts, stopping: 
 
 
 def _settle(order: RepeatOrder, orders: Sequence[CellOrder], began_at: datetime) -> None:
-    """The files of lost workers, made whole: the others went on, so all that these owed was due."""
+    """The files of workers that did not end well, made whole: nobody had stopped the load, so all of it was due."""
     for one in orders:
-        if not has_footer(Path(one.out)):
-            settle_file(Path(one.out), one, until_s=order.load_s, began_at=began_at, trace=order.trace)
+        settle_file(Path(one.out), one, until_s=order.load_s, began_at=began_at, trace=order.trace)
 
 
 def _order(order: RepeatOrder, plan: Plan, worker: int, begin_s: float | None) -> CellOrder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -128,6 +130,24 @@ def ledger_of(
     repeat = measure(order, ran, context, watch, provenances)
     assert order.scheduled is not None
     return Ledger(order.scheduled, repeat, [read_file(path) for path in ran.files], ran.failures)
+
+
+def kill_all_of(process: Process) -> None:
+    """The process and everything below it at once, as a host that loses its power."""
+    below = {process.pid}
+    while more := {child for child, parent in _parents().items() if parent in below} - below:
+        below |= more
+    for pid in below:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with suppress(OSError):
+                found[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
 
 
 def worker_pids(folder: Path) -> dict[int, int]:

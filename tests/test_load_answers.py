@@ -23,7 +23,7 @@ from loadtests.asks import Ask, FixedSource, SingleTurn
 from loadtests.cell_order import CellOrder, DrawnWork, OrderRefused, headers_of, read_order, source_of, trace_of
 from loadtests.comparison_answers import ComparisonAnswer
 from loadtests.host_clocks import Answered, clock_of
-from loadtests.lost_worker import has_footer, owed_records, settle_file
+from loadtests.lost_worker import STOPPED, owed_records, settle_file
 from loadtests.plan import Route, WorkKind, Workload
 from loadtests.record_file import PIECE_BYTES, LineFile, RecordFile, pieces_of
 from loadtests.records import CellFooter, CellHeader, Outcome, RequestRecord
@@ -329,8 +329,18 @@ def test_a_worker_that_was_lost_before_it_wrote_anything_owed_all_and_has_a_head
     file = read_file(path)
     assert file.header.began_at == "2026-11-28T10:00:00+00:00"
     assert [(one.n, one.side) for one in file.records] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
-    assert not has_footer(path)
-    assert not has_footer(tmp_path / "none.jsonl")
+
+
+def test_a_worker_that_stopped_while_the_others_went_on_keeps_its_footer_and_owed_the_rest(tmp_path: Path) -> None:
+    path, ordered = tmp_path / "stopped.jsonl", order(tmp_path, "http://x", open=constant(10, 0.3))
+    file = RecordFile(LineFile(path))
+    file.begin(HEADER)
+    file.add(unsent(Due(n=0, worker=0, scheduled_s=0.0, ask=DUE.ask), "x"))
+    file.end(FOOTER)
+    assert settle_file(path, ordered, until_s=1.0, began_at=datetime.now(UTC)) == 2
+    kept = read_file(path)
+    assert (kept.header, kept.footer) == (HEADER, FOOTER)
+    assert [(one.n, one.error) for one in kept.records][1:] == [(n, STOPPED) for n in (1, 2)]
 
 
 # --- the order ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from vllm_shapes import metrics_text
 from gateway.processes import free_ports
 from loadtests.engine_view import EngineWatch
 from loadtests.journal import Journal
+from loadtests.lost_worker import STOPPED
 from loadtests.records import Outcome
 from loadtests.repeat_run import RepeatOrder, RepeatRun
 from loadtests.validity import SILENT
@@ -144,6 +145,19 @@ async def test_half_the_workers_killed_are_said_and_what_they_owed_was_offered(t
         owed = [one for one in file.records if "the worker was lost" in (one.error or "")]
         assert bool(owed) == (worker in (1, 3))
         assert {one.outcome for one in owed} <= {Outcome.UNSENT}
+
+
+async def test_a_worker_that_somebody_stops_is_said_and_what_it_owed_was_offered(tmp_path: Path) -> None:
+    async def stop_one(order: RepeatOrder) -> None:
+        await until_lines(order.directory / f"{order.name}-w1.jsonl", 3)
+        os.kill(worker_pids(tmp_path)[1], signal.SIGTERM)
+
+    async with ScriptedEngine() as engine:
+        ledger = await run_one(tmp_path, engine.url, plan_of(10, 5.0, workers=2), beside=stop_one)
+    ledger.must_balance()
+    assert ledger.failed["records_complete"] == "stopped: stopped by SIGTERM"
+    assert ledger.files[1].footer is not None
+    assert ledger.repeat.errors[STOPPED] > 0
 
 
 async def test_an_engine_that_began_anew_within_a_repeat_makes_it_invalid(tmp_path: Path) -> None:
