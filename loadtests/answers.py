@@ -38,6 +38,8 @@ class End(NamedTuple):
 
 NOT_READ = End(Outcome.CUT, "the answer was not read to its end")
 NO_TOKEN = End(Outcome.EMPTY, "the answer ended well, and no token came")
+REASONING_ALONE = End(Outcome.OK, "the answer is reasoning alone: no output came")
+"""Its times are those of tokens, so it counts as answered; a reader sees that nobody was given anything to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +148,23 @@ class StreamedAnswer:
             finish_reason=meter.finish_reason,
             characters=self._heard.characters,
         )
-        return [record_of(due, exchange, self._end() or exchange.end or NOT_READ, heard)]
+        return [record_of(due, exchange, self._end(timing.ttfot_s) or exchange.end or NOT_READ, heard)]
 
-    def _end(self) -> End | None:
+    def _end(self, first_output_s: float | None) -> End | None:
         """What the stream itself says; None where it says nothing yet."""
         failure = self._meter.failure
         if failure is not None:
             return End(_OUTCOMES[failure.kind], failure.message)
         if not self._meter.is_done:
             return None
-        return End(Outcome.OK) if self._stamps else NO_TOKEN
+        return well_ended(has_tokens=bool(self._stamps), has_output=first_output_s is not None)
+
+
+def well_ended(*, has_tokens: bool, has_output: bool) -> End:
+    """The end of an answer that came to its end, by what it held."""
+    if not has_tokens:
+        return NO_TOKEN
+    return End(Outcome.OK) if has_output else REASONING_ALONE
 
 
 def unsent(due: Due, why: str, sides: tuple[str, ...] = ()) -> list[RequestRecord]:

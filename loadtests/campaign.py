@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.domain.records import Claim, Model, Provenance, Registry
+from gateway.domain.records import Claim, Model, Registry
 from gateway.file_lock import FileLock
 from loadtests.agreement import check_cell
 from loadtests.arrivals import TracePoint
@@ -23,6 +23,7 @@ from loadtests.cells import VERSION, Calibration, CellSeen, Check, EngineSeen, R
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_of_each
+from loadtests.hosts import LOOPBACK, Hosts
 from loadtests.journal import Journal, Spreads
 from loadtests.load_words import kind_of, level_of, load_in_words, planned_s, repeats_in
 from loadtests.measured import Context, Values, measure, spreads_of, values_of, window_of_cell
@@ -53,6 +54,8 @@ class Step:
     """How long this repeat's load lasts."""
     left_s: float
     """How long the whole may still take."""
+    page: str | None = None
+    """Where Locust's own page shows this repeat while it runs."""
 
 
 @dataclass(slots=True)
@@ -70,8 +73,8 @@ class Campaign:
     work: DrawnWork
     journal: Journal
     watch: EngineWatch
-    look: Callable[[], Awaitable[Provenance]]
-    """What stands behind the doors now."""
+    look: Callable[[], Awaitable[str]]
+    """The provenance of what stands behind the doors now, or `SILENT`."""
     versions: Mapping[str, str]
     traces: Mapping[str, Sequence[TracePoint]]
     """By cell."""
@@ -83,6 +86,7 @@ class Campaign:
     before: Run | None = None
     """What an interrupted run left: its repeats are not run again."""
     web_port: int | None = None
+    hosts: Hosts | None = None
     _cells: dict[tuple[str, str], CellSeen] = field(default_factory=dict)
     _searches: list[SearchSeen] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
@@ -100,6 +104,7 @@ class Campaign:
         watching = asyncio.create_task(self.watch.run())
         state = "failed"
         try:
+            self.journal.keep(self._found("running"), self._spreads)  # from now on it can be gone on with
             for cell in self.plan.cells:
                 await self._cell(cell)
             for door in self.doors:
@@ -149,8 +154,8 @@ class Campaign:
             disturbed = disturbances(repeat.checks)
             if not disturbed or attempt == 2:
                 break
-            why = "; ".join(f"{one.name}: {one.seen}" for one in disturbed)
-            self._notes.append(f"{cell.id} ({door.door}), repeat {number} was invalid and run once more: {why}.")
+            words = f"{cell.id} ({door.door}), repeat {number} was invalid and run once more"
+            self._notes.append(f"{words}: {_why(repeat)}.")
         await self._keep(cell, door, repeat, search)
         return repeat
 
@@ -159,7 +164,7 @@ class Campaign:
         self.on_step(self._step(order))
         before = await self.look()
         ran: RepeatRun = await run_repeat(order, self.plan, stopping=self.stopping)
-        kinds = [before.value, (await self.look()).value]
+        kinds = [before, await self.look()]
         found = await asyncio.to_thread(measure, order, ran, self.context, self.watch, kinds)
         self._values[order.run_id] = found.values
         self._done += 1
@@ -180,6 +185,7 @@ class Campaign:
             attempt=attempt,
             trace=self.traces.get(cell.id, ()),
             web_port=self.web_port,
+            hosts=self.hosts,
         )
 
     async def _keep(self, cell: Cell, door: Doorway, repeat: Repeat, search: str | None) -> None:
@@ -339,6 +345,7 @@ class Campaign:
             of=of,
             span_s=order.load_s,
             left_s=max(order.load_s, planned_s(self.plan) + replayed - done),
+            page=None if self.web_port is None else f"http://{LOOPBACK}:{self.web_port}/",
         )
 
     def _span_s(self, seen: CellSeen) -> float:

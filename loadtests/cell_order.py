@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import msgspec
 from loadtests.arrivals import TracePoint, read_trace
 from loadtests.asks import FixedSource, WorkSource
 from loadtests.plan import Arrivals, Closed, Open, Route, WorkKind, Workload
+from loadtests.records import VERSION as RECORDS_VERSION
+from loadtests.records import CellHeader
 from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility
 from loadtests.workloads.requests import WorkSource as DrawnSource
 
@@ -88,8 +89,9 @@ class CellOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """After the load's last moment, how long answers may take before they are given up."""
     out: str
     """The file of records, begun anew."""
-    begin_at: str | None = None
-    """ISO 8601 with its offset: the wall clock at second 0. None: as soon as the worker is ready."""
+    begin_s: float | None = None
+    """What the monotonic clock of this machine, which all its processes share, says at second 0: a wall clock that is
+    set meanwhile moves no begin. None: as soon as the worker is ready."""
     web_port: int | None = None
     """Where Locust's own page listens on loopback; None: nowhere."""
 
@@ -106,6 +108,14 @@ class CellOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         if isinstance(self.work, FixedWork):
             return self.work.turns > 1
         return self.work.workload.kind is WorkKind.MULTI_TURN
+
+
+class HostClock(msgspec.Struct, frozen=True):
+    """A host beside others, and how its clocks stand to those of the one that leads. See `CellHeader`."""
+
+    name: str
+    wall_offset_s: float
+    begin_within_s: float
 
 
 def read_order(text: bytes) -> CellOrder:
@@ -127,7 +137,6 @@ def read_order(text: bytes) -> CellOrder:
         raise OrderRefused("models: expected the models that a comparison asks")
     for name, value in order.headers.items():
         _check_header(name, value)
-    begin_moment(order)
     return order
 
 
@@ -156,17 +165,22 @@ def _check_header(name: str, value: str) -> None:
         raise OrderRefused(f"headers: '{name}' is the client's own to set")
 
 
-def begin_moment(order: CellOrder) -> datetime | None:
-    """The wall clock at second 0, aware. Raises OrderRefused."""
-    if order.begin_at is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(order.begin_at)
-    except ValueError as error:
-        raise OrderRefused(f"begin_at: expected ISO 8601, got '{order.begin_at}'") from error
-    if moment.tzinfo is None:
-        raise OrderRefused(f"begin_at: expected an offset from UTC, got '{order.begin_at}'")
-    return moment
+def header_of(order: CellOrder, began_at: str, host: HostClock | None = None) -> CellHeader:
+    """The first line of the worker's file. `began_at`: ISO 8601, UTC, at second 0."""
+    return CellHeader(
+        v=RECORDS_VERSION,
+        cell=order.cell,
+        repeat=order.repeat,
+        door=order.door,
+        run_id=order.run_id,
+        worker=order.worker,
+        workers=order.workers,
+        seed=order.seed,
+        began_at=began_at,
+        host=None if host is None else host.name,
+        wall_offset_s=None if host is None else host.wall_offset_s,
+        begin_within_s=None if host is None else host.begin_within_s,
+    )
 
 
 def headers_of(order: CellOrder, key: str | None) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import perf_counter, process_time, time
 
@@ -12,8 +13,8 @@ from locust.runners import Runner
 
 from gateway.settings import secret_from_environment
 from loadtests.arrivals import duration_s
-from loadtests.cell_order import CellOrder, OrderRefused, source_of, trace_of
-from loadtests.record_file import FLUSH_S, Lines, RecordFile
+from loadtests.cell_order import CellOrder, OrderRefused, header_of, source_of, trace_of
+from loadtests.record_file import FLUSH_S, Lines, RecordFile, RecordsNotKept
 from loadtests.records import VERSION, CellFooter, CellHeader
 from loadtests.sending import LATEST_S, Sending
 from loadtests.users import fire, parts_of, user_class
@@ -28,16 +29,20 @@ SLACK_S = 5.0
 class Clocks:
     """The wall clock beside the monotonic one, from the moment it is made."""
 
-    def __init__(self) -> None:
-        self._wall_s, self._monotonic_s = time(), perf_counter()
+    def __init__(self, wall: Callable[[], float] = time) -> None:
+        self._wall = wall
+        self._wall_s, self._monotonic_s = wall(), perf_counter()
+        self._farthest_s = 0.0
+
+    def look(self) -> None:
+        """To be called again and again: a wall clock that is set, and set back, has jumped all the same."""
+        drift_s = (self._wall() - self._wall_s) - (perf_counter() - self._monotonic_s)
+        self._farthest_s = max(self._farthest_s, drift_s, key=abs)
 
     def drift_s(self) -> float:
-        """How far the wall clock moved against the monotonic one since."""
-        return (time() - self._wall_s) - (perf_counter() - self._monotonic_s)
-
-    def monotonic_at(self, moment: datetime) -> float:
-        """What perf_counter says at a moment of the wall clock."""
-        return self._monotonic_s + moment.timestamp() - self._wall_s
+        """How far the wall clock was seen to move against the monotonic one, at the farthest."""
+        self.look()
+        return self._farthest_s
 
     def wall_at(self, monotonic_s: float) -> str:
         """ISO 8601, UTC."""
@@ -83,14 +88,15 @@ class CellRun:
         gc.collect()
         gc.freeze()
 
-    def run(self, zero_s: float, clocks: Clocks) -> str | None:
+    def run(self, zero_s: float, clocks: Clocks, header: CellHeader | None = None) -> str | None:
         """Send, drain and write, second 0 being at a moment of perf_counter; why it ended early, where it did.
 
-        To be called after `prepare`.
+        To be called after `prepare`. `header`: where another host says when the cell began. Raises RecordsNotKept at
+        its end where what was measured could not be written.
         """
         sending, order = self.sending, self._order
-        self._file.begin(_header(order, clocks.wall_at(zero_s)))
-        flusher = gevent.spawn(self._keep_flushing)
+        self._file.begin(header or header_of(order, clocks.wall_at(zero_s)))
+        flusher = gevent.spawn(self._keep_flushing, clocks)
         sending.begin(zero_s)
         sending.stopping.wait(max(0.0, -sending.now_s()))
         cpu_began_s = process_time()
@@ -101,7 +107,7 @@ class CellRun:
         sending.drain(window_s + order.drain_s)
         flusher.kill()
         self._file.flush()
-        stopped = sending.stopped or self._file.failure
+        stopped = self._file.failure or sending.stopped
         self._file.end(
             CellFooter(
                 v=VERSION,
@@ -113,25 +119,14 @@ class CellRun:
                 stopped=stopped,
             )
         )
-        return stopped or self._file.failure
+        if self._file.failure is not None:
+            raise RecordsNotKept(self._file.failure)
+        return stopped
 
-    def _keep_flushing(self) -> None:
+    def _keep_flushing(self, clocks: Clocks) -> None:
         while True:
             gevent.sleep(FLUSH_S)
+            clocks.look()
             self._file.flush()
             if self._file.failure is not None:
                 self.sending.stop(self._file.failure)
-
-
-def _header(order: CellOrder, began_at: str) -> CellHeader:
-    return CellHeader(
-        v=VERSION,
-        cell=order.cell,
-        repeat=order.repeat,
-        door=order.door,
-        run_id=order.run_id,
-        worker=order.worker,
-        workers=order.workers,
-        seed=order.seed,
-        began_at=began_at,
-    )

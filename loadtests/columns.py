@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.records import VERSION, CellFooter, CellHeader, Outcome, RequestRecord
+from loadtests.records import FOOTER_MARK, VERSION, CellFooter, CellHeader, Outcome, RequestRecord
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -132,7 +132,6 @@ def columns_of(records: Iterable[RequestRecord]) -> Columns:
 _RECORD = msgspec.json.Decoder(RequestRecord)
 _HEADER = msgspec.json.Decoder(CellHeader)
 _FOOTER = msgspec.json.Decoder(CellFooter)
-_FOOTER_MARK = b'"footer":true'
 
 
 def _read_worker(file: BinaryIO, name: str, headers: list[CellHeader], footers: list[CellFooter], rows: _Rows) -> int:
@@ -141,7 +140,7 @@ def _read_worker(file: BinaryIO, name: str, headers: list[CellHeader], footers: 
         try:
             if number == 1:
                 headers.append(_versioned(_HEADER.decode(line)))
-            elif _FOOTER_MARK in line:
+            elif FOOTER_MARK in line:
                 footers.append(_versioned(_FOOTER.decode(line)))
             else:
                 rows.add(_versioned(_RECORD.decode(line)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway.console import printable, wants_json
@@ -28,6 +29,7 @@ from loadtests.load_words import load_in_words, planned_s, time_in_words
 if TYPE_CHECKING:
     from loadtests.campaign import Step
     from loadtests.cells import Run
+    from loadtests.hosts import Address
     from loadtests.outset import Wishes
 
 loadtest_app = typer.Typer(help="Load tests: whether a serving plan is real.", no_args_is_help=True)
@@ -73,8 +75,18 @@ def run(
         int | None, typer.Option(min=1, max=256, help="Processes that send; as the plan says if not given.")
     ] = None,
     web_port: Annotated[
-        int | None, typer.Option(help="Show Locust's own page here, on loopback, while a cell runs.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_535,
+            help="Locust's page here, on loopback, while a cell runs: of the first worker, or of all hosts.",
+        ),
     ] = None,
+    hosts: Annotated[
+        int | None, typer.Option(min=1, max=256, help="So many other hosts send, each with the plan's workers.")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="Where they find this one: ADDRESS:PORT.")] = "127.0.0.1:5557",
+    wait_s: Annotated[float, typer.Option(min=1, help="How long hosts are waited for, before each repeat.")] = 300,
     keep: Annotated[
         bool, typer.Option(help="Hand the run in to the gateway that it went through, so that it speaks to claims.")
     ] = True,
@@ -90,12 +102,37 @@ def run(
         _refuse("expected either a plan or --resume RUN")
     settings = Settings()
     before = None if resume is None else _directory(resume, settings)
-    wishes = Wishes(workers=workers, web_port=web_port, resume=before)
+    at = _address(listen)
+    wishes = Wishes(workers=workers, web_port=web_port, resume=before, hosts=hosts, listen=at, wait_s=wait_s)
     found, gateway = asyncio.run(_run(plan or Path("plan.yaml"), settings, wishes, as_json=_json(json)))
     if keep and gateway is not None:
         _keep_or_say(found.id, settings, gateway)
     _show(found, as_json=_json(json), directory=_directory(found.id, settings))
     raise typer.Exit(0 if _is_well(found) else 1)
+
+
+@loadtest_app.command("worker")
+def worker(
+    master: Annotated[str, typer.Argument(metavar="ADDRESS:PORT", help="Where `simsa loadtest run --hosts` listens.")],
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that send, as the run says.")] = 1,
+    wait_s: Annotated[float, typer.Option(min=1, help="How long the next cell is waited for.")] = 300,
+) -> None:
+    """Be one host of a run of several: send what the host that leads orders, until it says that the run is over.
+
+    Keys come from this host's own environment. Ctrl-C stops what is being sent.
+    """
+    from loadtests.hosts import HostRefused, follow
+
+    at = _address(master)
+
+    async def go() -> None:
+        stopping = _stopped_by_signals()
+        await follow(at, workers=workers, wait_s=wait_s, stopping=stopping, say=_say_plainly)
+
+    try:
+        asyncio.run(go())
+    except HostRefused as error:
+        _refuse(str(error))
 
 
 @loadtest_app.command("list")
@@ -231,15 +268,13 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
     """The run, and the address of the gateway that it went through."""
     from loadtests.calibration import CalibrationFailed
     from loadtests.doorways import TargetUnknown
+    from loadtests.hosts import dismiss
     from loadtests.journal import RunUnreadable
     from loadtests.outset import OutsetRefused, prepare
     from loadtests.plan_file import PlanInvalid
     from loadtests.sighting import TargetSilent
 
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = _stopped_by_signals()
     registry = load_registry(settings.registry)
     with _Board(as_json=as_json) as board:
         try:
@@ -257,12 +292,16 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
         except OSError as error:
             _refuse(f"the run cannot be kept: {error}")
         board.say(f"run {campaign.id}: {campaign.journal.directory}")
+        if campaign.hosts is not None:
+            board.say(campaign.hosts.words)
         found, failure = None, ""
         try:
             found = await campaign.run()
         except* OSError as errors:
             why = "; ".join(map(str, errors.exceptions))
             failure = f"{why}; what was measured is kept: mend it, then `simsa loadtest run --resume {campaign.id}`"
+        if campaign.hosts is not None:
+            await dismiss(campaign.hosts, campaign.journal.directory / "farewell.log")
         if found is None:
             _refuse(failure, code=1)
         return found, next((door.address for door in campaign.doors if door.door == "gateway"), None)
@@ -287,6 +326,14 @@ def _hand_in(directory: Path, door: GatewayDoor) -> str | None:
     except SimsaError as error:
         return error.message
     return None
+
+
+def _stopped_by_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
 
 
 class _Board:
@@ -322,10 +369,26 @@ class _Board:
         left = time_in_words(step.left_s)
         if self._progress is None:
             self.say(f"[{step.number}/{step.of}] {step.words}, {step.span_s:g} s; about {left} left")
+            if step.page is not None:
+                self.say(f"Locust's page meanwhile: {step.page}")
         else:
-            self._progress.update(
-                self._task, description=printable(step.words), completed=step.number - 1, total=step.of, left=left
-            )
+            words = escape(printable(step.words))
+            if step.page is not None:
+                words += f" · [link={step.page}]{step.page}[/link]"
+            self._progress.update(self._task, description=words, completed=step.number - 1, total=step.of, left=left)
+
+
+def _say_plainly(words: str) -> None:
+    print(printable(words), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _address(text: str) -> Address:
+    from loadtests.hosts import parse_address
+
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        _refuse(str(error))
 
 
 def _utc(moment: datetime | None) -> datetime | None:

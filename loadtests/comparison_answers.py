@@ -12,7 +12,7 @@ import msgspec
 from gateway.domain.records import Usage
 from gateway.domain.sse import Event, SseError, SseParser
 from gateway.errors import UpstreamTruncated
-from loadtests.answers import NO_TOKEN, NOT_READ, Due, End, Exchange, Heard, record_of
+from loadtests.answers import NOT_READ, Due, End, Exchange, Heard, record_of, well_ended
 from loadtests.heard_text import Delta
 from loadtests.records import Outcome, RequestRecord
 
@@ -70,7 +70,7 @@ class _Side:
         if self.finished is None:
             return None
         if self.finished.status == OK:
-            return End(Outcome.OK) if self.stamps else NO_TOKEN
+            return well_ended(has_tokens=bool(self.stamps), has_output=self.first_output_s is not None)
         error = self.finished.error or _Error()
         words = f"{error.code or self.finished.status}: {error.message or 'no message given'}"
         if error.status == _TOO_MANY_REQUESTS:

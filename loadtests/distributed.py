@@ -1,8 +1,8 @@
 """One cell over several hosts, as Locust's master and workers: the order goes out, records come back as messages.
 
-The master deals out the order, starts everybody at once and writes one file a worker; workers need nothing but its
-address and, where the target wants one, the key in their own environment. Second 0 is when the word to begin arrives
-at each worker, so their wall clocks need not agree.
+The master deals out the order, finds out how every host's clock stands to its own, starts everybody at one moment and
+writes one file a worker; workers need nothing but its address and, where the target wants one, the key in their own
+environment. What comes back comes in bounded pieces, each with its place and the digest of everything up to its end.
 
 Nobody is asked for a password: whoever reaches the master's port can take part. It listens on loopback unless told
 otherwise. What comes from somebody who was dealt nothing is ignored.
@@ -10,39 +10,66 @@ otherwise. What comes from somebody who was dealt nothing is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import logging
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import perf_counter
+from tempfile import TemporaryDirectory
+from time import perf_counter, time
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 import msgspec
 from gevent.event import AsyncResult  # type: ignore[import-untyped]
+from locust import __version__ as locust_version
 from locust.env import Environment
+from locust.exception import RPCError
 from locust.rpc import Message
 from locust.runners import STATE_MISSING, STATE_RUNNING, MasterRunner, WorkerRunner
 
+from gateway import __version__
 from loadtests.arrivals import duration_s
-from loadtests.cell_order import CellOrder, OrderRefused, read_order, trace_of
-from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
-from loadtests.lost_worker import owed_records
-from loadtests.record_file import LineFile
+from loadtests.cell_order import CellOrder, HostClock, OrderRefused, header_of, read_order, trace_of
+from loadtests.cell_run import READY_S, CellRun, Clocks
+from loadtests.host_clocks import Answered, clock_of
+from loadtests.lost_worker import settle_file
+from loadtests.record_file import LineFile, RecordsNotKept, pieces_of
 from loadtests.sending import Sending
 
-PORT = 5557
 TURN_S = 0.05
 LAST_WORD_S = 0.5
+LEAD_S = 0.5
+"""Between the word to begin and second 0: the word has to arrive before."""
 GRACE_S = 30.0
 """How long after load and drain a worker may take to say that it has ended: it covers what it waits for itself."""
-ORDER, READY, BEGIN, LINES, STOP, END = (
-    f"simsa_{word}" for word in ("order", "ready", "begin", "lines", "stop", "end")
+AGAIN_S = 2.0
+"""How often a worker without an order says that it is there."""
+NOT_THIS_CELL = "the cell that runs there has its workers"
+MISSING_S = 6
+"""How long a worker may be missing by Locust's heartbeats, whose patience is 3 s, before it counts as lost."""
+ROUNDS = 10
+ROUND_S = 2.0
+"""How often each host is asked for its clock, and how long an answer is waited for."""
+TRACE, ORDER, READY, ASK, CLOCK, BEGIN, LINES, STOP, END, OVER = (
+    f"simsa_{word}" for word in ("trace", "order", "ready", "ask", "clock", "begin", "lines", "stop", "end", "over")
 )
 
 
+class Missing(Exception):
+    """Somebody did not come in time, so that nothing was begun; the message says who."""
+
+
+class RunOver(Exception):
+    """The master has nothing more to run."""
+
+
 def out_of_worker(out: str, worker: int) -> str:
-    """The file of one worker of several: `cell.jsonl` becomes `cell.w0.jsonl`."""
+    """The file of one worker of several: `cell.jsonl` becomes `cell-w0.jsonl`."""
     path = Path(out)
-    return str(path.with_name(f"{path.stem}.w{worker}{path.suffix}"))
+    return str(path.with_name(f"{path.stem}-w{worker}{path.suffix}"))
 
 
 # --- the workers' side --------------------------------------------------------------------------------------
@@ -53,73 +80,170 @@ class SentLines:
 
     def __init__(self, runner: WorkerRunner) -> None:
         self._runner = runner
+        self._digest = hashlib.sha256()
+        self.sent_bytes = 0
 
     def append(self, lines: bytes) -> None:
-        self._runner.send_message(LINES, {"lines": lines})
+        """Raises OSError where Locust's socket takes no more."""
+        for piece in pieces_of(lines):
+            self._digest.update(piece)
+            data = {"at": self.sent_bytes, "lines": piece, "sha256": self._digest.hexdigest()}
+            try:
+                self._runner.send_message(LINES, data)
+            except RPCError as error:
+                raise OSError(f"the master takes no more: {error}") from error
+            self.sent_bytes += len(piece)
 
     def end(self) -> None:
         pass
 
 
-def run_for_master(host: str, port: int, watch: Callable[[Sending], None], ready_s: float) -> str | None:
-    """Run what the master orders, once; why it ended early, where it did. Raises OrderRefused.
+class _Follower:
+    """One worker of a master: what it hears, until its cell has ended."""
 
-    `watch` is given what is to be stopped by signals.
+    def __init__(self, runner: WorkerRunner) -> None:
+        self._runner = runner
+        self._trace: list[bytes] = []
+        self._ordered, self._begun, self._stopped, self._over = (
+            self._listen(kind) for kind in (ORDER, BEGIN, STOP, OVER)
+        )
+        runner.register_message(TRACE, lambda msg, **_: self._trace.append(msg.data["lines"]))
+        runner.register_message(ASK, self._tell_clock)
+
+    def run(self, environment: Environment, watch: Callable[[Sending], None], ready_s: float) -> str | None:
+        runner = self._runner
+        if not self._has_order(ready_s):
+            return self._why_not(f"no order came within {ready_s:g} s")
+        lines = SentLines(runner)
+        with TemporaryDirectory() as folder:
+            try:
+                order = self._order(Path(folder))
+                cell = CellRun(order, lines, environment)
+            except OrderRefused as error:
+                self._say(READY, self._card(str(error)))
+                raise
+        watch(cell.sending)
+        self._stopped.rawlink(lambda result: cell.sending.stop(result.value["why"]))
+        for user in environment.user_classes:
+            runner.spawn_users({user.__name__: cell.users})
+        cell.prepare(runner, ready_s)
+        runner.send_message(READY, self._card(None))
+        if not self._has_come(self._begun, ready_s):
+            return self._why_not(f"no word to begin came within {ready_s:g} s")
+        runner.stats.clear_all()
+        begin = self._begun.value
+        clock = HostClock(platform.node(), begin["wall_offset_s"], begin["within_s"])
+        why = cell.run(begin["zero_s"], Clocks(), header_of(order, begin["began_at"], clock))
+        self._say(END, {"stopped": why, "bytes": lines.sent_bytes})
+        runner.quit()
+        return why
+
+    def _order(self, folder: Path) -> CellOrder:
+        """The order with its trace in a file of this host's. Raises OrderRefused."""
+        order = read_order(self._ordered.value["order"])
+        if order.trace_file is None:
+            return order
+        lines = b"".join(self._trace)
+        if hashlib.sha256(lines).hexdigest() != self._ordered.value["trace_sha256"]:
+            raise OrderRefused("trace_file: the trace did not arrive whole")
+        place = folder / "trace.jsonl"
+        place.write_bytes(lines)
+        return msgspec.structs.replace(order, trace_file=str(place))
+
+    def _card(self, error: str | None) -> dict[str, Any]:
+        return {"error": error, "host": platform.node(), "version": __version__}
+
+    def _tell_clock(self, msg: Message, **_: object) -> None:
+        self._runner.send_message(CLOCK, {"round": msg.data["round"], "monotonic_s": perf_counter(), "wall_s": time()})
+
+    def _has_order(self, within_s: float) -> bool:
+        """As `_has_come`. Who leads a run listens anew for each cell, and knows nobody who connected before."""
+        latest_s = perf_counter() + within_s
+        while perf_counter() < latest_s:
+            if self._has_come(self._ordered, AGAIN_S):
+                return True
+            if self._stopped.ready() or not len(self._runner.greenlet):
+                return False
+            again = Message("client_ready", locust_version, self._runner.client_id)  # type: ignore[no-untyped-call]
+            self._runner.client.send(again)
+        return False
+
+    def _has_come(self, awaited: AsyncResult, within_s: float) -> bool:
+        """False where the master ends the cell first, or says nothing. Raises RunOver."""
+        gevent.wait([awaited, self._stopped, self._over], timeout=within_s, count=1)
+        if self._over.ready():
+            raise RunOver(self._over.value["why"])
+        return bool(awaited.ready())
+
+    def _why_not(self, silence: str) -> str:
+        """Why nothing began. Raises Missing where nobody said anything."""
+        if self._stopped.ready():
+            return str(self._stopped.value["why"])
+        if not len(self._runner.greenlet):  # Locust ends all of its own at its master's word
+            return NOT_THIS_CELL
+        raise Missing(silence)
+
+    def _say(self, kind: str, data: dict[str, Any]) -> None:
+        """The last word before this process ends: Locust's socket needs a moment to get it out."""
+        self._runner.send_message(kind, data)
+        gevent.sleep(LAST_WORD_S)
+
+    def _listen(self, kind: str) -> AsyncResult:
+        """What the first message of its kind says, once it has come."""
+        result = AsyncResult()
+
+        def take(msg: Message, **_: object) -> None:
+            if not result.ready():
+                result.set(msg.data)
+
+        self._runner.register_message(kind, take)
+        return result
+
+
+def run_for_master(host: str, port: int, watch: Callable[[Sending], None], ready_s: float) -> str | None:
+    """Run what the master orders, once; why it ended early, where it did.
+
+    `watch` is given what is to be stopped by signals. Raises OrderRefused, RecordsNotKept, Missing where no master or
+    no order comes, RunOver where the master has nothing more.
     """
     environment = Environment(user_classes=[])
-    runner = environment.create_worker_runner(host, port)
-    ordered, begun, stopped = (_listen(runner, kind) for kind in (ORDER, BEGIN, STOP))
-    try:
-        if not _has_come(ordered, stopped, ready_s):
-            return _why_not(stopped, f"no order came within {ready_s:g} s")
-        cell = CellRun(read_order(ordered.value["order"]), SentLines(runner), environment)
-    except OrderRefused as error:
-        _say(runner, READY, {"error": str(error)})
-        raise
-    watch(cell.sending)
-    stopped.rawlink(lambda result: cell.sending.stop(result.value["why"]))
-    runner.send_message(READY, {"error": None})
-    if not _has_come(begun, stopped, ready_s):
-        return _why_not(stopped, f"no word to begin came within {ready_s:g} s")
-    runner.stats.clear_all()
-    for user in environment.user_classes:
-        runner.spawn_users({user.__name__: cell.users})
-    cell.prepare(runner, ready_s)
-    why = cell.run(perf_counter() + LEAD_S, Clocks())
-    _say(runner, END, {"stopped": why})
-    runner.quit()
-    return why
-
-
-def _has_come(awaited: AsyncResult, stopped: AsyncResult, within_s: float) -> bool:
-    """False where the master ends the cell first, or says nothing."""
-    gevent.wait([awaited, stopped], timeout=within_s, count=1)
-    return bool(awaited.ready())
-
-
-def _why_not(stopped: AsyncResult, silence: str) -> str:
-    return str(stopped.value["why"]) if stopped.ready() else silence
-
-
-def _say(runner: WorkerRunner, kind: str, data: dict[str, Any]) -> None:
-    """The last word before this process ends: Locust's socket needs a moment to get it out."""
-    runner.send_message(kind, data)
-    gevent.sleep(LAST_WORD_S)
-
-
-def _listen(runner: WorkerRunner, kind: str) -> AsyncResult:
-    """What the first message of its kind says, once it has come."""
-    result = AsyncResult()
-
-    def take(msg: Message, **_: object) -> None:
-        if not result.ready():
-            result.set(msg.data)
-
-    runner.register_message(kind, take)
-    return result
+    with gevent.Timeout(ready_s, Missing(f"no master answered at {host}:{port} within {ready_s:g} s")):
+        runner = environment.create_worker_runner(host, port)
+    return _Follower(runner).run(environment, watch, ready_s)
 
 
 # --- the master's side --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def listening(bind_host: str, port: int) -> Iterator[Environment]:
+    """An environment whose master listens. Raises OSError; Locust itself would end the process."""
+    environment = Environment(user_classes=[])
+    log = logging.getLogger("locust.runners")
+    log.disabled = True
+    try:
+        environment.create_master_runner(bind_host, port)
+    except (RPCError, SystemExit) as error:
+        why = "something else listens there" if isinstance(error, SystemExit) else str(error)
+        raise OSError(f"cannot listen on {bind_host}:{port}: {why}") from error
+    finally:
+        log.disabled = False
+    yield environment
+
+
+def dismiss(environment: Environment, workers: int, within_s: float) -> None:
+    """Tell so many workers, as they come, that there is nothing more to do; those who come later find nobody."""
+    runner = environment.runner
+    assert isinstance(runner, MasterRunner)
+    told: set[str] = set()
+    with gevent.Timeout(within_s, False):
+        while len(told) < workers:
+            for client in runner.clients.ready:
+                if client.id not in told:
+                    told.add(client.id)
+                    runner.send_message(OVER, {"why": "the run is over"}, client.id)
+            gevent.sleep(TURN_S)
+    runner.quit()
 
 
 class Part:
@@ -128,63 +252,106 @@ class Part:
     def __init__(self, order: CellOrder) -> None:
         self.order = order
         self.file = LineFile(Path(order.out))
+        self.host = "?"
         self.is_ready = False
         self.has_ended = False
+        self.is_torn = False
+        """Something of what it sent is not there."""
+        self.clocks: list[Answered] = []
+        self._received_bytes = 0
+        self._digest = hashlib.sha256()
+
+    def __str__(self) -> str:
+        return f"worker {self.order.worker} of {self.order.workers} ({self.host})"
+
+    def take(self, data: dict[str, Any]) -> bool:
+        """Keep a piece; False where it is not the next one, whole. Raises OSError."""
+        self._digest.update(data["lines"])
+        if data["at"] != self._received_bytes or data["sha256"] != self._digest.hexdigest():
+            return False
+        self.file.append(data["lines"])
+        self._received_bytes += len(data["lines"])
+        return True
+
+    def has_all(self, sent_bytes: int) -> bool:
+        return sent_bytes == self._received_bytes
 
     def end(self) -> None:
         """Nothing more is written; raises OSError where what was does not reach the disk."""
-        self.has_ended = True
-        self.file.end()
+        if not self.has_ended:
+            self.has_ended = True
+            self.file.end()
 
 
 class Master:
     """Deals one cell out to the workers that connect, and writes what they send back."""
 
     def __init__(
-        self, order: CellOrder, *, bind_host: str, port: int, ready_s: float = READY_S, grace_s: float = GRACE_S
+        self, order: CellOrder, environment: Environment, *, ready_s: float = READY_S, grace_s: float = GRACE_S
     ) -> None:
-        """As many workers as the order says.
+        """As many workers as the order says; `environment` is one that listens.
 
         `ready_s`: how long they may take to connect, and then to get ready. `grace_s`: how long after load and drain
-        one may take to say that it has ended. Raises OSError where the port is taken.
+        one may take to say that it has ended. Raises OrderRefused.
         """
+        assert isinstance(environment.runner, MasterRunner)
         self._order = order
         self._ready_s, self._grace_s = ready_s, grace_s
         self._trace = trace_of(order)
         self._duration_s = duration_s(order.load, self._trace)
-        self.environment = Environment(user_classes=[])
-        self.runner: MasterRunner = self.environment.create_master_runner(bind_host, port)
+        self._runner = environment.runner
         self._parts: dict[str, Part] = {}
         """By Locust's id of the worker."""
+        self._asked_s = 0.0
+        self._round = 0
         self._why: str | None = None
+        self._unkept: str | None = None
         self._stopped_s: float | None = None
         """When the workers were told to stop, of perf_counter."""
-        for kind, take in ((READY, self._take_ready), (LINES, self._take_lines), (END, self._take_end)):
-            self.runner.register_message(kind, take)
+        takes = {READY: self._take_ready, CLOCK: self._take_clock, LINES: self._take_lines, END: self._take_end}
+        for kind, take in takes.items():
+            self._runner.register_message(kind, take)
 
     def stop(self, why: str) -> None:
         """The workers send nothing more."""
         self._why = self._why or why
         if self._stopped_s is None:
             self._stopped_s = perf_counter()
-        self.runner.send_message(STOP, {"why": why})  # to all that are connected
+        self._runner.send_message(STOP, {"why": why})  # to all that are connected
+
+    def stop_from_page(self, **_: object) -> None:
+        """As Locust says it; it says so too when the last worker has gone."""
+        if self._runner.worker_count:
+            self.stop("stopped on Locust's page")
 
     def run(self) -> str | None:
-        """The whole cell; why it ended early, where it did."""
-        if not self._until(lambda: len(self.runner.clients.ready) >= self._order.workers):
-            self.stop(
-                self._why or f"expected {self._order.workers} workers, {len(self.runner.clients.ready)} connected"
-            )
+        """The whole cell; why it ended early, where it did. Raises Missing, RecordsNotKept."""
+        missing = None
+        if not self._until(lambda: len(self._runner.clients.ready) >= self._order.workers):
+            missing = f"{len(self._runner.clients.ready)} of {self._order.workers} workers came in {self._ready_s:g} s"
+            self.stop(self._why or missing)
         else:
-            self._deal()
+            try:
+                self._deal()
+            except RecordsNotKept as error:
+                self._unkept = str(error)
+                self.stop(self._unkept)
             if self._until(lambda: all(part.is_ready for part in self._parts.values())):
                 self._begin()
             else:
                 self.stop(self._why or self._who_is_not_ready())
         for part in self._parts.values():
-            part.end()
-        self.runner.quit()
-        return self._why
+            self._end(part)
+        why = self._why
+        for client in self._runner.clients.ready:
+            if client.id not in self._parts:
+                self._runner.send_message(STOP, {"why": NOT_THIS_CELL}, client.id)
+        self._runner.quit()
+        if self._unkept is not None:
+            raise RecordsNotKept(self._unkept)
+        if missing is not None and why == missing:
+            raise Missing(missing)
+        return why
 
     def _until(self, holds: Callable[[], bool]) -> bool:
         """Wait, for `ready_s` at the most; False where it does not come about or the cell is stopped before."""
@@ -194,78 +361,138 @@ class Master:
         return holds() and self._why is None
 
     def _deal(self) -> None:
-        for number, worker in enumerate(sorted(client.id for client in self.runner.clients.ready)):
+        trace = b"" if self._order.trace_file is None else Path(self._order.trace_file).read_bytes()
+        for number, worker in enumerate(sorted(client.id for client in self._runner.clients.ready)):
             if number < self._order.workers:
                 out = out_of_worker(self._order.out, number)
                 order = msgspec.structs.replace(self._order, worker=number, out=out)
                 self._parts[worker] = Part(order)
-                self.runner.send_message(ORDER, {"order": msgspec.json.encode(order)}, worker)
+                for piece in pieces_of(trace):
+                    self._runner.send_message(TRACE, {"lines": piece}, worker)
+                data = {"order": msgspec.json.encode(order), "trace_sha256": hashlib.sha256(trace).hexdigest()}
+                self._runner.send_message(ORDER, data, worker)
 
     def _who_is_not_ready(self) -> str:
         late = ", ".join(str(part.order.worker) for part in self._parts.values() if not part.is_ready)
         return f"worker {late} of {self._order.workers} did not get ready within {self._ready_s:g} s"
 
+    # --- the load -------------------------------------------------------------------------------------------
+
     def _begin(self) -> None:
-        began_s = perf_counter()
-        self.runner.stats.clear_all()
-        self.runner.update_state(STATE_RUNNING)
-        for worker in self._parts:
-            self.runner.send_message(BEGIN, {}, worker)
+        self._ask_clocks()
+        zero_s = perf_counter() + LEAD_S
+        began_at = (datetime.now(UTC) + timedelta(seconds=LEAD_S)).isoformat()
+        self._runner.stats.clear_all()
+        self._runner.update_state(STATE_RUNNING)
+        for worker, part in self._parts.items():
+            clock = clock_of(part.clocks)
+            if clock is None:
+                self._give_up(part, zero_s, ": it does not tell its clock")
+                continue
+            begin = {"zero_s": zero_s + clock.monotonic_ahead_s, "began_at": began_at}
+            stands = {"wall_offset_s": clock.wall_ahead_s, "within_s": clock.within_s}
+            self._runner.send_message(BEGIN, {**begin, **stands}, worker)
         while not all(part.has_ended for part in self._parts.values()):
             gevent.sleep(TURN_S)
             for worker, part in self._parts.items():
                 if part.has_ended:
                     continue
                 if self._is_lost(worker):
-                    self._give_up(part, began_s, "")
-                elif perf_counter() > self._latest_end_s(began_s):
-                    more = f": it had not ended {self._grace_s:g} s after load and drain"
-                    self._give_up(part, began_s, more)
-                    self.runner.send_message(STOP, {"why": self._why}, worker)
+                    self._give_up(part, zero_s, "")
+                elif part.is_torn:
+                    self._give_up(part, zero_s, ": what it sent did not arrive whole")
+                elif perf_counter() > self._latest_end_s(zero_s):
+                    self._give_up(part, zero_s, f": it had not ended {self._grace_s:g} s after load and drain")
+
+    def _ask_clocks(self) -> None:
+        """Everybody at once, so that each round costs one answer's time."""
+        for number in range(ROUNDS):
+            self._round, self._asked_s = number, perf_counter()
+            self._runner.send_message(ASK, {"round": number})
+            with gevent.Timeout(ROUND_S, False):
+                while not all(len(part.clocks) > number or part.has_ended for part in self._parts.values()):
+                    gevent.sleep(0.001)
 
     def _latest_end_s(self, began_s: float) -> float:
         """When a worker that has not ended is waited for no longer, of perf_counter."""
-        load_ends_s = began_s + self._ready_s + self._duration_s
+        load_ends_s = began_s + self._duration_s
         if self._stopped_s is not None:
             load_ends_s = min(load_ends_s, self._stopped_s)
         return load_ends_s + self._order.drain_s + self._grace_s
 
     def _is_lost(self, worker: str) -> bool:
-        client = self.runner.clients.get(worker)
-        return client is None or client.state == STATE_MISSING
+        """Locust counts heartbeats down, one a second, and calls a worker missing below 0; it may only be slow."""
+        client = self._runner.clients.get(worker)
+        return client is None or (client.state == STATE_MISSING and client.heartbeat <= -MISSING_S)
 
     def _give_up(self, part: Part, began_s: float, more: str) -> None:
-        """What the worker owed is offered and unsent; its file stays without a footer."""
-        part.has_ended = True
-        order = part.order
-        until_s = self._duration_s  # the others go on: it was due all the same
-        if self._stopped_s is not None:
-            until_s = min(self._stopped_s - began_s, until_s)
-        written = Path(order.out).read_bytes()
-        owed = owed_records(order, written, until_s=until_s, trace=self._trace)
-        part.file.append(b"".join(msgspec.json.encode(record) + b"\n" for record in owed))
-        self._why = self._why or f"worker {order.worker} of {order.workers} was lost{more}"
+        """Its file stays without a footer."""
+        self._end(part)
+        self._settle(part, self._duration_s if self._stopped_s is None else self._stopped_s - began_s)
+        self._why = self._why or f"{part} was lost{more}"
+        for worker, other in self._parts.items():
+            if other is part:  # it may be there still, and send
+                self._runner.send_message(STOP, {"why": f"{part} counts as lost{more}"}, worker)
+
+    def _settle(self, part: Part, until_s: float) -> None:
+        """What the worker owed is offered and unsent: the others went on."""
+        place, until_s = Path(part.order.out), min(until_s, self._duration_s)
+        try:
+            settle_file(place, part.order, until_s=until_s, began_at=datetime.now(UTC), trace=self._trace)
+        except OSError as error:
+            self._cannot_keep(error)
+
+    def _end(self, part: Part) -> None:
+        try:
+            part.end()
+        except OSError as error:
+            self._cannot_keep(error)
+
+    def _cannot_keep(self, error: OSError) -> None:
+        self._unkept = self._unkept or f"the records cannot be written: {error.strerror or error}"
+        self.stop(self._unkept)
+
+    # --- what workers say -----------------------------------------------------------------------------------
 
     def _take_ready(self, msg: Message, **_: object) -> None:
         part = self._parts.get(msg.node_id)
         if part is None:
             return
+        part.host = str(msg.data["host"])
         if msg.data["error"] is not None:
-            self._why = self._why or msg.data["error"]
+            self._why = self._why or f"{part}: {msg.data['error']}"
+        elif msg.data["version"] != __version__:
+            self._why = self._why or f"{part} runs simsa {msg.data['version']}; expected {__version__}, as here"
         part.is_ready = True
+
+    def _take_clock(self, msg: Message, **_: object) -> None:
+        came_s, part = perf_counter(), self._parts.get(msg.node_id)
+        if part is not None and msg.data["round"] == self._round:
+            told = (msg.data["monotonic_s"], msg.data["wall_s"])
+            part.clocks.append(Answered(self._asked_s, came_s, time(), *told))
 
     def _take_lines(self, msg: Message, **_: object) -> None:
         part = self._parts.get(msg.node_id)
         if part is None or part.has_ended:  # of one given up as lost, what it owed stands there already
             return
         try:
-            part.file.append(msg.data["lines"])
+            is_next = part.take(msg.data)
         except OSError as error:
-            self.stop(f"the records cannot be written: {error.strerror or error}")
+            self._cannot_keep(error)
+            return
+        if not is_next:
+            part.is_torn = True  # who waits for the end gives it up
 
     def _take_end(self, msg: Message, **_: object) -> None:
         part = self._parts.get(msg.node_id)
         if part is None or part.has_ended:
             return
-        part.has_ended = True
-        self._why = self._why or msg.data["stopped"]
+        if not part.has_all(msg.data["bytes"]):
+            part.is_torn = True
+            return
+        self._end(part)
+        if msg.data["stopped"] is None:
+            return
+        if self._stopped_s is None:
+            self._settle(part, self._duration_s)
+        self._why = self._why or f"{part} ended early: {msg.data['stopped']}"

@@ -87,6 +87,8 @@ def window_of(readings: Sequence[Reading], began_at_s: float, window: Window) ->
         prefix_hit_share=_hit_share(inside),
         restarts=restarts_in(readings) if any(any(one.glances) for one in readings) else None,
         gone=_gone_in(readings),
+        readings=len(inside),
+        unanswered=sum(None in one.glances for one in inside),
     )
 
 

@@ -22,7 +22,7 @@ from loadtests.objectives import met_by_each, see_objectives
 from loadtests.plan import Closed, Open, Plan, WorkKind
 from loadtests.repeat_run import RepeatOrder, RepeatRun
 from loadtests.run_evidence import claimed_objective
-from loadtests.validity import Intended, check_repeat, piles_up
+from loadtests.validity import SILENT, Intended, check_repeat, piles_up
 
 TIMELINE_MOST_S = 86_400
 DRAWN = ("ttft_s", "tpot_s")
@@ -89,7 +89,7 @@ def measure(
         objectives=seen,
         checks=checks,
         timeline=join_timeline(timeline(columns, _end_s(files, window)), readings, began_at_s),
-        provenance=provenances[0] if len(set(provenances)) == 1 else "unknown",
+        provenance=_one_of(provenances),
         errors=errors,
         is_overloaded=piles_up(columns, window, intended),
         attempt=order.attempt,
@@ -156,6 +156,11 @@ def _intended(order: RepeatOrder, context: Context) -> Intended:
         users=int(level) if keeps_asking and level is not None else None,
         calibrated_events_per_s=context.calibrated_events_per_s,
     )
+
+
+def _one_of(provenances: Sequence[str]) -> str:
+    kinds = set(provenances)
+    return kinds.pop() if len(kinds) == 1 and SILENT not in kinds else "unknown"
 
 
 def _side(plan: Plan) -> str | None:

@@ -16,11 +16,12 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace as replace_struct
 
 from gateway import __version__
-from gateway.domain.records import GpuPrice, Model, Provenance, Registry
+from gateway.domain.records import GpuPrice, Model, Registry
 from gateway.errors import SimsaError
 from gateway.file_lock import FileLock
 from gateway.gateway_client import GatewayUnreachable
@@ -32,6 +33,7 @@ from loadtests.cell_order import DrawnWork
 from loadtests.cells import Calibration, EngineSeen, Run
 from loadtests.doorways import Doorway, doorways, engine_addresses
 from loadtests.engine_view import EngineWatch
+from loadtests.hosts import LOOPBACK, PORT, WAIT_S, Address, Hosts, require_free
 from loadtests.journal import LOCK, Journal
 from loadtests.measured import Context
 from loadtests.plan import RECORDS, Arrivals, Cell, Open, Plan
@@ -39,6 +41,7 @@ from loadtests.plan_file import parse_plan
 from loadtests.run_evidence import is_tested
 from loadtests.sighting import Sighting, TargetSilent, count_tokens, see_target
 from loadtests.traces import TraceRefused, trace_in, trace_lines, trace_of_records
+from loadtests.validity import SILENT
 from loadtests.workloads import languages_of, workload_sha256
 from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility, fertility_samples, learn_fertility
 
@@ -55,6 +58,10 @@ class Wishes:
 
     workers: int | None = None
     web_port: int | None = None
+    listen: Address | None = None
+    hosts: int | None = None
+    """Others that send in this one's place, and connect where it listens."""
+    wait_s: float = WAIT_S
     resume: Path | None = None
 
 
@@ -76,8 +83,14 @@ async def prepare(
     plan = parse_plan(text, path=plan_path.name, registry=registry)
     if wishes.workers is not None:
         plan = replace(plan, workers=wishes.workers)
+    hosts = _hosts(plan, wishes)
+    _refuse_taken(hosts, wishes)
+    if hosts is not None:
+        plan = replace(plan, workers=hosts.count * hosts.workers_each)
     doors = doorways(plan, registry, settings, is_set=lambda name: secret_from_environment(name) is not None)
     keys = {name: key for door in doors if (name := door.key_variable) and (key := secret_from_environment(name))}
+    if hosts is not None:
+        _refuse_own_addresses(doors, hosts)
     engines = engine_addresses(plan, registry)
     names = plan.target.models or (plan.target.model,)
     model = registry.models.get(plan.target.model)
@@ -85,11 +98,11 @@ async def prepare(
     see = partial(see_target, doors, engines, names, registry, keys, gpu=plan.gpu, gpus=per_replica)
     sighting = await see()
 
-    async def look() -> Provenance:
+    async def look() -> str:
         try:
-            return (await see()).provenance
+            return (await see()).provenance.value
         except (TargetSilent, SimsaError, GatewayUnreachable):
-            return Provenance.UNKNOWN  # what does not answer any more shows in the records
+            return SILENT
 
     say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
     fertility = await _fertility(plan, doors[0], keys, say)
@@ -100,7 +113,9 @@ async def prepare(
     lock = FileLock(journal.directory / LOCK, refusal=f"{journal.directory.name} is being run by another process")
     traces = {cell.id: trace for cell in plan.cells if (trace := await _trace_of(cell, plan_path, settings, journal))}
     calibration = before.calibration if before is not None else None
-    if plan.calibrates and calibration is None:
+    if plan.calibrates and hosts is not None:
+        say("several hosts are not calibrated on a stand-in: CPU and schedule lag of each worker are checked")
+    elif plan.calibrates and calibration is None:
         say("calibrating the client on a stand-in")
         needed = needed_events_per_s(plan, traces)
         each = None if needed is None else needed / plan.workers
@@ -127,6 +142,7 @@ async def prepare(
         calibration=calibration,
         before=before,
         web_port=wishes.web_port,
+        hosts=hosts,
     )
 
 
@@ -141,6 +157,34 @@ def _begun(plan_path: Path, settings: Settings, wishes: Wishes) -> tuple[Run | N
         raise OutsetRefused(f"{plan_path}: cannot be read: {error.strerror or error}") from error
     name = new_run_id(plan_path.stem, datetime.now(UTC), os.urandom(8))
     return None, Journal(runs_directory(settings.data_dir) / name), text
+
+
+def _hosts(plan: Plan, wishes: Wishes) -> Hosts | None:
+    if wishes.hosts is None:
+        return None
+    return Hosts(wishes.hosts, plan.workers, wishes.listen or Address(LOOPBACK, PORT), wishes.wait_s)
+
+
+def _refuse_taken(hosts: Hosts | None, wishes: Wishes) -> None:
+    wanted = {} if hosts is None else {"--listen": hosts.listen}
+    if wishes.web_port is not None:
+        wanted["--web-port"] = Address(LOOPBACK, wishes.web_port)
+    for named, address in wanted.items():
+        try:
+            require_free(address)
+        except OSError as error:
+            raise OutsetRefused(f"{named}: {error}; name another, or stop what uses it") from error
+
+
+def _refuse_own_addresses(doors: Sequence[Doorway], hosts: Hosts) -> None:
+    """Other hosts would ask themselves."""
+    for door in doors:
+        own = Address(urlsplit(door.address).hostname or "", 0)
+        if own.is_loopback and not hosts.listen.is_loopback:
+            raise OutsetRefused(
+                f"target: {door.address} is this host's own, the others would ask themselves; name it in the plan "
+                f"(target.{'engine' if door.door == 'direct' else 'gateway'}) as they reach it"
+            )
 
 
 def needed_events_per_s(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> float | None:

@@ -6,7 +6,7 @@ Lines wait in memory until `flush`, which its owner calls at least once a second
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,13 @@ import msgspec
 from loadtests.records import CellFooter, CellHeader, RequestRecord
 
 FLUSH_S = 0.5
+PIECE_BYTES = 256 * 1024
+"""Of lines that are sent elsewhere; a longer line is a piece of its own."""
 _ENCODER = msgspec.json.Encoder()
+
+
+class RecordsNotKept(OSError):
+    """What was measured could not be written; the message says why."""
 
 
 class Lines(Protocol):
@@ -33,7 +39,11 @@ class LineFile:
     """Whole lines in a file, begun anew."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        """Raises RecordsNotKept."""
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise RecordsNotKept(_not_kept(error)) from error
         self._kept = 0
 
     def append(self, lines: bytes) -> None:
@@ -86,7 +96,7 @@ class RecordFile:
         try:
             self._lines.append(b"".join(waiting))
         except OSError as error:
-            self.failure = f"the records cannot be written: {error.strerror or error}"
+            self.failure = _not_kept(error)
 
     def end(self, footer: CellFooter) -> None:
         """Write the footer, also after a failure: the end of a file that was full often has room for one line."""
@@ -95,7 +105,20 @@ class RecordFile:
             self._lines.append(_line(footer))
             self._lines.end()
         except OSError as error:
-            self.failure = self.failure or f"the records cannot be written: {error.strerror or error}"
+            self.failure = self.failure or _not_kept(error)
+
+
+def pieces_of(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, so many at a time as `PIECE_BYTES` hold, at least one."""
+    begin = 0
+    while begin < len(lines):
+        end = lines.rfind(b"\n", begin, begin + PIECE_BYTES) + 1 or lines.find(b"\n", begin) + 1 or len(lines)
+        yield lines[begin:end]
+        begin = end
+
+
+def _not_kept(error: OSError) -> str:
+    return f"the records cannot be written: {error.strerror or error}"
 
 
 def _line(value: object) -> bytes:

@@ -12,6 +12,8 @@ import msgspec
 
 VERSION = 1
 """Of the schema. A reader refuses what it does not know."""
+FOOTER_MARK = b'"footer":true'
+"""What a line has that is a footer."""
 
 
 class Outcome(StrEnum):
@@ -69,7 +71,7 @@ class RequestRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     outcome: Outcome
     status: int | None = None
     error: str | None = None
-    """In words, at most 300 characters; never what the model wrote."""
+    """In words, at most 300 characters; never what the model wrote. With OK: what a reader must know all the same."""
     asked_input_tokens: int | None = None
     asked_output_tokens: int | None = None
     prompt_tokens: int | None = None
@@ -107,7 +109,13 @@ class CellHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     workers: int
     seed: int
     began_at: str
-    """ISO 8601, UTC: the wall clock at the cell's second 0."""
+    """ISO 8601, UTC: the wall clock at the cell's second 0; of several hosts that of the one that leads."""
+    host: str | None = None
+    """Of several hosts: its name."""
+    wall_offset_s: float | None = None
+    """Of several hosts: how far its wall clock is ahead of that of the one that leads. It enters no figure."""
+    begin_within_s: float | None = None
+    """Of several hosts: how far its second 0 may lie from that of the one that leads."""
 
 
 class CellFooter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

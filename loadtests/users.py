@@ -15,6 +15,7 @@ from itertools import count
 from time import time
 from typing import NamedTuple
 
+from gevent import GreenletExit  # type: ignore[import-untyped]
 from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
@@ -48,6 +49,9 @@ class CellUser(User):
             self.sending.begun.wait()
             try:
                 part()
+            except GreenletExit:
+                self.sending.stop("Locust ended a user of the cell")
+                raise
             except Exception as defect:
                 LOG.exception("a user ended")
                 self.sending.fail(defect)

@@ -28,11 +28,16 @@ LENGTH_SLACK = 0.05
 MOST_COLD_HITS = 0.05
 """Of prompt tokens: what may be cached although every prompt is new (templates and system prompts are alike)."""
 MOST_CLOCK_JUMP_S = 0.5
+MOST_BEGIN_S = 0.1
 RUNNING_SLACK = 0.10
 STREAM_TOKENS = 8
 MOST_TOKENS_AN_EVENT = 8
 """Speculative decoding gives several tokens at once; more than this is a buffer on the way."""
 LEAST_STREAMED = 0.9
+
+
+SILENT = "silent"
+"""In place of a provenance: nothing answered behind the door."""
 
 
 class EngineWindow(NamedTuple):
@@ -44,6 +49,9 @@ class EngineWindow(NamedTuple):
     restarts: int | None
     gone: int = 0
     """Engines that answered and then, up to the end, did not."""
+    readings: int = 0
+    unanswered: int = 0
+    """Of the readings, those that an engine gave no answer to."""
 
 
 NOT_SEEN = EngineWindow(None, None, None)
@@ -84,6 +92,7 @@ def check_repeat(
         _schedule_lag(columns, window),
         *_sent(columns, window, intended),
         _clock(files),
+        *_hosts(files),
         *_calibration(columns, window, intended),
         _token_source(columns, window),
         _stream(columns, window),
@@ -93,7 +102,7 @@ def check_repeat(
         *_in_flight(columns, window, intended),
         _running(columns, window, engines),
         _restart(engines),
-        provenance_check(provenances),
+        _answering(provenances) or provenance_check(provenances),
     ]
 
 
@@ -174,6 +183,25 @@ def _clock(files: RepeatFiles) -> Check:
         limit=f"the wall clock moves under {MOST_CLOCK_JUMP_S:g} s against the monotonic one",
         seen="no worker came to its end" if jump is None else f"it moved by {jump:.3f} s",
     )
+
+
+def _hosts(files: RepeatFiles) -> list[Check]:
+    """Of several hosts: whether they began as one. Their wall clocks may differ, as no figure rests on them."""
+    within = [header.begin_within_s for header in files.headers if header.begin_within_s is not None]
+    if not within:
+        return []
+    ahead = [header.wall_offset_s or 0.0 for header in files.headers]
+    hosts = len({header.host for header in files.headers})
+    of = f"{hosts} host{'' if hosts == 1 else 's'}"
+    return [
+        Check(
+            name="hosts",
+            passed=max(within) <= MOST_BEGIN_S,
+            limit=f"workers of all hosts begin within {MOST_BEGIN_S * 1000:g} ms of one another",
+            seen=f"{len(within)} workers of {of} within {max(within) * 1000:.2f} ms; "
+            f"their wall clocks lie {max(ahead) - min(ahead):.3f} s apart, which enters no figure",
+        )
+    ]
 
 
 # --- what was asked for -------------------------------------------------------------------------------------
@@ -283,6 +311,20 @@ def provenance_check(provenances: Sequence[str]) -> Check:
     )
 
 
+def _answering(provenances: Sequence[str]) -> Check | None:
+    """Whether the target was there when the repeat began and when it had ended; None where it was."""
+    if SILENT not in provenances:
+        return None
+    known = next((one for one in provenances if one != SILENT), None)
+    when = "before and after" if known is None else "before" if provenances[0] == SILENT else "after"
+    return Check(
+        name="provenance",
+        passed=False,
+        limit="all answers are of one provenance",
+        seen=f"the target did not answer {when} the repeat" + ("" if known is None else f"; else {known}"),
+    )
+
+
 # --- the engine ---------------------------------------------------------------------------------------------
 
 
@@ -346,6 +388,8 @@ def _restart(engines: EngineWindow) -> Check:
     if restarts is None:
         return Check(name="engine_restart", passed=None, limit=limit, seen="the engines were not read")
     seen = f"{restarts} restart{'' if restarts == 1 else 's'} seen"
+    if engines.unanswered:
+        seen += f"; {engines.unanswered} of {engines.readings} readings unanswered"
     if gone:
         seen += f"; {gone} engine{'' if gone == 1 else 's'} did not answer any more"
     return Check(name="engine_restart", passed=restarts == 0 and gone == 0, limit=limit, seen=seen)

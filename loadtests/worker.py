@@ -1,8 +1,8 @@
 """`python -m loadtests.worker CELL.json`: run one cell in this process, with Locust as a library.
 
-Exit code 0 when the cell ran to its end, 1 when it did not (one line on stderr says why; what was measured is kept),
-2 for an order that cannot be run. SIGINT and SIGTERM stop sending and wait for what is under way, up to the drain's
-end; a second one gives that up too. Across hosts see `distributed`.
+The exit code is one of `endings`; where it is not 0, one line on stderr says why, and what was measured is kept. SIGINT
+and SIGTERM stop sending and wait for what is under way, up to the drain's end; a second one gives that up too. Across
+hosts see `distributed`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import msgspec
 from locust.env import Environment  # the first import that matters: it patches the standard library
 from locust.stats import stats_history
 
-from loadtests.cell_order import CellOrder, OrderRefused, begin_moment, read_order
+from loadtests.cell_order import CellOrder, OrderRefused, read_order
 from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
-from loadtests.distributed import GRACE_S, PORT, Master, run_for_master
-from loadtests.record_file import LineFile
+from loadtests.distributed import GRACE_S, Master, Missing, RunOver, dismiss, listening, run_for_master
+from loadtests.endings import Ending
+from loadtests.hosts import LOOPBACK, PORT
+from loadtests.record_file import LineFile, RecordsNotKept
 from loadtests.sending import Sending
 
 
@@ -47,7 +49,7 @@ def run_here(order: CellOrder, ready_s: float) -> str | None:
     cell = CellRun(order, LineFile(Path(order.out)), environment)
     runner = environment.create_local_runner()
     if order.web_port is not None:
-        environment.create_web_ui("127.0.0.1", order.web_port)
+        environment.create_web_ui(LOOPBACK, order.web_port)
         gevent.spawn(stats_history, runner)
     stop_on_signals(cell.sending)
     environment.events.test_stopping.add_listener(  # type: ignore[no-untyped-call]
@@ -56,10 +58,8 @@ def run_here(order: CellOrder, ready_s: float) -> str | None:
     if cell.users:
         runner.start(cell.users, spawn_rate=cell.users)
     cell.prepare(runner, ready_s)
-    clocks = Clocks()
-    moment = begin_moment(order)
-    zero_s = perf_counter() + LEAD_S if moment is None else clocks.monotonic_at(moment)
-    stopped = cell.run(zero_s, clocks)
+    zero_s = perf_counter() + LEAD_S if order.begin_s is None else order.begin_s
+    stopped = cell.run(zero_s, Clocks())
     runner.quit()
     if environment.web_ui is not None:
         environment.web_ui.stop()  # type: ignore[no-untyped-call]
@@ -67,14 +67,19 @@ def run_here(order: CellOrder, ready_s: float) -> str | None:
 
 
 def lead(order: CellOrder, bind_host: str, port: int, *, ready_s: float, grace_s: float) -> str | None:
-    """Run the cell on workers that connect; why it ended early, where it did. Raises OrderRefused, OSError."""
-    master = Master(order, bind_host=bind_host, port=port, ready_s=ready_s, grace_s=grace_s)
-    if order.web_port is not None:
-        master.environment.create_web_ui("127.0.0.1", order.web_port)
-        gevent.spawn(stats_history, master.runner)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, master.stop, f"stopped by {number.name}")
-    return master.run()
+    """Run the cell on workers that connect; why it ended early, where it did.
+
+    Raises OrderRefused, OSError, Missing where not all of them come, RecordsNotKept.
+    """
+    with listening(bind_host, port) as environment:
+        master = Master(order, environment, ready_s=ready_s, grace_s=grace_s)
+        if order.web_port is not None:
+            environment.create_web_ui(LOOPBACK, order.web_port)
+            gevent.spawn(stats_history, environment.runner)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, master.stop, f"stopped by {number.name}")
+        environment.events.test_stopping.add_listener(master.stop_from_page)  # type: ignore[no-untyped-call]
+        return master.run()
 
 
 def raise_file_limit() -> None:
@@ -91,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--expect-workers", type=int, help="be the master of so many workers")
     parser.add_argument(
         "--bind-host",
-        default="127.0.0.1",
+        default=LOOPBACK,
         help="where the master listens, 127.0.0.1 unless given; nobody is asked for a password there: whoever reaches "
         "the port can take part, so open it to the workers' network alone",
     )
@@ -107,29 +112,41 @@ def main(arguments: list[str] | None = None) -> int:
         default=GRACE_S,
         help="how long after load and drain the master waits for a worker's end before it counts as lost",
     )
+    parser.add_argument("--dismiss", type=int, help="tell so many workers, as they come, that the run is over")
     parser.add_argument("--cpu", type=int, help="core to stay on")
     options = parser.parse_args(arguments)
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     logging.getLogger("locust").setLevel(logging.ERROR)
     raise_file_limit()
-    if (options.order is None) == (options.master_host is None):
-        parser.error("expected either CELL.json or --master-host")
-    named = options.order or f"the order of {options.master_host}"
+    if sum(one is not None for one in (options.order, options.master_host, options.dismiss)) != 1:
+        parser.error("expected one of CELL.json, --master-host and --dismiss")
+    named = options.order or f"the order of {options.master_host or options.bind_host}"
     try:
         stopped = _run(options)
+    except RecordsNotKept as error:
+        return _told(named, str(error), Ending.NOT_KEPT)
+    except Missing as error:
+        return _told(named, str(error), Ending.MISSING)
+    except RunOver as error:
+        return _told(named, str(error), Ending.OVER)
     except (OrderRefused, OSError) as error:
-        sys.stderr.write(f"{named}: {error}\n")
-        return 2
-    if stopped is not None:
-        sys.stderr.write(f"{named}: {stopped}\n")
-        return 1
-    return 0
+        return _told(named, str(error), Ending.REFUSED)
+    return Ending.RAN if stopped is None else _told(named, stopped, Ending.EARLY)
+
+
+def _told(named: str, why: str, ending: Ending) -> Ending:
+    sys.stderr.write(f"{named}: {why}\n")
+    return ending
 
 
 def _run(options: argparse.Namespace) -> str | None:
     if options.master_host is not None:
         return run_for_master(options.master_host, options.master_port, stop_on_signals, options.ready_s)
+    if options.dismiss is not None:
+        with listening(options.bind_host, options.master_port) as environment:
+            dismiss(environment, options.dismiss, options.ready_s)
+        return None
     order = read_order(options.order.read_bytes())
     if options.expect_workers is None:
         return run_here(order, options.ready_s)

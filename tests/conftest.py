@@ -34,6 +34,8 @@ LONGEST_FIRST = (
     "test_floods.py",
     "test_gauges.py",
     "test_load_worker.py",
+    "test_load_faults.py",
+    "test_load_hosts.py",
     "test_load_campaign.py",
     "test_workloads.py",
 )

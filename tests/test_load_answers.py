@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from loadtests.answers import Due, End, Exchange, StreamedAnswer, gaps_us, unsen
 from loadtests.asks import Ask, FixedSource, SingleTurn
 from loadtests.cell_order import CellOrder, DrawnWork, OrderRefused, headers_of, read_order, source_of, trace_of
 from loadtests.comparison_answers import ComparisonAnswer
-from loadtests.lost_worker import owed_records
+from loadtests.host_clocks import Answered, clock_of
+from loadtests.lost_worker import STOPPED, owed_records, settle_file
 from loadtests.plan import Route, WorkKind, Workload
-from loadtests.record_file import LineFile, RecordFile
+from loadtests.record_file import PIECE_BYTES, LineFile, RecordFile, pieces_of
 from loadtests.records import CellFooter, CellHeader, Outcome, RequestRecord
 
 DUE = Due(n=4, worker=1, scheduled_s=2.0, ask=Ask("item-1", 0, {}, 30, 3), user=None)
@@ -289,11 +291,56 @@ def test_a_full_disk_is_said_once_and_what_follows_is_counted() -> None:
 def test_what_a_lost_worker_owed_is_unsent(tmp_path: Path) -> None:
     ordered = order(tmp_path, "http://127.0.0.1:9", worker=1, workers=2, open=constant(10, 2.0))
     kept = [record for n in (1, 3) for record in unsent(Due(n=n, worker=1, scheduled_s=0.1 * n, ask=DUE.ask), "x")]
-    written = b"".join(msgspec.json.encode(line) + b"\n" for line in (HEADER, *kept)) + b'{"v":1,"n":5,"it'
-    owed = owed_records(ordered, written, until_s=1.0)
-    assert [found.n for found in owed] == [5, 7, 9]
-    assert {found.outcome for found in owed} == {Outcome.UNSENT}
-    assert owed_records(order(tmp_path, "http://x", closed=steady(3, 1.0)), written, until_s=1.0) == []
+    path = tmp_path / "lost.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in (HEADER, *kept)) + b'{"v":1,"n":5,"it')
+    assert settle_file(path, ordered, until_s=1.0, began_at=datetime.now(UTC)) == 3
+    file = read_file(path)
+    assert (file.header, file.footer) == (HEADER, None)
+    assert [found.n for found in file.records] == [1, 3, 5, 7, 9], "what broke off is owed too"
+    assert {found.outcome for found in file.records} == {Outcome.UNSENT}
+    assert owed_records(order(tmp_path, "http://x", closed=steady(3, 1.0)), (), until_s=1.0) == []
+
+
+@given(st.lists(st.integers(0, 400_000), max_size=6))
+def test_lines_go_in_bounded_pieces_of_whole_lines(lengths: list[int]) -> None:
+    lines = b"".join(b"x" * length + b"\n" for length in lengths)
+    pieces = list(pieces_of(lines))
+    assert b"".join(pieces) == lines
+    for piece in pieces:
+        assert piece.endswith(b"\n")
+        assert len(piece) <= PIECE_BYTES or piece.count(b"\n") == 1
+
+
+def test_the_quickest_answer_says_best_how_another_hosts_clocks_stand() -> None:
+    slow = Answered(asked_s=10.0, came_s=11.0, wall_s=1000.0, their_monotonic_s=60.9, their_wall_s=1003.0)
+    quick = Answered(asked_s=20.0, came_s=20.002, wall_s=1010.0, their_monotonic_s=70.001, their_wall_s=1012.499)
+    seen = clock_of([slow, quick])
+    assert seen is not None
+    assert seen.monotonic_ahead_s == pytest.approx(50.0)
+    assert seen.wall_ahead_s == pytest.approx(2.5)
+    assert seen.within_s == pytest.approx(0.001)
+    assert clock_of([]) is None
+
+
+def test_a_worker_that_was_lost_before_it_wrote_anything_owed_all_and_has_a_header(tmp_path: Path) -> None:
+    path, at = tmp_path / "lost.jsonl", datetime(2026, 11, 28, 10, tzinfo=UTC)
+    both = order(tmp_path, "http://x", route=Route.COMPARISON, models=("a", "b"), open=constant(10, 0.2))
+    assert settle_file(path, both, until_s=1.0, began_at=at) == 4
+    file = read_file(path)
+    assert file.header.began_at == "2026-11-28T10:00:00+00:00"
+    assert [(one.n, one.side) for one in file.records] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+
+
+def test_a_worker_that_stopped_while_the_others_went_on_keeps_its_footer_and_owed_the_rest(tmp_path: Path) -> None:
+    path, ordered = tmp_path / "stopped.jsonl", order(tmp_path, "http://x", open=constant(10, 0.3))
+    file = RecordFile(LineFile(path))
+    file.begin(HEADER)
+    file.add(unsent(Due(n=0, worker=0, scheduled_s=0.0, ask=DUE.ask), "x"))
+    file.end(FOOTER)
+    assert settle_file(path, ordered, until_s=1.0, began_at=datetime.now(UTC)) == 2
+    kept = read_file(path)
+    assert (kept.header, kept.footer) == (HEADER, FOOTER)
+    assert [(one.n, one.error) for one in kept.records][1:] == [(n, STOPPED) for n in (1, 2)]
 
 
 # --- the order ----------------------------------------------------------------------------------------------
@@ -304,7 +351,7 @@ def test_an_order_survives_its_file(tmp_path: Path) -> None:
         order(tmp_path, "http://127.0.0.1:1"),
         order(tmp_path, "https://h/base", closed=steady(3, 9.0, 1.0), route=Route.COMPARISON, models=("a", "b")),
         order(tmp_path, "http://h", work=DrawnWork(Workload(kind=WorkKind.MULTI_TURN, extra={"top_k": 1}))),
-        order(tmp_path, "http://h", begin_at="2026-11-28T10:00:00+09:00", headers={"x-a": "b"}),
+        order(tmp_path, "http://h", begin_s=12.5, headers={"x-a": "b"}),
     ):
         assert read_order(msgspec.json.encode(ordered)) == ordered
 
@@ -325,8 +372,7 @@ def test_an_order_survives_its_file(tmp_path: Path) -> None:
         ({"headers": {"Authorization": "Bearer x"}}, "key_variable"),
         ({"headers": {"x-a": "b\r\nc: d"}}, "cannot be sent"),
         ({"headers": {"Host": "x"}}, "the client's own"),
-        ({"begin_at": "2026-11-28T10:00:00"}, "an offset from UTC"),
-        ({"begin_at": "soon"}, "ISO 8601"),
+        ({"begin_s": "soon"}, "begin_s"),
         ({"unknown": 1}, "unknown field"),
     ],
 )

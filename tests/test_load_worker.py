@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from asyncio.subprocess import Process
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from clients import RawClient
@@ -34,8 +34,9 @@ from load_workers import (
 from gateway.processes import free_ports
 from loadtests.calibration import Errors, Level, errors_of, try_level, what_was_shown
 from loadtests.cell_order import FixedWork
+from loadtests.endings import Ending
 from loadtests.plan import Arrivals, Closed, Open, Rate, Route, Users
-from loadtests.records import Outcome, RequestRecord
+from loadtests.records import Outcome
 
 CHAT = "/v1/chat/completions"
 ADMIN = "admin-key-of-the-tests"
@@ -238,7 +239,7 @@ async def test_a_disk_that_fills_up_stops_the_cell_with_one_line(tmp_path: Path)
     async with ScriptedEngine() as engine:
         ordered = order(tmp_path, engine.url, open=constant(20, 30.0))
         ran = await run_worker(tmp_path, ordered, before=with_file_limit(4000))
-    assert ran.code == 1
+    assert ran.code == Ending.NOT_KEPT
     assert ran.err == f"{tmp_path}/cell.json: the records cannot be written: File too large\n"
     assert ran.file.records, "what fitted is kept, whole lines only"
 
@@ -290,25 +291,29 @@ async def test_records_of_workers_on_other_hosts_come_back_and_a_lost_ones_reque
         lead = ("-m", "loadtests.worker", path, "--expect-workers", "2", "--master-port", str(port))
         follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
         async with running(*lead) as master, running(*follow) as one, running(*follow) as other:
-            await asyncio.gather(*(until_lines(tmp_path / f"out.w{number}.jsonl", 4) for number in (0, 1)))
+            await asyncio.gather(*(until_lines(tmp_path / f"out-w{number}.jsonl", 4) for number in (0, 1)))
             other.kill()
             _, err = await master.communicate()
             assert await one.wait() == 0
     assert master.returncode == 1
-    files = [read_file(tmp_path / f"out.w{number}.jsonl") for number in (0, 1)]
+    files = [read_file(tmp_path / f"out-w{number}.jsonl") for number in (0, 1)]
     numbers = sorted(record.n for file in files for record in file.records)
     assert numbers == list(range(60)), "every request of the schedule has one record"
     (lost,) = [file for file in files if file.footer is None]
     (kept,) = [file for file in files if file.footer is not None]
     assert set(kept.outcomes()) == {"ok"}
     assert set(lost.outcomes()) == {"ok", "unsent"}
-    assert f"worker {lost.header.worker} of 2 was lost" in err.decode()
+    assert f"worker {lost.header.worker} of 2 ({lost.header.host}) was lost" in err.decode()
+    for file in files:
+        assert file.header.wall_offset_s == pytest.approx(0.0, abs=file.header.begin_within_s or 0.0)
 
 
 ACTOR = """
 import sys
+import time
 from loadtests import worker  # whatever patches the standard library comes first
 import gevent
+from gateway import __version__
 from locust.env import Environment
 
 print("here", flush=True)
@@ -317,16 +322,29 @@ runner = Environment(user_classes=[]).create_worker_runner("127.0.0.1", int(sys.
 
 def ordered(**_):
     if "ready" in sys.argv:
-        runner.send_message("simsa_ready", {"error": None})
+        runner.send_message("simsa_ready", {"error": None, "host": "actor", "version": __version__})
     print("ordered", flush=True)
 
 
+def asked(msg, **_):
+    clock = {"monotonic_s": time.perf_counter(), "wall_s": time.time()}
+    runner.send_message("simsa_clock", {"round": msg.data["round"], **clock})
+
+
 runner.register_message("simsa_order", ordered)
-runner.register_message("simsa_begin", lambda **_: print("begun", flush=True))
+runner.register_message("simsa_ask", asked)
+def begun(**_):
+    print("begun", flush=True)
+    if "torn" in sys.argv:
+        runner.send_message("simsa_lines", {"at": 7, "lines": b"{}", "sha256": ""})
+
+
+runner.register_message("simsa_begin", begun)
 runner.register_message("simsa_stop", lambda msg, **_: print("stopped:", msg.data["why"], flush=True))
 runner.greenlet.join()
 """
-"""A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready."""
+"""A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready.
+`torn`: of what it sends the first part is not there."""
 STRANGER = """
 import sys
 from pathlib import Path
@@ -339,9 +357,10 @@ print("here", flush=True)
 while not Path(sys.argv[2]).exists() or not Path(sys.argv[2]).read_bytes():
     gevent.sleep(0.01)
 for kind, data in (
-    ("simsa_ready", {"error": "not today"}),
-    ("simsa_lines", {"lines": b"nonsense"}),
-    ("simsa_end", {"stopped": "enough"}),
+    ("simsa_ready", {"error": "not today", "host": "?", "version": "?"}),
+    ("simsa_clock", {"round": 0, "monotonic_s": 0.0, "wall_s": 0.0}),
+    ("simsa_lines", {"at": 0, "lines": b"nonsense", "sha256": ""}),
+    ("simsa_end", {"stopped": "enough", "bytes": 0}),
     ("client_ready", "2.0"),
 ):
     client.send(Message(kind, data, "stranger"))
@@ -425,18 +444,58 @@ async def test_a_worker_that_lives_on_and_never_ends_counts_as_lost(tmp_path: Pa
         await heard(actor, "here")
         async with running(*lead) as master, asyncio.timeout(HANG_S):
             _, err = await master.communicate()
-            why = "worker 0 of 1 was lost: it had not ended 1 s after load and drain"
-            assert (master.returncode, err.decode()) == (1, f"{path}: {why}\n")
-            for words in ("ordered", "begun", f"stopped: {why}"):
+            why = "it had not ended 1 s after load and drain"
+            said = f"{path}: worker 0 of 1 (actor) was lost: {why}\n"
+            assert (master.returncode, err.decode()) == (Ending.EARLY, said)
+            for words in ("ordered", "begun", f"stopped: worker 0 of 1 (actor) counts as lost: {why}"):
                 await heard(actor, words)
-    lines = (tmp_path / "out.w0.jsonl").read_bytes().splitlines()
-    owed = [msgspec.json.decode(line, type=RequestRecord) for line in lines]
-    assert [(record.n, record.outcome) for record in owed] == [(n, Outcome.UNSENT) for n in range(5)]
+    file = read_file(tmp_path / "out-w0.jsonl")
+    assert [(record.n, record.outcome) for record in file.records] == [(n, Outcome.UNSENT) for n in range(5)]
+    assert file.footer is None
+
+
+async def test_a_worker_whose_records_do_not_come_whole_is_given_up_at_once(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9", open=constant(1, 600.0)))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port))
+    async with running("-c", ACTOR, str(port), "ready", "torn") as actor:
+        await heard(actor, "here")
+        async with running(*lead) as master, asyncio.timeout(HANG_S):
+            _, err = await master.communicate()
+    said = f"{path}: worker 0 of 1 (actor) was lost: what it sent did not arrive whole\n"
+    assert (master.returncode, err.decode()) == (Ending.EARLY, said)
+    assert read_file(tmp_path / "out-w0.jsonl").outcomes() == ["unsent"] * 600
+
+
+async def test_a_master_that_cannot_listen_says_so_in_one_line(tmp_path: Path) -> None:
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", port)
+        async with running(*lead) as process, asyncio.timeout(HANG_S):
+            _, err = await process.communicate()
+        nowhere = ("--bind-host", "192.0.2.1")
+        async with running(*lead, *nowhere) as other, asyncio.timeout(HANG_S):
+            _, more = await other.communicate()
+    refused = f"{path}: cannot listen on 127.0.0.1:{port}: something else listens there\n"
+    assert (process.returncode, err.decode()) == (Ending.REFUSED, refused)
+    assert other.returncode == Ending.REFUSED
+    (line,) = more.decode().splitlines()
+    assert line.startswith(f"{path}: cannot listen on 192.0.2.1:{port}: ")
+
+
+async def test_a_worker_whom_nobody_leads_gives_up_in_one_line(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port), "--ready-s", "1")
+    async with running(*follow) as worker, asyncio.timeout(HANG_S):
+        _, err = await worker.communicate()
+    why = f"the order of 127.0.0.1: no master answered at 127.0.0.1:{port} within 1 s\n"
+    assert (worker.returncode, err.decode()) == (Ending.MISSING, why)
 
 
 async def test_what_a_stranger_sends_changes_nothing(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    out = tmp_path / "out.w0.jsonl"
+    out = tmp_path / "out-w0.jsonl"
     async with ScriptedEngine() as engine:
         path = write_order(tmp_path, order(tmp_path, engine.url, open=constant(10, 3.0)))
         lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port))

@@ -72,6 +72,7 @@ CHECKS: Mapping[str, Text] = {
     "provenance": Text("답변의 출처", "Provenance"),
     "engine_restart": Text("엔진 재시작", "Engine restarts"),
     "calibration": Text("클라이언트 보정", "Client calibration"),
+    "hosts": Text("여러 호스트의 동시 시작", "Hosts begin together"),
 }
 OUTCOMES: Mapping[str, Text] = {
     "ok": Text("정상", "ok"),
