@@ -11,7 +11,6 @@ otherwise. What comes from somebody who was dealt nothing is ignored.
 from __future__ import annotations
 
 import hashlib
-import logging
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from loadtests.arrivals import duration_s
 from loadtests.cell_order import CellOrder, HostClock, OrderRefused, header_of, read_order, trace_of
 from loadtests.cell_run import READY_S, CellRun, Clocks
 from loadtests.host_clocks import Answered, clock_of
+from loadtests.hosts import Address, require_free
 from loadtests.lost_worker import settle_file
 from loadtests.record_file import LineFile, RecordsNotKept, pieces_of
 from loadtests.sending import Sending
@@ -217,17 +217,13 @@ def run_for_master(host: str, port: int, watch: Callable[[Sending], None], ready
 
 @contextmanager
 def listening(bind_host: str, port: int) -> Iterator[Environment]:
-    """An environment whose master listens. Raises OSError; Locust itself would end the process."""
+    """An environment whose master listens. Raises OSError."""
+    require_free(Address(bind_host, port))
     environment = Environment(user_classes=[])
-    log = logging.getLogger("locust.runners")
-    log.disabled = True
     try:
         environment.create_master_runner(bind_host, port)
-    except (RPCError, SystemExit) as error:
-        why = "something else listens there" if isinstance(error, SystemExit) else str(error)
-        raise OSError(f"cannot listen on {bind_host}:{port}: {why}") from error
-    finally:
-        log.disabled = False
+    except RPCError as error:
+        raise OSError(f"cannot listen on {Address(bind_host, port)}: {error}") from error
     yield environment
 
 
