@@ -23,9 +23,11 @@ from locust.stats import stats_history
 
 from loadtests.cell_order import CellOrder, OrderRefused, read_order
 from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
-from loadtests.distributed import GRACE_S, Master, Missing, RunOver, dismiss, listening, run_for_master
+from loadtests.distributed import Missing, RunOver
 from loadtests.endings import Ending
+from loadtests.following import run_for_master
 from loadtests.hosts import LOOPBACK, PORT
+from loadtests.leading import GRACE_S, Master, dismiss, listening
 from loadtests.record_file import LineFile, RecordsNotKept
 from loadtests.sending import Sending
 

@@ -440,6 +440,8 @@ HOUSE = [
     "loadtests.users",
     "loadtests.cell_run",
     "loadtests.distributed",
+    "loadtests.following",
+    "loadtests.leading",
     "loadtests.worker",
     "loadtests.stand_in",
     "loadtests.calibration",

@@ -477,11 +477,11 @@ async def test_a_master_that_cannot_listen_says_so_in_one_line(tmp_path: Path) -
         nowhere = ("--bind-host", "192.0.2.1")
         async with running(*lead, *nowhere) as other, asyncio.timeout(HANG_S):
             _, more = await other.communicate()
-    refused = f"{path}: cannot listen on 127.0.0.1:{port}: something else listens there\n"
+    refused = f"{path}: cannot listen on 127.0.0.1:{port}: Address already in use\n"
     assert (process.returncode, err.decode()) == (Ending.REFUSED, refused)
     assert other.returncode == Ending.REFUSED
     (line,) = more.decode().splitlines()
-    assert line.startswith(f"{path}: cannot listen on 192.0.2.1:{port}: ")
+    assert line == f"{path}: cannot listen on 192.0.2.1:{port}: Cannot assign requested address"
 
 
 async def test_a_worker_whom_nobody_leads_gives_up_in_one_line(tmp_path: Path) -> None:
