@@ -75,6 +75,9 @@ def run(
     web_port: Annotated[
         int | None, typer.Option(help="Show Locust's own page here, on loopback, while a cell runs.")
     ] = None,
+    calibrated: Annotated[
+        str | None, typer.Option(metavar="RUN", help="A run of the last hour that calibrated this client.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run a plan to its verdicts. Ctrl-C stops it and keeps what was measured; --resume goes on.
@@ -87,7 +90,8 @@ def run(
         _refuse("expected either a plan or --resume RUN")
     settings = Settings()
     before = None if resume is None else _directory(resume, settings)
-    wishes = Wishes(workers=workers, web_port=web_port, resume=before)
+    shown = None if calibrated is None else _directory(calibrated, settings)
+    wishes = Wishes(workers=workers, web_port=web_port, resume=before, calibrated=shown)
     found = asyncio.run(_run(plan or Path("plan.yaml"), settings, wishes, as_json=_json(json)))
     _show(found, as_json=_json(json), directory=_directory(found.id, settings))
     raise typer.Exit(0 if _is_well(found) else 1)

@@ -110,7 +110,7 @@ def _calibrated(view: View, found: Calibration | None) -> str:
         return view.word("not_calibrated")
     needed = found.needed_events_per_s
     unknown = f"– ({view.say(WHY_NOT['need_unknown'])})"
-    return view.word(
+    said = view.word(
         "calibration_said",
         events=number(found.events_per_s),
         lag=seconds(found.lag_p99_s, view.language),
@@ -119,6 +119,7 @@ def _calibrated(view: View, found: Calibration | None) -> str:
         needed=unknown if needed is None else view.word("per_second", n=number(needed)),
         passed=view.word("passed" if found.passed else "not_passed"),
     )
+    return said if found.of_run is None else f"{said} {view.word('calibrated_by', run=found.of_run)}"
 
 
 def _searches(view: View, run: Run) -> Iterator[Element]:

@@ -201,6 +201,7 @@ WORDS: Mapping[str, Text] = {
         "On a stand-in with a known schedule it read {events} events a second: schedule lag p99 {lag}, error of TTFT "
         "p99 {error}, CPU {cpu}. The plan needs {needed}. {passed}.",
     ),
+    "calibrated_by": Text("같은 클라이언트를 보정한 실행: {run}.", "It was shown by run {run}, on the same client."),
     "per_second": Text("초당 {n}개", "{n} a second"),
     "not_calibrated": Text("클라이언트를 보정하지 않았습니다.", "The client was not calibrated."),
     "no_engines": Text("엔진이 스스로를 밝히지 않았습니다.", "No engine described itself."),
