@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from browsers import running_browser
+from page_inspector import SIDEWAYS, UNFOLD
 
 from bench.loadtest_demo import CANDIDATES, CLAIMS, EXAMPLES, GPU, Candidate, demo_registry, disappointments, gravest
 from gateway.domain.claims import ClaimVerdict
@@ -98,3 +100,13 @@ def test_the_committed_pages_are_of_the_committed_runs(language: str) -> None:
     page = (EXAMPLES / f"report.{language}.html").read_text()
     for candidate in CANDIDATES:
         assert run_of(candidate).id in page
+
+
+@pytest.mark.parametrize("language", ["ko", "en"])
+async def test_the_committed_pages_fit_a_phone(language: str) -> None:
+    async with running_browser() as browser:
+        page = await browser.new_page(viewport={"width": 390, "height": 844})
+        await page.goto((EXAMPLES / f"report.{language}.html").as_uri())
+        await page.evaluate(UNFOLD)
+        assert await page.evaluate(SIDEWAYS) <= 0
+        assert await page.locator("h2 .stands").count() >= 8, "every section of figures says that they are simulated"
