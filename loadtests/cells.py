@@ -270,6 +270,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Of one core, at that rate."""
     needed_events_per_s: float | None
     passed: bool
+    of_run: str | None = None
+    """The run before this one that showed it, where it was taken over from there."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,9 @@ def run(
     keep: Annotated[
         bool, typer.Option(help="Hand the run in to the gateway that it went through, so that it speaks to claims.")
     ] = True,
+    calibrated: Annotated[
+        str | None, typer.Option(metavar="RUN", help="A run of the last hour that calibrated this client.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Run a plan to its verdicts. Ctrl-C stops it and keeps what was measured; --resume goes on.
@@ -103,7 +106,15 @@ def run(
     settings = Settings()
     before = None if resume is None else _directory(resume, settings)
     at = _address(listen)
-    wishes = Wishes(workers=workers, web_port=web_port, resume=before, hosts=hosts, listen=at, wait_s=wait_s)
+    wishes = Wishes(
+        workers=workers,
+        web_port=web_port,
+        resume=before,
+        calibrated=None if calibrated is None else _directory(calibrated, settings),
+        hosts=hosts,
+        listen=at,
+        wait_s=wait_s,
+    )
     found, gateway = asyncio.run(_run(plan or Path("plan.yaml"), settings, wishes, as_json=_json(json)))
     if keep and gateway is not None:
         _keep_or_say(found.id, settings, gateway)

@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -45,6 +45,8 @@ from loadtests.validity import SILENT
 from loadtests.workloads import languages_of, workload_sha256
 from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility, fertility_samples, learn_fertility
 
+CALIBRATED_FOR = timedelta(hours=1)
+"""How old a run may be whose calibration another takes over."""
 PACKAGES = ("locust", "gevent", "geventhttpclient")
 
 
@@ -63,6 +65,8 @@ class Wishes:
     """Others that send in this one's place, and connect where it listens."""
     wait_s: float = WAIT_S
     resume: Path | None = None
+    calibrated: Path | None = None
+    """A run that showed what this client can read; it is not tried again."""
 
 
 async def prepare(
@@ -79,6 +83,7 @@ async def prepare(
     CalibrationFailed, and what the gateway's client raises."""
     if find_spec("locust") is None:
         raise OutsetRefused("load tests need Locust: install the extra with `pip install 'simsa[loadtest]'`")
+    taken = None if wishes.calibrated is None else take_over(Journal(wishes.calibrated).run(), now=datetime.now(UTC))
     before, journal, text = _begun(plan_path, settings, wishes)
     plan = parse_plan(text, path=plan_path.name, registry=registry)
     if wishes.workers is not None:
@@ -116,10 +121,7 @@ async def prepare(
     if plan.calibrates and hosts is not None:
         say("several hosts are not calibrated on a stand-in: CPU and schedule lag of each worker are checked")
     elif plan.calibrates and calibration is None:
-        say("calibrating the client on a stand-in")
-        needed = needed_events_per_s(plan, traces)
-        each = None if needed is None else needed / plan.workers
-        calibration = await calibrate(journal.directory / "calibration", needed_events_per_s=each)
+        calibration = await _calibration(taken, _needed_of_each(plan, traces), journal, say)
         say(_calibrated(calibration))
     return Campaign(
         id=before.id if before is not None else journal.directory.name,
@@ -193,6 +195,42 @@ def needed_events_per_s(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) 
     tokens = output.most if output is not None else plan.workload.max_output_tokens
     rates = [_peak(cell.load, traces.get(cell.id, ())) for cell in plan.cells if isinstance(cell.load, Open)]
     return max(rates) * tokens if rates else None
+
+
+def _needed_of_each(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> float | None:
+    needed = needed_events_per_s(plan, traces)
+    return None if needed is None else needed / plan.workers
+
+
+def take_over(shown: Run, *, now: datetime) -> Calibration:
+    """What `shown` says of this client, so that several plans in a row need not each try it.
+
+    Raises OutsetRefused where it says nothing itself, is of other software, or too old to be of this machine as it is.
+    """
+    found = shown.calibration
+    why = None
+    if found is None:
+        why = "it was not calibrated"
+    elif found.of_run is not None:
+        why = f"its own is that of {found.of_run}"
+    elif shown.versions != _versions():
+        why = "it is of other versions of the client"
+    elif now - datetime.fromisoformat(shown.began_at) > CALIBRATED_FOR:
+        why = f"it began more than {CALIBRATED_FOR.total_seconds() / 3600:g} h ago"
+    if found is None or why is not None:
+        raise OutsetRefused(f"the calibration of {shown.id} cannot be taken over: {why}; leave out --calibrated")
+    return replace_struct(found, of_run=shown.id)
+
+
+async def _calibration(
+    taken: Calibration | None, needed_events_per_s: float | None, journal: Journal, say: Callable[[str], None]
+) -> Calibration:
+    """Of this client, anew or as `taken` over, held against what each worker needs."""
+    if taken is None:
+        say("calibrating the client on a stand-in")
+        return await calibrate(journal.directory / "calibration", needed_events_per_s=needed_events_per_s)
+    is_enough = needed_events_per_s is None or taken.events_per_s >= needed_events_per_s
+    return replace_struct(taken, needed_events_per_s=needed_events_per_s, passed=taken.passed and is_enough)
 
 
 def _peak(load: Open, trace: Sequence[TracePoint]) -> float:
@@ -304,6 +342,8 @@ def _calibrated(one: Calibration) -> str:
     words = (
         f"this client reads {one.events_per_s:,.0f} events/s with a schedule lag of {one.lag_p99_s * 1000:.1f} ms (p99)"
     )
+    if one.of_run is not None:
+        words += f", as {one.of_run} showed"
     if one.needed_events_per_s is None:
         return words
     return f"{words}; the plan needs at most {one.needed_events_per_s:,.0f} of each worker" + (

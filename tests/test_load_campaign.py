@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from gateways import RunningGateway, entry, running_gateway
+from msgspec.structs import replace
 from processes_under_test import run_simsa
 from servers import serve
 from simulated_models import H100, TINY, model_of
@@ -20,9 +22,9 @@ from gateway.registry import load_registry
 from gateway.settings import Settings
 from gateway.simulator import create_engine
 from loadtests.campaign import Campaign, Step, disturbances, seed_of
-from loadtests.cells import Check, Run
+from loadtests.cells import Calibration, Check, Run
 from loadtests.journal import Journal
-from loadtests.outset import OutsetRefused, Wishes, needed_events_per_s, prepare
+from loadtests.outset import OutsetRefused, Wishes, needed_events_per_s, prepare, take_over
 from loadtests.plan_file import parse_plan
 from loadtests.sighting import TargetSilent
 from loadtests.written import write_report
@@ -42,7 +44,12 @@ class Bench:
     settings: Settings
 
     async def campaign(
-        self, plan: str, *, resume: Path | None = None, on_step: Callable[[Step], None] = lambda step: None
+        self,
+        plan: str,
+        *,
+        resume: Path | None = None,
+        calibrated: Path | None = None,
+        on_step: Callable[[Step], None] = lambda step: None,
     ) -> Campaign:
         path = self.directory / "plan.yaml"
         path.write_text(plan.replace("GATEWAY", self.gateway.url).replace("ENGINE", self.engine))
@@ -50,7 +57,7 @@ class Bench:
             path,
             load_registry(self.gateway.registry_path),
             self.settings,
-            Wishes(resume=resume),
+            Wishes(resume=resume, calibrated=calibrated),
             stopping=asyncio.Event(),
             on_step=on_step,
             say=lambda words: None,
@@ -83,6 +90,16 @@ repeats: 1
 drain_s: 20
 calibrate: false
 """
+
+
+CALIBRATION = Calibration(
+    events_per_s=500.0,
+    lag_p99_s=0.004,
+    ttft_error_p99_s=0.001,
+    cpu_share=0.2,
+    needed_events_per_s=None,
+    passed=True,
+)
 
 
 async def test_a_plan_runs_through_both_doors_and_is_kept_whole(tmp_path: Path) -> None:
@@ -278,6 +295,32 @@ def test_the_plans_need_is_its_highest_rate_times_its_longest_answer() -> None:
     for plan, needed in ((text, 400), (PLAN, None)):
         addressed = plan.replace("GATEWAY", "http://127.0.0.1:1").replace("ENGINE", "http://127.0.0.1:2")
         assert needed_events_per_s(parse_plan(addressed.encode(), path="p"), {}) == needed
+
+
+async def test_a_calibration_of_the_last_hour_is_taken_over_and_held_against_the_plan(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        run, _ = await it.run(PLAN)
+        now = datetime.fromisoformat(run.began_at)
+        shown = replace(run, calibration=CALIBRATION)
+        assert take_over(shown, now=now + timedelta(minutes=59)) == replace(CALIBRATION, of_run=run.id)
+        other = dict.fromkeys(run.versions, "0")
+        for refused, why in (
+            (run, "it was not calibrated"),
+            (replace(shown, calibration=replace(CALIBRATION, of_run="lr-0")), "its own is that of lr-0"),
+            (replace(shown, versions=other), "other versions of the client"),
+            (replace(shown, began_at=(now - timedelta(hours=2)).isoformat()), "more than 1 h ago"),
+        ):
+            with pytest.raises(OutsetRefused, match=why):
+                take_over(refused, now=now)
+        directory = tmp_path / "shown"
+        journal = Journal(directory)
+        journal.begin(b"name: shown")
+        journal.keep(replace(shown, began_at=datetime.now(UTC).isoformat()), {})
+        open_loop = PLAN.replace("users: 2, for_s: 1.5", "rate_per_s: 100, for_s: 1.5").replace("calibrate: false", "")
+        campaign = await it.campaign(open_loop, calibrated=directory)
+        expected = replace(CALIBRATION, of_run=run.id, needed_events_per_s=800.0, passed=False)
+        assert campaign.calibration == expected, "100 answers of 8 tokens a second are more than 500 events"
+        campaign.lock.release()
 
 
 def test_a_run_reads_back_from_its_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from gateway.domain.rounds import Text
 from gateway.rounds.report.style import DARK as BASE_DARK
 from gateway.rounds.report.style import LIGHT as BASE_LIGHT
 from loadtests.cells import CellSeen, DoorShare, Run, SearchSeen
+from loadtests.exports import read_run
 from loadtests.readings import LATENCIES, figure_of
 from loadtests.report import POLICY, Distribution, render_report, report_title, sentences, terms, words
 from loadtests.report import columns as columns_module
@@ -33,6 +35,7 @@ from loadtests.report.sentences import Topic
 from loadtests.report.style import DARK, LIGHT
 from loadtests.report.terms import LANGUAGES, WHY_NOT, Language, say
 
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples" / "loadtest"
 SCREEN: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 
@@ -272,6 +275,31 @@ def odd_cell() -> CellSeen:
         for repeat in cell.repeats
     ]
     return changed(cell, repeats=repeats, level=3.0, load="3 users at once")
+
+
+def test_claims_made_of_several_candidates_stand_side_by_side_with_each_verdict() -> None:
+    runs, spreads = campaign()
+    alike = [
+        [verdict("pace", "60 tokens a second", "plausible (simulated)", margin=0.2), verdict("room", "fits", "open")],
+        [verdict("pace", "60 tokens a second", "refuted (arithmetic)", margin=-0.3)],
+    ]
+    named = [changed(run, verdicts=told) for run, told in zip(runs, alike, strict=False)]
+    page = render_report(named, language="en", distributions=spreads)
+    table = page[page.index("Side by side") :].split("</table>")[0]
+    pace, room = table.split("<tr>")[2:4]
+    assert re.findall("[✓✗] [a-z]+ \\([a-z]+\\)", pace) == ["✓ plausible (simulated)", "✗ refuted (arithmetic)"]
+    assert ("+20.0%" in pace, "−30.0%" in pace) == (True, True)
+    assert ("open" in room, "not claimed of this candidate" in page) == (True, True)
+    assert "Side by side" not in render_report(named[:1], language="en", distributions=spreads)
+
+
+def test_a_percentile_that_is_nowhere_drawn_is_in_no_key() -> None:
+    runs = [read_run((EXAMPLES / f"{name}.run.json").read_bytes()) for name in ("midm", "solar", "exaone")]
+    page = render_report(runs, language="en")
+    latency = page[page.index('<h2 id="latency"') : page.index('<h2 id="frontier"')]
+    keys = re.findall('<ul class="key">.*?</ul>', latency)
+    assert keys
+    assert not [key for key in keys if "p99" in key], "no cell of it has the 500 values that a p99 takes"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

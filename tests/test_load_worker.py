@@ -32,7 +32,7 @@ from load_workers import (
 )
 
 from gateway.processes import free_ports
-from loadtests.calibration import Errors, Level, errors_of, try_level, what_was_shown
+from loadtests.calibration import Errors, Level, errors_of, next_level, try_level, what_was_shown
 from loadtests.cell_order import FixedWork
 from loadtests.endings import Ending
 from loadtests.plan import Arrivals, Closed, Open, Rate, Route, Users
@@ -544,6 +544,24 @@ async def test_calibration_shows_counts_that_are_exact_and_figures_that_agree_wi
 def level(events_per_s: float, *, lag_s: float = 0.001, cpu: float = 0.2, wrong: int = 0) -> Level:
     values = np.array([0.0004, -0.0005])
     return Level(events_per_s, lag_s, cpu, Errors(values, values, values), wrong)
+
+
+@pytest.mark.parametrize(
+    ("passed", "expected"),
+    [
+        ([], 500),
+        ([True], 1000),
+        ([True, False], 1000),
+        ([True, False, True], 2000),
+        ([True, False, False], None),
+        ([False], 500),
+        ([False, False], None),
+        ([True, True, True], None),
+    ],
+)
+def test_a_rate_that_was_too_much_is_tried_once_more(passed: list[bool], expected: float | None) -> None:
+    tried = [level(0, lag_s=0.001 if one else 0.02) for one in passed]
+    assert next_level(tried, (500.0, 1000.0, 2000.0)) == expected
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ COLUMNS: Mapping[str, Text] = {
     "verdict": Text("판정", "Verdict"),
     "margin": Text("여유", "Margin"),
     "reasons": Text("근거", "Reasons"),
-    "cells": Text("셀", "Cells"),
     "left_open": Text("남은 것", "Left open"),
     "metric": Text("지표", "Figure"),
     "n": Text("n", "n"),

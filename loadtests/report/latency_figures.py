@@ -41,7 +41,9 @@ def _latency_group(view: View, run: Run, cells: Sequence[CellSeen]) -> Iterator[
     named = {one.metric for one in objectives(run)}
     metrics = [metric for metric in _LATENCIES if metric in _ALWAYS or metric in named]
     yield element("h3", {}, where)
-    yield series_key([(place, statistic) for place, statistic in enumerate(STATISTICS)])
+    fields = [asked_of(cells[0].kind, metric) for metric in metrics]
+    drawn = {one for one in STATISTICS for field in fields for cell in cells if latency(cell, field, one) is not None}
+    yield series_key([(place, statistic) for place, statistic in enumerate(STATISTICS) if statistic in drawn])
     panels = (_latency_panel(view, run, cells, metric, where) for metric in metrics)
     yield element("figure", {"class": "pair"}, *panels)
     statistics = [Head(statistic, is_number=True) for statistic in STATISTICS]

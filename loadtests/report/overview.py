@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from gateway.markup import Node, element
@@ -11,7 +11,7 @@ from loadtests.readings import rests_on_invalid
 from loadtests.report.conclusions import check_name, conclusions, verdict_words
 from loadtests.report.figure_words import share
 from loadtests.report.sentences import TOPICS
-from loadtests.report.tables import Foreign, Invalid, Missing, Number, Row, Shown, Sign, Words
+from loadtests.report.tables import Foreign, Head, Invalid, Missing, Number, Row, Shown, Sign, Words
 from loadtests.report.terms import VERDICTS, WHY_NOT
 from loadtests.report.view import View, paragraph
 
@@ -90,7 +90,8 @@ def _check_row(view: View, cell: CellSeen, repeat: str, check: Check) -> Row:
 
 
 def verdicts(view: View) -> Iterator[Node]:
-    names = ("claim", "verdict", "margin", "reasons", "left_open", "cells")
+    yield from _side_by_side(view)
+    names = ("claim", "verdict", "margin", "reasons", "left_open")
     for run in view.runs:
         if not run.verdicts:
             continue
@@ -100,20 +101,55 @@ def verdicts(view: View) -> Iterator[Node]:
         yield from view.table(view.heads(*names, numbers=["margin"]), rows, view.caption("verdicts", view.label(run)))
 
 
+def _side_by_side(view: View) -> Iterator[Node]:
+    """What is claimed of several candidates, a line a claim, with the verdict on each."""
+    found = {(one.claim, run.id): (run, one) for run in view.runs for one in run.verdicts}
+    claims = list(dict.fromkeys(claim for claim, _ in found))
+    if len(claims) == len(found):
+        return  # no claim is made of two
+    heads = [*view.heads("claim"), *(Head(view.label(run)) for run in view.runs)]
+    yield element("h3", {}, view.word("side_by_side"))
+    yield from view.table(
+        heads, (_claim_row(view, claim, found) for claim in claims), view.caption("verdicts", view.word("side_by_side"))
+    )
+
+
+def _claim_row(view: View, claim: str, found: Mapping[tuple[str, str], tuple[Run, Verdict]]) -> Row:
+    texts = (one.text for (name, _), (_, one) in found.items() if name == claim)
+    told = (found.get((claim, run.id)) for run in view.runs)
+    return [
+        Words([next(texts)], below=claim),
+        *(Missing("not_claimed") if pair is None else _short_verdict(view, *pair) for pair in told),
+    ]
+
+
+def _short_verdict(view: View, run: Run, one: Verdict) -> Shown:
+    if rests_on_invalid(run, one):
+        return Sign(view.word("invalid"), is_good=False)
+    words = verdict_words(one.verdict, view.language)
+    if one.verdict not in (*_GOOD, *_BAD):
+        return words if one.verdict in VERDICTS else Foreign(words)
+    return Sign(words, one.verdict in _GOOD, below="" if one.margin is None else _margin(one.margin))
+
+
+def _margin(margin: float) -> str:
+    return f"{'+' if margin > 0 else ''}{share(margin)}"
+
+
 def _verdict_row(view: View, run: Run, one: Verdict) -> Row:
-    claim = Words([one.text], below=one.claim)
+    cells = ", ".join(cell.removeprefix("cell ").removesuffix(f" of run {run.id}") for cell in one.cells)
+    claim = Words([one.text], below=f"{one.claim}: {cells}" if cells else one.claim)
     if rests_on_invalid(run, one):
         return [claim, Invalid(view.word("invalid_why", why=_rests(view, one)))]
     margin: Shown = Missing("no_margin")
     if one.margin is not None:
-        margin = Number(f"{'+' if one.margin > 0 else ''}{share(one.margin)}")
+        margin = Number(_margin(one.margin))
     return [
         claim,
         _verdict(view, one),
         margin,
         Words(_reasons(one), language="en"),
         Words(one.left_open, language="en"),
-        ", ".join(one.cells),
     ]
 
 

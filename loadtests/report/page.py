@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from gateway.markup import Element, Node, document, element
 from loadtests.cells import Run
 from loadtests.report.buckets import MOST_DRAWN
-from loadtests.report.conclusions import provenance_words, provenances
+from loadtests.report.conclusions import labels, provenance_words, provenances
 from loadtests.report.cost_figures import costs
 from loadtests.report.doors import doors
 from loadtests.report.latency_figures import latencies
@@ -52,6 +52,8 @@ _MAKERS: Mapping[str, Callable[[View], Iterator[Node]]] = {
 """By name, in the order of the page."""
 _LONG = frozenset({"validity", "results", "timelines"})
 """Sections with tables that stay off paper."""
+_NO_FIGURES = frozenset({"formulas", "configuration", "reproduce"})
+"""Sections that say nothing of what was measured."""
 _OTHER: Mapping[Language, Language] = {"ko": "en", "en": "ko"}
 
 
@@ -92,6 +94,7 @@ def report_title(runs: Sequence[Run], language: Language) -> str:
         title = say(WORDS["title"], language).format(name=runs[0].name)
     else:
         names = list(dict.fromkeys(run.name for run in runs))
+        names = names if len(names) == 1 else list(labels(runs).values())
         title = say(WORDS["title_many"], language).format(n=len(runs), name=", ".join(names))
     if not provenances(runs):
         return title
@@ -133,12 +136,18 @@ def _contents(view: View, names: Sequence[str]) -> Element:
 
 def _section(view: View, name: str, content: Sequence[Node]) -> Element:
     section = SECTIONS[name]
+    stands = provenance_words(view.runs, view.language) if name not in _NO_FIGURES else ""
     lead = None if section.lead is None else view.say(section.lead).replace("{most}", str(MOST_DRAWN))
     return element(
         "section",
         {"aria-labelledby": name},
-        element("h2", {"id": name}, view.say(section.heading)),
+        element("h2", {"id": name}, view.say(section.heading), _stands(stands)),
         paragraph(lead, "note") if lead else None,
         paragraph(view.word("on_paper"), "note off-screen") if name in _LONG else None,
         *content,
     )
+
+
+def _stands(provenance: str) -> Element | None:
+    """What the figures came from where that is not a real model, so that no part of the page is read without it."""
+    return element("span", {"class": "stands"}, f" ({provenance})") if provenance else None

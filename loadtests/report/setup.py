@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from gateway.markup import Element, Node, element
 from loadtests.cells import Calibration, EngineSeen, Run, SearchSeen
+from loadtests.report.columns import COLUMNS
 from loadtests.report.figure_words import level_words, number, seconds, share
 from loadtests.report.formulas import FORMULAS
 from loadtests.report.tables import Foreign, Missing, Number, Row, Shown
@@ -83,17 +84,15 @@ def _engines(view: View, run: Run) -> Iterator[Node]:
         yield paragraph(view.word("no_engines"))
         return
     numbers = ("max_model_len", "restarts")
-    heads = view.heads("replica", "gpu", "provenance", "version", *numbers, "resolved", numbers=numbers)
+    heads = view.heads("replica", "gpu", "provenance", "version", *numbers, numbers=numbers)
     yield from view.table(
         heads, (_engine(view, one) for one in run.engines), f"{view.word('engines')}: {view.label(run)}"
     )
+    for one in run.engines:
+        yield _resolved(view, one)
 
 
 def _engine(view: View, one: EngineSeen) -> Row:
-    resolved: Shown = Missing("not_said")
-    if one.resolved:
-        pairs = "; ".join(f"{name}={value}" for name, value in one.resolved.items())
-        resolved = Foreign(pairs)
     return [
         one.replica,
         Missing("gpu_unknown") if one.gpu is None else f"{one.gpu} ×{one.gpus}",
@@ -101,8 +100,16 @@ def _engine(view: View, one: EngineSeen) -> Row:
         Missing("not_said") if one.version is None else one.version,
         Missing("not_said") if one.max_model_len is None else Number(f"{one.max_model_len:,}"),
         Number(str(one.restarts)),
-        resolved,
     ]
+
+
+def _resolved(view: View, one: EngineSeen) -> Element:
+    """What an engine says that it runs with: dozens of pairs, which no column has room for."""
+    heading = f"{view.say(COLUMNS['resolved'])}: {one.replica}"
+    if not one.resolved:
+        return paragraph(f"{heading}: – ({view.say(WHY_NOT['not_said'])})", "note")
+    pairs = "; ".join(f"{name}={value}" for name, value in one.resolved.items())
+    return element("details", {}, element("summary", {}, heading), paragraph(pairs, "note", lang="en"))
 
 
 def _calibrated(view: View, found: Calibration | None) -> str:
@@ -110,7 +117,7 @@ def _calibrated(view: View, found: Calibration | None) -> str:
         return view.word("not_calibrated")
     needed = found.needed_events_per_s
     unknown = f"– ({view.say(WHY_NOT['need_unknown'])})"
-    return view.word(
+    said = view.word(
         "calibration_said",
         events=number(found.events_per_s),
         lag=seconds(found.lag_p99_s, view.language),
@@ -119,6 +126,7 @@ def _calibrated(view: View, found: Calibration | None) -> str:
         needed=unknown if needed is None else view.word("per_second", n=number(needed)),
         passed=view.word("passed" if found.passed else "not_passed"),
     )
+    return said if found.of_run is None else f"{said} {view.word('calibrated_by', run=found.of_run)}"
 
 
 def _searches(view: View, run: Run) -> Iterator[Element]:

@@ -93,6 +93,7 @@ stroke-linejoin:round}
 td.invalid{color:var(--bad)}
 .numbers td,.numbers th{white-space:nowrap}
 .numbers .text,.numbers .invalid{white-space:normal;min-width:13em;overflow-wrap:anywhere}
+.numbers .several{min-width:24em}
 .numbers thead th{white-space:normal;min-width:3.5em}
 .below{display:block;font-weight:400;color:var(--soft)}
 header .facts{max-width:none;overflow-wrap:break-word}
@@ -100,7 +101,8 @@ sup{font-size:.75em;line-height:0;margin-left:1px}
 .whys{margin:6px 0 0;padding:0;list-style:none;color:var(--soft);font-size:13px}
 .whys sup{margin-right:4px}
 td small{color:var(--soft);font-size:12.5px;white-space:nowrap}
-dd code,.formula{overflow-wrap:anywhere}
+dd,dd code,.formula{overflow-wrap:anywhere}
+.stands{font-weight:400;font-size:.72em;color:var(--soft)}
 .formula{display:block;margin-bottom:2px}
 .off-screen{display:none}
 pre code{white-space:pre-wrap}
@@ -119,6 +121,7 @@ h3,h4,.y-name{break-after:avoid}
 .numbers td,.numbers th{white-space:normal;overflow-wrap:anywhere}
 .numbers thead th{min-width:0}
 .numbers .text,.numbers .invalid{min-width:9em}
+.numbers .several{min-width:18em}
 .numbers .n{overflow-wrap:normal}
 .numbers .n small{display:block;white-space:normal}
 .numbers table,.numbers small{font-size:7.4pt}

@@ -58,6 +58,7 @@ class Sign:
 
     text: str
     is_good: bool
+    below: str = ""
 
 
 Shown = Missing | Number | Foreign | Words | Invalid | Sign | Element | str
@@ -129,7 +130,7 @@ def _class(cell: Shown) -> str | None:
         case Foreign() if len(cell.text) > 40:
             return "text"
         case Words():
-            return "text"
+            return "text" if len(cell.sentences) < 2 else "text several"
         case str() if len(cell) > 40:
             return "text"
     return None
@@ -149,6 +150,8 @@ def _content(cell: Shown, whys: _Whys) -> Iterator[Node]:
         case Sign():
             sign = "✓ " if cell.is_good else "✗ "
             yield element("span", {"class": "good" if cell.is_good else "bad"}, sign, cell.text)
+            if cell.below:
+                yield element("small", {"class": "below"}, cell.below)
         case Words():
             said = cell.sentences
             several = element("ul", {"lang": cell.language}, *(element("li", {}, one) for one in said))

@@ -91,8 +91,8 @@ VERDICTS: Mapping[str, Text] = {
     "holds": Text("성립함", "holds"),
     "refuted (measured)": Text("측정으로 반박됨", "refuted (measured)"),
     "refuted (arithmetic)": Text("계산으로 반박됨", "refuted (arithmetic)"),
-    "plausible (simulated)": Text("시뮬레이션에서 가능함", "plausible (simulated)"),
     "not met (simulated)": Text("시뮬레이션에서 미달", "not met (simulated)"),
+    "plausible (simulated)": Text("시뮬레이션에서 가능함", "plausible (simulated)"),
     "open": Text("미결", "open"),
     "not testable here": Text("여기서는 검증할 수 없음", "not testable here"),
 }
@@ -105,6 +105,7 @@ ENDINGS: Mapping[str, Text] = {
     "stopped": Text("중단됨", "stopped"),
 }
 WHY_NOT: Mapping[str, Text] = {
+    "not_claimed": Text("이 후보에 대한 주장이 아닙니다.", "It is not claimed of this candidate."),
     "no_values": Text("값이 하나도 없습니다.", "There is no value."),
     "few_for_p99": Text(
         "p99는 값이 500개 이상일 때만 밝힙니다.",

@@ -129,6 +129,7 @@ SECTIONS: Mapping[str, Section] = {
 WORDS: Mapping[str, Text] = {
     "kicker": Text("심사 Simsa · 부하 시험 보고서", "Simsa · load test report"),
     "title": Text("{name} · 부하 시험 결과", "{name} · result of a load test"),
+    "side_by_side": Text("후보별 비교", "Side by side"),
     "title_many": Text("후보 {n}개의 부하 시험 비교: {name}", "Load test of {n} candidates: {name}"),
     "title_not_real": Text("{title} — 실측 아님({provenance})", "{title} — not measured on real models ({provenance})"),
     "facts": Text(
@@ -197,10 +198,11 @@ WORDS: Mapping[str, Text] = {
     "calibration": Text("클라이언트 보정", "Calibration of the client"),
     "calibration_said": Text(
         "정해진 시각에 답하는 대역을 상대로 초당 이벤트 {events}개를 읽었습니다. 발송 지연 p99 {lag}, TTFT 오차 p99 "
-        "{error}, CPU {cpu}. 계획에 필요한 처리량: {needed}. {passed}.",
+        "{error}, CPU {cpu}. 계획에 필요한 처리량: {needed}({passed}).",
         "On a stand-in with a known schedule it read {events} events a second: schedule lag p99 {lag}, error of TTFT "
-        "p99 {error}, CPU {cpu}. The plan needs {needed}. {passed}.",
+        "p99 {error}, CPU {cpu}. The plan needs {needed}: {passed}.",
     ),
+    "calibrated_by": Text("같은 클라이언트를 보정한 실행: {run}.", "It was shown by run {run}, on the same client."),
     "per_second": Text("초당 {n}개", "{n} a second"),
     "not_calibrated": Text("클라이언트를 보정하지 않았습니다.", "The client was not calibrated."),
     "no_engines": Text("엔진이 스스로를 밝히지 않았습니다.", "No engine described itself."),
