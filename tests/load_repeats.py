@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from gateways import entry, registry_text
-from guards import HANG_S
 from load_workers import CellFile, read_file, running
 from processes_under_test import clean_environment
 
@@ -27,6 +26,8 @@ from loadtests.plan import Plan
 from loadtests.plan_file import parse_plan
 from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
 
+RUN_LIMIT_S = 240.0
+"""How long a repeat or a run may take. A guard, not a timing."""
 BODY = {"messages": [{"role": "user", "content": "오늘 저녁에 먹을 만한 것을 알려 주세요."}], "max_tokens": 8}
 PLAN = """
 name: faults
@@ -96,7 +97,7 @@ async def run_one(
     watch = watch or EngineWatch(())
     reading = asyncio.create_task(watch.run())
     try:
-        async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(RUN_LIMIT_S), asyncio.TaskGroup() as group:
             ran = group.create_task(run_repeat(order, plan, stopping=asyncio.Event()))
             if beside is not None:
                 group.create_task(beside(order))
@@ -214,7 +215,7 @@ class Bench:
         self, *arguments: str, before: Callable[[], None] | None = None, beside: Callable[[Process], Any] | None = None
     ) -> tuple[int | None, str, str]:
         """The same to its end: code, standard output and standard error."""
-        async with self.loadtest(*arguments, before=before) as process, asyncio.timeout(HANG_S):
+        async with self.loadtest(*arguments, before=before) as process, asyncio.timeout(RUN_LIMIT_S):
             if beside is not None:
                 await beside(process)
             out, err = await process.communicate()

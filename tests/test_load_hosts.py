@@ -13,7 +13,7 @@ import pytest
 from clients import RawClient
 from engines import ScriptedEngine
 from guards import HANG_S
-from load_repeats import Bench, kill_all_of
+from load_repeats import RUN_LIMIT_S, Bench, kill_all_of
 from load_workers import read_file, until_lines
 
 from gateway.processes import free_ports
@@ -45,7 +45,7 @@ async def test_hosts_send_what_one_plan_says_with_their_own_keys_and_their_recor
             bench.loadtest(*run, **{KEY: "s3cret-of-the-leader"}) as leading,
             bench.loadtest("worker", at, **{KEY: "s3cret-of-one"}) as one,
             bench.loadtest("worker", at, **{KEY: "s3cret-of-the-other"}) as other,
-            asyncio.timeout(2 * HANG_S),
+            asyncio.timeout(RUN_LIMIT_S),
         ):
             ended = [await process.communicate() for process in (leading, one, other)]
         requests = engine.requests_to(CHAT)
@@ -85,7 +85,7 @@ async def test_a_host_that_is_lost_owed_its_share_and_the_run_waits_for_it_no_lo
             bench.loadtest("run", plan, "--hosts", "2", "--listen", at, "--wait-s", "25") as leading,
             bench.loadtest("worker", at) as one,
             bench.loadtest("worker", at) as other,
-            asyncio.timeout(3 * HANG_S),
+            asyncio.timeout(RUN_LIMIT_S),
         ):
             reading = asyncio.create_task(leading.communicate())
             async with asyncio.timeout(HANG_S):
