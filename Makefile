@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission bench-ranking drill gpu-check docs clean
+	bench-admission bench-ranking loadtest-crosscheck guidellm drill gpu-check docs clean
 
 help: ## list these chores
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## install Simsa and its tools into .venv
 
@@ -73,6 +73,12 @@ bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the
 bench-ranking: setup ## measure how long the ranking of 100,000 and of a million votes takes (seconds)
 	@$(BIN)/python -m bench.ranking
 
+guidellm: vllm-cpu ## install GuideLLM into .venv-guidellm, for `make loadtest-crosscheck` (half a minute, 0.5 GB)
+	@PYTHON=$(PYTHON) scripts/crosscheck.sh .venv-guidellm
+
+loadtest-crosscheck: setup guidellm ## hold our load tests' figures against `vllm bench serve` and GuideLLM (15 minutes on two idle cores)
+	@$(BIN)/python -m bench.crosscheck
+
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.faults
 
@@ -85,4 +91,4 @@ docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, m
 	@$(BIN)/simsa registry schema > model_registry.schema.json
 
 clean: ## remove what was installed and generated
-	rm -rf $(VENV) .venv-vllm .browser .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-guidellm .browser .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
