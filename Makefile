@@ -73,7 +73,7 @@ bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the
 bench-ranking: setup ## measure how long the ranking of 100,000 and of a million votes takes (seconds)
 	@$(BIN)/python -m bench.ranking
 
-loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (8 minutes)
+loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (9 minutes)
 	@$(BIN)/python -m bench.loadtest_demo
 
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)
