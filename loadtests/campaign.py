@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
@@ -408,12 +407,3 @@ def _short(name: str) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def new_run_id(name: str, moment: datetime, draw: bytes) -> str:
-    """Such as `lr-20261128-103000-3f9a`: by time, and unlike any other of the same second."""
-    return f"lr-{moment:%Y%m%d-%H%M%S}-{hashlib.sha256(draw + name.encode()).hexdigest()[:4]}"
-
-
-def runs_directory(data_dir: Path) -> Path:
-    return data_dir / "load-runs"

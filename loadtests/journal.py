@@ -6,8 +6,10 @@ workers' records, and the spreads that plots are drawn from.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -77,6 +79,15 @@ class Journal:
             return (self.directory / name).read_bytes()
         except OSError as error:
             raise RunUnreadable(f"{self.directory / name}: {error.strerror or error}") from error
+
+
+def new_run_id(name: str, moment: datetime, draw: bytes) -> str:
+    """Such as `lr-20261128-103000-3f9a`: by time, and unlike any other of the same second."""
+    return f"lr-{moment:%Y%m%d-%H%M%S}-{hashlib.sha256(draw + name.encode()).hexdigest()[:4]}"
+
+
+def runs_directory(data_dir: Path) -> Path:
+    return data_dir / "load-runs"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -28,13 +28,13 @@ from gateway.gateway_client import GatewayUnreachable
 from gateway.settings import Settings, secret_from_environment
 from loadtests.arrivals import TracePoint, duration_s
 from loadtests.calibration import calibrate
-from loadtests.campaign import Campaign, Step, new_run_id, runs_directory
+from loadtests.campaign import Campaign, Step
 from loadtests.cell_order import DrawnWork
 from loadtests.cells import Calibration, EngineSeen, Run
 from loadtests.doorways import Doorway, doorways, engine_addresses
 from loadtests.engine_view import EngineWatch
 from loadtests.hosts import LOOPBACK, PORT, WAIT_S, Address, Hosts, require_free
-from loadtests.journal import LOCK, Journal
+from loadtests.journal import LOCK, Journal, new_run_id, runs_directory
 from loadtests.measured import Context
 from loadtests.plan import RECORDS, Arrivals, Cell, Open, Plan
 from loadtests.plan_file import parse_plan

@@ -463,6 +463,8 @@ HOUSE = [
     "loadtests.view",
     "loadtests.difference_view",
     "loadtests.written",
+    "loadtests.command_parts",
+    "loadtests.run_commands",
     "loadtests.commands",
     "gateway.cli",
     "gateway.__main__",
