@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from gateway.domain.memory import number_format
 from gateway.domain.records import Claim, Model, Registry
 from gateway.file_lock import FileLock
 from loadtests.agreement import check_cell
@@ -282,6 +283,7 @@ class Campaign:
 
     def _found(self, state: str) -> Run:
         cells = list(self._cells.values())
+        model = self.registry.models.get(self.plan.target.model)
         restarts = restarts_of_each(self.watch.readings)
         notes = [*self._notes]
         if any(restarts):
@@ -313,6 +315,7 @@ class Campaign:
             verdicts=[],
             notes=notes,
             timeout_s=self.plan.timeout_s,
+            weights=None if model is None else number_format(model.weights.dtype),
         )
         return self._with_verdicts(run)
 

@@ -312,3 +312,5 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     timeout_s: float = 600.0
     """How long one answer might take."""
+    weights: str | None = None
+    """Number format of the weights by the registry of the day; engines do not say. None = not known."""

@@ -51,7 +51,7 @@ def evidence_of(run: Run, claim: Claim) -> list[Evidence]:
         run_id=run.id,
         gpu=run.gpu,
         gpus=run.gpus,
-        weights=None,
+        weights=run.weights,
         kv_dtype=None if cached == "auto" else cached,  # vLLM's `auto` is the weights' own and says nothing here
         timeout_s=run.timeout_s,
     )

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from load_records import cell_with, repeat_with
+from load_runs import made_run
 
 from gateway.domain.engine_facts import EngineGlance
 from gateway.domain.records import Claim, Confidence, Sourced
@@ -24,7 +25,7 @@ from loadtests.differences import compare_runs, ratio_interval
 from loadtests.doors import door_shares
 from loadtests.engine_view import Reading, join_timeline, restarts_in, restarts_of_each, window_of
 from loadtests.figures import Window
-from loadtests.run_evidence import claimed_objective, evidence_for, verdicts, why_invalid
+from loadtests.run_evidence import claimed_objective, evidence_for, evidence_of, verdicts, why_invalid
 
 REGISTRY = load_registry(Path(__file__).parent.parent / "model_registry.yaml")
 MODEL = REGISTRY.models["EXAONE-4.0-32B"]
@@ -128,6 +129,17 @@ def test_what_was_measured_for_another_claim_of_the_same_name_speaks_to_none() -
     assert verdict_on(replace(CLAIM, statistic="p50"), cells) not in ("holds", "refuted (measured)")
     assert verdict_on(replace(CLAIM, metric="tpot_s"), cells) not in ("holds", "refuted (measured)")
     assert verdict_on(replace(CLAIM, value=Decimal("0.1")), cells) == "refuted (measured)", "the figure is the same"
+
+
+@pytest.mark.parametrize(("weights", "says"), [("bf16", "holds"), ("fp8", "open"), (None, "open")])
+def test_a_claim_about_a_number_format_is_held_against_the_weights_that_were_served(
+    weights: str | None, says: str
+) -> None:
+    run, _ = made_run(is_small=True)
+    run = replace_in(run, cells=[three()], gpu="h100-sxm", gpus=1, weights=weights)
+    claim = replace(CLAIM, quantisation="bf16")
+    (found,) = verdicts(MODEL, REGISTRY, [claim], {"ttft": evidence_of(run, claim)}, gpu="h100-sxm")
+    assert found.verdict == says
 
 
 def test_users_who_think_are_no_concurrency() -> None:
