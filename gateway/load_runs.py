@@ -7,6 +7,7 @@ run is measured, and what its figures mean, is `loadtests`' subject.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import zlib
@@ -22,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.domain.accounts import Caller
 from gateway.domain.records import CallStatus, Provenance
 from gateway.store import Store
-from gateway.tables import Json, Moment, calls, metadata
+from gateway.tables import Moment, calls, metadata
 from loadtests.cells import VERSION, CellSeen, Check, Repeat, Run
 from loadtests.exports import run_json
 from loadtests.records import Outcome
@@ -56,7 +57,7 @@ load_runs = sa.Table(
     sa.Column("withdrawn_at", Moment),
     sa.Column("withdrawn_by", sa.Text),
     sa.Column("withdrawn_why", sa.Text),
-    sa.Column("findings", Json, nullable=False),
+    sa.Column("findings", sa.LargeBinary, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
 )
 _HEAD = [column for column in load_runs.columns if column.name not in ("findings", "document")]
@@ -116,7 +117,7 @@ class RunDiffers(Exception):
 
 
 class LoadRuns:
-    """Every statement about load runs. Raises what `Store` raises."""
+    """Every statement about load runs. Raises what `Store` raises. Runs are packed and unpacked off the event loop."""
 
     def __init__(self, store: Store) -> None:
         self._transaction = store.transaction
@@ -127,9 +128,10 @@ class LoadRuns:
         `findings`: the run as `checked` gives it. One that was stopped may come again after it went on. Raises
         RunDiffers.
         """
-        new = _kept(document.run, caller, at)
+        new = await asyncio.to_thread(_kept, document.run, caller, at)
         row = {field.name: getattr(new, field.name) for field in fields(KeptRun)}
-        row |= {"findings": msgspec.to_builtins(findings), "document": zlib.compress(msgspec.json.encode(document))}
+        row["findings"] = await asyncio.to_thread(_packed, findings)
+        row["document"] = await asyncio.to_thread(_packed, document)
         async with self._transaction() as connection:
             if (await connection.execute(_INSERTS[connection.dialect.name], row)).rowcount:
                 return new, True
@@ -138,7 +140,7 @@ class LoadRuns:
             old = _kept_in(found)
             if old.sha256 == new.sha256:
                 return old, False
-            _refuse_other(old, msgspec.convert(found["findings"], Run), document.run)
+            _refuse_other(old, await asyncio.to_thread(_findings, found["findings"]), document.run)
             changed = {name: row[name] for name in _OWN}
             await connection.execute(sa.update(load_runs).where(load_runs.c.id == new.id).values(changed))
         return replace(new, **_withdrawal(old)), False
@@ -156,7 +158,7 @@ class LoadRuns:
         statement = sa.select(*_HEAD, load_runs.c.findings).where(load_runs.c.id == run_id)
         async with self._transaction() as connection:
             row = (await connection.execute(statement)).mappings().first()
-        return None if row is None else (_kept_in(row), msgspec.convert(row["findings"], Run))
+        return None if row is None else (_kept_in(row), await asyncio.to_thread(_findings, row["findings"]))
 
     async def document(self, run_id: str) -> bytes | None:
         """What `read_document` reads; None where there is no such run."""
@@ -184,7 +186,7 @@ class LoadRuns:
             )
             async with self._transaction() as connection:
                 rows = (await connection.execute(statement)).scalars().all()
-            found[model] = [msgspec.convert(one, Run) for one in rows]
+            found[model] = [await asyncio.to_thread(_findings, one) for one in rows]
         return found
 
     async def recorded(self, run_ids: Sequence[str]) -> dict[str, list[RecordedCalls]]:
@@ -206,6 +208,14 @@ class LoadRuns:
 def read_document(content: bytes) -> Document:
     """What `LoadRuns.document` gave. A large one takes a second: not on the event loop."""
     return msgspec.json.decode(zlib.decompress(content), type=Document)
+
+
+def _findings(content: bytes) -> Run:
+    return msgspec.json.decode(zlib.decompress(content), type=Run)
+
+
+def _packed(value: Document | Run) -> bytes:
+    return zlib.compress(msgspec.json.encode(value))
 
 
 def why_not_kept(document: Document) -> str | None:

@@ -135,7 +135,7 @@ async def keep_run(request: Request, response: Response, services: Gateway, call
     document = await asyncio.to_thread(_document, raw)
     await services.recorder.drain(RECORDS_WITHIN_S)
     recorded = await services.load_runs.recorded(run_ids_through_gateway(document.run))
-    findings = checked(document.run, recorded)
+    findings = await asyncio.to_thread(checked, document.run, recorded)
     try:
         kept, is_new = await services.load_runs.keep(document, findings, caller, datetime.now(UTC))
     except RunDiffers as error:
@@ -184,12 +184,10 @@ async def report_runs(
     responses=refusals(404, 503),
     dependencies=[MAY_READ],
 )
-async def get_run(run_id: str, services: Gateway) -> dict[str, Any]:
+async def get_run(run_id: str, services: Gateway) -> Response:
     kept, findings = await _found(services, run_id)
-    return {
-        **LoadRunOut.model_validate(kept, from_attributes=True).model_dump(),
-        "findings": msgspec.to_builtins(findings),
-    }
+    head = LoadRunOut.model_validate(kept, from_attributes=True).model_dump(mode="json")
+    return Response(msgspec.json.encode({**head, "findings": findings}), media_type="application/json")
 
 
 @router.get(

@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("withdrawn_at", MOMENT),
         sa.Column("withdrawn_by", sa.Text()),
         sa.Column("withdrawn_why", sa.Text()),
-        sa.Column("findings", sa.JSON(), nullable=False),
+        sa.Column("findings", sa.LargeBinary(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_load_runs"),
     )
