@@ -1,8 +1,9 @@
 """Load runs that are kept in the gateway: their table, its statements, and what the gateway's own records say of them.
 
 A run comes whole from whoever measured it. What the gateway can check of it, it checks when it is handed in: requests
-that a run counts as answered through the gateway must stand in the gateway's records, with the run's provenance. How a
-run is measured, and what its figures mean, is `loadtests`' subject.
+that a run counts as answered through the gateway must stand in the gateway's records, of the run's model and with its
+provenance. Only such cells speak to claims here; what went past the gateway it cannot bear out. How a run is measured,
+and what its figures mean, is `loadtests`' subject.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -24,7 +26,7 @@ from gateway.domain.accounts import Caller
 from gateway.domain.records import CallStatus, Provenance
 from gateway.store import Store
 from gateway.tables import Moment, calls, metadata
-from loadtests.cells import VERSION, CellSeen, Check, Repeat, Run
+from loadtests.cells import VERSION, CellSeen, Check, Repeat, Run, common_provenance
 from loadtests.exports import run_json
 from loadtests.records import Outcome
 from loadtests.report import Distribution, distributions_of
@@ -36,6 +38,8 @@ MOST_OF_A_MODEL = 50
 IDS_AT_ONCE = 500
 CHECK = "gateway_records"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+DOORS = ("gateway", "direct")
+CLOCKS_APART = timedelta(minutes=5)
 _ENDED = ("complete", "stopped", "failed")
 
 load_runs = sa.Table(
@@ -70,7 +74,6 @@ _OWN = (
     "gpus",
     "ended_at",
     "kept_at",
-    "kept_by",
     "findings",
     "document",
 )
@@ -138,12 +141,15 @@ class LoadRuns:
             statement = sa.select(load_runs).where(load_runs.c.id == new.id).with_for_update()
             found = (await connection.execute(statement)).mappings().one()
             old = _kept_in(found)
-            if old.sha256 == new.sha256:
+            if old.sha256 == new.sha256:  # the records may have had calls to come in
+                again = {"findings": row["findings"]}
+                await connection.execute(sa.update(load_runs).where(load_runs.c.id == new.id).values(again))
                 return old, False
-            _refuse_other(old, await asyncio.to_thread(_findings, found["findings"]), document.run)
+            before = await asyncio.to_thread(read_document, found["document"])
+            _refuse_other(old, new, before.run, document.run)
             changed = {name: row[name] for name in _OWN}
             await connection.execute(sa.update(load_runs).where(load_runs.c.id == new.id).values(changed))
-        return replace(new, **_withdrawal(old)), False
+        return replace(new, **_kept_once(old)), False
 
     async def newest(self, limit: int, *, model: str | None = None) -> list[KeptRun]:
         """The last begun first."""
@@ -186,17 +192,17 @@ class LoadRuns:
             )
             async with self._transaction() as connection:
                 rows = (await connection.execute(statement)).scalars().all()
-            found[model] = [await asyncio.to_thread(_findings, one) for one in rows]
+            found[model] = [for_claims(await asyncio.to_thread(_findings, one)) for one in rows]
         return found
 
-    async def recorded(self, run_ids: Sequence[str]) -> dict[str, list[RecordedCalls]]:
-        """The gateway's own calls under each of these run ids, by provenance."""
+    async def recorded(self, model: str, run_ids: Sequence[str]) -> dict[str, list[RecordedCalls]]:
+        """The gateway's own calls of a model under each of these run ids, by provenance."""
         found: dict[str, list[RecordedCalls]] = {}
         is_ok = sa.func.sum(sa.case((calls.c.status == CallStatus.OK.value, 1), else_=0))
         for begin in range(0, len(run_ids), IDS_AT_ONCE):
             statement = (
                 sa.select(calls.c.run_id, calls.c.provenance, sa.func.count(), is_ok)
-                .where(calls.c.run_id.in_(run_ids[begin : begin + IDS_AT_ONCE]))
+                .where(calls.c.model == model, calls.c.run_id.in_(run_ids[begin : begin + IDS_AT_ONCE]))
                 .group_by(calls.c.run_id, calls.c.provenance)
             )
             async with self._transaction() as connection:
@@ -218,25 +224,49 @@ def _packed(value: Document | Run) -> bytes:
     return zlib.compress(msgspec.json.encode(value))
 
 
-def why_not_kept(document: Document) -> str | None:
+def why_not_kept(document: Document, now: datetime) -> str | None:
     """What is wrong with a run that is handed in; None where nothing is."""
     run = document.run
+    repeats = [(cell, repeat) for cell in run.cells for repeat in cell.repeats]
     if run.v != VERSION:
         return f"it is of version {run.v}, and this Simsa keeps version {VERSION}"
     if not _ID.fullmatch(run.id):
         return "its id must be of letters, digits, '-', '_' and '.', 64 at most"
     if run.state not in _ENDED:
         return f"its state is '{run.state[:32]}': only one that has ended is kept"
+    if any(cell.door not in DOORS or repeat.door != cell.door for cell, repeat in repeats):
+        return f"a cell's door must be one of {', '.join(DOORS)}, and that of its repeats"
+    ids = [repeat.run_id for _, repeat in repeats]
+    if len(set(ids)) < len(ids) or not all(name.startswith(f"{run.id}.") for name in ids):
+        return f"the run ids of its repeats must begin with '{run.id}.' and differ"
+    if run.provenance != common_provenance(run.cells, run.provenance):
+        return f"its provenance is '{run.provenance[:32]}', its repeats' another"
     try:
-        moments = [run.began_at, *filter(None, (run.ended_at, *(one.began_at for one in _repeats_of(run))))]
-        if any(datetime.fromisoformat(moment).tzinfo is None for moment in moments):
+        moments = [run.began_at, *filter(None, (run.ended_at, *(one.began_at for _, one in repeats)))]
+        read = [datetime.fromisoformat(moment) for moment in moments]
+        if any(moment.tzinfo is None for moment in read):
             return "its moments need their offset, e.g. 2026-11-28T09:00:00+00:00"
-        for repeat in _repeats_of(run):
+        if any(moment > now + CLOCKS_APART for moment in read):
+            return "it lies in the future by the gateway's clock"
+        for _, repeat in repeats:
             Provenance(repeat.provenance)
+            _read_amounts(repeat)
         distributions_of(run, document.spreads)
     except ValueError as error:
         return str(error)
     return None
+
+
+def _read_amounts(repeat: Repeat) -> None:
+    """Raises ValueError for text that is no number."""
+    texts = [repeat.cost_per_mtok_out, *(one.limit for one in (*repeat.objectives, *repeat.claimed.values()))]
+    for text in filter(None, texts):
+        try:
+            is_number = Decimal(text).is_finite()
+        except InvalidOperation:
+            is_number = False
+        if not is_number:
+            raise ValueError(f"'{text[:32]}' is no number")
 
 
 # --- what the gateway itself saw ----------------------------------------------------------------------------
@@ -285,14 +315,39 @@ def _records_agree(repeat: Repeat, recorded: Sequence[RecordedCalls]) -> Check:
         seen += "".join(f", {n} as {name}" for name, n in sorted(others.items()))
     return Check(
         name=CHECK,
-        passed=alike >= answered and not others,
+        passed=0 < answered <= alike and not others,
         limit=f"each of {answered} answered requests in the gateway's records, with the run's provenance",
         seen=seen,
     )
 
 
+def for_claims(run: Run) -> Run:
+    """Of checked findings what may speak to claims: cells through the gateway, which its records bear out or not."""
+    cells = [cell for cell in run.cells if cell.door == "gateway"]
+    return msgspec.structs.replace(run, cells=cells)
+
+
+def as_checked(document: Document, findings: Run, kept: KeptRun) -> Document:
+    """The document to be shown: with what the gateway found of each repeat, and whether it was withdrawn.
+
+    Its verdicts are left out: those of `GET /api/claims` are the gateway's own.
+    """
+    checks = {repeat.run_id: repeat.checks for cell in findings.cells for repeat in cell.repeats}
+    cells = [
+        msgspec.structs.replace(
+            cell, repeats=[msgspec.structs.replace(one, checks=checks[one.run_id]) for one in cell.repeats]
+        )
+        for cell in document.run.cells
+    ]
+    notes = [*document.run.notes]
+    if kept.withdrawn_at is not None:
+        notes.insert(0, f"Withdrawn {kept.withdrawn_at:%Y-%m-%d %H:%M} UTC: {kept.withdrawn_why}")
+    run = msgspec.structs.replace(document.run, cells=cells, notes=notes, verdicts=[])
+    return msgspec.structs.replace(document, run=run)
+
+
 def span_of(run: Run) -> tuple[datetime, datetime] | None:
-    """From the first repeat's begin to the last one's end, as far as its window and drain tell; None without one."""
+    """From the first repeat's second 0 to the end of the last one's window, counted without warm-ups; None without."""
     repeats = [repeat for cell in run.cells for repeat in cell.repeats if repeat.began_at]
     if not repeats:
         return None
@@ -326,23 +381,23 @@ def _kept_in(row: Any) -> KeptRun:
     return KeptRun(**{field.name: row[field.name] for field in fields(KeptRun)})
 
 
-def _withdrawal(of: KeptRun) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in ("withdrawn_at", "withdrawn_by", "withdrawn_why", "organisation")}
+def _kept_once(of: KeptRun) -> dict[str, Any]:
+    names = ("kept_by", "organisation", "withdrawn_at", "withdrawn_by", "withdrawn_why")
+    return {name: getattr(of, name) for name in names}
 
 
-def _refuse_other(old: KeptRun, before: Run, after: Run) -> None:
-    """A run that was stopped may go on: the same plan and begin, and nothing of what was measured taken away."""
+def _refuse_other(old: KeptRun, new: KeptRun, before: Run, after: Run) -> None:
+    """A run that was stopped may go on: handed in by the same key, of the same plan, with all that was measured."""
+    if (old.kept_by, old.organisation) != (new.kept_by, new.organisation):
+        raise RunDiffers(f"{old.id} was handed in with another key")
     if old.state == "complete":
         raise RunDiffers(f"{old.id} is kept already and was complete: what it showed stands")
     same = ("plan_sha256", "workload_sha256", "seed", "model", "began_at")
     if any(getattr(before, name) != getattr(after, name) for name in same):
         raise RunDiffers(f"another run is kept as {old.id}")
-    if not _repeats(before) <= _repeats(after):
-        raise RunDiffers(f"{old.id} is kept with repeats that this one lacks")
-
-
-def _repeats(run: Run) -> set[tuple[str, int]]:
-    return {(repeat.run_id, repeat.seed) for repeat in _repeats_of(run)}
+    now = {repeat.run_id: repeat for repeat in _repeats_of(after)}
+    if any(now.get(repeat.run_id) != repeat for repeat in _repeats_of(before)):
+        raise RunDiffers(f"{old.id} is kept with repeats that this one lacks, or has otherwise")
 
 
 def _repeats_of(run: Run) -> Iterable[Repeat]:

@@ -19,7 +19,17 @@ from gateway.file_lock import FileLock
 from loadtests.agreement import check_cell
 from loadtests.arrivals import TracePoint
 from loadtests.cell_order import DrawnWork
-from loadtests.cells import VERSION, Calibration, CellSeen, Check, EngineSeen, Repeat, Run, SearchSeen
+from loadtests.cells import (
+    VERSION,
+    Calibration,
+    CellSeen,
+    Check,
+    EngineSeen,
+    Repeat,
+    Run,
+    SearchSeen,
+    common_provenance,
+)
 from loadtests.doors import door_shares
 from loadtests.doorways import Doorway
 from loadtests.engine_view import EngineWatch, restarts_of_each
@@ -174,6 +184,8 @@ class Campaign:
 
     def _order(self, cell: Cell, door: Doorway, number: int, attempt: int) -> RepeatOrder:
         label = f"{self.id}.{_short(cell.id)}.{door.door[0]}{number}.{attempt}"
+        if self._sitting:  # what an earlier sitting left out was sent under another name
+            label += f".{self._sitting}"
         return RepeatOrder(
             cell=cell,
             number=number,
@@ -302,7 +314,7 @@ class Campaign:
             model=self.plan.target.model,
             gpu=self.gpu,
             gpus=self.context.gpus,
-            provenance=self.sighting.provenance.value,
+            provenance=common_provenance(cells, self.sighting.provenance.value),
             versions=dict(self.versions),
             gateway=dict(self.sighting.gateway),
             engines=_with_restarts(self.sighting.engines, restarts),

@@ -6,6 +6,8 @@ Every figure has its unit in its name; None = unknown or not to be shown, never 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 VERSION = 1
@@ -194,6 +196,10 @@ class CellSeen(msgspec.Struct, frozen=True, kw_only=True):
             and all(repeat.is_valid for repeat in self.repeats)
         )
 
+    def source(self, run_id: str) -> str:
+        """How evidence from this cell is named."""
+        return f"cell {self.id} ({self.door}) of run {run_id}"
+
     @property
     def meets_objectives(self) -> bool | None:
         """True: every objective in every repeat; False: some objective in some repeat not; None: cannot be said."""
@@ -201,6 +207,18 @@ class CellSeen(msgspec.Struct, frozen=True, kw_only=True):
         if not self.is_valid or not seen or None in seen:
             return None
         return all(seen)
+
+
+def common_provenance(cells: Sequence[CellSeen], otherwise: str) -> str:
+    """Of all repeats; `mixed` where they differ, `otherwise` where there is none yet.
+
+    A repeat whose answers nobody vouches for is invalid, and shows no figure; so it says nothing of the others.
+    """
+    kinds = {repeat.provenance for cell in cells for repeat in cell.repeats}
+    known = kinds - {"unknown"} or kinds
+    if len(known) > 1:
+        return "mixed"
+    return known.pop() if known else otherwise
 
 
 class SearchSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,7 +312,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int | None
     """Of all replicas together; None where it is not known, and then nothing is said of one GPU."""
     provenance: str
-    """Of all answers; `mixed` where they differ."""
+    """real | stand_in | simulated | unknown, of all repeats; `mixed` where they differ; of the engines as they were
+    seen before the first one."""
     versions: dict[str, str]
     """simsa, locust, gevent, python."""
     gateway: dict[str, str]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, time
@@ -74,8 +74,9 @@ class SentLines:
 class _Follower:
     """One worker of a master: what it hears, until its cell has ended."""
 
-    def __init__(self, runner: WorkerRunner) -> None:
+    def __init__(self, runner: WorkerRunner, key_variables: Collection[str]) -> None:
         self._runner = runner
+        self._key_variables = key_variables
         self._trace: list[bytes] = []
         self._ordered, self._begun, self._stopped, self._over = (
             self._listen(kind) for kind in (ORDER, BEGIN, STOP, OVER)
@@ -114,6 +115,11 @@ class _Follower:
     def _order(self, folder: Path) -> CellOrder:
         """The order with its trace in a file of this host's. Raises OrderRefused."""
         order = read_order(self._ordered.value["order"])
+        if order.key_variable is not None and order.key_variable not in self._key_variables:
+            raise OrderRefused(
+                f"key_variable: this host sends no key of {order.key_variable}; "
+                f"`simsa loadtest worker --key-variable {order.key_variable}` allows it"
+            )
         if order.trace_file is None:
             return order
         lines = b"".join(self._trace)
@@ -173,13 +179,16 @@ class _Follower:
         return result
 
 
-def run_for_master(host: str, port: int, watch: Callable[[Sending], None], ready_s: float) -> str | None:
+def run_for_master(
+    host: str, port: int, watch: Callable[[Sending], None], ready_s: float, *, key_variables: Collection[str]
+) -> str | None:
     """Run what the master orders, once; why it ended early, where it did.
 
-    `watch` is given what is to be stopped by signals. Raises OrderRefused, RecordsNotKept, Missing where no master or
-    no order comes, RunOver where the master has nothing more.
+    `watch` is given what is to be stopped by signals. `key_variables`: of this host's environment, what an order may
+    have sent as its key; no other secret leaves this host, whoever orders. Raises OrderRefused, RecordsNotKept, Missing
+    where no master or no order comes, RunOver where the master has nothing more.
     """
     environment = Environment(user_classes=[])
     with gevent.Timeout(ready_s, Missing(f"no master answered at {host}:{port} within {ready_s:g} s")):
         runner = environment.create_worker_runner(host, port)
-    return _Follower(runner).run(environment, watch, ready_s)
+    return _Follower(runner, key_variables).run(environment, watch, ready_s)

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,8 @@ WAIT_S = 300.0
 """How long the others are waited for before a repeat, and how long they wait for the next one."""
 STOP_S = 120.0
 """How long a worker that is told to stop may take for what is under way."""
-DISMISS_S = 10.0
+DISMISS_S = 30.0
+"""How long hosts may take to come back and hear that the run is over."""
 BETWEEN_S = 1.0
 """Before a worker that ended at once is started again."""
 
@@ -112,7 +113,13 @@ async def dismiss(hosts: Hosts, log: Path) -> None:
 
 
 async def follow(
-    master: Address, *, workers: int, wait_s: float, stopping: asyncio.Event, say: Callable[[str], None]
+    master: Address,
+    *,
+    workers: int,
+    wait_s: float,
+    key_variables: Sequence[str] = (),
+    stopping: asyncio.Event,
+    say: Callable[[str], None],
 ) -> None:
     """Be so many workers of the host that leads, cell after cell, until the run is over or `stopping` is set.
 
@@ -124,7 +131,7 @@ async def follow(
             async with asyncio.TaskGroup() as group:
                 for number in range(workers):
                     log = Path(folder) / f"worker-{number}.log"
-                    group.create_task(_follow_as(number, master, wait_s, log, stopping, say))
+                    group.create_task(_follow_as(number, master, wait_s, key_variables, log, stopping, say))
         except* HostRefused as group_of_them:
             refused += group_of_them.exceptions
     if refused:
@@ -132,11 +139,18 @@ async def follow(
 
 
 async def _follow_as(
-    number: int, master: Address, wait_s: float, log: Path, stopping: asyncio.Event, say: Callable[[str], None]
+    number: int,
+    master: Address,
+    wait_s: float,
+    key_variables: Sequence[str],
+    log: Path,
+    stopping: asyncio.Event,
+    say: Callable[[str], None],
 ) -> None:
     """One worker of this host."""
     at = ("--master-host", master.host, "--master-port", str(master.port), "--ready-s", f"{wait_s:g}")
-    command = (sys.executable, "-m", "loadtests.worker", *at)
+    keys = (word for name in key_variables for word in ("--key-variable", name))
+    command = (sys.executable, "-m", "loadtests.worker", *at, *keys)
     while not stopping.is_set():
         child = await start_child(f"worker {number}", command, log=log, environment=child_environment())
         code = await _wait_or_stop(child, stopping)

@@ -296,7 +296,10 @@ def _gpus(plan: Plan, sighting: Sighting, engines: Sequence[str]) -> int | None:
 def _refuse_other(before: Run, plan: Plan, sighting: Sighting, gpus: int | None) -> None:
     """Going on is for the same engines, gateway and client: else a run's repeats would be of different things."""
     same = {
-        "the answers' provenance": (before.provenance, sighting.provenance.value),
+        "the answers' provenance": (
+            sighting.provenance.value if before.provenance == "mixed" else before.provenance,
+            sighting.provenance.value,
+        ),
         "the engines": (_identity(before.engines), _identity(sighting.engines)),
         "the number of GPUs": (before.gpus, gpus),
         "the gateway's registry": (before.gateway, dict(sighting.gateway)),

@@ -78,8 +78,13 @@ def plotted(run: Run) -> list[CellSeen]:
 
 def rests_on_invalid(run: Run, verdict: Verdict) -> bool:
     """A verdict from measurements whose cells are all invalid: it is none."""
-    cells = [cell for cell in run.cells if cell.id in verdict.cells]
+    cells = [cell for cell in run.cells if cell.source(run.id) in verdict.cells]
     return verdict.verdict in _MEASURED and bool(cells) and not any(cell.is_valid for cell in cells)
+
+
+def cells_in_words(run: Run, verdict: Verdict) -> str:
+    """The cells that a verdict rests on, without the run's id where they are its own."""
+    return ", ".join(cell.removeprefix("cell ").removesuffix(f" of run {run.id}") for cell in verdict.cells)
 
 
 def objectives(run: Run) -> list[ObjectiveSeen]:

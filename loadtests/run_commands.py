@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from gateway.console import printable
 from gateway.errors import SimsaError, StartRefused
-from gateway.gateway_client import GatewayDoor, GatewayUnreachable, admin_door
+from gateway.gateway_client import GatewayDoor, GatewayUnreachable, admin_door, own_door
 from gateway.registry import load_registry
 from gateway.settings import Settings
 from loadtests.command_parts import (
@@ -126,6 +126,10 @@ def worker(
     master: Annotated[str, typer.Argument(metavar="ADDRESS:PORT", help="Where `simsa loadtest run --hosts` listens.")],
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that send, as the run says.")] = 1,
     wait_s: Annotated[float, typer.Option(min=1, help="How long the next cell is waited for.")] = 300,
+    key_variable: Annotated[
+        list[str] | None,
+        typer.Option(help="A variable besides SIMSA_KEY and SIMSA_ADMIN_KEY whose key the run may send; repeatable."),
+    ] = None,
 ) -> None:
     """Be one host of a run of several: send what the host that leads orders, until it says that the run is over.
 
@@ -137,7 +141,9 @@ def worker(
 
     async def go() -> None:
         stopping = _stopped_by_signals()
-        await follow(at, workers=workers, wait_s=wait_s, stopping=stopping, say=_say_plainly)
+        await follow(
+            at, workers=workers, wait_s=wait_s, key_variables=key_variable or (), stopping=stopping, say=_say_plainly
+        )
 
     try:
         asyncio.run(go())
@@ -208,7 +214,7 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
 
 def _keep_or_say(run_id: str, settings: Settings, gateway: str) -> None:
     """A run that the gateway cannot take is no lost run: it lies here, and can be handed in later."""
-    failure = _hand_in(directory_of(run_id, settings), admin_door(settings, gateway))
+    failure = _hand_in(directory_of(run_id, settings), own_door(settings, gateway))
     if failure is not None:
         print(f"not kept in the gateway: {failure} (`simsa loadtest keep {run_id}` tries again)", file=sys.stderr)  # noqa: T201
 

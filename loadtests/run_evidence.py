@@ -19,6 +19,7 @@ from loadtests.cells import CellSeen, ObjectiveSeen, Run, Verdict
 from loadtests.plan import OF_REQUESTS, OF_WINDOWS, Objective
 
 PRICE_OUT = "price_per_mtok_out"
+LEAST_REPEATS = 3
 _DEFAULT_STATISTIC = {MetricKind.LATENCY: "p50", MetricKind.RATE: "mean"}
 
 
@@ -93,7 +94,7 @@ def evidence_for(
                 gpu=None if gpus is None else gpu,
                 gpus=gpus or 1,
                 value=median_low(values) if values else None,
-                source=f"cell {cell.id} ({cell.door}) of run {run_id}",
+                source=cell.source(run_id),
                 statistic=statistic,
                 n=n,
                 repeats=tuple(values),
@@ -105,7 +106,7 @@ def evidence_for(
                 output_tokens=cell.output_tokens,
                 concurrency=_concurrency(cell),
                 rate_per_s=Decimal(str(cell.level)) if cell.kind == "open" and cell.level is not None else None,
-                invalid=why_invalid(cell) or _why_too_good(claim, cell),
+                invalid=why_invalid(cell) or _why_too_few(cell) or _why_too_good(claim, cell),
             )
         )
     return found
@@ -114,6 +115,12 @@ def evidence_for(
 def _concurrency(cell: CellSeen) -> int | None:
     """Requests in flight: of a closed loop without thinking its users."""
     return int(cell.level) if cell.kind == "closed" and cell.level is not None and not cell.think_s else None
+
+
+def _why_too_few(cell: CellSeen) -> str | None:
+    """A search leaves a load that misses after its first repeat: enough for the search, not for a claim."""
+    n = len(cell.repeats)
+    return None if n >= LEAST_REPEATS else f"a claim takes {LEAST_REPEATS} repeats of one cell, and this has {n}"
 
 
 def _why_too_good(claim: Claim, cell: CellSeen) -> str | None:
@@ -163,12 +170,12 @@ def verdicts(
 def _values(claim: Claim, cell: CellSeen, timeout_s: float) -> tuple[list[Decimal], str | None, str | None, int]:
     """Each repeat's value, its statistic, its unit, and requests behind each; no values where one repeat has none."""
     if claim.metric == PRICE_OUT:
-        prices = [repeat.cost_per_mtok_out for repeat in cell.repeats]
+        prices = [repeat.cost_per_mtok_out if repeat.currency == claim.unit else None for repeat in cell.repeats]
         known = [Decimal(price) for price in prices if price is not None]
         n = min(repeat.rates.offered for repeat in cell.repeats)
-        return (known if len(known) == len(prices) else []), None, cell.repeats[0].currency, n
+        return (known if len(known) == len(prices) else []), None, claim.unit, n
     seen = [_of_claim(claim, repeat.claimed.get(claim.id)) for repeat in cell.repeats]
-    values = [None if one is None else _value(one, timeout_s) for one in seen]
+    values = [None if one is None else _value(claim, one, timeout_s) for one in seen]
     known = [value for value in values if value is not None]
     told = [one for one in seen if one is not None]
     statistic = told[0].statistic if told else None
@@ -185,12 +192,14 @@ def _of_claim(claim: Claim, one: ObjectiveSeen | None) -> ObjectiveSeen | None:
     return None if is_share and Decimal(one.limit) != wanted.limit else one
 
 
-def _value(one: ObjectiveSeen, timeout_s: float) -> Decimal | None:
-    if one.value is not None:
+def _value(claim: Claim, one: ObjectiveSeen, timeout_s: float) -> Decimal | None:
+    """A mean beside failures is the survivors', so it counts as missed, like a percentile that ends among failures."""
+    is_of_survivors = one.statistic == "mean" and one.met is False and one.why is not None
+    if one.value is not None and not is_of_survivors:
         return Decimal(repr(one.value))
     if one.met is not False or METRICS[one.metric].kind is not MetricKind.LATENCY:
         return None
-    return max(Decimal(repr(timeout_s)), 2 * Decimal(one.limit))
+    return max(Decimal(repr(timeout_s)), 2 * (claim.value or Decimal(one.limit)))
 
 
 def _provenance(cell: CellSeen) -> Provenance:

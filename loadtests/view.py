@@ -10,7 +10,7 @@ from rich.text import Text
 from gateway.console import Column, Figure, printable, render_table, significant
 from gateway.domain.claims import REFUTED
 from loadtests.cells import CellSeen, DoorShare, Run, SearchSeen, Verdict
-from loadtests.readings import asked_of, cost, failures, knee_cell, latency, rate, rests_on_invalid
+from loadtests.readings import asked_of, cells_in_words, cost, failures, knee_cell, latency, rate, rests_on_invalid
 
 CAVEATS = {
     "simulated": "Simulated: proves and refutes nothing, and serves planning only.",
@@ -140,7 +140,7 @@ _CELL_COLUMNS: tuple[Column[CellSeen], ...] = (
 def _verdict_columns(run: Run) -> tuple[Column[Verdict], ...]:
     def verdict(one: Verdict) -> Figure:
         if rests_on_invalid(run, one):
-            return Figure("none", f"all cells that it rests on are invalid: {', '.join(one.cells)}")
+            return Figure("none", f"all cells that it rests on are invalid: {cells_in_words(run, one)}")
         return Figure(one.verdict, one.reasons[0] if one.reasons else None)
 
     def margin(one: Verdict) -> Figure:
@@ -154,7 +154,7 @@ def _verdict_columns(run: Run) -> tuple[Column[Verdict], ...]:
         Column("Claim", lambda one: Figure(f"{one.claim}: {one.text}")),
         Column("Verdict", verdict),
         Column("Margin", margin, is_number=True),
-        Column("Cells", lambda one: Figure(", ".join(one.cells) or "–")),
+        Column("Cells", lambda one: Figure(cells_in_words(run, one) or "–")),
     )
 
 

@@ -24,6 +24,7 @@ from locust.stats import stats_history
 from loadtests.cell_order import CellOrder, OrderRefused, read_order
 from loadtests.cell_run import LEAD_S, READY_S, CellRun, Clocks
 from loadtests.distributed import Missing, RunOver
+from loadtests.doorways import ADMIN_KEY, OWN_KEY
 from loadtests.endings import Ending
 from loadtests.following import run_for_master
 from loadtests.hosts import LOOPBACK, PORT
@@ -115,6 +116,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="how long after load and drain the master waits for a worker's end before it counts as lost",
     )
     parser.add_argument("--dismiss", type=int, help="tell so many workers, as they come, that the run is over")
+    parser.add_argument(
+        "--key-variable",
+        action="append",
+        default=[],
+        help="of a worker on another host: a variable besides SIMSA_KEY and SIMSA_ADMIN_KEY that an order may name",
+    )
     parser.add_argument("--cpu", type=int, help="core to stay on")
     options = parser.parse_args(arguments)
     if options.cpu is not None:
@@ -144,7 +151,13 @@ def _told(named: str, why: str, ending: Ending) -> Ending:
 
 def _run(options: argparse.Namespace) -> str | None:
     if options.master_host is not None:
-        return run_for_master(options.master_host, options.master_port, stop_on_signals, options.ready_s)
+        return run_for_master(
+            options.master_host,
+            options.master_port,
+            stop_on_signals,
+            options.ready_s,
+            key_variables=(OWN_KEY, ADMIN_KEY, *options.key_variable),
+        )
     if options.dismiss is not None:
         with listening(options.bind_host, options.master_port) as environment:
             dismiss(environment, options.dismiss, options.ready_s)

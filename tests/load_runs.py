@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -137,7 +138,7 @@ class Made:
         repeat = Repeat(
             number=number,
             door=door,
-            run_id=f"{self.run_id}-{identity}-{door}-{number}",
+            run_id=f"{self.run_id}.{identity}-{door}-{number}",
             seed=seed,
             began_at=f"2026-03-02T0{number}:15:00Z",
             outcomes={"ok": ok, **({"timeout": offered - ok} if offered > ok else {})},
@@ -228,6 +229,10 @@ class Made:
     def run(self, cells: Sequence[CellSeen], verdicts: Sequence[Verdict], **more: object) -> Run:
         plan = PLAN.format(name="민원 상담 40명", model=self.engine.model, seed=self.seed)
         told = {"num_gpu_blocks": "5891", "block_size": "16", "cache_dtype": "auto", "gpu_memory_utilization": "0.92"}
+        sources = {cell.id: cell.source(self.run_id) for cell in cells}
+        verdicts = [
+            msgspec.structs.replace(one, cells=[sources.get(cell, cell) for cell in one.cells]) for one in verdicts
+        ]
         values: dict[str, object] = {
             "v": VERSION,
             "id": self.run_id,

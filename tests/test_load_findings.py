@@ -142,6 +142,51 @@ def test_a_claim_about_a_number_format_is_held_against_the_weights_that_were_ser
     assert found.verdict == says
 
 
+def test_a_mean_beside_failures_is_the_survivors_and_never_meets_a_claim() -> None:
+    claim = replace(CLAIM, statistic="mean")
+    seen = replace_in(
+        repeat_with(1).claimed["ttft"],
+        statistic="mean",
+        value=0.3,
+        met=False,
+        why="20 requests failed and are not in it",
+    )
+    cell = cell_with([repeat_with(n, claimed={"ttft": seen}) for n in (1, 2, 3)])
+    assert verdict_on(claim, [cell]) == "refuted (measured)"
+
+
+def test_a_percentile_without_end_meets_no_claim_however_it_is_stated_later() -> None:
+    missed = replace_in(repeat_with(1).claimed["ttft"], value=None, met=False, limit="5", why="20 of 90 failed")
+    cell = cell_with([repeat_with(n, claimed={"ttft": missed}) for n in (1, 2, 3)])
+    (found,) = evidence_for(
+        replace(CLAIM, value=Decimal(30)),
+        [cell],
+        run_id="r",
+        gpu="h100-sxm",
+        gpus=1,
+        weights=None,
+        kv_dtype=None,
+        timeout_s=20.0,
+    )
+    assert found.values == (Decimal(60),) * 3
+
+
+@pytest.mark.parametrize(("currency", "n"), [("USD", 3), ("KRW", 0)])
+def test_a_price_is_compared_in_its_own_currency(currency: str, n: int) -> None:
+    claim = replace(CLAIM, metric="price_per_mtok_out", statistic=None, value=Decimal(2000), unit="USD")
+    cell = cell_with([repeat_with(n, cost_per_mtok_out="1.5", currency=currency) for n in (1, 2, 3)])
+    (found,) = evidence_for(
+        claim, [cell], run_id="r", gpu="h100-sxm", gpus=1, weights=None, kv_dtype=None, timeout_s=600.0
+    )
+    assert len(found.values) == n
+
+
+def test_fewer_than_three_repeats_of_a_cell_settle_no_claim() -> None:
+    early = cell_with([repeat_with(1, 2.5)], checks=[])
+    assert early.is_valid
+    assert verdict_on(CLAIM, [early]) not in ("holds", "refuted (measured)")
+
+
 def test_users_who_think_are_no_concurrency() -> None:
     assert verdict_on(CLAIM, [cell_with(three().repeats, think_s=120.0)]) not in ("holds", "refuted (measured)")
 

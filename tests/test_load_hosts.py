@@ -43,8 +43,8 @@ async def test_hosts_send_what_one_plan_says_with_their_own_keys_and_their_recor
         run = ("run", bench.write_plan(), "--hosts", "2", "--listen", at, "--wait-s", "50")
         async with (
             bench.loadtest(*run, **{KEY: "s3cret-of-the-leader"}) as leading,
-            bench.loadtest("worker", at, **{KEY: "s3cret-of-one"}) as one,
-            bench.loadtest("worker", at, **{KEY: "s3cret-of-the-other"}) as other,
+            bench.loadtest("worker", at, "--key-variable", KEY, **{KEY: "s3cret-of-one"}) as one,
+            bench.loadtest("worker", at, "--key-variable", KEY, **{KEY: "s3cret-of-the-other"}) as other,
             asyncio.timeout(RUN_LIMIT_S),
         ):
             ended = [await process.communicate() for process in (leading, one, other)]
@@ -124,7 +124,7 @@ async def test_a_run_of_hosts_is_refused_where_it_cannot_listen_or_they_would_as
                     f"{option[-2]}: cannot listen on {at}: Address already in use; name another, or stop what uses it"
                 )
                 assert err == f"{refused}\n"
-        code, _, err = await bench.simsa("run", plan, "--hosts", "2", "--listen", "0.0.0.0:5557")
+        code, _, err = await bench.simsa("run", plan, "--hosts", "2", "--listen", f"0.0.0.0:{free_ports(1)[0]}")
         assert code == 2
         assert f"target: {engine.url} is this host's own, the others would ask themselves" in err
         assert engine.requests_to(CHAT) == []

@@ -21,8 +21,17 @@ from populated_gateway import GPU, GPUS
 from test_store import ended, opened
 
 from gateway.domain.accounts import EVERYTHING, Role, Terms
-from gateway.domain.records import CallStatus, Provenance
-from gateway.load_runs import Document, LoadRuns, RecordedCalls, RunDiffers, checked, read_document, span_of
+from gateway.domain.records import Call, CallStatus, Provenance
+from gateway.load_runs import (
+    Document,
+    LoadRuns,
+    RecordedCalls,
+    RunDiffers,
+    checked,
+    for_claims,
+    read_document,
+    span_of,
+)
 from gateway.store import Store
 from loadtests.cells import Run
 from loadtests.exports import read_run, run_json
@@ -39,6 +48,12 @@ def small(**over: Any) -> tuple[Run, dict[str, dict[str, tuple[float, ...]]]]:
     spreads = {f"{cell.id}/{cell.door}": {one.metric: one.quantiles for one in drawn if one.cell == cell.id}}
     kept = {"cells": [cell], "searches": [], "doors": [], "state": "complete", **over}
     return msgspec.structs.replace(run, **kept), spreads
+
+
+def changed_repeats(run: Run, **over: Any) -> Run:
+    (cell,) = run.cells
+    repeats = [msgspec.structs.replace(repeat, **over) for repeat in cell.repeats]
+    return msgspec.structs.replace(run, cells=[msgspec.structs.replace(cell, repeats=repeats)])
 
 
 def without_repeats(run: Run, wanted: int) -> Run:
@@ -91,12 +106,25 @@ async def test_a_complete_run_stands_and_a_stopped_one_may_go_on(store: Store) -
         await hand_in(stopped)
 
 
-async def test_a_run_that_goes_on_keeps_every_repeat(store: Store) -> None:
+async def test_a_run_that_goes_on_keeps_every_repeat_as_it_was_and_its_key(store: Store) -> None:
     runs, (run, _) = LoadRuns(store), small(state="stopped")
     await runs.keep(Document(run), checked(run, {}), EVERYTHING, NOW)
-    fewer = without_repeats(run, 2)
-    with pytest.raises(RunDiffers, match="repeats that this one lacks"):
-        await runs.keep(Document(fewer), checked(fewer, {}), EVERYTHING, NOW)
+    better = changed_repeats(run, errors={"nothing": 1})
+    for other in (without_repeats(run, 2), better):
+        with pytest.raises(RunDiffers, match="repeats that this one lacks, or has otherwise"):
+            await runs.keep(Document(other), checked(other, {}), EVERYTHING, NOW)
+    whole = msgspec.structs.replace(run, state="complete")
+    with pytest.raises(RunDiffers, match="handed in with another key"):
+        await runs.keep(Document(whole), checked(whole, {}), replace(EVERYTHING, key="key-2"), NOW)
+
+
+async def test_a_run_that_comes_again_is_looked_up_once_more(store: Store) -> None:
+    runs, (run, _) = LoadRuns(store), small()
+    await runs.keep(Document(run), checked(run, {}), EVERYTHING, NOW)
+    await runs.keep(Document(run), checked(run, records_of(run)), EVERYTHING, NOW)
+    found = await runs.found(run.id)
+    assert found is not None
+    assert found[1].cells[0].is_valid
 
 
 async def test_a_withdrawn_run_is_read_and_no_evidence(store: Store) -> None:
@@ -124,9 +152,10 @@ async def test_the_records_tell_what_was_answered_under_a_run(store: Store) -> N
         )
     ]
     await store.upsert_calls(calls)
-    found = await LoadRuns(store).recorded(["r-1", "r-2"])
+    found = await LoadRuns(store).recorded("exaone", ["r-1", "r-2"])
     assert sorted(found["r-1"], key=str) == [RecordedCalls("real", 2, 1), RecordedCalls("simulated", 1, 1)]
     assert "r-2" not in found
+    assert await LoadRuns(store).recorded("another", ["r-1"]) == {}
 
 
 # --- what the records bear out ------------------------------------------------------------------------------
@@ -166,12 +195,19 @@ def test_a_run_that_the_records_contradict_is_invalid(over: dict[str, Any], word
     assert words in check.seen
 
 
-def test_what_went_to_an_engine_directly_is_in_no_record_and_no_check() -> None:
+def test_a_repeat_that_claims_no_answer_is_borne_out_by_nothing() -> None:
+    run, _ = small()
+    (cell,) = checked(changed_repeats(run, outcomes={}), records_of(run)).cells
+    assert not cell.is_valid
+
+
+def test_what_went_past_the_gateway_is_kept_and_speaks_to_no_claim() -> None:
     run, _ = small()
     (cell,) = run.cells
     direct = msgspec.structs.replace(run, cells=[msgspec.structs.replace(cell, door="direct")])
     (found,) = checked(direct, {}).cells
     assert found.is_valid
+    assert for_claims(checked(direct, {})).cells == []
 
 
 def test_a_run_spans_its_repeats() -> None:
@@ -231,7 +267,14 @@ async def test_a_run_is_handed_in_listed_read_and_reported(tmp_path: Path) -> No
 
 
 async def test_two_runs_are_compared_and_reported_together(tmp_path: Path) -> None:
-    (before, _), (after, _) = small(), small(id="run-2")
+    before, _ = small()
+    repeats = [
+        msgspec.structs.replace(repeat, run_id=f"run-2.{number}")
+        for number, repeat in enumerate(before.cells[0].repeats)
+    ]
+    after = msgspec.structs.replace(
+        before, id="run-2", cells=[msgspec.structs.replace(before.cells[0], repeats=repeats)]
+    )
     async with door(tmp_path) as it:
         for run in (before, after):
             await it.hand_in(run)
@@ -253,6 +296,14 @@ async def test_what_is_no_run_or_unknown_is_refused_in_one_sentence(tmp_path: Pa
             ({"run": {**msgspec.to_builtins(run), "state": "running"}}, "only one that has ended is kept"),
             ({"run": {**msgspec.to_builtins(run), "began_at": "2026-03-02T01:15:00"}}, "need their offset"),
             ({"run": {**msgspec.to_builtins(run), "began_at": "yesterday"}}, "Invalid isoformat"),
+            ({"run": {**msgspec.to_builtins(run), "began_at": "9999-01-01T00:00:00Z"}}, "in the future"),
+            (
+                {"run": {**msgspec.to_builtins(run), "provenance": "real"}},
+                "its provenance is 'real', its repeats' another",
+            ),
+            ({"run": {**msgspec.to_builtins(run), "id": "run-9"}}, "must begin with 'run-9.' and differ"),
+            ({"run": msgspec.to_builtins(changed_repeats(run, cost_per_mtok_out="abc"))}, "'abc' is no number"),
+            ({"run": msgspec.to_builtins(changed_repeats(run, door="elsewhere"))}, "a cell's door must be one of"),
             ({"run": msgspec.to_builtins(run), "spreads": {"claim-ttft/gateway": {"ttft_s": [2, 1]}}}, "101 quantiles"),
         ):
             answer = await it.client.request("POST", PLACE, body=body)
@@ -282,6 +333,13 @@ async def test_auditors_read_and_operators_hand_in(tmp_path: Path) -> None:
         assert listed["organisation"] == "org-operator"
 
 
+def calls_of(run: Run) -> list[Call]:
+    """What the gateway would have recorded of the run."""
+    (cell,) = run.cells
+    names = [repeat.run_id for repeat in cell.repeats for _ in range(repeat.outcomes["ok"])]
+    return [ended(opened(number, model=run.model, run_id=name)) for number, name in enumerate(names)]
+
+
 CLAIM = {
     "id": "ttft",
     "text": "first token within 2 s",
@@ -298,12 +356,9 @@ CLAIM = {
 
 
 async def test_a_kept_run_speaks_to_the_claims_of_its_model_until_it_is_withdrawn(tmp_path: Path) -> None:
-    run, _ = small()
-    (cell,) = run.cells
-    seen = msgspec.structs.replace(cell.repeats[0].objectives[0], metric="ttft_s", statistic="p95", limit="2")
-    repeats = [msgspec.structs.replace(one, claimed={"ttft": seen}) for one in cell.repeats]
-    direct = msgspec.structs.replace(cell, door="direct", repeats=repeats)
-    run = msgspec.structs.replace(run, cells=[direct], gpu=GPU, gpus=1)
+    run, _ = small(gpu=GPU, gpus=1)
+    seen = msgspec.structs.replace(run.cells[0].repeats[0].objectives[0], metric="ttft_s", statistic="p95", limit="2")
+    run = changed_repeats(run, claimed={"ttft": seen})
     async with door(tmp_path, claims=[CLAIM]) as it:
 
         async def evidence() -> list[dict[str, Any]]:
@@ -312,7 +367,11 @@ async def test_a_kept_run_speaks_to_the_claims_of_its_model_until_it_is_withdraw
 
         assert await evidence() == []
         await it.hand_in(run)
+        assert "0 answered calls of this repeat are recorded" in (await evidence())[0]["invalid"]
+        await it.gateway.services.store.upsert_calls(calls_of(run))
+        await it.hand_in(run)
         (one,) = await evidence()
+        assert one["invalid"] is None
         assert (one["kind"], one["provenance"], one["concurrency"]) == ("simulated", "simulated", 40)
         assert len(one["repeats"]) == 3
         why = {"why": "another engine was meant"}

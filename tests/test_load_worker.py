@@ -484,6 +484,20 @@ async def test_a_master_that_cannot_listen_says_so_in_one_line(tmp_path: Path) -
     assert line == f"{path}: cannot listen on 192.0.2.1:{port}: Cannot assign requested address"
 
 
+async def test_a_worker_on_another_host_sends_no_secret_that_it_was_not_started_for(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    async with ScriptedEngine() as engine, asyncio.timeout(HANG_S):
+        path = write_order(tmp_path, order(tmp_path, engine.url, key_variable="OTHER_SECRET"))
+        lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port))
+        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port))
+        async with running(*lead) as master, running(*follow, environment={"OTHER_SECRET": "s3cret"}) as worker:
+            _, err = await worker.communicate()
+            await master.communicate()
+        assert engine.requests_to(CHAT) == []
+    assert worker.returncode == Ending.REFUSED
+    assert "this host sends no key of OTHER_SECRET" in err.decode()
+
+
 async def test_a_worker_whom_nobody_leads_gives_up_in_one_line(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(port), "--ready-s", "1")

@@ -7,7 +7,7 @@ handing in for those who run the gateway, as a run speaks to claims.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -21,11 +21,12 @@ from gateway.api.refusals import refusals
 from gateway.api.schemas import Asked, body_of
 from gateway.asgi import read_body
 from gateway.domain.accounts import OVERSEEING, Role
-from gateway.errors import Conflict, InvalidRequest, NotFound
+from gateway.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from gateway.load_runs import (
     Document,
     KeptRun,
     RunDiffers,
+    as_checked,
     checked,
     read_document,
     run_ids_through_gateway,
@@ -128,14 +129,17 @@ CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}, "desc
     dependencies=[MAY_KEEP],
 )
 async def keep_run(request: Request, response: Response, services: Gateway, caller: CheckedCaller) -> KeptRun:
-    """It is stored before it is answered. The same run again is answered as it stands, one that was stopped may come
-    again after it went on, and one that is complete stands. What it counts as answered through this gateway is looked
-    up in the records: a repeat that they do not bear out settles no claim."""
+    """It is stored before it is answered. The same run again is answered as it stands, and looked up once more; one
+    that was stopped may come again after it went on; one that is complete stands. What it counts as answered through
+    this gateway is looked up in the records: a repeat that they do not bear out settles no claim, nor does what went
+    past the gateway."""
     raw = await read_body(request.scope, request.receive, services.settings.max_body_bytes)
-    document = await asyncio.to_thread(_document, raw)
-    await services.recorder.drain(RECORDS_WITHIN_S)
-    recorded = await services.load_runs.recorded(run_ids_through_gateway(document.run))
-    findings = await asyncio.to_thread(checked, document.run, recorded)
+    document = await asyncio.to_thread(_document, raw, datetime.now(UTC))
+    if not await services.recorder.drain(RECORDS_WITHIN_S):
+        raise Unavailable("Calls of the run may still be on their way into the database.", retry_after_s=5)
+    run = document.run
+    recorded = await services.load_runs.recorded(run.model, run_ids_through_gateway(run))
+    findings = await asyncio.to_thread(checked, run, recorded)
     try:
         kept, is_new = await services.load_runs.keep(document, findings, caller, datetime.now(UTC))
     except RunDiffers as error:
@@ -171,8 +175,8 @@ async def report_runs(
     """As `simsa loadtest report` writes it: one page that fetches and runs nothing."""
     if len(set(run)) < len(run):
         raise InvalidRequest("'run' names a run twice", param="run")
-    contents = [await _content(services, name) for name in run]
-    page = await services.long_work.run(lambda: _page(contents, language))
+    documents = [await _shown(services, name) for name in run]
+    page = await services.long_work.run(lambda: _page([unpack() for unpack in documents], language))
     headers = {"content-security-policy": POLICY, "content-language": language}
     return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
@@ -187,7 +191,8 @@ async def report_runs(
 async def get_run(run_id: str, services: Gateway) -> Response:
     kept, findings = await _found(services, run_id)
     head = LoadRunOut.model_validate(kept, from_attributes=True).model_dump(mode="json")
-    return Response(msgspec.json.encode({**head, "findings": findings}), media_type="application/json")
+    whole = await asyncio.to_thread(msgspec.json.encode, {**head, "findings": findings})
+    return Response(whole, media_type="application/json")
 
 
 @router.get(
@@ -212,8 +217,8 @@ async def export_run(run_id: str, services: Gateway) -> Response:
 )
 async def export_table(run_id: str, name: Table, services: Gateway) -> Response:
     """With a byte order mark for spreadsheets. Of invalid cells there are no figures in it."""
-    content = await _content(services, run_id)
-    rows = await services.long_work.run(lambda: table_csv(read_document(content).run, name))
+    unpack = await _shown(services, run_id)
+    rows = await services.long_work.run(lambda: table_csv(unpack().run, name))
     headers = {"content-disposition": f'attachment; filename="{run_id}-{name}.csv"'}
     return Response(rows, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -253,19 +258,18 @@ async def withdraw_run(run_id: str, request: Request, services: Gateway, caller:
 # --- small parts --------------------------------------------------------------------------------------------
 
 
-def _document(raw: bytes) -> Document:
+def _document(raw: bytes, now: datetime) -> Document:
     try:
         document = msgspec.json.decode(raw, type=Document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"This is no load run: {error}") from error
-    why = why_not_kept(document)
+    why = why_not_kept(document, now)
     if why is not None:
         raise InvalidRequest(f"This load run cannot be kept: {why}.", param="run")
     return document
 
 
-def _page(contents: Sequence[bytes], language: ReportLanguage) -> bytes:
-    documents = [read_document(content) for content in contents]
+def _page(documents: Sequence[Document], language: ReportLanguage) -> bytes:
     drawn = [one for document in documents for one in document.distributions]
     return render_report([one.run for one in documents], language=language, distributions=drawn).encode()
 
@@ -275,6 +279,13 @@ async def _found(services: Services, run_id: str) -> tuple[KeptRun, Run]:
     if found is None:
         raise _unknown(run_id)
     return found
+
+
+async def _shown(services: Services, run_id: str) -> Callable[[], Document]:
+    """What makes the document that is shown, for a thread."""
+    kept, findings = await _found(services, run_id)
+    content = await _content(services, run_id)
+    return lambda: as_checked(read_document(content), findings, kept)
 
 
 async def _content(services: Services, run_id: str) -> bytes:

@@ -84,7 +84,7 @@ def check_name(name: str, language: Language) -> str:
 def _standing(runs: Sequence[Run], language: Language) -> Iterator[Said]:
     if provenances(runs):
         yield _caution("not_real", language, provenance=provenance_words(runs, language))
-    for state in ("running", "stopped"):
+    for state in ("running", "stopped", "failed"):
         if any(run.state == state for run in runs):
             yield _caution(state, language)
     yield from _validity(runs, language)

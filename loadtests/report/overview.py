@@ -7,7 +7,7 @@ from itertools import groupby
 
 from gateway.markup import Node, element
 from loadtests.cells import CellSeen, Check, Run, Verdict
-from loadtests.readings import rests_on_invalid
+from loadtests.readings import cells_in_words, rests_on_invalid
 from loadtests.report.conclusions import check_name, conclusions, verdict_words
 from loadtests.report.figure_words import share
 from loadtests.report.sentences import TOPICS
@@ -137,10 +137,10 @@ def _margin(margin: float) -> str:
 
 
 def _verdict_row(view: View, run: Run, one: Verdict) -> Row:
-    cells = ", ".join(cell.removeprefix("cell ").removesuffix(f" of run {run.id}") for cell in one.cells)
+    cells = cells_in_words(run, one)
     claim = Words([one.text], below=f"{one.claim}: {cells}" if cells else one.claim)
     if rests_on_invalid(run, one):
-        return [claim, Invalid(view.word("invalid_why", why=_rests(view, one)))]
+        return [claim, Invalid(view.word("invalid_why", why=_rests(view, run, one)))]
     margin: Shown = Missing("no_margin")
     if one.margin is not None:
         margin = Number(_margin(one.margin))
@@ -153,8 +153,8 @@ def _verdict_row(view: View, run: Run, one: Verdict) -> Row:
     ]
 
 
-def _rests(view: View, one: Verdict) -> str:
-    return f"{view.say(WHY_NOT['rests_on_invalid'])} ({', '.join(one.cells)})"
+def _rests(view: View, run: Run, one: Verdict) -> str:
+    return f"{view.say(WHY_NOT['rests_on_invalid'])} ({cells_in_words(run, one)})"
 
 
 def _verdict(view: View, one: Verdict) -> Shown:

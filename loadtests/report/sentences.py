@@ -41,6 +41,10 @@ SENTENCES: Mapping[str, Text] = {
         "시험이 끝까지 진행되지 않고 중단되었습니다. 그때까지 측정한 것만 담았습니다.",
         "The run was stopped early. This is what had been measured by then.",
     ),
+    "failed": Text(
+        "시험이 오류로 끝났습니다. 그때까지 측정한 것만 담았고, 이유는 아래에 있습니다.",
+        "The run failed. This is what had been measured by then; the reason stands below.",
+    ),
     "no_cells": Text("측정한 셀이 없습니다.", "No cell was measured."),
     "all_valid": Text(
         "셀 {cells}개가 모두 유효성 점검을 통과했습니다.",

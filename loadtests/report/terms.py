@@ -29,6 +29,7 @@ STATES: Mapping[str, Text] = {
     "running": Text("진행 중", "running"),
     "complete": Text("완료", "complete"),
     "stopped": Text("중단됨", "stopped early"),
+    "failed": Text("실패", "failed"),
 }
 DOORS: Mapping[str, Text] = {
     "gateway": Text("게이트웨이", "gateway"),
@@ -66,12 +67,15 @@ CHECKS: Mapping[str, Text] = {
     "lengths": Text("입출력 길이", "Lengths as asked"),
     "cache_hits": Text("캐시 적중률", "Cache hits"),
     "steady_state": Text("정상 상태", "Steady state"),
+    "stream": Text("토큰 단위 스트리밍", "Streamed token by token"),
+    "in_flight": Text("응답 대기 중인 요청 수", "Requests in flight"),
     "running": Text("동시 실행 요청 수", "Requests running at once"),
     "repeats": Text("반복 횟수", "Number of repeats"),
     "spread": Text("반복 사이의 차이", "Spread of repeats"),
     "provenance": Text("답변의 출처", "Provenance"),
     "engine_restart": Text("엔진 재시작", "Engine restarts"),
     "calibration": Text("클라이언트 보정", "Client calibration"),
+    "gateway_records": Text("게이트웨이 기록과의 일치", "Borne out by the gateway's records"),
     "hosts": Text("여러 호스트의 동시 시작", "Hosts begin together"),
 }
 OUTCOMES: Mapping[str, Text] = {

@@ -119,9 +119,11 @@ SECTIONS: Mapping[str, Section] = {
     "reproduce": Section(
         Text("다시 해 보는 방법", "How to reproduce it"),
         Text(
-            "아래 계획을 파일로 저장해 실행하면 같은 시드로 같은 요청이 같은 시각에 나갑니다. 파일의 SHA-256이 아래와 "
-            "같은지 확인하십시오.",
-            "Save the plan below as a file and run it: the same seed sends the same requests at the same moments. See "
+            "아래 계획을 파일로 저장해 실행하면 같은 글과 길이, 같은 부하로 다시 측정합니다. 캐시에 남은 내용이 결과를 "
+            "좋게 만들지 않도록 실행할 때마다 시드는 새로 정해지며, 각 반복에 쓴 시드는 표에 있습니다. 파일의 "
+            "SHA-256이 아래와 같은지 확인하십시오.",
+            "Save the plan below as a file and run it: it asks for the same texts and lengths under the same load. "
+            "Seeds are new in every run, so that no cache flatters it; the tables have the seed of each repeat. See "
             "that the file has the SHA-256 below.",
         ),
     ),
