@@ -43,9 +43,9 @@ from loadtests.run_evidence import evidence_of, is_tested, verdicts, why_invalid
 from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting
 
-AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running")
-"""Checks whose failure may have been a moment's disturbance: a repeat with no other is run once more, and the run says
-so."""
+AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running", "records_complete", "hosts")
+"""Checks whose failure may have been a moment's disturbance, of the client above all: a repeat with no other is run
+once more, and the run says so."""
 PAUSE_S = 1.0
 SHORT = 24
 """Letters of a cell's id in the id of a run that the gateway is told."""

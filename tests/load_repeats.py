@@ -128,7 +128,7 @@ def ledger_of(
     provenances: Sequence[str] = ("simulated", "simulated"),
 ) -> Ledger:
     context = Context(plan, (), gpus=None, replicas=None, price=None)
-    repeat = measure(order, ran, context, watch, provenances)
+    repeat = measure(order, ran, context, watch, provenances).repeat
     assert order.scheduled is not None
     return Ledger(order.scheduled, repeat, [read_file(path) for path in ran.files], ran.failures)
 

@@ -242,7 +242,7 @@ async def test_a_database_that_cannot_be_read_is_told_and_only_one_that_was_name
     (tmp_path / "data" / "simsa.db").write_bytes(b"no database at all" * 100)
     spoilt = await run_simsa("claims", "check", registry=registry, data_dir=tmp_path / "data")
     assert (spoilt.code, len(json.loads(spoilt.out))) == (0, 1)
-    assert spoilt.error_line.startswith("simsa: what engines showed cannot be read: ")
+    assert spoilt.error_line.startswith("simsa: what engines and load runs showed cannot be read: ")
     assert spoilt.error_line.endswith("; the verdicts are without it")
     gone = await run_simsa("claims", "check", "--database", f"sqlite:///{tmp_path}/gone.db", registry=registry)
     assert (gone.code, gone.out) == (2, "")
