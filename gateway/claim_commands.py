@@ -181,7 +181,7 @@ async def _read_evidence(models: set[str], registry: Registry, database: str, se
     store = await Store.open_for_reading(database, settings.database_limits)
     try:
         engines = await stored_engines(models, registry, EngineRecords(store))
-        return engines, await LoadRuns(store).findings_of(models)
+        return engines, await LoadRuns(store).findings_of({name: registry.models[name].weights.repo for name in models})
     finally:
         await store.close()
 

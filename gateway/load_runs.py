@@ -1,21 +1,17 @@
-"""Load runs that are kept in the gateway: their table, its statements, and what the gateway's own records say of them.
+"""Load runs that are kept in the gateway: their table and its statements.
 
-A run comes whole from whoever measured it. What the gateway can check of it, it checks when it is handed in: requests
-that a run counts as answered through the gateway must stand in the gateway's records, of the run's model and with its
-provenance. Only such cells speak to claims here; what went past the gateway it cannot bear out. How a run is measured,
-and what its figures mean, is `loadtests`' subject.
+A run's document is kept as it was handed in; beside it the findings, which are what the gateway's checks left of it
+(`load_run_checks`) without its timelines.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -24,23 +20,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.domain.accounts import Caller
 from gateway.domain.records import CallStatus, Provenance
+from gateway.load_run_checks import Document, KeptRun, RecordedCalls, borne_out, for_claims
 from gateway.store import Store
 from gateway.tables import Moment, calls, metadata
-from loadtests.cells import VERSION, CellSeen, Check, Repeat, Run, common_provenance
+from loadtests.cells import Repeat, Run
 from loadtests.exports import run_json
-from loadtests.records import Outcome
-from loadtests.report import Distribution, distributions_of
 
-Spreads = dict[str, dict[str, tuple[float, ...]]]
-"""By "cell/door" and metric: the quantiles 0 to 100 %, for drawing."""
 MOST_OF_A_MODEL = 50
-"""Runs of one model that are looked through for evidence, the newest first."""
+"""Runs of one model that are looked through for evidence."""
+_REAL = Provenance.REAL.value
 IDS_AT_ONCE = 500
-CHECK = "gateway_records"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-DOORS = ("gateway", "direct")
-CLOCKS_APART = timedelta(minutes=5)
-_ENDED = ("complete", "stopped", "failed")
 
 load_runs = sa.Table(
     "load_runs",
@@ -80,41 +69,6 @@ _OWN = (
 """What a run that went on brings anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptRun:
-    """What a list tells of a run; the rest is in its document."""
-
-    id: str
-    sha256: str
-    """Of the run as JSON, which is the file `run.json` of its report."""
-    name: str
-    state: str
-    model: str
-    provenance: str
-    gpu: str | None
-    gpus: int | None
-    began_at: datetime
-    ended_at: datetime | None
-    kept_at: datetime
-    kept_by: str | None
-    """The key that handed it in; None for the admin key."""
-    organisation: str | None
-    withdrawn_at: datetime | None = None
-    withdrawn_by: str | None = None
-    withdrawn_why: str | None = None
-
-
-class Document(msgspec.Struct, frozen=True):
-    """A run whole, as it was handed in."""
-
-    run: Run
-    spreads: Spreads = {}
-
-    @property
-    def distributions(self) -> list[Distribution]:
-        return distributions_of(self.run, self.spreads)
-
-
 class RunDiffers(Exception):
     """Another run is kept under the id, or one that is over; the message says which."""
 
@@ -141,12 +95,13 @@ class LoadRuns:
             statement = sa.select(load_runs).where(load_runs.c.id == new.id).with_for_update()
             found = (await connection.execute(statement)).mappings().one()
             old = _kept_in(found)
-            if old.sha256 == new.sha256:  # the records may have had calls to come in
-                again = {"findings": row["findings"]}
-                await connection.execute(sa.update(load_runs).where(load_runs.c.id == new.id).values(again))
+            if old.sha256 == new.sha256:
+                before = await asyncio.to_thread(_findings, found["findings"])
+                if borne_out(findings) > borne_out(before):  # calls have come in; and none is lost by old ones' removal
+                    again = {"findings": row["findings"]}
+                    await connection.execute(sa.update(load_runs).where(load_runs.c.id == new.id).values(again))
                 return old, False
-            before = await asyncio.to_thread(read_document, found["document"])
-            _refuse_other(old, new, before.run, document.run)
+            _refuse_other(old, new, (await asyncio.to_thread(read_document, found["document"])).run, document.run)
             changed = {name: row[name] for name in _OWN}
             await connection.execute(sa.update(load_runs).where(load_runs.c.id == new.id).values(changed))
         return replace(new, **_kept_once(old)), False
@@ -180,19 +135,22 @@ class LoadRuns:
         async with self._transaction() as connection:
             await connection.execute(sa.update(load_runs).where(is_it).values(values))
 
-    async def findings_of(self, models: Collection[str]) -> dict[str, list[Run]]:
-        """What the newest runs of these models found, those that were not withdrawn, by model."""
+    async def findings_of(self, weights: Mapping[str, str | None]) -> dict[str, list[Run]]:
+        """What the runs of these models found that may speak to claims, by model: real ones first, then the newest.
+
+        `weights`: by model the repository that the registry names. Withdrawn runs say nothing.
+        """
         found: dict[str, list[Run]] = {}
-        for model in models:
+        for model, repo in weights.items():
             statement = (
                 sa.select(load_runs.c.findings)
                 .where(load_runs.c.model == model, load_runs.c.withdrawn_at.is_(None))
-                .order_by(load_runs.c.began_at.desc())
+                .order_by(sa.case((load_runs.c.provenance == _REAL, 0), else_=1), load_runs.c.began_at.desc())
                 .limit(MOST_OF_A_MODEL)
             )
             async with self._transaction() as connection:
                 rows = (await connection.execute(statement)).scalars().all()
-            found[model] = [for_claims(await asyncio.to_thread(_findings, one)) for one in rows]
+            found[model] = [for_claims(await asyncio.to_thread(_findings, one), repo) for one in rows]
         return found
 
     async def recorded(self, model: str, run_ids: Sequence[str]) -> dict[str, list[RecordedCalls]]:
@@ -222,138 +180,6 @@ def _findings(content: bytes) -> Run:
 
 def _packed(value: Document | Run) -> bytes:
     return zlib.compress(msgspec.json.encode(value))
-
-
-def why_not_kept(document: Document, now: datetime) -> str | None:
-    """What is wrong with a run that is handed in; None where nothing is."""
-    run = document.run
-    repeats = [(cell, repeat) for cell in run.cells for repeat in cell.repeats]
-    if run.v != VERSION:
-        return f"it is of version {run.v}, and this Simsa keeps version {VERSION}"
-    if not _ID.fullmatch(run.id):
-        return "its id must be of letters, digits, '-', '_' and '.', 64 at most"
-    if run.state not in _ENDED:
-        return f"its state is '{run.state[:32]}': only one that has ended is kept"
-    if any(cell.door not in DOORS or repeat.door != cell.door for cell, repeat in repeats):
-        return f"a cell's door must be one of {', '.join(DOORS)}, and that of its repeats"
-    ids = [repeat.run_id for _, repeat in repeats]
-    if len(set(ids)) < len(ids) or not all(name.startswith(f"{run.id}.") for name in ids):
-        return f"the run ids of its repeats must begin with '{run.id}.' and differ"
-    if run.provenance != common_provenance(run.cells, run.provenance):
-        return f"its provenance is '{run.provenance[:32]}', its repeats' another"
-    try:
-        moments = [run.began_at, *filter(None, (run.ended_at, *(one.began_at for _, one in repeats)))]
-        read = [datetime.fromisoformat(moment) for moment in moments]
-        if any(moment.tzinfo is None for moment in read):
-            return "its moments need their offset, e.g. 2026-11-28T09:00:00+00:00"
-        if any(moment > now + CLOCKS_APART for moment in read):
-            return "it lies in the future by the gateway's clock"
-        for _, repeat in repeats:
-            Provenance(repeat.provenance)
-            _read_amounts(repeat)
-        distributions_of(run, document.spreads)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _read_amounts(repeat: Repeat) -> None:
-    """Raises ValueError for text that is no number."""
-    texts = [repeat.cost_per_mtok_out, *(one.limit for one in (*repeat.objectives, *repeat.claimed.values()))]
-    for text in filter(None, texts):
-        try:
-            is_number = Decimal(text).is_finite()
-        except InvalidOperation:
-            is_number = False
-        if not is_number:
-            raise ValueError(f"'{text[:32]}' is no number")
-
-
-# --- what the gateway itself saw ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedCalls:
-    """Calls of one run and provenance in the gateway's records."""
-
-    provenance: str | None
-    n: int
-    ok: int
-
-
-def run_ids_through_gateway(run: Run) -> list[str]:
-    """Under which the gateway recorded the repeats that went through it."""
-    return [repeat.run_id for cell in run.cells if cell.door == "gateway" for repeat in cell.repeats]
-
-
-def checked(run: Run, recorded: Mapping[str, Sequence[RecordedCalls]]) -> Run:
-    """A run without timelines, each repeat through the gateway with one more check: whether the records agree.
-
-    A repeat that the records do not bear out is invalid here, and settles nothing.
-    """
-    cells = [
-        msgspec.structs.replace(cell, repeats=[_checked(cell, repeat, recorded) for repeat in cell.repeats])
-        for cell in run.cells
-    ]
-    return msgspec.structs.replace(run, cells=cells)
-
-
-def _checked(cell: CellSeen, repeat: Repeat, recorded: Mapping[str, Sequence[RecordedCalls]]) -> Repeat:
-    checks = [one for one in repeat.checks if one.name != CHECK]
-    if cell.door == "gateway":
-        checks.append(_records_agree(repeat, recorded.get(repeat.run_id, ())))
-    return msgspec.structs.replace(repeat, timeline=[], checks=checks)
-
-
-def _records_agree(repeat: Repeat, recorded: Sequence[RecordedCalls]) -> Check:
-    """Calls of the warm-up stand in the records too, so there may be more than the window's answers, never fewer."""
-    answered = repeat.outcomes.get(Outcome.OK, 0)
-    alike = sum(one.ok for one in recorded if one.provenance == repeat.provenance)
-    others = {one.provenance or "unknown": one.n for one in recorded if one.provenance != repeat.provenance and one.ok}
-    seen = f"{alike} answered calls of this repeat are recorded as {repeat.provenance}"
-    if others:
-        seen += "".join(f", {n} as {name}" for name, n in sorted(others.items()))
-    return Check(
-        name=CHECK,
-        passed=0 < answered <= alike and not others,
-        limit=f"each of {answered} answered requests in the gateway's records, with the run's provenance",
-        seen=seen,
-    )
-
-
-def for_claims(run: Run) -> Run:
-    """Of checked findings what may speak to claims: cells through the gateway, which its records bear out or not."""
-    cells = [cell for cell in run.cells if cell.door == "gateway"]
-    return msgspec.structs.replace(run, cells=cells)
-
-
-def as_checked(document: Document, findings: Run, kept: KeptRun) -> Document:
-    """The document to be shown: with what the gateway found of each repeat, and whether it was withdrawn.
-
-    Its verdicts are left out: those of `GET /api/claims` are the gateway's own.
-    """
-    checks = {repeat.run_id: repeat.checks for cell in findings.cells for repeat in cell.repeats}
-    cells = [
-        msgspec.structs.replace(
-            cell, repeats=[msgspec.structs.replace(one, checks=checks[one.run_id]) for one in cell.repeats]
-        )
-        for cell in document.run.cells
-    ]
-    notes = [*document.run.notes]
-    if kept.withdrawn_at is not None:
-        notes.insert(0, f"Withdrawn {kept.withdrawn_at:%Y-%m-%d %H:%M} UTC: {kept.withdrawn_why}")
-    run = msgspec.structs.replace(document.run, cells=cells, notes=notes, verdicts=[])
-    return msgspec.structs.replace(document, run=run)
-
-
-def span_of(run: Run) -> tuple[datetime, datetime] | None:
-    """From the first repeat's second 0 to the end of the last one's window, counted without warm-ups; None without."""
-    repeats = [repeat for cell in run.cells for repeat in cell.repeats if repeat.began_at]
-    if not repeats:
-        return None
-    begins = [datetime.fromisoformat(repeat.began_at) for repeat in repeats]
-    ends = [begin + timedelta(seconds=one.rates.window_s) for begin, one in zip(begins, repeats, strict=True)]
-    return min(begins), max(ends)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------

@@ -328,6 +328,7 @@ class Campaign:
             notes=notes,
             timeout_s=self.plan.timeout_s,
             weights=None if model is None else number_format(model.weights.dtype),
+            weights_repo=None if model is None else model.weights.repo,
         )
         return self._with_verdicts(run)
 

@@ -151,6 +151,8 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the figure of each claim that a run can test, by the claim's id."""
     is_overloaded: bool = False
     """Work piled up: figures that look good would look worse in a longer window, and settle nothing."""
+    load_s: float | None = None
+    """From second 0 to the last moment of the load, warm-up included."""
     attempt: int = 1
     """2: it was run once more, because a moment's disturbance had made it invalid."""
     cost_per_mtok_out: str | None = None
@@ -333,3 +335,5 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """How long one answer might take."""
     weights: str | None = None
     """Number format of the weights by the registry of the day; engines do not say. None = not known."""
+    weights_repo: str | None = None
+    """Their repository by the same registry, which real engines are held against."""

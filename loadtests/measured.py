@@ -92,6 +92,7 @@ def measure(
         provenance=_one_of(provenances),
         errors=errors,
         is_overloaded=piles_up(columns, window, intended),
+        load_s=window.end_s,
         attempt=order.attempt,
         claimed=_claimed(files, window, window_rates, context.claims, is_open=is_open),
         cost_per_mtok_out=_cost(window_rates, context),

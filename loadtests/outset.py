@@ -110,6 +110,7 @@ async def prepare(
             return SILENT
 
     say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
+    _refuse_other_gpus(plan, model)
     fertility = await _fertility(plan, doors[0], keys, say)
     gpus = _gpus(plan, sighting, engines)
     if before is not None:
@@ -282,6 +283,19 @@ def _workload_sha256(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> 
         return whole
     parts = [whole.encode(), *(trace_lines(traces[name]) for name in sorted(traces))]
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _refuse_other_gpus(plan: Plan, model: Model | None) -> None:
+    """The plan may say on which GPUs engines stand where the registry does not, and not otherwise than it."""
+    for replica in model.replicas if model is not None else ():
+        if replica.gpu is None:
+            continue
+        said = (plan.gpu or replica.gpu, plan.gpus or replica.gpus)
+        if said != (replica.gpu, replica.gpus):
+            raise OutsetRefused(
+                f"gpu: the plan says {said[1]} × {said[0]}, the registry {replica.gpus} × {replica.gpu} for "
+                f"{replica.id}; mend whichever is wrong"
+            )
 
 
 def _gpus(plan: Plan, sighting: Sighting, engines: Sequence[str]) -> int | None:

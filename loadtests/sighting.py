@@ -129,7 +129,7 @@ async def _see_engine(
     replica = next((one for one in (model.replicas if model else ()) if one.url == address), None)
     return EngineSeen(
         replica=replica.id if replica is not None else address,
-        gpu=gpu or (replica.gpu if replica is not None else None),
+        gpu=(replica.gpu if replica is not None else None) or gpu,
         gpus=replica.gpus if replica is not None else gpus,
         provenance=kind.value,
         version=resolved.version,

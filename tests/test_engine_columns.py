@@ -32,7 +32,7 @@ from gateway.domain.calibration import OverheadObservation
 from gateway.domain.memory import ByteRange
 from gateway.domain.records import Provenance, Registry
 from gateway.evidence import OneGpuVerdicts
-from gateway.load_runs import Document
+from gateway.load_run_checks import Document
 from gateway.settings import Settings
 from gateway.simulator import create_engine
 from loadtests.cells import Run

@@ -353,6 +353,7 @@ HOUSE = [
     "loadtests.report.setup",
     "loadtests.report.page",
     "loadtests.report",
+    "gateway.load_run_checks",
     "gateway.load_runs",
     "gateway.api",
     "gateway.api.deps",

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from gateways import RunningGateway, entry, running_gateway
 from msgspec.structs import replace
+from populated_gateway import GPU, GPUS
 from processes_under_test import run_simsa
 from servers import serve
 from simulated_models import H100, TINY, model_of
@@ -238,6 +239,18 @@ async def test_a_search_tries_levels_until_the_plans_limit(tmp_path: Path) -> No
         assert search.highest_met in (None, 1)
     else:
         assert (search.ended, search.highest_met, search.tried) == ("at_most", 2, ["knee-1", "knee-2"])
+
+
+async def test_a_plan_that_names_another_gpu_than_the_registry_is_refused(tmp_path: Path) -> None:
+    with serve(create_engine(MODEL, H100)) as engine:
+        models = [entry("m", replicas=[{"url": engine, "gpu": GPU, "gpus": 1}])]
+        async with running_gateway(tmp_path, models, sections={"gpus": GPUS}) as gateway:
+            await gateway.until_live("m")
+            it = Bench(
+                gateway, engine, tmp_path, Settings(data_dir=tmp_path / "client", registry=gateway.registry_path)
+            )
+            with pytest.raises(OutsetRefused, match=f"the plan says 2 × {GPU}, the registry 1 × {GPU} for m/1"):
+                await it.campaign(PLAN + f"gpu: {GPU}\ngpus: 2\n")
 
 
 async def test_what_does_not_answer_is_told_before_anything_is_sent(tmp_path: Path) -> None:

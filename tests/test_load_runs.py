@@ -20,18 +20,11 @@ from load_runs import made_run
 from populated_gateway import GPU, GPUS
 from test_store import ended, opened
 
+from gateway import load_runs
 from gateway.domain.accounts import EVERYTHING, Role, Terms
 from gateway.domain.records import Call, CallStatus, Provenance
-from gateway.load_runs import (
-    Document,
-    LoadRuns,
-    RecordedCalls,
-    RunDiffers,
-    checked,
-    for_claims,
-    read_document,
-    span_of,
-)
+from gateway.load_run_checks import Document, RecordedCalls, checked, for_claims, span_of
+from gateway.load_runs import LoadRuns, RunDiffers, read_document
 from gateway.store import Store
 from loadtests.cells import Run
 from loadtests.exports import read_run, run_json
@@ -125,17 +118,40 @@ async def test_a_run_that_comes_again_is_looked_up_once_more(store: Store) -> No
     found = await runs.found(run.id)
     assert found is not None
     assert found[1].cells[0].is_valid
+    await runs.keep(Document(run), checked(run, {}), EVERYTHING, NOW)
+    assert await runs.found(run.id) == found, "records that were removed since take nothing away"
+
+
+async def test_real_runs_are_looked_at_before_any_number_of_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_runs, "MOST_OF_A_MODEL", 2)
+    runs = LoadRuns(store)
+    first, _ = small(id="run-0", provenance="real", cells=[])
+    for one in (first, *(small(id=f"run-{n}", began_at=f"2026-04-0{n}T00:00:00Z", cells=[])[0] for n in (1, 2, 3))):
+        await runs.keep(Document(one), checked(one, {}), EVERYTHING, NOW)
+    found = (await runs.findings_of({first.model: None}))[first.model]
+    assert [one.id for one in found] == ["run-0", "run-3"]
+
+
+def test_what_other_weights_showed_settles_nothing_of_todays() -> None:
+    run, _ = small(weights_repo="org/model-v1")
+    findings = checked(run, records_of(run))
+    for todays, holds in (("org/model-v1", True), (None, True), ("org/model-v2", False)):
+        (cell,) = for_claims(findings, todays).cells
+        assert cell.is_valid is holds
+    assert "the registry names org/model-v2 by now" in cell.checks[-1].seen
 
 
 async def test_a_withdrawn_run_is_read_and_no_evidence(store: Store) -> None:
     runs, (run, _) = LoadRuns(store), small()
     await runs.keep(Document(run), checked(run, {}), EVERYTHING, NOW)
-    assert [one.id for one in (await runs.findings_of({run.model}))[run.model]] == [run.id]
+    assert [one.id for one in (await runs.findings_of({run.model: None}))[run.model]] == [run.id]
     await runs.withdraw(run.id, "key-1", "the wrong weights were served", NOW)
     await runs.withdraw(run.id, "key-2", "once more", NOW)
     (kept,) = await runs.newest(10)
     assert (kept.withdrawn_by, kept.withdrawn_why) == ("key-1", "the wrong weights were served")
-    assert await runs.findings_of({run.model}) == {run.model: []}
+    assert await runs.findings_of({run.model: None}) == {run.model: []}
 
 
 async def test_the_records_tell_what_was_answered_under_a_run(store: Store) -> None:
@@ -207,14 +223,15 @@ def test_what_went_past_the_gateway_is_kept_and_speaks_to_no_claim() -> None:
     direct = msgspec.structs.replace(run, cells=[msgspec.structs.replace(cell, door="direct")])
     (found,) = checked(direct, {}).cells
     assert found.is_valid
-    assert for_claims(checked(direct, {})).cells == []
+    assert for_claims(checked(direct, {}), None).cells == []
 
 
 def test_a_run_spans_its_repeats() -> None:
     run, _ = small()
+    run = changed_repeats(run, load_s=22.0)
     begin, end = span_of(run) or (None, None)
     assert begin == datetime(2026, 3, 2, 1, 15, tzinfo=UTC)
-    assert end == datetime(2026, 3, 2, 3, 15, 20, tzinfo=UTC)
+    assert end == datetime(2026, 3, 2, 3, 15, 22, tzinfo=UTC)
     assert span_of(msgspec.structs.replace(run, cells=[])) is None
 
 

@@ -56,9 +56,10 @@ class Outcome:
             name: ratio_of([(getattr(ours[one], name), getattr(theirs[one], name)) for one in both]) for name in METRICS
         }
 
-    def median(self, tool: str, metric: str) -> float:
+    def middle(self, tool: str, metric: str) -> float:
+        """The geometric mean of the rounds: as a ratio's two sides are."""
         values: list[float] = [getattr(one, metric) for one in self._by_round(tool, "figures").values()]
-        return statistics.median(values)
+        return statistics.geometric_mean(values)
 
     def _by_round(self, tool: str, kind: str) -> dict[int, Figures]:
         return {one.round: getattr(one.shot, kind) for one in self.runs if one.shot.tool == tool}
@@ -120,7 +121,7 @@ def _table(outcome: Outcome, other: str) -> list[str]:
     ]
     for name in METRICS:
         words, form, scale = _WORDS[name]
-        ours, theirs = (format(outcome.median(tool, name) * scale, form) for tool in (OURS, other))
+        ours, theirs = (format(outcome.middle(tool, name) * scale, form) for tool in (OURS, other))
         one = figures[name]
         rows.append(
             f"| {words} | {ours} | {theirs} | {_span(one)} | {one.pairs} | {_verdict(one)} | {_span(printed[name])} |"

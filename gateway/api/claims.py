@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -23,7 +22,6 @@ from gateway.domain.records import Registry
 from gateway.engine_sightings import engines_by_model
 from gateway.errors import InvalidRequest, NotFound, RegistryInvalid, Unavailable
 from gateway.registry.claims_file import MOST_CLAIMS, StatedClaim, parse_claims
-from loadtests.cells import Run
 from loadtests.run_evidence import is_tested
 
 router = APIRouter(prefix="/api/claims", tags=["claims"], dependencies=[RequireKey, DescribeKey])
@@ -49,6 +47,7 @@ class ClaimVerdictOut(BaseModel):
 
 class ClaimsOut(BaseModel):
     registry_sha256: str
+    left_out: str | None = Field(description="Evidence that could not be looked at, and why; null where all could.")
     data: list[ClaimVerdictOut]
 
 
@@ -81,10 +80,11 @@ async def list_claims(
     _known_gpu(registry, gpu)
     stated = registry_claims(registry, about=None if consortium is None else {consortium})
     asked = [one for one in stated if model in (None, one.about)]
-    shown = await _what_engines_show(asked, services, registry)
+    shown, left_out = await _evidence(asked, services, registry)
     found = await services.long_work.run(lambda: check_claims(asked, registry, gpu=gpu, evidence_of=shown))
     chosen = [one for one in found if verdict in (None, one.verdict)]
-    return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in chosen]}
+    data = [claim_object(one, registry) for one in chosen]
+    return {"registry_sha256": registry.sha256, "left_out": left_out, "data": data}
 
 
 @router.post(
@@ -101,21 +101,29 @@ async def check_stated_claims(request: Request, services: Gateway, caller: Check
     registry = services.registry.current
     _known_gpu(registry, asked.gpu)
     stated = await services.long_work.run(lambda: _stated(asked, registry))
-    shown = await _what_engines_show(stated, services, registry)
+    shown, left_out = await _evidence(stated, services, registry)
     found = await services.long_work.run(lambda: check_claims(stated, registry, gpu=asked.gpu, evidence_of=shown))
-    return {"registry_sha256": registry.sha256, "data": [claim_object(one, registry) for one in found]}
+    data = [claim_object(one, registry) for one in found]
+    return {"registry_sha256": registry.sha256, "left_out": left_out, "data": data}
 
 
-async def _what_engines_show(stated: Iterable[StatedClaim], services: Services, registry: Registry) -> EvidenceOf:
-    """Looked up once for all claims that an engine or a load run can speak to."""
+async def _evidence(
+    stated: Iterable[StatedClaim], services: Services, registry: Registry
+) -> tuple[EvidenceOf, str | None]:
+    """Looked up once for all claims that an engine or a load run can speak to; and what could not be looked at.
+
+    Arithmetic and live engines speak without the database.
+    """
     models = {one.about for one in stated if speaks_to(one.claim)}
     if models:
         await services.engine_diary.flush()
     seen = await engines_by_model(models, registry, services.fleet.all_states(), services.engine_records)
-    runs: dict[str, list[Run]] = {}
-    with suppress(Unavailable):  # arithmetic and live engines speak without the database
-        runs = await services.load_runs.findings_of({one.about for one in stated if is_tested(one.claim)})
-    return shown_by(seen, runs)
+    tested = {one.about for one in stated if is_tested(one.claim)} & registry.models.keys()
+    weights = {name: registry.models[name].weights.repo for name in tested}
+    try:
+        return shown_by(seen, await services.load_runs.findings_of(weights)), None
+    except Unavailable:
+        return shown_by(seen, {}), "The database is away: stored engines and load runs were not looked at."
 
 
 def _stated(asked: ClaimsRequest, registry: Registry) -> list[StatedClaim]:

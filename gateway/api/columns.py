@@ -16,7 +16,7 @@ from gateway.domain.engine_facts import ObservedLoad
 from gateway.engine_records import EngineReport, OwnCalls, sum_up_calls
 from gateway.errors import InvalidRequest, NotFound
 from gateway.evidence import engine_columns
-from gateway.load_runs import run_ids_through_gateway, span_of
+from gateway.load_run_checks import run_ids_through_gateway, span_of
 from gateway.replica_state import ReplicaState
 
 router = APIRouter(prefix="/api", tags=["feasibility"], dependencies=[RequireKey, DescribeKey])

@@ -22,16 +22,8 @@ from gateway.api.schemas import Asked, body_of
 from gateway.asgi import read_body
 from gateway.domain.accounts import OVERSEEING, Role
 from gateway.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from gateway.load_runs import (
-    Document,
-    KeptRun,
-    RunDiffers,
-    as_checked,
-    checked,
-    read_document,
-    run_ids_through_gateway,
-    why_not_kept,
-)
+from gateway.load_run_checks import Document, KeptRun, as_checked, checked, run_ids_through_gateway, why_not_kept
+from gateway.load_runs import RunDiffers, read_document
 from loadtests.cells import Run
 from loadtests.differences import compare_runs
 from loadtests.exports import run_json, table_csv
@@ -44,7 +36,8 @@ MOST_COMPARED = 10
 RECORDS_WITHIN_S = 10.0
 """How long handing in waits for the calls of the run to be in the database."""
 ReportLanguage = Literal["ko", "en"]
-Table = Literal["cells", "repeats", "objectives", "timeline", "claims"]
+Table = Literal["cells", "repeats", "objectives", "timeline"]
+"""Verdicts on claims are the gateway's own, in `GET /api/claims`."""
 
 
 class LoadRunOut(BaseModel):

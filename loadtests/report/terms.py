@@ -75,6 +75,7 @@ CHECKS: Mapping[str, Text] = {
     "provenance": Text("답변의 출처", "Provenance"),
     "engine_restart": Text("엔진 재시작", "Engine restarts"),
     "calibration": Text("클라이언트 보정", "Client calibration"),
+    "weights": Text("제공한 가중치", "Weights served"),
     "gateway_records": Text("게이트웨이 기록과의 일치", "Borne out by the gateway's records"),
     "hosts": Text("여러 호스트의 동시 시작", "Hosts begin together"),
 }
