@@ -135,7 +135,9 @@ class LoadRuns:
         async with self._transaction() as connection:
             await connection.execute(sa.update(load_runs).where(is_it).values(values))
 
-    async def findings_of(self, weights: Mapping[str, str | None]) -> dict[str, list[Run]]:
+    async def findings_of(
+        self, weights: Mapping[str, str | None], *, most: int = MOST_OF_A_MODEL
+    ) -> dict[str, list[Run]]:
         """What the runs of these models found that may speak to claims, by model: real ones first, then the newest.
 
         `weights`: by model the repository that the registry names. Withdrawn runs say nothing.
@@ -146,7 +148,7 @@ class LoadRuns:
                 sa.select(load_runs.c.findings)
                 .where(load_runs.c.model == model, load_runs.c.withdrawn_at.is_(None))
                 .order_by(sa.case((load_runs.c.provenance == _REAL, 0), else_=1), load_runs.c.began_at.desc())
-                .limit(MOST_OF_A_MODEL)
+                .limit(most)
             )
             async with self._transaction() as connection:
                 rows = (await connection.execute(statement)).scalars().all()

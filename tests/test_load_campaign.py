@@ -246,9 +246,8 @@ async def test_a_plan_that_names_another_gpu_than_the_registry_is_refused(tmp_pa
         models = [entry("m", replicas=[{"url": engine, "gpu": GPU, "gpus": 1}])]
         async with running_gateway(tmp_path, models, sections={"gpus": GPUS}) as gateway:
             await gateway.until_live("m")
-            it = Bench(
-                gateway, engine, tmp_path, Settings(data_dir=tmp_path / "client", registry=gateway.registry_path)
-            )
+            settings = Settings(data_dir=tmp_path / "client", registry=gateway.registry_path)
+            it = Bench(gateway, engine, tmp_path, settings)
             with pytest.raises(OutsetRefused, match=f"the plan says 2 × {GPU}, the registry 1 × {GPU} for m/1"):
                 await it.campaign(PLAN + f"gpu: {GPU}\ngpus: 2\n")
 

@@ -20,7 +20,6 @@ from load_runs import made_run
 from populated_gateway import GPU, GPUS
 from test_store import ended, opened
 
-from gateway import load_runs
 from gateway.domain.accounts import EVERYTHING, Role, Terms
 from gateway.domain.records import Call, CallStatus, Provenance
 from gateway.load_run_checks import Document, RecordedCalls, checked, for_claims, span_of
@@ -122,15 +121,12 @@ async def test_a_run_that_comes_again_is_looked_up_once_more(store: Store) -> No
     assert await runs.found(run.id) == found, "records that were removed since take nothing away"
 
 
-async def test_real_runs_are_looked_at_before_any_number_of_others(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load_runs, "MOST_OF_A_MODEL", 2)
+async def test_real_runs_are_looked_at_before_any_number_of_others(store: Store) -> None:
     runs = LoadRuns(store)
     first, _ = small(id="run-0", provenance="real", cells=[])
     for one in (first, *(small(id=f"run-{n}", began_at=f"2026-04-0{n}T00:00:00Z", cells=[])[0] for n in (1, 2, 3))):
         await runs.keep(Document(one), checked(one, {}), EVERYTHING, NOW)
-    found = (await runs.findings_of({first.model: None}))[first.model]
+    found = (await runs.findings_of({first.model: None}, most=2))[first.model]
     assert [one.id for one in found] == ["run-0", "run-3"]
 
 
