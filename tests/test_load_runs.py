@@ -392,3 +392,17 @@ async def test_a_kept_run_speaks_to_the_claims_of_its_model_until_it_is_withdraw
         assert withdrawn.json()["withdrawn_why"] == "another engine was meant"
         assert await evidence() == []
         assert json.loads(withdrawn.body)["withdrawn_by"] is None
+
+
+async def test_claims_say_what_could_not_be_looked_at(tmp_path: Path, sqlite_file: ScratchDatabase) -> None:
+    async with door(tmp_path, claims=[CLAIM]) as it:
+
+        async def left_out() -> str | None:
+            answer = await it.client.request("GET", "/api/claims")
+            assert (answer.status, len(answer.json()["data"])) == (200, 1)
+            told: str | None = answer.json()["left_out"]
+            return told
+
+        assert await left_out() is None
+        async with sqlite_file.gone():
+            assert await left_out() == "The database is away: stored engines and load runs were not looked at."
