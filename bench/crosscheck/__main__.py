@@ -1,4 +1,5 @@
-"""`make loadtest-crosscheck`: rounds of three runs in drawn order, then docs/loadtest-crosscheck.json and its table.
+"""`make loadtest-crosscheck`: rounds of three runs in drawn order, in a closed loop, then at a constant rate; then
+docs/loadtest-crosscheck.json and its tables.
 
 Progress goes to stderr. Exit code 0 whatever the tools say of each other: a difference is a finding, not a failure.
 """
@@ -21,6 +22,8 @@ from bench.crosscheck.results import OURS, TOOLS, ResultUnreadable
 from bench.crosscheck.tools import GUIDELLM_BIN, ROOT, VLLM_PYTHON, Bench, Settings, ToolFailed, running_bench, versions
 
 RECORD, PAGE = ROOT / "docs" / "loadtest-crosscheck.json", ROOT / "docs" / "loadtests.md"
+LOADS = (Settings(), Settings(rate_per_s=2.0, for_s=32.0))
+"""Four users who ask again at once; then one request at a time, which no tool's users can crowd."""
 ROUNDS = 6
 SEED = 20261128
 LEAST_REQUESTS = 120
@@ -38,7 +41,11 @@ async def cross_check(directory: Path, settings: Settings, *, rounds: int, seed:
     found = []
     async with running_bench(directory, settings, engine_core=cores[0], client_core=cores[1]) as bench:
         probe = await bench.run(OURS, "probe", seed=draw.getrandbits(40), requests=0)
-        requests = max(LEAST_REQUESTS, round(probe.answered * settings.for_s / (settings.for_s - settings.warm_up_s)))
+        if settings.rate_per_s is not None:
+            requests = round(settings.rate_per_s * settings.for_s)
+        else:
+            share = settings.for_s / (settings.for_s - settings.warm_up_s)
+            requests = max(LEAST_REQUESTS, round(probe.answered * share))
         say(f"{requests} requests a run")
         for number in range(1, rounds + 1):
             order = draw.sample(TOOLS, len(TOOLS))
@@ -71,7 +78,6 @@ def say(words: str) -> None:
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.crosscheck", description="Our figures beside two tools'.")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of each tool ({ROUNDS})")
-    parser.add_argument("--for-s", type=float, default=Settings().for_s, help="seconds of a run of ours")
     parser.add_argument("--seed", type=int, default=SEED, help="of orders and prompts")
     parser.add_argument("--keep", type=Path, help="keep every tool's files in this directory")
     parser.add_argument("--record", type=Path, default=RECORD, help="where the record goes")
@@ -85,20 +91,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         say(f"{' and '.join(missing)} are not there: run `make loadtest-crosscheck`, which installs them")
         return 2
-    settings = Settings(for_s=options.for_s)
+    outcomes = []
     with tempfile.TemporaryDirectory(prefix="simsa-crosscheck-") as made:
         directory = options.keep or Path(made)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = asyncio.run(cross_check(directory, settings, rounds=options.rounds, seed=options.seed))
+            for settings in LOADS:
+                place = directory / ("open" if settings.rate_per_s else "closed")
+                place.mkdir(exist_ok=True)
+                outcomes.append(asyncio.run(cross_check(place, settings, rounds=options.rounds, seed=options.seed)))
         except (ToolFailed, ResultUnreadable) as error:
             say(str(error))
             return 1
         except KeyboardInterrupt:
             say("stopped: nothing is reported")
             return 130
-    options.record.write_text(to_json(outcome), encoding="utf-8")
-    options.page.write_text(put_into(options.page.read_text(encoding="utf-8"), outcome), encoding="utf-8")
+    options.record.write_text(to_json(outcomes), encoding="utf-8")
+    options.page.write_text(put_into(options.page.read_text(encoding="utf-8"), outcomes), encoding="utf-8")
     return 0
 
 

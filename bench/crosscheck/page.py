@@ -65,8 +65,14 @@ class Outcome:
         return {one.round: getattr(one.shot, kind) for one in self.runs if one.shot.tool == tool}
 
 
-def to_json(outcome: Outcome) -> str:
-    ratios = {
+def to_json(outcomes: Sequence[Outcome]) -> str:
+    """Of each load, its runs and what they say."""
+    whole = [{**msgspec.to_builtins(one), "ratios": _told(one)} for one in outcomes]
+    return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode() + "\n"
+
+
+def _told(outcome: Outcome) -> dict[str, object]:
+    return {
         other: {
             kind: {
                 name: {**asdict(one), "width": one.width, "verdict": one.verdict}
@@ -76,25 +82,23 @@ def to_json(outcome: Outcome) -> str:
         }
         for other in OTHERS
     }
-    whole = {**msgspec.to_builtins(outcome), "ratios": ratios}
-    return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode() + "\n"
 
 
-def from_json(text: str) -> Outcome:
-    return msgspec.json.decode(text, type=Outcome)
+def from_json(text: str) -> list[Outcome]:
+    return msgspec.json.decode(text, type=list[Outcome])
 
 
-def put_into(page: str, outcome: Outcome) -> str:
+def put_into(page: str, outcomes: Sequence[Outcome]) -> str:
     """The page with the block between its marks written anew. Raises ValueError where it has none."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"expected the marks {BEGIN} and {END} in the page")
-    return f"{before}{BEGIN}\n{block(outcome)}\n{END}{after}"
+    return f"{before}{BEGIN}\n" + "\n\n".join(block(one) for one in outcomes) + f"\n{END}{after}"
 
 
 def block(outcome: Outcome) -> str:
-    """The tables, and what stands beside them."""
+    """The tables of one load, and what stands beside them."""
     lines = [_beside(outcome), ""]
     for other in OTHERS:
         lines += [*_table(outcome, other), ""]
@@ -105,8 +109,10 @@ def _beside(outcome: Outcome) -> str:
     machine, settings = outcome.machine, outcome.settings
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     loads = sorted(one.load_before for one in outcome.runs)
+    rate = settings["rate_per_s"]
+    load = f"{rate:g} requests/s at equal distances" if rate else f"{settings['users']} users who ask again at once"
     return (
-        f"{machine.began_at}, {machine.cores} cores, {versions}. {settings['users']} users, {settings['input_tokens']} "
+        f"**{load}.** {machine.began_at}, {machine.cores} cores, {versions}. {settings['input_tokens']} "
         f"tokens in, {settings['output_tokens']} out, {outcome.requests} requests a run of which the first "
         f"{settings['warm_up_s']:g} s warm up. The machine's load was {loads[0]:.1f} to {loads[-1]:.1f} when runs "
         f"began; this script's own is 2 at most."

@@ -50,6 +50,9 @@ class Settings:
     """What every tool is asked to do."""
 
     users: int = 4
+    """Of a closed loop; what an open one ignores."""
+    rate_per_s: float | None = None
+    """Of an open loop at equal distances; None: a closed loop."""
     for_s: float = 20.0
     warm_up_s: float = 4.0
     input_tokens: int = 192
@@ -58,6 +61,12 @@ class Settings:
     language: str = "en"
     limit_s: float = 600.0
     """How long one run of one tool may take."""
+
+    @property
+    def load(self) -> dict[str, object]:
+        """A plan's one cell."""
+        arrivals = {"rate_per_s": self.rate_per_s, "arrivals": "constant"} if self.rate_per_s else {"users": self.users}
+        return {"id": "c", **arrivals, "for_s": self.for_s, "warm_up_s": self.warm_up_s}
 
     @property
     def body(self) -> dict[str, object]:
@@ -124,7 +133,7 @@ def _ours(bench: Bench, plan: Path, seed: int) -> tuple[list[str], Mapping[str, 
             "output_tokens": settings.output_tokens,
             "extra": settings.body,
         },
-        "load": [{"id": "c", "users": settings.users, "for_s": settings.for_s, "warm_up_s": settings.warm_up_s}],
+        "load": [settings.load],
         "repeats": 1,
         "seed": seed,
         "calibrate": False,
@@ -148,8 +157,11 @@ def _vllm_bench(bench: Bench, result: Path, prompts: Path, requests: int) -> tup
         "dataset-path": prompts,
         "custom-output-len": settings.output_tokens,
         "num-prompts": requests,
-        "max-concurrency": settings.users,
-        "request-rate": "inf",
+        **(
+            {"request-rate": settings.rate_per_s, "burstiness": "inf"}  # equal distances
+            if settings.rate_per_s
+            else {"request-rate": "inf", "max-concurrency": settings.users}
+        ),
         "extra-body": json.dumps(settings.body),
         "num-warmups": 0,
         "ready-check-timeout-sec": 0,
@@ -177,11 +189,12 @@ def _guidellm(bench: Bench, result: Path, prompts: Path, requests: int) -> tuple
         # By itself it asks for usage with every event, which is more work for the engine than the others ask for.
         "extras": {"body": {**settings.body, "stream_options": options}},
     }
+    rate = settings.rate_per_s
     words = {
         "backend": json.dumps(backend),
         "tokenizer": f"kind=hf_auto,model={bench.checkpoint}",
         "data": f"kind=json_file,path={prompts}",
-        "profile": f"kind=concurrent,streams={settings.users}",
+        "profile": f"kind=constant,rate={rate:g}" if rate else f"kind=concurrent,streams={settings.users}",
         "constraint": f"kind=max_requests,count={requests}",
         "output": f"kind=json,path={result}",
     }
