@@ -69,7 +69,7 @@ def _known_revision(connection: Connection) -> str:
 
 async def _write_table(connection: AsyncConnection, writer: BackupWriter, table: str, columns: Sequence[str]) -> None:
     kinds = await connection.run_sync(_column_types, table)
-    picked = [_as_kept(sa.column(name), kinds[name], connection.dialect.name) for name in columns]
+    picked = [_as_kept(sa.column(name), kinds[name]) for name in columns]
     writer.begin(table, columns)
     statement = sa.select(*picked).select_from(sa.table(table))
     result = await connection.stream(statement, execution_options={"yield_per": ROWS_AT_ONCE})
@@ -77,10 +77,9 @@ async def _write_table(connection: AsyncConnection, writer: BackupWriter, table:
         writer.add(rows)
 
 
-def _as_kept(column: sa.ColumnClause[Any], kind: sa.types.TypeEngine[Any], dialect: str) -> sa.ColumnElement[Any]:
-    """JSON as the text that it is, to the letter: PostgreSQL's driver would read it."""
-    is_read = dialect == "postgresql" and isinstance(kind, sa.JSON)
-    return sa.cast(column, sa.Text) if is_read else column
+def _as_kept(column: sa.ColumnClause[Any], kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    """JSON as the text that it is, to the letter: PostgreSQL's driver would read it, and SQLite has numbers of it."""
+    return sa.cast(column, sa.Text) if isinstance(kind, sa.JSON) else column
 
 
 def _column_types(connection: Connection, table: str) -> dict[str, sa.types.TypeEngine[Any]]:

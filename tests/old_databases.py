@@ -22,6 +22,7 @@ from test_engine_records import REPORT, load
 from test_load_runs import small as small_load_run
 from test_round_store import ROUND as OPEN_ROUND
 from test_round_store import chained, open_round
+from test_settlements import at as at_noon
 from test_settlements import call as gpu_call
 from test_settlements import no_price, presence, price, settle_all
 from test_store import NOON, comparison, ended, opened
@@ -67,7 +68,7 @@ async def put_records(store: Store, revision: str = HEAD) -> None:
         await _put_batch(BatchStore(store), revision)
     if revision >= "0005":
         await store.upsert_calls([gpu_call(21, 0, 30), gpu_call(22, 10, 90), gpu_call(23, 0, 30, gpu="h200")])
-        await Settlements(store).note_presences([(presence(-30, 600), NOON)])
+        await Settlements(store).note_presences([(presence(-30, 600), at_noon(-30))])
         await settle_all(store, lambda gpu, on: price(gpu, on) if gpu == "h100-sxm" else no_price(gpu, on))
     if revision >= "0006":
         await EngineRecords(store).save([REPORT], [LoadRow(REPORT.id, "gateway-1", NOON, 60, load(0, 1))])

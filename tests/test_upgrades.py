@@ -130,12 +130,10 @@ async def test_nobody_goes_back_while_a_gateway_has_the_database(database: Scrat
 
 
 def comparable(tables: Tables) -> dict[str, list[Mapping[str, Any]]]:
-    """Without under which prices windows were refused: before the step that notes it nobody could know."""
-    left_out = {"refused_windows": {"refused_under"}}
-    return {
-        name: [{key: value for key, value in row.items() if key not in left_out.get(name, ())} for row in rows]
-        for name, rows in tables.items()
-    }
+    """Without sums of nothing any more, and without under which prices windows were refused, which no row tells."""
+    counted = {"use_by_day": "calls", "spent_by_day": "calls", "gpu_days": "windows"}
+    found = {name: [row for row in rows if row.get(counted.get(name, "")) != "0"] for name, rows in tables.items()}
+    return found | {"refused_windows": [row | {"refused_under": ""} for row in found["refused_windows"]]}
 
 
 # --- what a step promises -----------------------------------------------------------------------------------
