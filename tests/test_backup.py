@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from next_versions import NEXT, OURS, NextVersion
 from old_databases import (
     HEAD,
+    Written,
     as_known_at,
     everything_told,
     make_old,
@@ -42,7 +43,6 @@ from gateway.rounds.bundle import BundleKind, build_bundle
 from gateway.rounds.bundle_tools import TOOLS
 from gateway.rounds.contents import read_content
 from gateway.rounds.store import RoundStore
-from gateway.rounds.verify import Published, Verdict, verify_bundle
 from gateway.settings import DatabaseLimits
 from gateway.spool import Segment, frame
 from gateway.store import Store
@@ -63,15 +63,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "simsa.backup"
 
 
-async def put_and_back_up(database: ScratchDatabase, file: Path) -> dict[str, Any]:
-    """Rows of every kind, backed up while their gateway has the database; what it tells of them."""
-    store = await Store.open(database.url)
-    try:
-        await put_records(store)
-        await back_up(database.url, file, LIMITS, now=NOON)
-        return await everything_told(store)
-    finally:
-        await store.close()
+@pytest.fixture
+async def whole(tmp_path: Path, file: Path) -> Written:
+    """A backup with rows of every kind, written to `file`."""
+    found = await written(tmp_path, HEAD)
+    file.write_bytes(found.backup)
+    return found
 
 
 # --- there and back -----------------------------------------------------------------------------------------
@@ -80,45 +77,48 @@ async def put_and_back_up(database: ScratchDatabase, file: Path) -> dict[str, An
 async def test_what_a_running_gateway_has_comes_back_in_either_kind_of_database(
     database: ScratchDatabase, target: ScratchDatabase, tmp_path: Path, file: Path
 ) -> None:
-    told = await put_and_back_up(database, file)
+    store = await Store.open(database.url)
+    await put_records(store)
+    await back_up(database.url, file, LIMITS, now=NOON)
+    told, bundle = await everything_told(store), await bundle_of(store)
+    await store.close()
     assert unknown_at("0001", tables_in(file)), "there is something of every kind"
     await restore(target.url, file, LIMITS, replace=False)
     assert await tables_of(target.url, tmp_path) == tables_in(file)
     store = await Store.open(target.url)
     assert await everything_told(store) == told
+    assert await bundle_of(store) == bundle
     await store.upsert_calls([opened(900)])
     await store.close()
 
 
 async def test_a_round_verifies_after_the_restore_with_what_was_published_before(
-    database: ScratchDatabase, target: ScratchDatabase, tmp_path: Path, file: Path
+    postgres: ScratchDatabase, empty_sqlite_file: ScratchDatabase, tmp_path: Path, file: Path
 ) -> None:
-    store = await Store.open(database.url)
+    store = await Store.open(postgres.url)
     closed = await put_closed_round(RoundStore(store))
     await closed.reveal()
     before = await closed.content()
-    bundle = build_bundle(before, BundleKind.AUDIT, tools=TOOLS)
-    await back_up(database.url, file, LIMITS, now=NOON)
+    await back_up(postgres.url, file, LIMITS, now=NOON)
     await store.close()
-    await restore(target.url, file, LIMITS, replace=False)
-    store = await Store.open(target.url)
+    await restore(empty_sqlite_file.url, file, LIMITS, replace=False)
+    store = await Store.open(empty_sqlite_file.url)
+    (tmp_path / "after.zip").write_bytes(await bundle_of(store))
+    (tmp_path / "receipt.json").write_text(json.dumps(closed.receipt))
+    await store.close()
+    published = ("--root", str(before.round.root), "--head", str(before.round.head), "--closing", before.closing.root)
+    receipt = ("--receipt", str(tmp_path / "receipt.json"))
+    told = await run_simsa("round", "verify", str(tmp_path / "after.zip"), *published, *receipt)
+    assert told.code == 0, told.err
+    assert json.loads(told.out)["verdict"] == "authenticated"
+
+
+async def bundle_of(store: Store) -> bytes:
+    """The closed round's audit bundle, which is the same bytes for the same content."""
     rounds = RoundStore(store)
     found = await rounds.get(CLOSED_ROUND)
     assert found is not None
-    after = build_bundle(await read_content(rounds, found), BundleKind.AUDIT, tools=TOOLS)
-    await store.close()
-    assert found.head == before.round.head
-    assert after.data == bundle.data
-    published = Published(
-        root=before.round.root, head=before.round.head, closing=before.closing.root, receipt=closed.receipt
-    )
-    verified = verify_bundle(after.data, published, analyse=TOOLS.analyse, report=TOOLS.report)
-    assert (verified.verdict, verified.faults) == (Verdict.AUTHENTICATED, [])
-    (tmp_path / "after.zip").write_bytes(after.data)
-    shown = ("--root", str(found.root), "--head", str(found.head), "--closing", before.closing.root)
-    told = await run_simsa("round", "verify", str(tmp_path / "after.zip"), *shown)
-    assert told.code == 0, told.err
-    assert json.loads(told.out)["verdict"] == "authenticated"
+    return build_bundle(await read_content(rounds, found), BundleKind.AUDIT, tools=TOOLS).data
 
 
 async def test_a_backup_made_while_calls_are_written_is_of_one_moment(
@@ -170,36 +170,31 @@ async def test_an_older_backup_is_put_back_and_brought_up_to_date(
 
 
 async def test_rows_are_removed_by_a_restore_only_where_that_was_said(
-    database: ScratchDatabase, tmp_path: Path, file: Path
+    database: ScratchDatabase, whole: Written, tmp_path: Path, file: Path
 ) -> None:
-    await put_and_back_up(database, file)
-    store = await Store.open(database.url)
-    await store.upsert_calls([ended(opened(500))])
-    await store.close()
-    before = await tables_of(database.url, tmp_path)
+    await put_two_calls(database)
     settings = {"database_url": database.url, "data_dir": tmp_path / "data"}
     refused = await run_simsa("db", "restore", str(file), **settings)
     assert refused.code == 2
-    assert "has rows (" in refused.error_line
+    assert "has rows (calls, " in refused.error_line
     assert refused.error_line.endswith("or remove them with --replace")
-    assert await tables_of(database.url, tmp_path) == before
+    assert await call_ids(database) == TWO
     done = await run_simsa("db", "restore", str(file), "--replace", **settings)
     assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out)["rows"]["round_votes"] == len(before["round_votes"])
-    assert await tables_of(database.url, tmp_path) == tables_in(file)
+    assert json.loads(done.out)["rows"]["round_votes"] == len(whole.tables["round_votes"])
+    assert await tables_of(database.url, tmp_path) == whole.tables
 
 
 async def test_a_database_of_an_older_schema_is_replaced_whole(
-    database: ScratchDatabase, target: ScratchDatabase, tmp_path: Path, file: Path
+    target: ScratchDatabase, whole: Written, tmp_path: Path, file: Path
 ) -> None:
-    await put_and_back_up(database, file)
-    await make_old(target.url, "0009", tables_in(file))
+    await make_old(target.url, "0009", whole.tables)
     await restore(target.url, file, LIMITS, replace=True)
-    assert await tables_of(target.url, tmp_path) == tables_in(file)
+    assert await tables_of(target.url, tmp_path) == whole.tables
 
 
+@pytest.mark.usefixtures("whole")
 async def test_nothing_is_restored_while_a_gateway_has_the_database(database: ScratchDatabase, file: Path) -> None:
-    await put_and_back_up(database, file)
     store = await Store.open(database.url)
     with pytest.raises(StartRefused, match="in use"):
         await restore(database.url, file, LIMITS, replace=True)
@@ -281,25 +276,45 @@ def no_gzip(_lines: Lines) -> bytes:
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
-async def test_a_file_that_is_no_whole_backup_changes_nothing(
-    database: ScratchDatabase, tmp_path: Path, file: Path, damage: Callable[[Lines], bytes], words: str
+@pytest.mark.usefixtures("whole")
+async def test_a_file_that_is_no_whole_backup_is_refused_with_its_name(
+    sqlite_file: ScratchDatabase, file: Path, damage: Callable[[Lines], bytes], words: str
 ) -> None:
+    await put_two_calls(sqlite_file)
+    file.write_bytes(damage(lines_of(file)))
+    with pytest.raises(StartRefused, match=words) as refused:
+        await restore(sqlite_file.url, file, LIMITS, replace=True)
+    assert str(file) in str(refused.value)
+    assert await call_ids(sqlite_file) == TWO
+
+
+@pytest.mark.usefixtures("whole")
+async def test_a_restore_that_fails_at_the_end_changes_nothing(database: ScratchDatabase, file: Path) -> None:
+    await put_two_calls(database)
+    file.write_bytes(cut(lines_of(file)))
+    with pytest.raises(StartRefused, match="cut short"):
+        await restore(database.url, file, LIMITS, replace=True)
+    assert await call_ids(database) == TWO
+    store = await Store.open(database.url)
+    await store.upsert_calls([ended(opened(2))])
+    await store.close()
+
+
+TWO = ["call-000001", "call-000002"]
+
+
+async def put_two_calls(database: ScratchDatabase) -> None:
     store = await Store.open(database.url)
     await store.upsert_calls([ended(opened(1)), opened(2)])
     await store.close()
-    source = f"sqlite:///{tmp_path / 'source.db'}"
-    store = await Store.open(source)
-    await put_records(store, "0010")
-    await store.close()
-    await back_up(source, file, LIMITS, now=NOON)
-    file.write_bytes(damage(gzip.decompress(file.read_bytes()).splitlines(keepends=True)))
-    with pytest.raises(StartRefused, match=words) as refused:
-        await restore(database.url, file, LIMITS, replace=True)
-    assert str(file) in str(refused.value)
-    assert [row["id"] for row in await database.rows("SELECT id FROM calls ORDER BY id")] == [
-        "call-000001",
-        "call-000002",
-    ]
+
+
+async def call_ids(database: ScratchDatabase) -> list[str]:
+    return [row["id"] for row in await database.rows("SELECT id FROM calls ORDER BY id")]
+
+
+def lines_of(file: Path) -> Lines:
+    return gzip.decompress(file.read_bytes()).splitlines(keepends=True)
 
 
 # --- the file -----------------------------------------------------------------------------------------------

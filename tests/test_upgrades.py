@@ -18,11 +18,9 @@ from next_versions import NEXT, OURS, NextVersion
 from old_databases import (
     HEAD,
     Tables,
-    Written,
     as_known_at,
     everything_told,
     make_old,
-    put_records,
     tables_of,
     unknown_at,
     written,
@@ -46,14 +44,6 @@ CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 4}
 STEPS = {step.revision: step for step in ScriptDirectory.from_config(migrations()).walk_revisions()}
 LIMITS = DatabaseLimits()
-_WRITTEN: dict[str, Written] = {}
-
-
-async def written_at(factory: pytest.TempPathFactory, revision: str) -> Written:
-    """Made once, for both kinds of database."""
-    if revision not in _WRITTEN:
-        _WRITTEN[revision] = await written(factory.mktemp(revision), revision)
-    return _WRITTEN[revision]
 
 
 # --- rows, there and back -----------------------------------------------------------------------------------
@@ -61,9 +51,9 @@ async def written_at(factory: pytest.TempPathFactory, revision: str) -> Written:
 
 @pytest.mark.parametrize("revision", steps())
 async def test_rows_of_every_earlier_schema_mean_the_same_after_the_upgrade(
-    empty_database: ScratchDatabase, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, revision: str
+    empty_database: ScratchDatabase, tmp_path: Path, revision: str
 ) -> None:
-    expected = await written_at(tmp_path_factory, revision)
+    expected = await written(tmp_path, revision)
     assert unknown_at(revision, expected.tables) == [], "a gateway of that time could have written all of it"
     await make_old(empty_database.url, revision, expected.tables)
     await upgrade(empty_database.url)
@@ -74,41 +64,37 @@ async def test_rows_of_every_earlier_schema_mean_the_same_after_the_upgrade(
 
 
 async def test_going_back_step_by_step_loses_nothing_but_what_the_schema_has_no_place_for(
-    database: ScratchDatabase, tmp_path: Path
+    empty_database: ScratchDatabase, tmp_path: Path
 ) -> None:
-    store = await Store.open(database.url)
-    await put_records(store)
-    await store.close()
-    before = await tables_of(database.url, tmp_path)
+    before = (await written(tmp_path, HEAD)).tables
+    await make_old(empty_database.url, HEAD, before)
     for revision in reversed(steps()[:-1]):
-        await go_back(database.url, revision, LIMITS, accept_loss=True)
-        assert await tables_of(database.url, tmp_path) == as_known_at(revision, before)
-    await upgrade(database.url)
+        await go_back(empty_database.url, revision, LIMITS, accept_loss=True)
+        assert await tables_of(empty_database.url, tmp_path) == as_known_at(revision, before)
+    await upgrade(empty_database.url)
     first = steps()[0]
-    assert as_known_at(first, await tables_of(database.url, tmp_path)) == as_known_at(first, before)
-    store = await Store.open(database.url)
+    assert as_known_at(first, await tables_of(empty_database.url, tmp_path)) == as_known_at(first, before)
+    store = await Store.open(empty_database.url)
     assert len((await everything_told(store))["calls"]) == len(before["calls"])
     await store.close()
 
 
 async def test_going_back_says_what_would_be_lost_and_loses_it_only_if_told(
-    database: ScratchDatabase, tmp_path: Path
+    empty_sqlite_file: ScratchDatabase, tmp_path: Path
 ) -> None:
-    store = await Store.open(database.url)
-    await put_records(store)
-    await store.close()
-    before = await tables_of(database.url, tmp_path)
-    settings = {"database_url": database.url, "data_dir": tmp_path / "data"}
+    before = (await written(tmp_path, HEAD)).tables
+    await make_old(empty_sqlite_file.url, HEAD, before)
+    settings = {"database_url": empty_sqlite_file.url, "data_dir": tmp_path / "data"}
     refused = await run_simsa("db", "downgrade", "0010", **settings)
     assert refused.code == 2
     votes = sum(1 for row in before["round_votes"] if row["shown"] is not None)
     for words in (f"round_votes.shown ({votes} values)", "load_runs (1 rows)", "back the database up", "--accept-loss"):
         assert words in refused.error_line
-    assert await tables_of(database.url, tmp_path) == before
+    assert await tables_of(empty_sqlite_file.url, tmp_path) == before
     done = await run_simsa("db", "downgrade", "0010", "--accept-loss", **settings)
     assert (done.code, done.err) == (0, "")
     assert "round_votes.shown" in done.out
-    assert await tables_of(database.url, tmp_path) == as_known_at("0010", before)
+    assert await tables_of(empty_sqlite_file.url, tmp_path) == as_known_at("0010", before)
 
 
 async def test_going_back_with_nothing_to_lose_needs_no_word(database: ScratchDatabase) -> None:
