@@ -181,7 +181,7 @@ class BackupReader:
             self.rows[table.table] = 0
             line = self._line()
             while line.startswith(b"["):
-                some = []
+                some: list[list[Any]] = []
                 while line.startswith(b"[") and len(some) < ROWS_AT_ONCE:
                     some.append(self._row(line, table))
                     line = self._line()

@@ -7,7 +7,6 @@ steps are taken belongs in `database`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -132,7 +131,7 @@ def _on(connection: Connection) -> Config:
 
 
 @cache
-def tables_at(revision: str) -> Mapping[str, tuple[str, ...]]:
+def tables_at(revision: str) -> dict[str, tuple[str, ...]]:
     """The columns of each table after a step; tables that others refer to come first."""
     engine = sa.create_engine("sqlite://")
     try:

@@ -6,10 +6,11 @@ transaction, the database is told which code may run on it now.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from alembic import context
-from alembic.runtime.migration import MigrationInfo
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy.engine import Connection
 
 from gateway.schema_steps import write_oldest_code
@@ -18,9 +19,11 @@ from gateway.tables import metadata
 connection: Connection = context.config.attributes["connection"]
 
 
-def note_oldest_code(*, step: MigrationInfo, **_others: Any) -> None:
-    for script in step.destination_revisions:
-        write_oldest_code(connection, script)
+def note_oldest_code(
+    ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: Mapping[str, Any]
+) -> None:
+    for revision in step.destination_revision_ids:
+        write_oldest_code(connection, context.script.get_revision(revision))
 
 
 context.configure(
