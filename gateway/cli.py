@@ -111,13 +111,31 @@ def up(
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, with PostgreSQL and Redis; SIMSA_WORKERS.")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
+    meeting: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
     _warn_of_unknown_settings()
     # Imported here, as web framework and database cost every other command more than all the rest of its start.
     from gateway.server import serve as serve_gateway
+    from gateway.server import serve_with
+    from gateway.workers import WorkerPlace
 
-    serve_gateway(Settings())
+    settings = Settings()
+    if worker is not None and listener is not None and meeting is not None:
+        number, _, of = worker.partition("/")
+        serve_gateway(settings, WorkerPlace(int(number), int(of), listener, meeting))
+        return
+    asked = workers or settings.workers
+    if asked == 1:
+        serve_gateway(settings)
+    elif code := serve_with(settings, asked):
+        raise typer.Exit(code)
 
 
 @app.command()
