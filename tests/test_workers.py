@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import RawClient
+from clients import RawClient, Truncated
 from databases import ScratchPostgres
 from engines import Reply, ScriptedEngine
 from gateways import entry
@@ -94,16 +94,11 @@ async def test_workers_share_the_port_the_limits_and_one_page_of_series(
         async with asyncio.timeout(HANG_S):
             while sum([(await it.ask("GET", "/v1/models", key=key)).status == 200 for _ in range(12)]) < 12:
                 continue
-        statuses = [
-            one.status for one in await asyncio.gather(*(it.ask("POST", CHAT, BODY, key=key) for _ in range(24)))
-        ]
-        assert sorted(statuses) == [200] * 8 + [429] * 16
-        counted = await it.ask("GET", "/metrics")
-        requests = re.findall(
-            r'^simsa_requests_total\{.*endpoint="chat_completions".*status_class="2xx".*\} (\S+)$',
-            counted.body.decode(),
-            re.MULTILINE,
-        )
+        answers = await asyncio.gather(*(it.ask("POST", CHAT, BODY, key=key) for _ in range(24)))
+        assert sorted(answer.status for answer in answers) == [200] * 8 + [429] * 16
+        page = (await it.ask("GET", "/metrics")).body.decode()
+        counted = r'^simsa_requests_total\{.*endpoint="chat_completions".*status_class="2xx".*\} (\S+)$'
+        requests = re.findall(counted, page, re.MULTILINE)
         assert sum(map(float, requests)) == 8
         rows = await it.postgres.rows("SELECT count(*) AS n FROM calls WHERE status = 'ok'")
         async with asyncio.timeout(HANG_S):
@@ -123,11 +118,10 @@ async def test_a_worker_that_is_killed_is_begun_anew_and_its_calls_are_on_record
             while not (rows := await it.postgres.rows("SELECT gateway FROM calls")):
                 await asyncio.sleep(0.01)
         assert rows[0]["gateway"] is not None
-        busy = max(
-            await it.series("simsa_inflight_requests"), key=(await it.series("simsa_inflight_requests")).__getitem__
-        )
+        in_flight = await it.series("simsa_inflight_requests")
+        busy = max(in_flight, key=in_flight.__getitem__)
         os.kill(before[int(busy)], signal.SIGKILL)
-        with pytest.raises((ConnectionError, EOFError, Exception)):
+        with pytest.raises((ConnectionError, Truncated)):
             await open_call
         await it.process.until_logged("a worker ended, another one begins")
         await it.until_both()
@@ -176,12 +170,12 @@ async def test_workers_without_redis_are_refused_with_what_to_do(tmp_path: Path)
 
 
 def test_series_of_several_pages_stand_below_one_head_with_their_pages_name() -> None:
+    head_of_a = "# HELP a_total An a.\n# TYPE a_total counter\n"
+    head_of_b, head_of_c = (f"# HELP {name} One.\n# TYPE {name} gauge\n" for name in "bc")
     pages = {
-        "1": '# HELP a_total An a.\n# TYPE a_total counter\na_total{model="m {x}"} 2.0\n# HELP b B.\n# TYPE b gauge\nb 1.0\n',
-        "2": '# HELP a_total An a.\n# TYPE a_total counter\na_total{model="m {x}"} 3.0\n# HELP c C.\n# TYPE c gauge\nc 4.0\n',
+        "1": f'{head_of_a}a_total{{model="m {{x}}"}} 2.0\n{head_of_b}b 1.0\n',
+        "2": f'{head_of_a}a_total{{model="m {{x}}"}} 3.0\n{head_of_c}c 4.0\n',
     }
-    assert merged(pages) == (
-        "# HELP a_total An a.\n# TYPE a_total counter\n"
-        'a_total{worker="1",model="m {x}"} 2.0\na_total{worker="2",model="m {x}"} 3.0\n'
-        '# HELP b B.\n# TYPE b gauge\nb{worker="1"} 1.0\n# HELP c C.\n# TYPE c gauge\nc{worker="2"} 4.0\n'
-    )
+    of_a = 'a_total{worker="1",model="m {x}"} 2.0\na_total{worker="2",model="m {x}"} 3.0\n'
+    of_b, of_c = 'b{worker="1"} 1.0\n', 'c{worker="2"} 4.0\n'
+    assert merged(pages) == head_of_a + of_a + head_of_b + of_b + head_of_c + of_c
