@@ -121,21 +121,19 @@ def serve(
 ) -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
     _warn_of_unknown_settings()
-    # Imported here, as web framework and database cost every other command more than all the rest of its start.
-    from gateway.server import serve as serve_gateway
-    from gateway.server import serve_with
-    from gateway.workers import WorkerPlace
+    from gateway.workers import WorkerPlace, serve_by_workers
 
     settings = Settings()
+    place = None
     if worker is not None and listener is not None and meeting is not None:
         number, _, of = worker.partition("/")
-        serve_gateway(settings, WorkerPlace(int(number), int(of), listener, meeting))
-        return
-    asked = workers or settings.workers
-    if asked == 1:
-        serve_gateway(settings)
-    elif code := serve_with(settings, asked):
-        raise typer.Exit(code)
+        place = WorkerPlace(int(number), int(of), listener, meeting)
+    elif (asked := workers or settings.workers) > 1:
+        raise typer.Exit(serve_by_workers(settings, asked))
+    # Imported here, as web framework and database cost every other command more than all the rest of its start.
+    from gateway.server import serve as serve_gateway
+
+    serve_gateway(settings, place)
 
 
 @app.command()

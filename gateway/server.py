@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
@@ -19,12 +18,12 @@ import uvicorn
 from gateway.app import GatewayApp, create_app
 from gateway.downstream import client_protocol
 from gateway.errors import RegistryInvalid, StartRefused
+from gateway.listening import BACKLOG, listen
 from gateway.log import close_log, configure_logging, take_library_lines
 from gateway.settings import Settings
-from gateway.workers import WorkerPlace, serve_by_workers
+from gateway.workers import WorkerPlace
 
 ABORT_WAIT_S = 3.0
-BACKLOG = 2048
 
 
 def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
@@ -38,7 +37,7 @@ def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     settings.refuse_open_door()
     configure_logging(settings.log_level)
     take_library_lines()
-    listener = _listen(settings) if place is None else socket.socket(fileno=place.listener_fd)
+    listener = listen(settings) if place is None else socket.socket(fileno=place.listener_fd)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     app = create_app(settings, place)
     config = uvicorn.Config(
@@ -67,16 +66,6 @@ def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
         raise app.start_error
     if app.start_error is not None:
         raise StartRefused(f"the gateway failed: {app.start_error}") from app.start_error
-
-
-def serve_with(settings: Settings, workers: int) -> int:
-    """Serve by so many processes until a signal: the exit code. Raises StartRefused."""
-    settings.refuse_open_door()
-    configure_logging(settings.log_level)
-    with _listen(settings) as listener:
-        host, port = listener.getsockname()[:2]
-        structlog.get_logger("simsa.workers").info("workers begin", host=host, port=port, workers=workers)
-        return serve_by_workers(settings, workers, listener.fileno())
 
 
 class _Server(uvicorn.Server):
@@ -144,23 +133,3 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """The listening socket, taken before anything else is opened."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        hints = {
-            errno.EADDRINUSE: "stop what uses the port, or set SIMSA_PORT to another one",
-            errno.EACCES: "set SIMSA_PORT to one that this user may open",
-        }
-        hint = hints.get(error.errno or 0, "set SIMSA_HOST to an address of this machine")
-        raise StartRefused(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; {hint}") from error
-    listener.set_inheritable(True)
-    return listener

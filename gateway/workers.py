@@ -24,6 +24,8 @@ from types import FrameType
 import structlog
 
 from gateway.errors import StartRefused
+from gateway.listening import listen
+from gateway.log import close_log, configure_logging, flush_log
 from gateway.settings import Settings, child_environment
 
 RESTART_S = 1.0
@@ -47,16 +49,21 @@ class WorkerPlace:
         return str(self.meeting / str(number))
 
 
-def serve_by_workers(settings: Settings, workers: int, listener_fd: int) -> int:
-    """Start the workers and wait until all have ended: the exit code. Raises StartRefused."""
+def serve_by_workers(settings: Settings, workers: int) -> int:
+    """Serve by so many processes until a signal: the exit code. Raises StartRefused."""
+    settings.refuse_open_door()
     if not settings.is_one_of_several:
         raise StartRefused(
             f"--workers {workers}: several processes share limits through Redis: set SIMSA_REDIS_URL and a "
             "postgresql:// SIMSA_DATABASE_URL, or leave --workers out"
         )
     settings.refuse_lonely_redis()
-    with tempfile.TemporaryDirectory(prefix="simsa-") as meeting:
-        return _Parent(settings, workers, listener_fd, Path(meeting)).run()
+    configure_logging(settings.log_level)
+    try:
+        with listen(settings) as listener, tempfile.TemporaryDirectory(prefix="simsa-") as meeting:
+            return _Parent(settings, workers, listener.fileno(), Path(meeting)).run()
+    finally:
+        close_log()
 
 
 class _Parent:
@@ -103,6 +110,7 @@ class _Parent:
             self._stop(signal.SIGTERM)
         else:
             self._log.error("a worker ended, another one begins", worker=place.number, code=code)
+            flush_log()
             time.sleep(max(0.0, RESTART_S - (time.monotonic() - self._begun_s[place.number])))
             if not self._is_stopping:
                 self._start(place)

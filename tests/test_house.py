@@ -361,6 +361,7 @@ HOUSE = [
     "gateway.load_run_checks",
     "gateway.load_runs",
     "gateway.api",
+    "gateway.listening",
     "gateway.workers",
     "gateway.api.deps",
     "gateway.api.bodies",
