@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,13 +28,6 @@ CHAT = "/v1/chat/completions"
 BATCHES = "/api/comparisons/batches"
 MODELS = [entry("a", "http://127.0.0.1:1")]
 BODY = {"model": "a", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 3}
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.remove()
 
 
 @dataclass

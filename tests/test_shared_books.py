@@ -29,13 +29,6 @@ NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 KEY = "key-1"
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.remove()
-
-
 @pytest.fixture(scope="module")
 def lasting_redis() -> Iterator[RedisServer]:
     server = RedisServer()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,6 @@ from gateway.workers import merged
 ADMIN = "admin-key-of-the-tests"
 CHAT = "/v1/chat/completions"
 BODY = {"model": "a", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 3}
-
-
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.remove()
 
 
 @dataclass
