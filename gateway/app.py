@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -98,12 +99,14 @@ from gateway.run_names import RunNames
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
-from gateway.store import RowRefused, Store
+from gateway.store import Store
 from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
+from gateway.together import BATCHES, KEYS, Together
 from gateway.upstream import Upstream
 from gateway.web import Web
+from gateway.workers import Siblings, WorkerPlace
 
 TICK_S = 0.25
 _ROUTERS = (
@@ -140,8 +143,9 @@ _GROUPS = (
 class GatewayApp:
     """The ASGI application: the relay's routes first, everything else to the framework."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: WorkerPlace | None = None) -> None:
         self.settings = settings
+        self._place = place
         self.services: Services | None = None
         self.start_error: Exception | None = None
         """Why the start failed, for whoever runs the server."""
@@ -181,9 +185,9 @@ class GatewayApp:
     @asynccontextmanager
     async def lifespan(self, _api: FastAPI) -> AsyncIterator[None]:
         try:
-            async with _running(self.settings) as services:
+            async with _running(self.settings, self._place) as services:
                 self.services = self._api.state.services = services
-                homes = ReplyHomes(self.settings.remembered_responses)
+                homes = ReplyHomes(self.settings.remembered_responses, services.together.link)
                 self._relay = Relay(services.dispatcher, services.access, homes, services.run_names)
                 self._stored = StoredReplies(services.dispatcher, services.access, homes)
                 yield
@@ -208,15 +212,19 @@ class GatewayApp:
         await self._api(scope, receive, send_marked)
 
 
-def create_app(settings: Settings) -> GatewayApp:
-    """The application for these settings; nothing is opened before its lifespan starts."""
-    return GatewayApp(settings)
+def create_app(settings: Settings, place: WorkerPlace | None = None) -> GatewayApp:
+    """The application for these settings; nothing is opened before its lifespan starts.
+
+    `place`: which worker of a machine it is, where there are several.
+    """
+    return GatewayApp(settings, place)
 
 
 @asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[Services]:
+async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterator[Services]:
     """Every part of the gateway, started in order and stopped in reverse."""
     settings.refuse_open_door()
+    settings.refuse_lonely_redis()
     now = time.perf_counter
     telemetry = Telemetry(log_level=settings.log_level)
     upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
@@ -232,11 +240,17 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     store = await Store.open(settings.database, settings.database_limits)
     accounts = Accounts(store)
     keys = KeyRing(accounts)
-    limiter = Limiter(now=now)
+    together = Together(
+        settings, store=store, accounts=accounts, registry=live, fleet=fleet, telemetry=telemetry, now=now
+    )
     count_failure = telemetry.count_background_failure
     engine_records = EngineRecords(store)
     diary = EngineDiary(
-        engine_records, calibration, registry=lambda: live.current, flush_s=settings.observation_flush_s
+        engine_records,
+        calibration,
+        registry=lambda: live.current,
+        flush_s=settings.observation_flush_s,
+        writes=lambda: together.duty.is_held,
     )
     fleet.on_metrics = diary.note
     diary.on_learnt = lambda: _show_verdicts(live.current, telemetry, settings, calibration)
@@ -253,7 +267,9 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     try:
         await recorder.start()
         await keys.load()
-        await _restore(limiter, accounts)
+        await together.start()
+        together.end_orphans_of(recorder)
+        _pass_on_news(together, keys)
         dispatcher = Dispatcher(
             settings=settings,
             upstream=upstream,
@@ -261,7 +277,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             admission=Admission(settings=settings, fleet=fleet, telemetry=telemetry, now=now),
             recorder=recorder,
             telemetry=telemetry,
-            limiter=limiter,
+            limiter=Limiter(together.books),
             registry=lambda: live.current,
             calibration=calibration,
             now=now,
@@ -277,11 +293,13 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             telemetry=telemetry,
             settings=settings,
             registry=lambda: live.current,
-            charge=limiter.correct,
+            charge=together.books.correct,
         )
         working = Batches(
             comparisons=compare, store=BatchStore(store), find_caller=keys.caller_of, settings=settings, now=now
         )
+        working.on_change = partial(together.tell, BATCHES)
+        together.hear(BATCHES, working.take_news)
         retention = Retention(minutes=KeptMinutes(store), engine_records=engine_records, settings=settings)
         services = Services(
             settings=settings,
@@ -314,23 +332,29 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             long_work=LongWork(),
             reviewing=Reviewing(round_store, registry=lambda: live.current, clock=lambda: datetime.now(UTC)),
             review_limits=ReviewLimits(now),
-            chairs=ChairSessions(caller_of=keys.caller_of, now=now),
+            chairs=ChairSessions(store, caller_of=keys.caller_of),
             chair_limits=ChairLimits(now),
             web=Web(),
+            together=together,
+            siblings=None if place is None else Siblings(place, lambda: ops.render_own(services)),
             now=now,
         )
+        if services.siblings is not None:
+            await services.siblings.start()
         take_registry(live.current)
+        only = together.duty.only
         background = [
             asyncio.create_task(keep_running(name, work, count_failure), name=name)
             for name, work in (
                 ("registry watch", lambda: live.watch(settings.registry_poll_s)),
                 ("key refresh", lambda: keys.watch(settings.key_refresh_s)),
                 ("tick", lambda: _tick(telemetry)),
-                ("batches", services.batches.run),
                 ("engine diary", diary.run),
-                ("energy watch", energy.run),
-                ("settlement", settler.run),
-                ("retention", retention.run),
+                ("batches", only(services.batches.run)),
+                ("energy watch", only(energy.run)),
+                ("settlement", only(settler.run)),
+                ("retention", only(retention.run)),
+                *together.works(),
             )
         ]
         try:
@@ -340,7 +364,11 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             services.long_work.close()
-            await settler.note_presences()
+            if services.siblings is not None:
+                await services.siblings.stop()
+            await together.stop()
+            if together.duty.is_held:
+                await settler.note_presences()
             await fleet.stop()
             upstream.close()
             await diary.flush()
@@ -349,25 +377,19 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
         try:
             await recorder.stop()
         finally:
+            await together.close()
             await store.close()
 
 
-async def _restore(limiter: Limiter, accounts: Accounts) -> None:
-    """Give each key what it spent this month. A gateway that cannot know goes on, and says what that means."""
-    try:
-        await limiter.restore(accounts.usage(*_this_month()))
-    except (Unavailable, RowRefused) as error:
-        structlog.get_logger("simsa").error(
-            "what keys spent before this start is not known in full: their budgets have more left than they should "
-            "until the next start",
-            why=str(error),
-        )
+def _pass_on_news(together: Together, keys: KeyRing) -> None:
+    """A key that is made, changed or revoked in one gateway is so in all."""
+    keys.on_change = partial(together.tell, KEYS)
 
+    async def look() -> None:
+        with suppress(Unavailable):  # the next look comes by itself
+            await keys.load()
 
-def _this_month() -> tuple[date, date]:
-    """The month's first day and today, in UTC."""
-    today = datetime.now(UTC).date()
-    return today.replace(day=1), today
+    together.hear(KEYS, look)
 
 
 def _make_directory(settings: Settings) -> None:

@@ -111,13 +111,29 @@ def up(
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, with PostgreSQL and Redis; SIMSA_WORKERS.")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
+    meeting: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
     _warn_of_unknown_settings()
+    from gateway.workers import WorkerPlace, serve_by_workers
+
+    settings = Settings()
+    place = None
+    if worker is not None and listener is not None and meeting is not None:
+        number, _, of = worker.partition("/")
+        place = WorkerPlace(int(number), int(of), listener, meeting)
+    elif (asked := workers or settings.workers) > 1:
+        raise typer.Exit(serve_by_workers(settings, asked))
     # Imported here, as web framework and database cost every other command more than all the rest of its start.
     from gateway.server import serve as serve_gateway
 
-    serve_gateway(Settings())
+    serve_gateway(settings, place)
 
 
 @app.command()

@@ -91,7 +91,7 @@ class Comparisons:
         self.events_ahead = events_ahead
         self.log = structlog.get_logger("simsa.comparison")
 
-    def run(
+    async def run(
         self,
         question: Question,
         request_id: str,
@@ -112,7 +112,7 @@ class Comparisons:
         `run_id`: the load run that its calls belong to.
         """
         sides = self._sides(question, caller)
-        self._refuse_where_none_may_be_asked(sides, caller)
+        await self._refuse_where_none_may_be_asked(sides, caller)
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
         keep = keep or self.store.save_comparison
         asked_as = _AskedAs(request_id, caller, priority or caller.priority, run_id)
@@ -122,7 +122,7 @@ class Comparisons:
         """Raise what `run` would raise at once, and ask nobody."""
         self._sides(question, caller)
 
-    def check_now(self, question: Question, caller: Caller) -> None:
+    async def check_now(self, question: Question, caller: Caller) -> None:
         """Raise what keeps the sides from being asked, all of them, at this moment; ask nobody and hold nothing.
 
         Beside what `check` raises: Unavailable where no call may begin or an engine wants to be left alone, NoReplica,
@@ -136,7 +136,7 @@ class Comparisons:
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
         asked = [(side.model, side.body) for side in sides]
         at_once = len(sides) if schedule is Schedule.CONCURRENT else 1
-        dispatcher.limiter.check_together(caller, CHAT_COMPLETIONS, asked, at_once=at_once)
+        await dispatcher.limiter.check_together(caller, CHAT_COMPLETIONS, asked, at_once=at_once)
 
     def _sides(self, question: Question, caller: Caller) -> list[_Side]:
         permit_route(caller, ROUTE)
@@ -147,12 +147,12 @@ class Comparisons:
         media = self.settings.allow_remote_media
         return [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
 
-    def _refuse_where_none_may_be_asked(self, sides: Sequence[_Side], caller: Caller) -> None:
+    async def _refuse_where_none_may_be_asked(self, sides: Sequence[_Side], caller: Caller) -> None:
         """Raise the first side's refusal when the caller's limits let none of them be asked now."""
         refusals: list[SimsaError] = []
         for side in sides:
             try:
-                self.dispatcher.limiter.check(caller, side.model, CHAT_COMPLETIONS, side.body)
+                await self.dispatcher.limiter.check(caller, side.model, CHAT_COMPLETIONS, side.body)
             except (RateLimited, QuotaExhausted) as refusal:
                 refusals.append(refusal)
             else:
@@ -298,7 +298,7 @@ class _Run:
         side.started_s = owner.now()
         side.answer = AnswerText(owner.settings.max_answer_bytes)
         limiter, caller = owner.dispatcher.limiter, self._asked_as.caller
-        reservation = limiter.reserve(caller, side.model, CHAT_COMPLETIONS, side.body)
+        reservation = await limiter.reserve(caller, side.model, CHAT_COMPLETIONS, side.body)
         context = CallContext(
             f"{self._asked_as.request_id}-{side.position}",
             accepted_s=side.started_s,

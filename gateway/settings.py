@@ -20,18 +20,20 @@ from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url"})
+SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url", "redis_url"})
 """Settings whose values are never shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLimits:
-    """How many connections a database is asked for, and how long it may take to answer."""
+    """How many connections a database is asked for, how long it may take to answer, and whether others serve it too."""
 
     connections: int = 5
     connect_s: float = 5.0
     statement_s: float = 5.0
     """0 is no limit."""
+    is_shared: bool = False
+    """Whether several gateways serve it together; only PostgreSQL."""
 
 
 _DATABASE = DatabaseLimits()
@@ -42,6 +44,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an admin key.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Gateway processes that share the port; more than one needs PostgreSQL and Redis."
+    )
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
     data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
     database_url: str | None = Field(
@@ -63,6 +68,18 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds one statement may take on PostgreSQL, or wait for another program's lock on SQLite.",
     )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://host:6379/0 or rediss://...: where several gateways on one PostgreSQL share their limits; "
+        "without it one gateway serves a database.",
+    )
+    redis_prefix: str = Field(
+        "simsa", pattern=r"^[a-z0-9_-]{1,32}$", description="What every key in Redis begins with."
+    )
+    redis_timeout_s: float = Field(
+        0.5, gt=0, le=10, description="Seconds Redis may take to answer before a gateway goes on with its share alone."
+    )
+    redis_connections: int = Field(16, gt=0, description="Connections of one gateway to Redis at most.")
     admin_key: SecretStr | None = Field(
         None,
         description="Key that opens every route; without it only loopback is listened on and no key is asked.",
@@ -255,6 +272,14 @@ class Settings(BaseSettings):
             raise ValueError("expected sqlite:///path/to/file.db or postgresql://user@host/name")
         return url
 
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        parts = None if url is None else urlsplit(url.get_secret_value())
+        if parts is not None and (parts.scheme not in ("redis", "rediss", "unix") or not (parts.netloc or parts.path)):
+            raise ValueError("expected redis://host:6379/0, rediss:// for TLS, or unix:///path/to/socket")
+        return url
+
     @field_validator("batch_share", "load_test_share")
     @classmethod
     def _leaves_room_above(cls, share: float, info: ValidationInfo) -> float:
@@ -334,8 +359,24 @@ class Settings(BaseSettings):
     @property
     def database_limits(self) -> DatabaseLimits:
         return DatabaseLimits(
-            self.database_connections, self.database_connect_timeout_s, self.database_statement_timeout_s
+            self.database_connections,
+            self.database_connect_timeout_s,
+            self.database_statement_timeout_s,
+            is_shared=self.is_one_of_several,
         )
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether other gateways may serve the same database."""
+        return self.redis_url is not None
+
+    def refuse_lonely_redis(self) -> None:
+        """Raise StartRefused where Redis is to be shared and the database cannot be."""
+        if self.redis_url is not None and not (self.database_url or "").startswith("postgres"):
+            raise StartRefused(
+                "SIMSA_REDIS_URL is set, and several gateways share PostgreSQL only: set SIMSA_DATABASE_URL to "
+                "postgresql://user@host/name, or unset SIMSA_REDIS_URL"
+            )
 
     def refuse_open_door(self) -> None:
         """Raise StartRefused when strangers could reach a gateway that asks for no key."""

@@ -59,7 +59,7 @@ class Settler:
         charge: Callable[[str, date, Mapping[str, Decimal], int], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`charge`: told of keys whose calls' charges a settlement changes; see `Limiter.correct`."""
+        """`charge`: told of keys whose calls' charges a settlement changes; see `Books.correct`."""
         self._fleet = fleet
         self._settlements = settlements
         self._telemetry = telemetry

@@ -6,6 +6,7 @@ prompt or raw path is ever a label or in a log line; of a key the line has the i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -183,6 +184,21 @@ class Telemetry:
         self._overcounted: dict[tuple[str, str], Decimal] = {}
         """What settling anew took off costs that are counted already; a counter cannot go back, so it waits."""
         self._log = structlog.get_logger("simsa")
+
+    def show_sharing(self, is_shared: Callable[[], bool], peers: Callable[[], tuple[int, bool]]) -> None:
+        """Show how several gateways stand together. `peers`: how many, and whether one has another registry."""
+        limits = Gauge(
+            "simsa_limits_shared",
+            "1 while limits are counted by all gateways together, 0 while by each in its share.",
+            registry=self.registry,
+        )
+        gateways = Gauge("simsa_gateways", "Gateways that serve this database.", registry=self.registry)
+        differs = Gauge(
+            "simsa_registry_differs", "1 while gateways serve by different registries.", registry=self.registry
+        )
+        limits.set_function(lambda: float(is_shared()))
+        gateways.set_function(lambda: float(peers()[0]))
+        differs.set_function(lambda: float(peers()[1]))
 
     def series_of(self, model: str) -> _ModelSeries:
         series = self._models.get(model)

@@ -27,7 +27,7 @@ from gateway.file_lock import FileLock
 from gateway.gateway_client import GatewayUnreachable
 from gateway.settings import Settings, secret_from_environment
 from loadtests.arrivals import TracePoint, duration_s
-from loadtests.calibration import calibrate
+from loadtests.calibration import calibrate, this_host
 from loadtests.campaign import Campaign, Step
 from loadtests.cell_order import DrawnWork
 from loadtests.cells import Calibration, EngineSeen, Run
@@ -214,6 +214,8 @@ def take_over(shown: Run, *, now: datetime) -> Calibration:
         why = "it was not calibrated"
     elif found.of_run is not None:
         why = f"its own is that of {found.of_run}"
+    elif found.host != this_host():
+        why = "it is of another host"
     elif shown.versions != _versions():
         why = "it is of other versions of the client"
     elif now - datetime.fromisoformat(shown.began_at) > CALIBRATED_FOR:

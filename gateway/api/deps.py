@@ -36,7 +36,9 @@ from gateway.run_names import RunNames
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Telemetry
+from gateway.together import Together
 from gateway.web import Web
+from gateway.workers import Siblings
 
 
 @dataclass(slots=True)
@@ -69,6 +71,8 @@ class Services:
     chairs: ChairSessions
     chair_limits: ChairLimits
     web: Web
+    together: Together
+    siblings: Siblings | None
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 

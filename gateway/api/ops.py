@@ -32,8 +32,14 @@ async def ready(request: Request, services: Gateway) -> JSONResponse:
 
 @router.get("/metrics", summary="Prometheus series", response_class=Response)
 async def metrics(services: Gateway) -> Response:
+    page = render_own(services) if services.siblings is None else await services.siblings.render_all()
+    return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def render_own(services: Services) -> bytes:
+    """The series of this process."""
     observe_recorder(services)
-    return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return services.telemetry.render()
 
 
 def readiness_problems(services: Services) -> list[str]:
