@@ -55,6 +55,9 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $nodes := int (.wanted.nodes | default 1) -}}
 {{- $gpus := include "simsa.gpusPerNode" (dict "where" $where "given" $given "wanted" .wanted "nodes" $nodes) | int -}}
 {{- include "simsa.refuseUnplaced" (dict "where" $where "root" .root "wanted" .wanted "gpus" .gpus "nodes" $nodes) -}}
+{{- if and (gt $nodes 1) (semverCompare "<0.12.0" $version) -}}
+{{- fail (printf "%s.nodes: vLLM %s, the newest that serves it, does not span nodes by itself (0.12 does)" $where $version) -}}
+{{- end -}}
 {{- $bytes := include "simsa.weightsBytes" .entry -}}
 {{- $memory := include "simsa.number" (include "simsa.text" (get .gpus .wanted.gpu).memory) -}}
 {{- if and $bytes $memory (gt (float64 $bytes) (mulf $memory $gpus $nodes)) -}}
@@ -254,4 +257,13 @@ where `simsa up` starts an engine (gateway/checkpoints/commands.py).
 {{- end -}}
 {{- end -}}
 {{- concat $args $own | toJson -}}
+{{- end -}}
+
+{{/*
+What an engine is scaled by: {root, engine}. Calls that the gateway has for the model, being answered or waiting; 0 before
+the first call, where it knows a replica; nothing where it knows none, which is then an error and no load of 0.
+*/}}
+{{- define "simsa.loadQuery" -}}
+{{- $series := printf "{namespace=%q,model=%q}" .root.Release.Namespace .engine.id -}}
+{{- printf "(sum(simsa_inflight_requests%[1]s) or 0 * count(simsa_replica_up%[1]s)) + (sum(simsa_queue_depth%[1]s) or vector(0))" $series -}}
 {{- end -}}
