@@ -1,4 +1,4 @@
-"""Prints deploy/helm/README.md: README.head.md, then a table of values.yaml (defaults, comments) and its schema (kinds)."""
+"""Prints deploy/helm/README.md: README.head.md, then a table of values.yaml (defaults, comments) and its schema."""
 
 from __future__ import annotations
 
