@@ -63,10 +63,9 @@ and the place. What does not hold together fails here, with what would be right.
 {{- if and $bytes $memory (gt (float64 $bytes) (mulf $memory $gpus $nodes)) -}}
 {{- fail (printf "%s: its weights alone take %.0f GB, which %d GPU(s) of %.0f GB do not hold; give it more with gpus" $where (divf $bytes 1e9) (mul $gpus $nodes) (divf $memory 1e9)) -}}
 {{- end -}}
-{{- $name := include "simsa.cut" (dict "text" (printf "%s-engine-%s" (include "simsa.fullname" .root) (include "simsa.slug" .id)) "most" 46) -}}
 {{- dict
   "id" .id
-  "name" $name
+  "name" (include "simsa.engineName" .)
   "slug" (include "simsa.cut" (dict "text" (include "simsa.slug" .id) "most" 63))
   "repo" $weights.repo
   "revision" ($weights.revision | default "")
@@ -84,6 +83,17 @@ and the place. What does not hold together fails here, with what would be right.
   "storageGi" (include "simsa.storageGi" (dict "where" $where "wanted" .wanted "bytes" $bytes))
   "startupSeconds" (include "simsa.startupSeconds" (dict "serving" $serving "unknown" .root.Values.engines.startupSeconds))
   | toJson -}}
+{{- end -}}
+
+{{/* {root, id}: of 46 signs at most, which leaves room for what is put after it. */}}
+{{- define "simsa.engineName" -}}
+{{- $release := include "simsa.fullname" .root -}}
+{{- $model := include "simsa.slug" .id -}}
+{{- if gt (add (len $release) 8 (len $model)) 46 -}}
+{{- $release = include "simsa.cut" (dict "text" $release "most" 14) -}}
+{{- $model = include "simsa.cut" (dict "text" $model "most" (sub 38 (len $release))) -}}
+{{- end -}}
+{{- printf "%s-engine-%s" $release $model -}}
 {{- end -}}
 
 {{- define "simsa.slug" -}}

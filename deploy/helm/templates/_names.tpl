@@ -17,7 +17,7 @@
 {{- if regexMatch "^[^a-z]" $name -}}
 {{- fail (printf "the name %q begins with no letter, so Services cannot have it: set fullnameOverride" $name) -}}
 {{- end -}}
-{{- include "simsa.cut" (dict "text" $name "most" 38) -}}
+{{- include "simsa.cut" (dict "text" $name "most" 36) -}}
 {{- end -}}
 
 {{/* What selects pods: {root, component}. It never changes, and nothing that changes with a release stands in it. */}}
