@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.deps import Gateway, Services
+from gateway.api.refusals import refusals
 from gateway.domain.accounts import OVERSEEING
 from gateway.errors import SimsaError
 
@@ -19,9 +20,14 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", summary="Ready: store open, a live replica, not draining", responses={503: {}})
-async def ready(request: Request, services: Gateway) -> JSONResponse:
-    problems = readiness_problems(services)
+@router.get(
+    "/ready",
+    summary="Ready: store open, a live replica, not draining",
+    responses={400: refusals(400)[400], 503: {}},
+)
+async def ready(request: Request, services: Gateway, engines: bool = True) -> JSONResponse:
+    """With `engines=false` also without a live replica: for who only asks whether this gateway can take requests."""
+    problems = readiness_problems(services, engines=engines)
     body: dict[str, Any] = {"status": "not ready" if problems else "ready"}
     if _may_see_detail(request, services):
         body["problems"] = problems
@@ -42,12 +48,12 @@ def render_own(services: Services) -> bytes:
     return services.telemetry.render()
 
 
-def readiness_problems(services: Services) -> list[str]:
+def readiness_problems(services: Services, *, engines: bool = True) -> list[str]:
     """Why no new request should be sent here; empty when ready."""
     problems: list[str] = []
     if services.is_draining:
         problems.append("shutting down")
-    if not services.fleet.has_live_replica:
+    if engines and not services.fleet.has_live_replica:
         problems.append("no live replica")
     if not services.recorder.accepting:
         problems.append("records cannot be kept")
