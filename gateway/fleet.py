@@ -105,6 +105,10 @@ class Fleet:
         for model_id in {state.model.id for state in before} | set(after):
             self.on_news(model_id)
 
+    def lacks_key(self, model_id: str) -> bool:
+        """Whether the model has no replica because nobody gave the key of its API."""
+        return model_id in self._without_key and not self._states.get(model_id)
+
     def why_none(self, model_id: str) -> str:
         """Why a model has no replica at all, in words."""
         if model_id in self._without_key:
