@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts what the tests of tests/deploy need into .deploy-tools/: Helm in the two versions that the chart is for, kubectl,
-# Prometheus with promtool, and the validators of requirements/deploy*.txt. What is there already is left as it is.
+# Prometheus with promtool, nginx, and the validators of requirements/deploy*.txt. What is there already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=.deploy-tools
@@ -41,18 +41,20 @@ put_binaries() {
   done < <(binaries)
 }
 
-# Debian's package is unpacked, not installed: installing it would start a server on this machine.
-put_prometheus() {
-  if "$tools/bin/promtool" --version >/dev/null 2>&1 && "$tools/bin/prometheus" --version >/dev/null 2>&1; then return; fi
-  command -v apt-get >/dev/null || stop "put promtool and prometheus into $tools/bin: there is no apt-get here"
-  echo "deploy-tools: fetching Prometheus"
-  local here=$PWD log=$fresh/apt.log
+# Debian's packages are unpacked, not installed: installing them would start servers on this machine.
+put_debian() { # PACKAGE FILE...: the files go into bin/
+  local package=$1 here=$PWD file missing=
+  for file in "${@:2}"; do [ -x "$tools/bin/${file##*/}" ] || missing=yes; done
+  if [ -z "$missing" ]; then return; fi
+  command -v apt-get >/dev/null || stop "put ${*:2} into $tools/bin: there is no apt-get here"
+  echo "deploy-tools: fetching $package"
+  mkdir "$fresh/$package"
   (
-    cd "$fresh"
-    apt-get download prometheus || { as_root apt-get update && apt-get download prometheus; }
-    dpkg-deb --extract prometheus_*.deb unpacked
-    mv unpacked/usr/bin/promtool unpacked/usr/bin/prometheus "$here/$tools/bin/"
-  ) >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+    cd "$fresh/$package"
+    apt-get download "$package" || { as_root apt-get update && apt-get download "$package"; }
+    dpkg-deb --extract ./*.deb unpacked
+    for file in "${@:2}"; do mv "unpacked/$file" "$here/$tools/bin/"; done
+  ) >"$fresh/apt.log" 2>&1 || { cat "$fresh/apt.log" >&2; exit 1; }
 }
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -91,6 +93,7 @@ mkdir -p "$tools/bin"
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 put_binaries
-put_prometheus
+put_debian prometheus usr/bin/prometheus usr/bin/promtool
+put_debian nginx usr/sbin/nginx
 put_validators
 put_crd_models

@@ -9,18 +9,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from checks import Check, Finding, Installation
-from manifests import Container, Manifest, Pod, identity, name_of
+from manifests import Container, Manifest, Pod, identity, is_selected, name_of
 from packaging.version import Version
+from pydantic import TypeAdapter, ValidationError
 
+from gateway.app import create_app
 from gateway.checkpoints import weights_command
-from gateway.domain.records import Model, Registry
+from gateway.domain.records import Model, Registry, Replica
 from gateway.registry import parse_registry
+from gateway.settings import Settings
 
 MODEL_ID = "simsa/model-id"
 REGISTRY_KEY, REPLICAS_KEY = "model_registry.yaml", "replicas.yaml"
@@ -52,6 +56,17 @@ def of_model(release: Installation, kind: str | Sequence[str]) -> dict[str, Mani
         for manifest in release.of_kind(*kinds)
         if MODEL_ID in (manifest["metadata"].get("annotations") or {})
     }
+
+
+def selecting(release: Installation, kind: str) -> dict[str, list[Manifest]]:
+    """Objects of a kind that select engines' pods, by the model of these."""
+    found: dict[str, list[Manifest]] = {}
+    for manifest in release.of_kind(kind):
+        selector = manifest["spec"].get("selector") or {}
+        wanted = {"matchLabels": selector} if kind == "Service" else selector
+        for model_id in {model_id for model_id, pod in engine_pods(release) if is_selected(pod.labels, wanted)}:
+            found.setdefault(model_id, []).append(manifest)
+    return found
 
 
 def engine_pods(release: Installation) -> list[tuple[str, Pod]]:
@@ -168,13 +183,13 @@ def gateway_loads_what_travels(release: Installation) -> Iterator[Finding]:
 
 def each_placed_model_has_its_objects(release: Installation) -> Iterator[Finding]:
     models = release.values.get("models") or {}
-    for kinds in (WORKLOADS, ("Service",), ("PodDisruptionBudget",)):
-        found, wanted = sorted(of_model(release, kinds)), placed(release)
-        yield " or ".join(kinds), None if found == wanted else f"there are {found} for the models {wanted}"
     fetched = [name for name in placed(release) if not models[name].get("existingClaim")]
-    for kind in ("PersistentVolumeClaim", "Job"):
-        found = sorted(of_model(release, kind))
-        yield kind, None if found == fetched else f"there are {found} for the models {fetched}"
+    for kinds, wanted in ((WORKLOADS, placed(release)), (("PersistentVolumeClaim",), fetched), (("Job",), fetched)):
+        found = sorted(of_model(release, kinds))
+        yield " or ".join(kinds), None if found == wanted else f"there are {found} for the models {wanted}"
+    for kind in ("Service", "PodDisruptionBudget"):
+        selected = sorted(model_id for model_id, made in selecting(release, kind).items() for _ in made)
+        yield kind, None if selected == placed(release) else f"there are {selected} for the models {placed(release)}"
 
 
 def engine_is_called_as_the_registry_says(release: Installation) -> Iterator[Finding]:
@@ -230,7 +245,9 @@ def engine_is_told_to_drain(release: Installation) -> Iterator[Finding]:
 
 
 def _version(container: Container) -> Version:
-    return Version(str(container.spec["image"]).partition("@")[0].rpartition(":")[2].removeprefix("v"))
+    """As the image's tag begins: a vendor's may go on after it."""
+    tag = str(container.spec["image"]).partition("@")[0].rpartition(":")[2]
+    return Version(tag.removeprefix("v").partition("-")[0])
 
 
 def startup_budget_covers_the_start(release: Installation) -> Iterator[Finding]:
@@ -298,15 +315,15 @@ def gateway_is_told_of_every_engine(release: Installation) -> Iterator[Finding]:
 
 def replicas_lead_to_engines(release: Installation) -> Iterator[Finding]:
     """A headless name resolves to pods, so the port must be the container's, whatever the Service's own is."""
-    services = of_model(release, "Service")
+    services = selecting(release, "Service")
     domain = release.values.get("clusterDomain", "cluster.local")
     for model_id, entries in replicas_file(release).items():
         for entry in entries:
             where = f"replicas of {model_id}"
-            service = services.get(model_id)
-            if service is None:
+            if model_id not in services:
                 yield where, "no Service is the model's"
                 continue
+            service = services[model_id][0]
             host = f"{name_of(service)}.{release.namespace}.svc.{domain}"
             yield where, None if entry["dns"] in (host, host + ".") else f"{entry['dns']} is not {host}"
             yield where, None if service["spec"].get("clusterIP") == "None" else "its Service hides the replicas"
@@ -338,12 +355,73 @@ def gateway_would_route_to_every_engine(release: Installation) -> Iterator[Findi
     models = _registry(release.registry).models
     for model_id in of_model(release, WORKLOADS):
         model = models[model_id]
-        refused = f"the gateway answers {model.serving.reason!r}"
-        yield model_id, None if _is_served_with_a_replica(model) else refused
+        model = replace(model, replicas=(Replica(id=f"{model_id}/1", model_id=model_id, url="http://engine:8000"),))
+        refused = f"has an engine, and the gateway answers {model.serving.reason!r}"
+        yield model_id, None if model.is_servable else refused
 
 
-def _is_served_with_a_replica(model: Model) -> bool:
-    return model.is_servable
+# --- what the gateway knows ---------------------------------------------------------------------------------
+
+
+def settings_are_known(release: Installation) -> Iterator[Finding]:
+    """A variable that the gateway does not read is a wish that nobody hears."""
+    known = {f"SIMSA_{name.upper()}" for name in Settings.model_fields}
+    for container in release.containers:
+        for variable in container.spec.get("env", ()):
+            if variable["name"].startswith("SIMSA_"):
+                where = f"{container.where}: {variable['name']}"
+                yield where, None if variable["name"] in known else "is no setting"
+
+
+def settings_are_valid(release: Installation) -> Iterator[Finding]:
+    for container in release.containers:
+        spelt_out = {v["name"]: v["value"] for v in container.spec.get("env", ()) if "value" in v}
+        named = {name.removeprefix("SIMSA_").lower(): value for name, value in spelt_out.items()}
+        known = {name: value for name, value in named.items() if name in Settings.model_fields}
+        if known:
+            yield container.where, _objection(known)
+
+
+def _objection(values: Mapping[str, str]) -> str | None:
+    for name, value in values.items():
+        field = Settings.model_fields[name]
+        try:
+            TypeAdapter(Annotated[field.annotation, *field.metadata]).validate_python(value)
+        except ValidationError as error:
+            return f"SIMSA_{name.upper()}={value}: {error.errors()[0]['msg']}"
+    return None
+
+
+def doors_asked_for_exist(release: Installation) -> Iterator[Finding]:
+    """Each probe and scrape asks a route of the gateway, with parameters that it has."""
+    routes = _routes()
+    pod = _gateway_pod(release)
+    for container in pod.containers:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if action := container.spec.get(probe, {}).get("httpGet"):
+                yield f"{container.where}: {probe}", _unknown_door(action["path"], routes)
+    for monitor in release.of_kind("ServiceMonitor"):
+        for endpoint in monitor["spec"]["endpoints"]:
+            yield identity(monitor), _unknown_door(endpoint.get("path", "/metrics"), routes)
+
+
+def _unknown_door(path: str, routes: Mapping[str, set[str]]) -> str | None:
+    door, _, query = path.partition("?")
+    if door not in routes:
+        return f"the gateway has no {door}"
+    unknown = {part.partition("=")[0] for part in query.split("&") if part} - routes[door]
+    return f"{door} knows no {sorted(unknown)}" if unknown else None
+
+
+@cache
+def _routes() -> Mapping[str, set[str]]:
+    """The gateway's GET routes, and which parameters of the query each has."""
+    paths = create_app(Settings()).openapi()["paths"]
+    return {
+        path: {p["name"] for p in operations["get"].get("parameters", ()) if p["in"] == "query"}
+        for path, operations in paths.items()
+        if "get" in operations
+    }
 
 
 RULES: tuple[Check, ...] = (
@@ -363,4 +441,7 @@ RULES: tuple[Check, ...] = (
     replicas_lead_to_engines,
     replicas_say_which_gpus,
     gateway_would_route_to_every_engine,
+    settings_are_known,
+    settings_are_valid,
+    doors_asked_for_exist,
 )
