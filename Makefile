@@ -102,10 +102,11 @@ drill: setup ## live through bad days in real time: a minute without a database,
 gpu-check: setup ## measure this machine's GPU beside the arithmetic (docs/gpu-check.md); says so where there is none
 	@$(BIN)/python -m bench.gpu_check --out docs/gpu-check.md $(if $(GPU_PYTHON),--python $(GPU_PYTHON))
 
-docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json
+docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json, deploy/helm/README.md
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md
 	@$(BIN)/python scripts/redaction_page.py > docs/redaction.md
 	@$(BIN)/simsa registry schema > model_registry.schema.json
+	@$(BIN)/python scripts/chart_page.py > deploy/helm/README.md
 
 clean: ## remove what was installed and generated
 	rm -rf $(VENV) .venv-vllm .venv-guidellm .browser .deploy-tools .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -8,8 +8,12 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $root := . -}}
 {{- $registry := include "simsa.registry" . | fromJson -}}
 {{- $entries := dict -}}
+{{- $served := list -}}
 {{- range $registry.models -}}
 {{- $_ := set $entries .id . -}}
+{{- if eq (.serving | default dict).kind "vllm" -}}
+{{- $served = append $served .id -}}
+{{- end -}}
 {{- end -}}
 {{- $gpus := dict -}}
 {{- range $registry.gpus -}}
@@ -21,7 +25,7 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $wanted := get $root.Values.models $id -}}
 {{- if ne (toString $wanted.enabled) "false" -}}
 {{- if not (hasKey $entries $id) -}}
-{{- fail (printf "models.%s: the registry has no such model; it has %s" $id (keys $entries | sortAlpha | join ", ")) -}}
+{{- fail (printf "models.%s: the registry has no such model; vLLM serves %s" $id (sortAlpha $served | join ", ")) -}}
 {{- end -}}
 {{- $engine := include "simsa.engine" (dict "root" $root "id" $id "wanted" $wanted "entry" (get $entries $id) "gpus" $gpus) | fromJson -}}
 {{- if hasKey $owners $engine.name -}}
@@ -64,7 +68,7 @@ and the place. What does not hold together fails here, with what would be right.
   "repo" $weights.repo
   "revision" ($weights.revision | default "")
   "servedName" ($serving.served_model_name | default .id)
-  "args" (include "simsa.engineArguments" (dict "entry" .entry "given" $given "version" $version "gpus" $gpus "nodes" $nodes "drain" .root.Values.engines.drainSeconds) | fromJsonArray)
+  "args" (include "simsa.engineArguments" (dict "entry" .entry "given" $given "version" $version "gpus" $gpus "nodes" $nodes "listen" .root.Values.listen "drain" .root.Values.engines.drainSeconds) | fromJsonArray)
   "vllm" $version
   "image" (include "simsa.engineImage" (dict "root" .root "where" $where "wanted" .wanted "version" $version))
   "drains" (semverCompare ">=0.18.0" $version)
@@ -179,6 +183,12 @@ and the place. What does not hold together fails here, with what would be right.
 {{- if and (gt $pods 1) (not .wanted.existingClaim) (ne .root.Values.engines.storage.accessMode "ReadWriteMany") -}}
 {{- fail (printf "%s: %d pods cannot read one ReadWriteOnce volume from several nodes; set engines.storage.accessMode to ReadWriteMany with a storageClass that has it, or give existingClaim" .where $pods) -}}
 {{- end -}}
+{{- if and .wanted.scaling (hasKey .wanted "replicas") -}}
+{{- fail (printf "%s: either replicas or scaling, not both" .where) -}}
+{{- end -}}
+{{- if and .wanted.scaling (gt (int ($scaling.minReplicas | default 1)) (int $most)) -}}
+{{- fail (printf "%s.scaling: minReplicas is more than maxReplicas" .where) -}}
+{{- end -}}
 {{- if and .wanted.scaling (not .root.Values.monitoring.enabled) -}}
 {{- fail (printf "%s.scaling: it reads the gateway's series, which are only scraped with monitoring.enabled" .where) -}}
 {{- end -}}
@@ -208,7 +218,7 @@ and the place. What does not hold together fails here, with what would be right.
 {{- end -}}
 
 {{/*
-vLLM's own arguments as a JSON array: {entry, given, version, gpus, nodes, drain}. The registry's stand last and win, as
+vLLM's own arguments as a JSON array: {entry, given, version, gpus, nodes, listen, drain}. The registry's stand last and win, as
 where `simsa up` starts an engine (gateway/checkpoints/commands.py).
 */}}
 {{- define "simsa.engineArguments" -}}
@@ -222,7 +232,7 @@ where `simsa up` starts an engine (gateway/checkpoints/commands.py).
 {{- $own = append $own $word -}}
 {{- $named = append $named (index (splitList "=" $word) 0) -}}
 {{- end -}}
-{{- $args := list $weights.repo "--served-model-name" ($serving.served_model_name | default .entry.id) "--host" "0.0.0.0" "--port" "8000" "--disable-uvicorn-access-log" -}}
+{{- $args := list $weights.repo "--served-model-name" ($serving.served_model_name | default .entry.id) "--host" .listen "--port" "8000" "--disable-uvicorn-access-log" -}}
 {{- if semverCompare ">=0.18.0" .version -}}
 {{- $args = concat $args (list "--shutdown-timeout" (include "simsa.text" .drain)) -}}
 {{- end -}}

@@ -67,7 +67,7 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- define "simsa.gatewayEnvironment" -}}
 {{- $own := list "SIMSA_HOST" "SIMSA_PORT" "SIMSA_REGISTRY" "SIMSA_REPLICAS_FILE" "SIMSA_DATA_DIR" "SIMSA_SHUTDOWN_GRACE_S" "SIMSA_PUBLIC_URL" "SIMSA_REVIEW_URL" -}}
 {{- $secret := list "SIMSA_ADMIN_KEY" "SIMSA_KEY" "SIMSA_DATABASE_URL" "SIMSA_REDIS_URL" "SIMSA_OTLP_HEADERS" -}}
-- {name: SIMSA_HOST, value: {{ .Values.gateway.listen | quote }}}
+- {name: SIMSA_HOST, value: {{ .Values.listen | quote }}}
 - {name: SIMSA_PORT, value: {{ include "simsa.gatewayPort" . | quote }}}
 - {name: SIMSA_REGISTRY, value: /etc/simsa/model_registry.yaml}
 - {name: SIMSA_REPLICAS_FILE, value: /etc/simsa/replicas.yaml}

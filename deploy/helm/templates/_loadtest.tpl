@@ -67,7 +67,7 @@ spec:
   containers:
     - name: lead
       command: [simsa, loadtest, run, /plan/plan.yaml]
-      args: [--hosts, {{ int $loadtest.hosts | quote }}, --workers, "1", --listen, "0.0.0.0:5557", --wait-s, {{ int $loadtest.waitSeconds | quote }}]
+      args: [--hosts, {{ int $loadtest.hosts | quote }}, --workers, "1", --listen, {{ eq .Values.listen "::" | ternary "[::]:5557" "0.0.0.0:5557" | quote }}, --wait-s, {{ int $loadtest.waitSeconds | quote }}]
       ports:
         - {name: lead, containerPort: 5557}
       {{- include "simsa.loadtestContainer" (dict "root" .) | nindent 6 }}

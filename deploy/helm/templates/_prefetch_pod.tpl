@@ -37,6 +37,8 @@ spec:
       env:
         - {name: HF_HOME, value: /weights}
         - {name: HOME, value: /tmp}
+        # Weights are read once: a cache of their pieces would only take the volume's room.
+        - {name: HF_XET_CHUNK_CACHE_SIZE_BYTES, value: "0"}
         {{- with $values.engines.hubUrl }}
         - {name: HF_ENDPOINT, value: {{ . | quote }}}
         {{- end }}

@@ -7,6 +7,9 @@ from then on nothing needs the network.
 import sys
 from pathlib import Path
 
+OTHER_FORMATS = ("*.gguf", "*.onnx", "*.pth", "original/*")
+"""Copies of the same weights that some repositories hold besides."""
+
 
 def main(repo: str, revision: str, marker: str) -> int:
     done = Path(marker)
@@ -14,7 +17,7 @@ def main(repo: str, revision: str, marker: str) -> int:
         return 0
     from huggingface_hub import snapshot_download
 
-    snapshot_download(repo, revision=revision or None)
+    snapshot_download(repo, revision=revision or None, ignore_patterns=OTHER_FORMATS)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.write_text(f"{repo}@{revision or 'main'}\n", encoding="utf-8")
     return 0
