@@ -82,7 +82,9 @@ def test_an_entry_with_id_kind_and_replicas_is_routable() -> None:
 def test_a_start_up_time_is_a_measured_fact() -> None:
     entry = "{id: a, serving: {kind: vllm, startup_s: 312.5%s}, consortium: c}"
     head = "consortia: [{id: c, name: {ko: 씨, en: C}}]\nmodels:\n  - "
-    (model,) = parse_registry((head + entry % ", source: a log, confidence: high").encode(), path="r.yaml").models.values()
+    (model,) = parse_registry(
+        (head + entry % ", source: a log, confidence: high").encode(), path="r.yaml"
+    ).models.values()
     assert model.serving.startup_s == 312.5
     assert "models[0] (a).serving" in problems_of(head + entry % "")[0]
 

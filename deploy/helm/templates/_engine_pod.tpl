@@ -18,10 +18,14 @@ simsa/model: {{ .engine.slug }}
 /weights/.fetched/{{ printf "%s@%s" .repo .revision | sha256sum | trunc 16 }}
 {{- end -}}
 
-{{/* Seconds between SIGTERM's announcement and SIGTERM. Older vLLM cuts off what it is generating, so it waits first. */}}
+{{/*
+Seconds between SIGTERM's announcement and SIGTERM. Older vLLM cuts off what it is generating, and a worker of an engine
+over several nodes ends at once under its leader's answers: these wait for as long as a drain may take.
+*/}}
 {{- define "simsa.engineLeaveSeconds" -}}
 {{- $leave := include "simsa.leaveSeconds" . | int -}}
-{{- .engine.drains | ternary $leave (add $leave (int .root.Values.engines.drainSeconds)) -}}
+{{- $drains := and .engine.drains (ne .role "worker") -}}
+{{- $drains | ternary $leave (add $leave (int .root.Values.engines.drainSeconds)) -}}
 {{- end -}}
 
 {{/* {root, engine}: where nodes with its GPUs are. */}}

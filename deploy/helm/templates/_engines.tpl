@@ -55,15 +55,17 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $nodes := int (.wanted.nodes | default 1) -}}
 {{- $gpus := include "simsa.gpusPerNode" (dict "where" $where "given" $given "wanted" .wanted "nodes" $nodes) | int -}}
 {{- include "simsa.refuseUnplaced" (dict "where" $where "root" .root "wanted" .wanted "gpus" .gpus "nodes" $nodes) -}}
+{{- if and (gt $nodes 1) (semverCompare "<0.12.0" $version) -}}
+{{- fail (printf "%s.nodes: vLLM %s, the newest that serves it, does not span nodes by itself (0.12 does)" $where $version) -}}
+{{- end -}}
 {{- $bytes := include "simsa.weightsBytes" .entry -}}
 {{- $memory := include "simsa.number" (include "simsa.text" (get .gpus .wanted.gpu).memory) -}}
 {{- if and $bytes $memory (gt (float64 $bytes) (mulf $memory $gpus $nodes)) -}}
 {{- fail (printf "%s: its weights alone take %.0f GB, which %d GPU(s) of %.0f GB do not hold; give it more with gpus" $where (divf $bytes 1e9) (mul $gpus $nodes) (divf $memory 1e9)) -}}
 {{- end -}}
-{{- $name := include "simsa.cut" (dict "text" (printf "%s-engine-%s" (include "simsa.fullname" .root) (include "simsa.slug" .id)) "most" 46) -}}
 {{- dict
   "id" .id
-  "name" $name
+  "name" (include "simsa.engineName" .)
   "slug" (include "simsa.cut" (dict "text" (include "simsa.slug" .id) "most" 63))
   "repo" $weights.repo
   "revision" ($weights.revision | default "")
@@ -81,6 +83,17 @@ and the place. What does not hold together fails here, with what would be right.
   "storageGi" (include "simsa.storageGi" (dict "where" $where "wanted" .wanted "bytes" $bytes))
   "startupSeconds" (include "simsa.startupSeconds" (dict "serving" $serving "unknown" .root.Values.engines.startupSeconds))
   | toJson -}}
+{{- end -}}
+
+{{/* {root, id}: of 46 signs at most, which leaves room for what is put after it. */}}
+{{- define "simsa.engineName" -}}
+{{- $release := include "simsa.fullname" .root -}}
+{{- $model := include "simsa.slug" .id -}}
+{{- if gt (add (len $release) 8 (len $model)) 46 -}}
+{{- $release = include "simsa.cut" (dict "text" $release "most" 14) -}}
+{{- $model = include "simsa.cut" (dict "text" $model "most" (sub 38 (len $release))) -}}
+{{- end -}}
+{{- printf "%s-engine-%s" $release $model -}}
 {{- end -}}
 
 {{- define "simsa.slug" -}}
@@ -254,4 +267,13 @@ where `simsa up` starts an engine (gateway/checkpoints/commands.py).
 {{- end -}}
 {{- end -}}
 {{- concat $args $own | toJson -}}
+{{- end -}}
+
+{{/*
+What an engine is scaled by: {root, engine}. Calls that the gateway has for the model, being answered or waiting; 0 before
+the first call, where it knows a replica; nothing where it knows none, which is then an error and no load of 0.
+*/}}
+{{- define "simsa.loadQuery" -}}
+{{- $series := printf "{namespace=%q,model=%q}" .root.Release.Namespace .engine.id -}}
+{{- printf "(sum(simsa_inflight_requests%[1]s) or 0 * count(simsa_replica_up%[1]s)) + (sum(simsa_queue_depth%[1]s) or vector(0))" $series -}}
 {{- end -}}
