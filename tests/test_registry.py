@@ -81,7 +81,7 @@ def test_an_entry_with_id_kind_and_replicas_is_routable() -> None:
 
 def test_a_start_up_time_is_a_measured_fact() -> None:
     entry = "{id: a, serving: {kind: vllm, startup_s: 312.5%s}, consortium: c}"
-    head = "consortia: [{id: c, name: {ko: 씨, en: C}}]\nmodels:\n  - "
+    head = "consortia: [{id: c, name: {ko: 씨, en: C}, source: a list, confidence: high}]\nmodels:\n  - "
     (model,) = parse_registry(
         (head + entry % ", source: a log, confidence: high").encode(), path="r.yaml"
     ).models.values()
