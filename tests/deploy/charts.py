@@ -46,7 +46,11 @@ class Rendering:
 
 @cache
 def render(
-    values: Path | None, release: Release = Release(), *, registry: Path | None = None, chart: Path = CHART  # noqa: B008
+    values: Path | None,
+    release: Release = Release(),
+    *,
+    registry: Path | None = None,
+    chart: Path = CHART,
 ) -> Rendering:
     """What `helm template` makes of the chart with that file of values. Raises Refused."""
     text = helm(release.helm, "template", release.name, chart, *_options(values, release, registry))
@@ -55,7 +59,7 @@ def render(
 
 def render_text(
     values: str,
-    release: Release = Release(),  # noqa: B008
+    release: Release = Release(),
     *,
     base: Path | None = None,
     registry: Path | None = None,

@@ -92,7 +92,8 @@ class _StrictLoader(yaml.CSafeLoader):
 
 
 _StrictLoader.add_constructor(
-    "tag:yaml.org,2002:timestamp", yaml.CSafeLoader.construct_yaml_str  # Kubernetes knows no dates either
+    "tag:yaml.org,2002:timestamp",
+    yaml.CSafeLoader.construct_yaml_str,  # Kubernetes knows no dates either
 )
 
 

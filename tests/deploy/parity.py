@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -30,6 +31,8 @@ MODEL_ID = "simsa/model-id"
 REGISTRY_KEY, REPLICAS_KEY = "model_registry.yaml", "replicas.yaml"
 WORKLOADS = ("Deployment", "LeaderWorkerSet")
 PLACE_OPTIONS = {"--host", "--port", "--gpu-memory-utilization", "--shutdown-timeout"}
+SPLITTING_OPTIONS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
+"""What values may say where the registry does not."""
 GROUP_OPTIONS = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 FIRST_VLLM_THAT_DRAINS = Version("0.18.0")
 
@@ -201,11 +204,10 @@ def engine_is_called_as_the_registry_says(release: Installation) -> Iterator[Fin
         if model.weights.repo in engine_of(pod).words:
             given["--model"] = model.weights.repo or ""
         expected = option_values(weights_command(Path("python"), model, port=8000, memory_share=0.9)[3:])
-        own = set() if model.serving.args else {"--tensor-parallel-size"}
         differing = {
             key: (given.get(key), expected.get(key))
             for key in given.keys() | expected.keys()
-            if key not in PLACE_OPTIONS | GROUP_OPTIONS | own | {"--disable-uvicorn-access-log"}
+            if key not in PLACE_OPTIONS | GROUP_OPTIONS | ({*SPLITTING_OPTIONS} - expected.keys())
             and given.get(key) != expected.get(key)
         }
         yield pod.where, f"(chart, gateway) differ: {differing}" if differing else None
@@ -214,10 +216,7 @@ def engine_is_called_as_the_registry_says(release: Installation) -> Iterator[Fin
 def engine_has_the_gpus_that_its_arguments_split(release: Installation) -> Iterator[Finding]:
     for model_id, pod in engine_pods(release):
         options = option_values(engine_of(pod).words)
-        names = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
-        wanted = 1
-        for name in names:
-            wanted *= int(options.get(name, 1))
+        wanted = math.prod(int(options.get(name, 1)) for name in SPLITTING_OPTIONS)
         nodes = pod.owner["spec"].get("leaderWorkerTemplate", {}).get("size", 1)
         found = pod.gpus * nodes
         yield f"{pod.where} ({model_id})", None if found == wanted else f"{found} GPUs for {wanted} parts of the model"
@@ -280,8 +279,8 @@ def weights_are_fetched_once_and_then_offline(release: Installation) -> Iterator
         engine = engine_of(pod)
         offline = _setting(engine, "HF_HUB_OFFLINE") == "1"
         yield engine.where, None if offline else "may ask the hub: HF_HUB_OFFLINE is not 1"
-        read_only = [m["mountPath"] for m in engine.spec["volumeMounts"] if m["name"] == "weights" and m.get("readOnly")]
-        yield engine.where, None if read_only else "may write where its weights are"
+        is_safe = all(mount.get("readOnly") for mount in engine.spec["volumeMounts"] if mount["name"] == "weights")
+        yield engine.where, None if is_safe else "may write where its weights are"
         if model_id in jobs:
             yield from _fetches(jobs[model_id], registry.models[model_id], pod, release)
 
@@ -386,7 +385,7 @@ def _objection(values: Mapping[str, str]) -> str | None:
     for name, value in values.items():
         field = Settings.model_fields[name]
         try:
-            TypeAdapter(Annotated[field.annotation, *field.metadata]).validate_python(value)
+            TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
         except ValidationError as error:
             return f"SIMSA_{name.upper()}={value}: {error.errors()[0]['msg']}"
     return None

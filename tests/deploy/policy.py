@@ -90,7 +90,7 @@ def mounts_no_token(release: Installation) -> Iterator[Finding]:
 
 
 def has_no_service_links(release: Installation) -> Iterator[Finding]:
-    """A Service `vllm` would set VLLM_PORT in every pod, a Service `simsa` SIMSA_PORT: tcp://…, where a number stands."""
+    """A Service `vllm` would set VLLM_PORT in every pod, a Service `simsa` SIMSA_PORT, to tcp://… for a number."""
     for pod in release.pods:
         yield pod.where, None if pod.spec.get("enableServiceLinks") is False else "enableServiceLinks is not false"
 
@@ -246,7 +246,7 @@ def gateway_rolls_without_a_gap(release: Installation) -> Iterator[Finding]:
 
 
 def jobs_end(release: Installation) -> Iterator[Finding]:
-    """Those that Helm waits for at a known time, and they are taken away so that the next upgrade can make them anew."""
+    """Those that Helm waits for end at a known time, and go, so that the next upgrade can make them anew."""
     for job in release.of_kind("Job"):
         spec, marks = job["spec"], job["metadata"].get("annotations") or {}
         is_bounded = "backoffLimit" in spec or "backoffLimitPerIndex" in spec
@@ -273,7 +273,10 @@ def evictions_stay_possible(release: Installation) -> Iterator[Finding]:
     """A budget that allows no eviction blocks every drain of a node."""
     for budget in release.of_kind("PodDisruptionBudget"):
         spec = budget["spec"]
-        is_open = spec.get("maxUnavailable") not in (None, 0, "0%") or _least(spec, release) < _replicas(spec, release)
+        if "maxUnavailable" in spec:
+            is_open = spec["maxUnavailable"] not in (0, "0%")
+        else:
+            is_open = _least(spec, release) < _replicas(spec, release)
         yield identity(budget), None if is_open else "allows no eviction at all"
 
 
@@ -404,7 +407,7 @@ def engines_are_reached_by_name_alone(release: Installation) -> Iterator[Finding
 
 
 def streams_come_through(release: Installation) -> Iterator[Finding]:
-    """Each event at once and as long as the longest answer: a proxy's own defaults gather events, and end after 60 s."""
+    """Each event at once, and as long as the longest answer: a proxy by itself gathers events and ends after 60 s."""
     longest_s = _longest_answer_seconds(release)
     for ingress in release.of_kind("Ingress"):
         marks = ingress["metadata"].get("annotations") or {}

@@ -102,11 +102,15 @@ def named_keys_exist(release: Installation) -> Iterator[Finding]:
     for mention in _mentions(release):
         holder = made.get(mention.target)
         if mention.key is not None and holder is not None and not mention.is_optional:
-            is_there = mention.key in _keys_of(holder)
+            keys = _keys_of(holder)
+            is_there = keys is None or mention.key in keys
             yield mention.where, None if is_there else f"{mention.target} has no key {mention.key}"
 
 
-def _keys_of(holder: Manifest) -> set[str]:
+def _keys_of(holder: Manifest) -> set[str] | None:
+    """None where only the store knows them."""
+    if "dataFrom" in holder.get("spec", {}):
+        return None
     if holder["kind"] == "ExternalSecret":
         return {item["secretKey"] for item in holder["spec"].get("data", ())}
     return {key for part in ("data", "binaryData", "stringData") for key in holder.get(part) or {}}
@@ -345,9 +349,8 @@ def early_hooks_stand_alone(release: Installation) -> Iterator[Finding]:
             continue
         for mention in mentions_of(pod):
             holder = made.get(mention.target)
-            if holder is None or mention.is_optional:
-                continue
-            is_earlier = _hooks(pod.owner) <= _hooks(holder) and _weight(holder) < _weight(pod.owner)
+            is_there = holder is None or mention.is_optional
+            is_earlier = is_there or (_hooks(pod.owner) <= _hooks(holder) and _weight(holder) < _weight(pod.owner))
             yield mention.where, None if is_earlier else f"{mention.target} is made only after this hook has run"
 
 

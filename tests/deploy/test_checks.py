@@ -78,7 +78,12 @@ SPOILT: tuple[tuple[Check, str, str, Any], ...] = (
     (references.configuration_is_mounted_whole, GATEWAY, f"{CONTAINER}.volumeMounts.0.subPath", "a.yaml"),
     (references.selectors_meet_pods, "Service/tiny", "spec.selector.app~kubernetes~io/component", "engines"),
     (references.selectors_meet_pods, "PodDisruptionBudget/simsa", "spec.selector.matchLabels.a", "b"),
-    (references.workloads_keep_to_their_own_pods, ENGINE, "spec.selector.matchLabels", {"app.kubernetes.io/name": "simsa"}),
+    (
+        references.workloads_keep_to_their_own_pods,
+        ENGINE,
+        "spec.selector.matchLabels",
+        {"app.kubernetes.io/name": "simsa"},
+    ),
     (references.services_keep_to_one_workload, "Service/tiny", "spec.selector", {"app.kubernetes.io/name": "simsa"}),
     (references.service_ports_meet_containers, "Service/simsa", "spec.ports.0.targetPort", "web"),
     (references.probes_meet_ports, ENGINE, f"{CONTAINER}.startupProbe.httpGet.port", 8001),

@@ -1,4 +1,4 @@
-"""The chart as a package and as a part: what is in the archive, what a parent chart can turn off, what is told after it."""
+"""The chart as a package and as a part: what is in it, what a parent chart can turn off, what its notes tell."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ def test_notes_tell_what_to_do_next(case: Case, version: str) -> None:
 
 
 def test_no_file_of_the_chart_names_this_machine() -> None:
-    texts = [path for path in CHART.rglob("*") if path.is_file() and path.suffix in (".yaml", ".tpl", ".md", ".txt", ".py")]
+    texts = [
+        path for path in CHART.rglob("*") if path.is_file() and path.suffix in (".yaml", ".tpl", ".md", ".txt", ".py")
+    ]
     assert texts
     assert [str(path) for path in texts if str(ROOT) in path.read_text(encoding="utf-8")] == []

@@ -1,4 +1,4 @@
-"""The chart renders under every supported Helm and Kubernetes, to the same objects, and an API server knows all of them."""
+"""The chart renders under every Helm and Kubernetes it is for, to the same objects, and a server knows them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small programs that the chart puts into pods, run as pods run them: their text after `python3 -c`, no package of ours."""
+"""The small programs that the chart puts into pods, run as pods run them: their text after `python3 -c`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,10 @@ async def test_an_engine_waits_until_its_weights_are_marked(tmp_path: Path) -> N
 
 
 async def test_helm_test_passes_on_a_gateway_with_this_registry(tmp_path: Path) -> None:
-    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("tiny", engine.url)], admin_key="k") as gateway:
+    async with (
+        ScriptedEngine() as engine,
+        running_gateway(tmp_path, [entry("tiny", engine.url)], admin_key="k") as gateway,
+    ):
         await gateway.until_live("tiny")
         digest = hashlib.sha256(gateway.registry_path.read_bytes()).hexdigest()
         code, said = await run("look_at_gateway", gateway.url, digest, environment={"SIMSA_ADMIN_KEY": "k"})

@@ -1,4 +1,4 @@
-"""values.schema.json is strict: every key that the chart reads is in it, and a key or kind of value that is not is refused."""
+"""values.schema.json is strict: every key that the chart reads is in it; an unknown key or kind of value is refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_a_value_of_another_kind_is_refused(path: tuple[str, ...]) -> None:
     assert not validator.is_valid(changed(path, other))
 
 
-@pytest.mark.parametrize("path", [path for path, part in mappings(schema()) if part.get("additionalProperties") is False])
+@pytest.mark.parametrize(
+    "path", [path for path, part in mappings(schema()) if part.get("additionalProperties") is False]
+)
 def test_an_unknown_key_is_refused_wherever_it_stands(path: str) -> None:
     values = defaults()
     place = values
@@ -121,7 +123,9 @@ def test_an_unknown_key_is_refused_wherever_it_stands(path: str) -> None:
     assert any("surprise" in message for message in messages), messages
 
 
-@pytest.mark.parametrize("values", [{"global": {"imageRegistry": "mirror.example.org", "other": 1}}, {"enabled": False}])
+@pytest.mark.parametrize(
+    "values", [{"global": {"imageRegistry": "mirror.example.org", "other": 1}}, {"enabled": False}]
+)
 def test_what_a_parent_chart_gives_is_allowed(values: dict[str, Any]) -> None:
     assert jsonschema_rs.validator_for(schema()).is_valid(values)
 
