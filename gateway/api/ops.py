@@ -20,8 +20,9 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/ready", summary="Ready: store open, a live replica, not draining", responses={503: {}})
-async def ready(request: Request, services: Gateway) -> JSONResponse:
-    problems = readiness_problems(services)
+async def ready(request: Request, services: Gateway, engines: bool = True) -> JSONResponse:
+    """With `engines=false` also without a live replica: for who only asks whether this gateway can take requests."""
+    problems = readiness_problems(services, engines=engines)
     body: dict[str, Any] = {"status": "not ready" if problems else "ready"}
     if _may_see_detail(request, services):
         body["problems"] = problems
@@ -36,12 +37,12 @@ async def metrics(services: Gateway) -> Response:
     return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def readiness_problems(services: Services) -> list[str]:
+def readiness_problems(services: Services, *, engines: bool = True) -> list[str]:
     """Why no new request should be sent here; empty when ready."""
     problems: list[str] = []
     if services.is_draining:
         problems.append("shutting down")
-    if not services.fleet.has_live_replica:
+    if engines and not services.fleet.has_live_replica:
         problems.append("no live replica")
     if not services.recorder.accepting:
         problems.append("records cannot be kept")

@@ -362,6 +362,8 @@ class Serving:
     backend: str | None = None
     """vllm_native | vllm_transformers | vllm_plugin | vllm_legacy, where kind is vllm."""
     trust_remote_code: bool = False
+    startup_s: float | None = None
+    """From a start to the first token with the weights on disk, where it was measured."""
     args: tuple[str, ...] = ()
     reason: str | None = None
     """Why nothing can serve it, in words for a caller, where that is so."""
@@ -410,7 +412,10 @@ class Model:
 
     @property
     def is_servable(self) -> bool:
-        return self.serving.kind is not ServingKind.NONE and self.serving.reason is None
+        """Whether anything can serve it. What only an older vLLM serves needs a replica, which is one of that."""
+        if self.serving.kind is ServingKind.NONE:
+            return False
+        return self.serving.reason is None or (self.serving.max_vllm is not None and bool(self.replicas))
 
 
 # --- hardware and prices ------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ class Entries:
         low, high = serving.min_vllm, serving.max_vllm
         if low and high and _ordered(low) > _ordered(high):
             self._document.complain((*at, "max_vllm"), f"expected {low} (min_vllm) or newer, got {high}")
-        for field in ("min_vllm", "max_vllm", "backend"):
+        for field in ("min_vllm", "max_vllm", "backend", "startup_s"):
             if serving.kind != "vllm" and getattr(serving, field) is not None:
                 self._document.complain((*at, field), f"only for kind vllm, but kind is {serving.kind}")
 
@@ -421,6 +421,7 @@ def _serving(model_id: str, block: ServingBlock, adapter: Adapter | None) -> Ser
         max_vllm=block.max_vllm,
         backend=block.backend,
         trust_remote_code=block.trust_remote_code,
+        startup_s=block.startup_s,
         args=tuple(block.args),
         reason=block.reason,
         adapter=adapter,

@@ -287,6 +287,9 @@ class ServingBlock(Origin):
     max_vllm: Version | None = None
     backend: Literal["vllm_native", "vllm_transformers", "vllm_plugin", "vllm_legacy"] | None = None
     trust_remote_code: Truth = False
+    startup_s: Positive | None = Field(
+        None, description="Seconds from a start to the first token, as measured; a cluster waits twice that."
+    )
     args: Many[Argument] = []
     reason: Text | None = Field(None, description="Why nothing can serve it, in words for a caller.")
     adapter: AdapterBlock | None = Field(None, description="How a hosted API differs from OpenAI's.")
