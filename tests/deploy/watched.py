@@ -50,8 +50,9 @@ class Rule:
     annotations: Mapping[str, str]
 
 
-def rules() -> list[Rule]:
-    return [rule for path in RULES for rule in _rules_of(path)]
+@cache
+def rules() -> tuple[Rule, ...]:
+    return tuple(rule for path in RULES for rule in _rules_of(path))
 
 
 def alerts() -> dict[str, Rule]:
@@ -119,9 +120,17 @@ def filled_in(query: str) -> str:
 
 
 def scaler_series() -> set[str]:
-    """Every series that a template of the chart names; none before there are templates."""
-    texts = [path.read_text(encoding="utf-8") for path in (CHART / "templates").rglob("*") if path.is_file()]
-    return {name for text in texts for name in SERIES_NAME.findall(text)}
+    """Every series that a template of the chart names: scalers ask for them."""
+    return {name for text in _templates() for name in SERIES_NAME.findall(text)}
+
+
+def template_alerts() -> set[str]:
+    """Alerts that the chart makes itself, for each engine that is scaled."""
+    return {name for text in _templates() for name in re.findall(r"^ *- alert: (\w+)$", text, flags=re.MULTILINE)}
+
+
+def _templates() -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in (CHART / "templates").rglob("*") if path.is_file()]
 
 
 @cache
