@@ -146,6 +146,14 @@ def test_a_section_answers_what_somebody_asks_at_night(alert: str) -> None:
     assert [part.split(" and ")[0] for part in parts] == list(PARTS)
 
 
+def test_queries_of_the_runbook_are_queries_and_not_only_words() -> None:
+    spans = [span.replace("\n", " ") for text in SECTIONS.values() for span in re.findall(r"`([^`]+)`", text)]
+    queries = [span for span in spans if watched.SERIES_NAME.search(span) and not re.match(r"kubectl|curl|ask", span)]
+    assert len(queries) > 50
+    for query in queries:
+        assert watched.selected(query), query
+
+
 def test_links_of_the_runbook_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", RUNBOOK, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
