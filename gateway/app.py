@@ -402,6 +402,7 @@ def _make_directory(settings: Settings) -> None:
 def _take_registry(registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry) -> None:
     """Put a registry to use: watch its replicas, show its identity."""
     fleet.apply(registry)
+    telemetry.expect_models([model.id for model in registry.routable() if not fleet.lacks_key(model.id)])
     telemetry.registry_valid.set(live.problem is None)
     telemetry.registry_info.clear()
     telemetry.registry_info.labels(registry.sha256).set(1)

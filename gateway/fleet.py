@@ -118,6 +118,10 @@ class Fleet:
         most = replica.max_in_flight or self._settings.replica_max_in_flight
         return place_limits(ceil(most / self._gateways), self._settings.place_shares)
 
+    def lacks_key(self, model_id: str) -> bool:
+        """Whether the model has no replica because nobody gave the key of its API."""
+        return model_id in self._without_key and not self._states.get(model_id)
+
     def why_none(self, model_id: str) -> str:
         """Why a model has no replica at all, in words."""
         if model_id in self._without_key:

@@ -109,6 +109,7 @@ class Settler:
             while True:
                 due = await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE)
                 if not due and not await self._reopen_refused():
+                    self._telemetry.settled_up.set(self._now().timestamp())
                     return settled
                 for key in due:
                     settled += await self._settle(key)

@@ -64,6 +64,8 @@ def observe_recorder(services: Services) -> None:
     stats = services.recorder.stats()
     telemetry = services.telemetry
     telemetry.recorder_queued.set(stats.queued)
+    telemetry.recorder_capacity.set(services.settings.recorder_queue)
+    telemetry.recorder_spooled.set(stats.spooled_bytes)
     telemetry.recorder_lag.set(stats.lag_s)
     telemetry.recorder_written.set(stats.written)
     telemetry.recorder_lost.set(stats.lost)
