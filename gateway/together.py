@@ -53,6 +53,7 @@ class Together:
         self.link: RedisLink | None = None
         self._own: OwnBooks | None = None
         self._shared: SharedBooks | None = None
+        telemetry.show_sharing(lambda: self._shared is None or self._shared.is_shared, self._peers)
         if settings.redis_url is None:
             self._own = OwnBooks(now=now)
             return
@@ -65,7 +66,6 @@ class Together:
         )
         self.link.on_peers = fleet.share_with
         self._shared = SharedBooks(self.link, self._usage, now=now)
-        telemetry.show_sharing(lambda: self._shared is not None and self._shared.is_shared, self._peers)
 
     @property
     def books(self) -> Books:

@@ -124,6 +124,7 @@ async def test_a_worker_that_is_killed_is_begun_anew_and_its_calls_are_on_record
         async with asyncio.timeout(HANG_S):
             while (await it.postgres.rows("SELECT status FROM calls"))[0]["status"] != "interrupted":
                 await asyncio.sleep(0.01)
+        it.engine.script(CHAT)
         assert (await it.ask("POST", CHAT, BODY)).status == 200
 
 

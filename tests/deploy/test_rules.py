@@ -18,8 +18,6 @@ ALERTS = watched.alerts()
 RUNBOOK = watched.RUNBOOK.read_text(encoding="utf-8")
 SECTIONS = dict(zip(*[iter(re.split(r"^### (.+)$", RUNBOOK, flags=re.MULTILINE)[1:])] * 2, strict=True))
 PARTS = ("Means", "Callers see", "Look", "Causes", "Do", "Over")
-AWAITED = {"simsa_limits_shared"}
-"""Series that come with work beside this one; a test says when they are there, and then they leave this set."""
 NEVER_MISSED = {
     "up": "Prometheus' own",
     "simsa_registry_info": "its absence is SimsaGatewayAbsent",
@@ -45,7 +43,7 @@ async def gateway_series(directory: Path) -> set[str]:
 
 async def known_series(directory: Path) -> set[str]:
     own = await gateway_series(directory)
-    return own | AWAITED | watched.engine_series() | set(watched.records()) | watched.PROMETHEUS_OWN
+    return own | watched.engine_series() | set(watched.records()) | watched.PROMETHEUS_OWN
 
 
 # --- valid, and tried -----------------------------------------------------------------------------------------
@@ -171,10 +169,6 @@ async def test_every_series_of_rules_scalers_and_runbook_exists(tmp_path: Path) 
         assert watched.selected(rule.expr) <= known, rule.alert or rule.record
     assert watched.scaler_series() <= known
     assert set(watched.SERIES_NAME.findall(RUNBOOK)) <= watched.families(known)
-
-
-async def test_series_that_were_awaited_are_not_there_yet(tmp_path: Path) -> None:
-    assert not AWAITED & await gateway_series(tmp_path), "take it out of AWAITED: it is a series like the others now"
 
 
 def test_the_absence_of_every_alerts_and_scalers_series_is_an_alert() -> None:
