@@ -102,10 +102,13 @@ from gateway.store import RowRefused, Store
 from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
+from gateway.tracing import tracer_of
 from gateway.upstream import Upstream
 from gateway.web import Web
 
 TICK_S = 0.25
+LAST_SPANS_S = 3.0
+"""How long a collector has to take the last spans when the gateway stops."""
 _ROUTERS = (
     ops.router,
     models.router,
@@ -220,6 +223,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     now = time.perf_counter
     telemetry = Telemetry(log_level=settings.log_level)
     upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
+    tracer = tracer_of(settings, upstream, telemetry.spans, now)
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
     calibration = CalibrationBook(settings.calibration_file)
 
@@ -265,6 +269,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             registry=lambda: live.current,
             calibration=calibration,
             now=now,
+            tracer=tracer,
         )
         round_store = RoundStore(store)
         warn_of_other_names(settings)
@@ -331,6 +336,7 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 ("energy watch", energy.run),
                 ("settlement", settler.run),
                 ("retention", retention.run),
+                *([("span export", tracer.export.run)] if tracer is not None else []),
             )
         ]
         try:
@@ -342,6 +348,8 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             services.long_work.close()
             await settler.note_presences()
             await fleet.stop()
+            if tracer is not None:
+                await tracer.export.flush(LAST_SPANS_S)
             upstream.close()
             await diary.flush()
             await energy.flush()
