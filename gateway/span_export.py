@@ -174,7 +174,7 @@ class SpanExport:
         try:
             status, retry_after, answer = await self._post(batch.body)
         except UpstreamError as error:
-            raise _Unsent(error.message) from error
+            raise _Unsent(error.message.replace("the engine", "the collector")) from error
         if status in _AGAIN:
             asked_s = int(retry_after) if retry_after is not None and retry_after.isdigit() else 0
             raise _Unsent(f"the collector answered {status}", asked_s)

@@ -19,6 +19,7 @@ from otlp_collector import TRACES, OtlpCollector, TakenSpan, taken
 from pydantic import ValidationError
 from servers import serve
 from simulated_models import H100, LLAMA_8B, model_of
+from structlog.testing import capture_logs
 
 from gateway.domain.trace_context import is_kept
 from gateway.settings import Settings
@@ -548,8 +549,11 @@ async def test_a_collector_that_is_away_costs_calls_nothing_and_is_counted(tmp_p
         traced(tmp_path, [entry("m", engine.url)], collector) as (gateway, client),
     ):
         await collector.kill()
-        await ask(client)
-        await gateway.until(lambda: counted(gateway, Fate.GIVEN_UP) == 2)
+        with capture_logs() as lines:
+            await ask(client)
+            await gateway.until(lambda: counted(gateway, Fate.GIVEN_UP) == 2)
+        (told,) = [line for line in lines if line["event"].startswith("the collector")]
+        assert told["why"].startswith("cannot connect to the collector")
         await collector.start()
         await ask(client)
         await collector.until_spans(2)
