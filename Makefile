@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help setup up test servers browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill gpu-check \
-	test-deploy deploy-tools goldens docs clean
+	bench-admission bench-tracing bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill \
+	gpu-check test-deploy deploy-tools goldens docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench-against: setup ## measure a whole answer's cost as a ratio to another comm
 
 bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
 	@$(BIN)/python -m bench.admission
+
+bench-tracing: setup ## measure what traces cost a whole answer, as a ratio to none (3 minutes)
+	@$(BIN)/python -m bench.tracing
 
 bench-ranking: setup ## measure how long the ranking of 100,000 and of a million votes takes (seconds)
 	@$(BIN)/python -m bench.ranking

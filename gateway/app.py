@@ -104,11 +104,14 @@ from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
 from gateway.together import BATCHES, KEYS, Together
+from gateway.tracing import tracer_of
 from gateway.upstream import Upstream
 from gateway.web import Web
 from gateway.workers import Siblings, WorkerPlace
 
 TICK_S = 0.25
+LAST_SPANS_S = 3.0
+"""How long a collector has to take the last spans when the gateway stops."""
 _ROUTERS = (
     ops.router,
     models.router,
@@ -228,6 +231,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
     now = time.perf_counter
     telemetry = Telemetry(log_level=settings.log_level)
     upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
+    tracer = tracer_of(settings, upstream, telemetry.spans, now)
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
     calibration = CalibrationBook(settings.calibration_file)
 
@@ -281,6 +285,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
             registry=lambda: live.current,
             calibration=calibration,
             now=now,
+            tracer=tracer,
         )
         round_store = RoundStore(store)
         warn_of_other_names(settings)
@@ -355,6 +360,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
                 ("settlement", only(settler.run)),
                 ("retention", only(retention.run)),
                 *together.works(),
+                *([("span export", tracer.export.run)] if tracer is not None else []),
             )
         ]
         try:
@@ -370,6 +376,8 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
             if together.duty.is_held:
                 await settler.note_presences()
             await fleet.stop()
+            if tracer is not None:
+                await tracer.export.flush(LAST_SPANS_S)
             upstream.close()
             await diary.flush()
             await energy.flush()

@@ -143,6 +143,8 @@ class Relay:
         context = _context(request_id, accepted_s, headers, caller)
         if context.run_id is not None:
             self._runs.note(caller, context.run_id)
+        if self._dispatcher.tracer is not None:
+            context = context._replace(trail=self._dispatcher.tracer.follow(headers, accepted_s))
         if endpoint.headers:
             context = context._replace(headers=_passed_headers(endpoint.headers, headers))
         if endpoint.keeps_replies:

@@ -6,12 +6,13 @@ A field `port` is set by the variable `SIMSA_PORT`. docs/settings.md is generate
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,8 +20,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url", "redis_url"})
+SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url", "redis_url", "otlp_headers"})
 """Settings whose values are never shown."""
 
 
@@ -265,6 +267,33 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Seconds that reading one checkpoint's headers from a hub may take in all."
     )
 
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Address of a collector that takes traces by OTLP over HTTP, e.g. http://collector:4318; "
+        "/v1/traces is put behind it. Without it nothing is traced.",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None,
+        description="Headers for the collector, name=value separated by commas, values percent-encoded; e.g. "
+        "authorization=Bearer%20token.",
+    )
+    trace_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces that begin here which are kept; of those that a client's traceparent "
+        "continues, its sampled flag decides.",
+    )
+    service_name: str = Field("simsa", min_length=1, description="What traces call this gateway (service.name).")
+    trace_queue: int = Field(
+        4096,
+        gt=0,
+        description="Finished calls that wait for their spans to be sent; over it spans are dropped and counted.",
+    )
+    trace_flush_s: float = Field(
+        2.0, gt=0, le=60, description="Longest time in seconds that a finished call's spans wait for their batch."
+    )
+
     @field_validator("database_url")
     @classmethod
     def _is_supported(cls, url: str | None) -> str | None:
@@ -307,6 +336,26 @@ class Settings(BaseSettings):
                 raise ValueError("expected addresses such as https://hub.example.org/models, separated by commas")
         return urls
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_a_collector(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError("expected an address such as http://collector:4318, with keys in SIMSA_OTLP_HEADERS")
+        if parts.path.rstrip("/").endswith("/v1/traces"):
+            raise ValueError("leave /v1/traces away: it is put behind the address")
+        return url
+
+    @field_validator("otlp_headers")
+    @classmethod
+    def _are_headers(cls, headers: SecretStr | None) -> SecretStr | None:
+        for name, value in _header_pairs(headers):
+            if not _HEADER_NAME.fullmatch(name) or not value or not (value.isascii() and value.isprintable()):
+                raise ValueError("expected name=value,name=value, with values percent-encoded")
+        return headers
+
     @field_validator("review_url")
     @classmethod
     def _is_a_name_of_its_own(cls, url: str | None, info: ValidationInfo) -> str | None:
@@ -333,6 +382,10 @@ class Settings(BaseSettings):
     @property
     def hubs(self) -> tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in self.hub_urls.split(",") if part.strip())
+
+    @property
+    def otlp_header_pairs(self) -> tuple[tuple[str, str], ...]:
+        return _header_pairs(self.otlp_headers)
 
     @property
     def place_shares(self) -> Mapping[Priority, float]:
@@ -385,6 +438,13 @@ class Settings(BaseSettings):
                 f"SIMSA_HOST={self.host} listens beyond this machine, but SIMSA_ADMIN_KEY is not set: "
                 "set a key, or listen on 127.0.0.1"
             )
+
+
+def _header_pairs(headers: SecretStr | None) -> tuple[tuple[str, str], ...]:
+    """Names in lower case and values of `name=value,...`; one without a `=` has no value."""
+    given = headers.get_secret_value() if headers is not None else ""
+    pairs = (part.partition("=") for part in given.split(",") if part.strip())
+    return tuple((name.strip().lower(), unquote(value.strip())) for name, _, value in pairs)
 
 
 def host_name(url: str) -> str:

@@ -221,6 +221,9 @@ class Telemetry:
             ("work",),
             registry,
         )
+        self.spans = Numbers(
+            CounterMetricFamily, "simsa_spans", "Spans of traces, by what became of them.", ("outcome",), registry
+        )
         self._log_lines_lost = Numbers(
             CounterMetricFamily, "simsa_log_lines_lost", "Log lines that could not be written.", (), registry
         ).at()
