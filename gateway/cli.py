@@ -25,6 +25,7 @@ from gateway.comparison_client import compare
 from gateway.comparison_view import ComparisonView
 from gateway.console import render_problems, wants_json
 from gateway.costs_command import costs
+from gateway.db_commands import db_app
 from gateway.domain.records import Gpu, Model, Registry
 from gateway.errors import RegistryInvalid, SimsaError, StartRefused
 from gateway.facts_command import show_facts
@@ -47,7 +48,6 @@ app = typer.Typer(
     add_completion=False,
 )
 registry_app = typer.Typer(help="The model registry file.", no_args_is_help=True)
-db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 app.add_typer(db_app, name="db")
 app.add_typer(org_app, name="org")
@@ -258,15 +258,6 @@ def registry_check(
 def registry_schema() -> None:
     """Print the registry file's JSON schema, for editors."""
     _print_json(registry_json_schema())
-
-
-@db_app.command("upgrade")
-def db_upgrade() -> None:
-    """Bring the database's schema up to date."""
-    settings = Settings()
-    from gateway.store import upgrade  # as in `serve`
-
-    asyncio.run(upgrade(settings.database, settings.database_limits))
 
 
 async def _show_comparison(

@@ -12,7 +12,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.errors import StartRefused
+from gateway.schema_steps import MAY_RUN, Schema, fit_of, steps
 from gateway.settings import DatabaseLimits
 
 GATEWAY_LOCK = (0x53494D53, 1)
@@ -34,6 +35,8 @@ SUMS_LOCK = (0x53494D53, 4)
 """Held by whoever writes calls and the sums made of them, to the end of its transaction."""
 ALIVE = 0x53494D54
 """The first half of the lock by which each of several gateways shows that it lives; the second is its number."""
+CODE_LOCKS = 0x53494D43
+"""First half of the lock that every gateway shares with those of the same code; the second half is its newest step."""
 VALUE_CLASSES = frozenset({"22", "23", "54"})
 """SQLSTATE classes that blame the values: data exception, integrity violation, program limit exceeded."""
 _TAKE, _TAKE_SHARED = "SELECT pg_advisory_lock($1, $2)", "SELECT pg_advisory_lock_shared($1, $2)"
@@ -145,6 +148,30 @@ class PostgresqlDatabase:
         is_unsendable = isinstance(getattr(error.orig, "__cause__", None), ValueError)  # the driver cannot encode it
         return is_unsendable if state is None else state[:2] in VALUE_CLASSES
 
+    def shut_out(self, connection: Connection, codes: Collection[str]) -> None:
+        for code in codes:
+            take = f"SELECT pg_try_advisory_xact_lock({CODE_LOCKS}, {int(code)})"
+            if not connection.exec_driver_sql(take).scalar():
+                raise StartRefused(
+                    f"database {self._url.render_as_string()} is in use by a simsa gateway whose code (schema {code}) "
+                    "may not run after this upgrade: bring every gateway to a version between the two first, or stop it"
+                )
+
+    def begin_alone(self, connection: Connection) -> None:
+        self.begin_migration(connection)
+        take = "SELECT pg_try_advisory_xact_lock({}, {})".format(*GATEWAY_LOCK)
+        if not connection.exec_driver_sql(take).scalar():
+            raise StartRefused(f"database {self._url.render_as_string()} is in use by a simsa gateway: stop it first")
+
+    def begin_reading(self, connection: Connection) -> None:
+        """No step is taken until the session ends: one would wait for our look, and every gateway for the step."""
+        take = "SELECT pg_try_advisory_lock_shared({}, {})".format(*MIGRATION_LOCK)
+        is_still = connection.exec_driver_sql(take).scalar()
+        connection.commit()
+        if not is_still:
+            raise StartRefused(f"the schema of database {self._url.render_as_string()} is being changed: try again")
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
     def make_durable(self) -> None:
         """Nothing to do: every session commits with synchronous_commit, whatever the server's default is."""
 
@@ -232,14 +259,22 @@ class PostgresqlDatabase:
         )
 
     async def _look_at_schema(self, session: asyncpg.Connection) -> None:
-        """Raise OSError when it was changed while nobody had the lock: rows of this version may not fit any more."""
+        """Raise OSError when it was changed while nobody had the lock, to one that this version may not run on.
+
+        From here on no step is taken that this version may not run after: see `shut_out`.
+        """
         try:
-            schema = await session.fetchval("SELECT version_num FROM alembic_version")
-        except asyncpg.UndefinedTableError:
+            await session.execute("SELECT pg_advisory_lock_shared($1, $2)", CODE_LOCKS, int(steps()[-1]))
+        except asyncpg.LockNotAvailableError as error:
+            raise OSError("its schema is being changed: wait until `simsa db upgrade` has ended") from error
+        schema = await _schema_of(session)
+        if schema.revision is None:
             return  # to be refused by whoever needs tables
-        if self._schema not in (None, schema):
-            raise OSError(f"its schema was changed from {self._schema} to {schema} meanwhile: restart this gateway")
-        self._schema = schema
+        if self._schema not in (None, schema.revision) and fit_of(schema) not in MAY_RUN:
+            raise OSError(
+                f"its schema was changed from {self._schema} to {schema.revision} meanwhile: restart this gateway"
+            )
+        self._schema = schema.revision
 
     async def _restore_hold(self) -> None:
         self._failure = None
@@ -268,6 +303,17 @@ class PostgresqlForReading(PostgresqlDatabase):
     """The same for a look beside the gateway that has it: its sessions write nothing."""
 
     _own_settings: ClassVar[Mapping[str, str]] = {"default_transaction_read_only": "on"}
+
+
+async def _schema_of(session: asyncpg.Connection) -> Schema:
+    """What `read_schema` reads, in a session outside of SQLAlchemy."""
+    found: list[str | None] = []
+    for statement in ("SELECT version_num FROM alembic_version", "SELECT revision FROM oldest_code"):
+        try:
+            found.append(await session.fetchval(statement))
+        except asyncpg.UndefinedTableError:
+            found.append(None)
+    return Schema(*found)
 
 
 class _Session(asyncpg.Connection):  # type: ignore[misc]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -52,6 +53,15 @@ class SqliteDatabase:
 
     def begin_migration(self, connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver itself begins no transaction before DDL
+
+    def shut_out(self, connection: Connection, codes: Collection[str]) -> None:
+        """Nobody more to shut out: the lock beside the file lets no gateway in."""
+
+    def begin_alone(self, connection: Connection) -> None:
+        self.begin_migration(connection)
+
+    def begin_reading(self, connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")  # the driver itself begins none for what is only read
 
     async def check(self) -> None:
         """Notice that the file was removed or replaced, which open connections would never tell us."""

@@ -308,6 +308,7 @@ async def test_a_gateway_writes_no_row_into_a_schema_that_was_changed_behind_its
 ) -> None:
     async with opened_store(postgres.url) as store:
         await postgres.execute("UPDATE alembic_version SET version_num = '9999'")
+        await postgres.execute("UPDATE oldest_code SET revision = '9999'")
         await postgres.execute(END_HOLDER)
         await until_unavailable(store, "9999 meanwhile: restart this gateway")
         with pytest.raises(Unavailable, match="9999 meanwhile: restart this gateway"):

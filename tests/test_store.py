@@ -322,6 +322,7 @@ async def test_a_database_in_memory_works_for_trying_things(tmp_path: Path) -> N
 
 async def test_a_schema_newer_than_the_code_is_refused(database: ScratchDatabase) -> None:
     await database.execute("UPDATE alembic_version SET version_num = '9999'")
+    await database.execute("UPDATE oldest_code SET revision = '9999'")
     for begin in (Store.open, upgrade):
         with pytest.raises(StartRefused, match=r"9999.*newer"):
             await begin(database.url)

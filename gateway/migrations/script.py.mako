@@ -10,6 +10,8 @@ revision: str = ${repr(up_revision)}
 down_revision: str | None = ${repr(down_revision)}
 branch_labels: str | None = ${repr(branch_labels)}
 depends_on: str | None = ${repr(depends_on)}
+# The oldest code, by its newest step, that may run once this was taken: the step before's where this one only adds.
+oldest_code: str = ${repr(up_revision)}
 
 
 def upgrade() -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "0014"
-down_revision: str | None = "0013"
+revision: str = "0015"
+down_revision: str | None = "0014"
 branch_labels: str | None = None
 depends_on: str | None = None
+oldest_code: str = "0014"
 
 MOMENT = sa.Text().with_variant(sa.DateTime(timezone=True), "postgresql")
 
