@@ -45,6 +45,8 @@ class Fleet:
         self._states: dict[str, list[ReplicaState]] = {}
         self._without_key: set[str] = set()
         """Models none of whose APIs' keys are in the environment."""
+        self._named: set[str] = set()
+        """Models with names behind which replicas may come up."""
         self._watchers: dict[ReplicaState, asyncio.Task[None]] = {}
         self.on_news: Callable[[str], None] = _ignore
         """Called with a model's id after each look at one of its replicas, and when they are others than before."""
@@ -83,6 +85,7 @@ class Fleet:
         kept = _by_engine(before)
         after: dict[str, list[ReplicaState]] = {}
         self._without_key = set()
+        self._named = {model.id for model in registry.routable() if model.named_replicas}
         most = self._settings.replica_max_in_flight
         for model in registry.routable():
             for replica in model.replicas:
@@ -104,6 +107,10 @@ class Fleet:
                 self._ensure_watcher(state)
         for model_id in {state.model.id for state in before} | set(after):
             self.on_news(model_id)
+
+    def may_find(self, model_id: str) -> bool:
+        """Whether a model without any replica may have one soon: it has a name, which has no address now."""
+        return model_id in self._named
 
     def why_none(self, model_id: str) -> str:
         """Why a model has no replica at all, in words."""
