@@ -279,7 +279,7 @@ class Admission:
 
     def _no_replica(self, turn: Turn) -> SimsaError:
         states = self._fleet.states_of(turn.model_id)
-        if not states:
+        if not states and not self._fleet.may_find(turn.model_id):
             why = self._fleet.why_none(turn.model_id)
             return ModelNotFound(f"The model '{turn.model_id}' cannot be called: {why}.", param="model")
         what, param = f"No live replica serves '{turn.model_id}' at the moment", "model"

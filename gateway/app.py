@@ -56,6 +56,7 @@ from gateway.batches import Batches
 from gateway.calibration_file import CalibrationBook
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
+from gateway.domain.discovery import questions_of
 from gateway.domain.records import Registry
 from gateway.domain.rounds import RoundStatus
 from gateway.endpoints import ENDPOINTS
@@ -81,9 +82,11 @@ from gateway.live_registry import LiveRegistry
 from gateway.load_runs import LoadRuns
 from gateway.log import flush_log
 from gateway.long_work import LongWork
+from gateway.name_watch import NameWatch
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.resolver import Resolver
 from gateway.retention import Retention
 from gateway.review_address import ReviewAddress, warn_of_other_names, warn_of_shared_address
 from gateway.rounds.answering import Answering
@@ -236,10 +239,20 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
     calibration = CalibrationBook(settings.calibration_file)
 
     def take_registry(registry: Registry) -> None:
+        names.want(questions_of(registry))
         _take_registry(registry, live, fleet, telemetry)
         _show_verdicts(registry, telemetry, settings, calibration)
 
-    live = LiveRegistry(settings.registry, take_registry)
+    live = LiveRegistry(
+        settings.registry, take_registry, replicas_file=settings.replicas_file, on_addresses=fleet.apply
+    )
+    resolver = Resolver(settings.name_servers)
+    names = NameWatch(
+        ask=resolver.ask,
+        refresh_s=settings.dns_refresh_s,
+        telemetry=telemetry,
+        on_change=live.take_addresses,
+    )
     _make_directory(settings)
     store = await Store.open(settings.database, settings.database_limits)
     accounts = Accounts(store)
@@ -309,6 +322,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
         services = Services(
             settings=settings,
             registry=live,
+            names=names,
             fleet=fleet,
             dispatcher=dispatcher,
             store=store,
@@ -375,6 +389,8 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
             await together.stop()
             if together.duty.is_held:
                 await settler.note_presences()
+            await names.stop()
+            await resolver.close()
             await fleet.stop()
             if tracer is not None:
                 await tracer.export.flush(LAST_SPANS_S)

@@ -224,17 +224,21 @@ app.command()(feasibility)
 @registry_app.command("check")
 def registry_check(
     file: Annotated[Path | None, typer.Argument(help="The file; SIMSA_REGISTRY if not given.")] = None,
+    replicas: Annotated[
+        Path | None, typer.Option(help="A file of replicas to check with it; SIMSA_REPLICAS_FILE if FILE is not given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Report every error of a registry file at once. Exit code 1 when there is one."""
-    path = file or Settings().registry
+    settings = Settings()
+    path = file or settings.registry
     try:
-        registry = load_registry(path)
+        registry = load_registry(path, replicas_file=replicas or (settings.replicas_file if file is None else None))
     except RegistryInvalid as error:
         if _json(json):
-            _print_json({"file": str(path), "valid": False, "problems": error.problems})
+            _print_json({"file": error.path, "valid": False, "problems": error.problems})
         else:
-            Console().print(render_problems(str(path), error.problems))
+            Console().print(render_problems(error.path, error.problems))
         sys.exit(1)
     summary = {
         "file": str(path),

@@ -48,6 +48,8 @@ class Fleet:
         self._states: dict[str, list[ReplicaState]] = {}
         self._without_key: set[str] = set()
         """Models none of whose APIs' keys are in the environment."""
+        self._named: set[str] = set()
+        """Models with names behind which replicas may come up."""
         self._watchers: dict[ReplicaState, asyncio.Task[None]] = {}
         self.on_news: Callable[[str], None] = _ignore
         """Called with a model's id after each look at one of its replicas, and when they are others than before."""
@@ -86,6 +88,7 @@ class Fleet:
         kept = _by_engine(before)
         after: dict[str, list[ReplicaState]] = {}
         self._without_key = set()
+        self._named = {model.id for model in registry.routable() if model.named_replicas}
         for model in registry.routable():
             for replica in model.replicas:
                 auth = _auth(replica)
@@ -121,6 +124,10 @@ class Fleet:
     def lacks_key(self, model_id: str) -> bool:
         """Whether the model has no replica because nobody gave the key of its API."""
         return model_id in self._without_key and not self._states.get(model_id)
+
+    def may_find(self, model_id: str) -> bool:
+        """Whether a model without any replica may have one soon: it has a name, which has no address now."""
+        return model_id in self._named
 
     def why_none(self, model_id: str) -> str:
         """Why a model has no replica at all, in words."""

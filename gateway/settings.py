@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,7 @@ from gateway.errors import StartRefused
 
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+DNS_PORT = 53
 SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url", "redis_url", "otlp_headers"})
 """Settings whose values are never shown."""
 
@@ -50,6 +52,21 @@ class Settings(BaseSettings):
         1, ge=1, le=64, description="Gateway processes that share the port; more than one needs PostgreSQL and Redis."
     )
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
+    replicas_file: Path | None = Field(
+        None,
+        description="A file that adds replicas to models of the registry, watched like it; see docs/discovery.md.",
+    )
+    dns_servers: str = Field(
+        "",
+        description="Name servers that are asked for replicas' names, as 10.0.0.10 or [fd00::a]:53, separated by "
+        "commas; those of the system, with its search list, where not set.",
+    )
+    dns_refresh_s: float = Field(
+        5.0,
+        gt=0,
+        description="Longest time in seconds before a name of replicas is asked for again; sooner where its records "
+        "say that they last for less, but not below 1 s.",
+    )
     data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
     database_url: str | None = Field(
         None,
@@ -327,6 +344,13 @@ class Settings(BaseSettings):
             raise ValueError("it has characters that no HTTP header carries: use printable ASCII only")
         return key
 
+    @field_validator("dns_servers")
+    @classmethod
+    def _are_name_servers(cls, servers: str) -> str:
+        for text in _parts(servers):
+            socket_address(text, DNS_PORT)
+        return servers
+
     @field_validator("hub_urls")
     @classmethod
     def _are_addresses(cls, urls: str) -> str:
@@ -378,6 +402,11 @@ class Settings(BaseSettings):
     def reviewers_share_address(self) -> bool:
         """Whether reviewers come from beyond this machine to the address at which everything else is served."""
         return self.review_url is None and self.host not in LOOPBACK
+
+    @property
+    def name_servers(self) -> tuple[tuple[str, int], ...]:
+        """Address and port of each; empty: the system's."""
+        return tuple(socket_address(text, DNS_PORT) for text in _parts(self.dns_servers))
 
     @property
     def hubs(self) -> tuple[str, ...]:
@@ -445,6 +474,25 @@ def _header_pairs(headers: SecretStr | None) -> tuple[tuple[str, str], ...]:
     given = headers.get_secret_value() if headers is not None else ""
     pairs = (part.partition("=") for part in given.split(",") if part.strip())
     return tuple((name.strip().lower(), unquote(value.strip())) for name, _, value in pairs)
+
+
+def socket_address(text: str, default_port: int) -> tuple[str, int]:
+    """Address and port of `10.0.0.10`, `10.0.0.10:53`, `fd00::a` or `[fd00::a]:53`. Raises ValueError."""
+    bracketed = re.fullmatch(r"\[(?P<host>[^]]+)](?::(?P<port>\d{1,5}))?", text)
+    plain = re.fullmatch(r"(?P<host>[^:]+)(?::(?P<port>\d{1,5}))?", text)
+    match = bracketed or plain
+    host, port = (match["host"], int(match["port"] or default_port)) if match else (text, default_port)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"expected an address such as 10.0.0.10 or [fd00::a]:53, got {text!r}") from None
+    if not 0 < port <= 65535:
+        raise ValueError(f"expected a port from 1 to 65535, got {text!r}")
+    return str(address), port
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def host_name(url: str) -> str:

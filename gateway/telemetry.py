@@ -166,6 +166,19 @@ class Telemetry:
             ["model", "replica"],
             registry=registry,
         )
+        self.name_lookups = Numbers(
+            CounterMetricFamily,
+            "simsa_name_lookups",
+            "Questions to name servers about replicas' names, by what came of them.",
+            ("outcome",),
+            registry,
+        )
+        self.name_failing = Gauge(
+            "simsa_name_failing",
+            "1 while name servers give no answer about a name of replicas; its last addresses stay in use.",
+            ["name"],
+            registry=registry,
+        )
         self.queue_depth = Numbers(
             GaugeMetricFamily, "simsa_queue_depth", "Calls waiting for a replica.", ("model", "priority"), registry
         )
@@ -355,6 +368,11 @@ class Telemetry:
         for gauge in (self.replica_up, self.replica_breaker):
             if (model, replica) in gauge._metrics:
                 gauge.remove(model, replica)
+
+    def forget_name(self, name: str) -> None:
+        """Drop the series of a name that is gone from the registry."""
+        if (name,) in self.name_failing._metrics:
+            self.name_failing.remove(name)
 
     def render(self) -> bytes:
         self._log_lines_lost.value = log_stream().lost

@@ -289,7 +289,7 @@ def _workload_sha256(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> 
 
 def _refuse_other_gpus(plan: Plan, model: Model | None) -> None:
     """The plan may say on which GPUs engines stand where the registry does not, and not otherwise than it."""
-    for replica in model.replicas if model is not None else ():
+    for replica in model.stated_replicas if model is not None else ():
         if replica.gpu is None:
             continue
         said = (plan.gpu or replica.gpu, plan.gpus or replica.gpus)
@@ -354,7 +354,7 @@ def _context(
 
 
 def _gpus_of(model: Model | None) -> int:
-    return model.replicas[0].gpus if model is not None and model.replicas else 1
+    return model.stated_replicas[0].gpus if model is not None and model.stated_replicas else 1
 
 
 def _calibrated(one: Calibration) -> str:

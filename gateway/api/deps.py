@@ -27,6 +27,7 @@ from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
 from gateway.load_runs import LoadRuns
 from gateway.long_work import LongWork
+from gateway.name_watch import NameWatch
 from gateway.recorder import Recorder
 from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.desk import RoundDesk
@@ -47,6 +48,7 @@ class Services:
 
     settings: Settings
     registry: LiveRegistry
+    names: NameWatch
     fleet: Fleet
     dispatcher: Dispatcher
     store: Store

@@ -33,6 +33,7 @@ async def ready(request: Request, services: Gateway, engines: bool = True) -> JS
         body["problems"] = problems
         body["replicas_down"] = services.fleet.reasons()
         body["registry_problem"] = services.registry.problem
+        body["name_problems"] = services.names.problems
     return JSONResponse(body, status_code=503 if problems else 200)
 
 

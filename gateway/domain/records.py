@@ -8,7 +8,7 @@ clock, sizes are integer bytes, moments are aware UTC. Unknown is None, never 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -309,6 +309,29 @@ class Replica:
         return EngineAddress(self.url, self.base_path, self.api_key_env)
 
 
+class RecordType(StrEnum):
+    """The DNS records that hold addresses."""
+
+    A = "A"
+    AAAA = "AAAA"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedReplicas:
+    """Replicas behind a DNS name: each address that it has is one, like `pattern` but for where it stands."""
+
+    name: str
+    port: int
+    pattern: Replica
+    """What the entry says of each; its own address is the name's, at which nobody is asked."""
+    record_types: tuple[RecordType, ...] = (RecordType.A, RecordType.AAAA)
+
+    def at(self, address: str) -> Replica:
+        """The replica at one address. Its id holds the address, so it stays the same whatever else comes and goes."""
+        place = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
+        return replace(self.pattern, id=f"{self.pattern.model_id}/{place}", url=f"http://{place}")
+
+
 class ServingKind(StrEnum):
     VLLM = "vllm"
     OPENAI_API = "openai_api"
@@ -409,6 +432,18 @@ class Model:
     notes: str | None = None
     facts: Mapping[str, Sourced] = field(default_factory=dict)
     """Source and confidence of released, capabilities, parsers and serving, where stated."""
+    named_replicas: tuple[NamedReplicas, ...] = ()
+    """Names whose addresses are replicas; those that are known by now stand in `replicas` of the registry in use."""
+
+    @property
+    def stated_replicas(self) -> tuple[Replica, ...]:
+        """Of a registry as it was read: its entries, a name's pattern standing for all engines behind it."""
+        return (*self.replicas, *(named.pattern for named in self.named_replicas))
+
+    @property
+    def has_place(self) -> bool:
+        """Whether anything says where its engines are."""
+        return bool(self.replicas or self.named_replicas)
 
     @property
     def is_servable(self) -> bool:
@@ -483,8 +518,8 @@ class Registry:
     electricity: ElectricityPrice | None = None
 
     def routable(self) -> tuple[Model, ...]:
-        """Models that something could serve and that have a replica."""
-        return tuple(model for model in self.models.values() if model.is_servable and model.replicas)
+        """Models that something could serve and that have a replica, or a name behind which there may be some."""
+        return tuple(model for model in self.models.values() if model.is_servable and model.has_place)
 
 
 # --- one call -----------------------------------------------------------------------------------------------
