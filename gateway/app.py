@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -55,6 +56,7 @@ from gateway.batches import Batches
 from gateway.calibration_file import CalibrationBook
 from gateway.comparison import Comparisons
 from gateway.dispatch import Dispatcher
+from gateway.domain.discovery import questions_of
 from gateway.domain.records import Registry
 from gateway.domain.rounds import RoundStatus
 from gateway.endpoints import ENDPOINTS
@@ -80,9 +82,11 @@ from gateway.live_registry import LiveRegistry
 from gateway.load_runs import LoadRuns
 from gateway.log import flush_log
 from gateway.long_work import LongWork
+from gateway.name_watch import NameWatch
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.reply_homes import ReplyHomes
+from gateway.resolver import Resolver
 from gateway.retention import Retention
 from gateway.review_address import ReviewAddress, warn_of_other_names, warn_of_shared_address
 from gateway.rounds.answering import Answering
@@ -98,14 +102,19 @@ from gateway.run_names import RunNames
 from gateway.settings import Settings
 from gateway.settlements import Settlements
 from gateway.settler import Settler
-from gateway.store import RowRefused, Store
+from gateway.store import Store
 from gateway.stored_replies import PREFIX as STORED_REPLIES
 from gateway.stored_replies import StoredReplies
 from gateway.telemetry import Telemetry
+from gateway.together import BATCHES, KEYS, Together
+from gateway.tracing import tracer_of
 from gateway.upstream import Upstream
 from gateway.web import Web
+from gateway.workers import Siblings, WorkerPlace
 
 TICK_S = 0.25
+LAST_SPANS_S = 3.0
+"""How long a collector has to take the last spans when the gateway stops."""
 _ROUTERS = (
     ops.router,
     models.router,
@@ -140,8 +149,9 @@ _GROUPS = (
 class GatewayApp:
     """The ASGI application: the relay's routes first, everything else to the framework."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: WorkerPlace | None = None) -> None:
         self.settings = settings
+        self._place = place
         self.services: Services | None = None
         self.start_error: Exception | None = None
         """Why the start failed, for whoever runs the server."""
@@ -181,9 +191,9 @@ class GatewayApp:
     @asynccontextmanager
     async def lifespan(self, _api: FastAPI) -> AsyncIterator[None]:
         try:
-            async with _running(self.settings) as services:
+            async with _running(self.settings, self._place) as services:
                 self.services = self._api.state.services = services
-                homes = ReplyHomes(self.settings.remembered_responses)
+                homes = ReplyHomes(self.settings.remembered_responses, services.together.link)
                 self._relay = Relay(services.dispatcher, services.access, homes, services.run_names)
                 self._stored = StoredReplies(services.dispatcher, services.access, homes)
                 yield
@@ -208,35 +218,56 @@ class GatewayApp:
         await self._api(scope, receive, send_marked)
 
 
-def create_app(settings: Settings) -> GatewayApp:
-    """The application for these settings; nothing is opened before its lifespan starts."""
-    return GatewayApp(settings)
+def create_app(settings: Settings, place: WorkerPlace | None = None) -> GatewayApp:
+    """The application for these settings; nothing is opened before its lifespan starts.
+
+    `place`: which worker of a machine it is, where there are several.
+    """
+    return GatewayApp(settings, place)
 
 
 @asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[Services]:
+async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterator[Services]:
     """Every part of the gateway, started in order and stopped in reverse."""
     settings.refuse_open_door()
+    settings.refuse_lonely_redis()
     now = time.perf_counter
     telemetry = Telemetry(log_level=settings.log_level)
     upstream = Upstream(idle_connections=settings.upstream_idle_connections, now=now)
+    tracer = tracer_of(settings, upstream, telemetry.spans, now)
     fleet = Fleet(settings=settings, upstream=upstream, telemetry=telemetry, now=now)
     calibration = CalibrationBook(settings.calibration_file)
 
     def take_registry(registry: Registry) -> None:
+        names.want(questions_of(registry))
         _take_registry(registry, live, fleet, telemetry)
         _show_verdicts(registry, telemetry, settings, calibration)
 
-    live = LiveRegistry(settings.registry, take_registry)
+    live = LiveRegistry(
+        settings.registry, take_registry, replicas_file=settings.replicas_file, on_addresses=fleet.apply
+    )
+    resolver = Resolver(settings.name_servers)
+    names = NameWatch(
+        ask=resolver.ask,
+        refresh_s=settings.dns_refresh_s,
+        telemetry=telemetry,
+        on_change=live.take_addresses,
+    )
     _make_directory(settings)
     store = await Store.open(settings.database, settings.database_limits)
     accounts = Accounts(store)
     keys = KeyRing(accounts)
-    limiter = Limiter(now=now)
+    together = Together(
+        settings, store=store, accounts=accounts, registry=live, fleet=fleet, telemetry=telemetry, now=now
+    )
     count_failure = telemetry.count_background_failure
     engine_records = EngineRecords(store)
     diary = EngineDiary(
-        engine_records, calibration, registry=lambda: live.current, flush_s=settings.observation_flush_s
+        engine_records,
+        calibration,
+        registry=lambda: live.current,
+        flush_s=settings.observation_flush_s,
+        writes=lambda: together.duty.is_held,
     )
     fleet.on_metrics = diary.note
     diary.on_learnt = lambda: _show_verdicts(live.current, telemetry, settings, calibration)
@@ -253,7 +284,9 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
     try:
         await recorder.start()
         await keys.load()
-        await _restore(limiter, accounts)
+        await together.start()
+        together.end_orphans_of(recorder)
+        _pass_on_news(together, keys)
         dispatcher = Dispatcher(
             settings=settings,
             upstream=upstream,
@@ -261,10 +294,11 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             admission=Admission(settings=settings, fleet=fleet, telemetry=telemetry, now=now),
             recorder=recorder,
             telemetry=telemetry,
-            limiter=limiter,
+            limiter=Limiter(together.books),
             registry=lambda: live.current,
             calibration=calibration,
             now=now,
+            tracer=tracer,
         )
         round_store = RoundStore(store)
         warn_of_other_names(settings)
@@ -277,15 +311,18 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             telemetry=telemetry,
             settings=settings,
             registry=lambda: live.current,
-            charge=limiter.correct,
+            charge=together.books.correct,
         )
         working = Batches(
             comparisons=compare, store=BatchStore(store), find_caller=keys.caller_of, settings=settings, now=now
         )
+        working.on_change = partial(together.tell, BATCHES)
+        together.hear(BATCHES, working.take_news)
         retention = Retention(minutes=KeptMinutes(store), engine_records=engine_records, settings=settings)
         services = Services(
             settings=settings,
             registry=live,
+            names=names,
             fleet=fleet,
             dispatcher=dispatcher,
             store=store,
@@ -314,23 +351,30 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
             long_work=LongWork(),
             reviewing=Reviewing(round_store, registry=lambda: live.current, clock=lambda: datetime.now(UTC)),
             review_limits=ReviewLimits(now),
-            chairs=ChairSessions(caller_of=keys.caller_of, now=now),
+            chairs=ChairSessions(store, caller_of=keys.caller_of),
             chair_limits=ChairLimits(now),
             web=Web(),
+            together=together,
+            siblings=None if place is None else Siblings(place, lambda: ops.render_own(services)),
             now=now,
         )
+        if services.siblings is not None:
+            await services.siblings.start()
         take_registry(live.current)
+        only = together.duty.only
         background = [
             asyncio.create_task(keep_running(name, work, count_failure), name=name)
             for name, work in (
                 ("registry watch", lambda: live.watch(settings.registry_poll_s)),
                 ("key refresh", lambda: keys.watch(settings.key_refresh_s)),
                 ("tick", lambda: _tick(telemetry)),
-                ("batches", services.batches.run),
                 ("engine diary", diary.run),
-                ("energy watch", energy.run),
-                ("settlement", settler.run),
-                ("retention", retention.run),
+                ("batches", only(services.batches.run)),
+                ("energy watch", only(energy.run)),
+                ("settlement", only(settler.run)),
+                ("retention", only(retention.run)),
+                *together.works(),
+                *([("span export", tracer.export.run)] if tracer is not None else []),
             )
         ]
         try:
@@ -340,8 +384,16 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             services.long_work.close()
-            await settler.note_presences()
+            if services.siblings is not None:
+                await services.siblings.stop()
+            await together.stop()
+            if together.duty.is_held:
+                await settler.note_presences()
+            await names.stop()
+            await resolver.close()
             await fleet.stop()
+            if tracer is not None:
+                await tracer.export.flush(LAST_SPANS_S)
             upstream.close()
             await diary.flush()
             await energy.flush()
@@ -349,25 +401,19 @@ async def _running(settings: Settings) -> AsyncIterator[Services]:
         try:
             await recorder.stop()
         finally:
+            await together.close()
             await store.close()
 
 
-async def _restore(limiter: Limiter, accounts: Accounts) -> None:
-    """Give each key what it spent this month. A gateway that cannot know goes on, and says what that means."""
-    try:
-        await limiter.restore(accounts.usage(*_this_month()))
-    except (Unavailable, RowRefused) as error:
-        structlog.get_logger("simsa").error(
-            "what keys spent before this start is not known in full: their budgets have more left than they should "
-            "until the next start",
-            why=str(error),
-        )
+def _pass_on_news(together: Together, keys: KeyRing) -> None:
+    """A key that is made, changed or revoked in one gateway is so in all."""
+    keys.on_change = partial(together.tell, KEYS)
 
+    async def look() -> None:
+        with suppress(Unavailable):  # the next look comes by itself
+            await keys.load()
 
-def _this_month() -> tuple[date, date]:
-    """The month's first day and today, in UTC."""
-    today = datetime.now(UTC).date()
-    return today.replace(day=1), today
+    together.hear(KEYS, look)
 
 
 def _make_directory(settings: Settings) -> None:
@@ -380,6 +426,7 @@ def _make_directory(settings: Settings) -> None:
 def _take_registry(registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry) -> None:
     """Put a registry to use: watch its replicas, show its identity."""
     fleet.apply(registry)
+    telemetry.expect_models([model.id for model in registry.routable() if not fleet.lacks_key(model.id)])
     telemetry.registry_valid.set(live.problem is None)
     telemetry.registry_info.clear()
     telemetry.registry_info.labels(registry.sha256).set(1)

@@ -63,6 +63,11 @@ class Approach:
         return self._turn.waited_s
 
     @property
+    def waits(self) -> tuple[tuple[float, float], ...]:
+        """When it waited for a place: from, until."""
+        return self._turn.waits
+
+    @property
     def was_held_back(self) -> bool:
         """The engine had to wait for whoever reads, so the moments of its last tokens are the reader's."""
         return self._was_held_back or (self.reply is not None and self.reply.was_held_back)
@@ -100,6 +105,8 @@ class Approach:
                 return
             turn.tried.append(place.state)
             self.release(failure.outcome)
+            if self._context.trail is not None:
+                self._context.trail.failed(failure.error, self._dispatcher.now())
             if not failure.is_retriable or self.attempts >= self._dispatcher.settings.max_attempts:
                 raise failure.error
             self._failed_attempts_s += self._dispatcher.now() - self._sent_s
@@ -160,14 +167,19 @@ class Approach:
         self._sent_s = dispatcher.now()
         self.overhead_s = self._sent_s - self._context.accepted_s - self.queue_s - self._failed_attempts_s
         head = state.post_head(self._endpoint.path, below_base=self._endpoint.is_below_base)
+        trail, headers = self._context.trail, self._context.headers
+        if trail is not None:
+            headers += trail.asks(state, self._sent_s)
         self.reply = reply = await dispatcher.upstream.open(
             state.origin,
-            head=b"%bx-request-id: %b\r\n%b" % (head, self._context.request_id.encode(), self._context.headers),
+            head=b"%bx-request-id: %b\r\n%b" % (head, self._context.request_id.encode(), headers),
             body=self._body.for_engine(self._model.serving.served_model_name),
             connect_s=timeouts.connect_s,
             due=due,
             due_what=words,
         )
+        if trail is not None:
+            trail.answered(reply.status)
         if reply.status == 200:  # else what it says of the replica must be known before the place is free
             if reply.is_complete:
                 place.end()

@@ -82,6 +82,8 @@ class Batches:
         self._stopped: set[str] = set()
         """Batches cancelled since the present look for an item began: the one just read is not begun."""
         self._is_draining = False
+        self.on_change: Callable[[], Awaitable[None]] = _tell_nobody
+        """Called after an order, a resumption or a cancellation here: another gateway may be the one that asks."""
         self._log = structlog.get_logger("simsa.batches")
 
     def begin_draining(self) -> None:
@@ -128,6 +130,7 @@ class Batches:
                 raise Conflict(f"The database does not take this batch: {error}") from error
             return await self._taken_up(twin, order, caller), False
         self._wake.set()
+        await self.on_change()
         return batch, True
 
     async def resume(self, batch: Batch, caller: Caller) -> Batch:
@@ -149,6 +152,7 @@ class Batches:
             self._stopped.discard(batch.id)
             self._pauses.pop(batch.id, None)
             self._wake.set()
+            await self.on_change()
         return await self._existing(batch.id)
 
     async def cancel(self, batch: Batch, reason: str | None = None) -> Batch:
@@ -166,9 +170,22 @@ class Batches:
             self._wake.set()
         self._pauses.pop(batch.id, None)
         after = await self._existing(batch.id)
+        await self.on_change()
         if after.status is BatchStatus.CANCELLED and self._asking is not None and self._asking[0] == batch.id:
             self._asking[1].cancel()
         return after
+
+    async def take_news(self) -> None:
+        """Another gateway took an order, or cancelled one: look, and let go of what is not wanted any more."""
+        self._wake.set()
+        if self._asking is not None:
+            batch_id, task = self._asking
+            try:
+                batch = await self.store.get(batch_id)
+            except Unavailable:
+                return
+            if batch is not None and batch.status is BatchStatus.CANCELLED:
+                task.cancel()
 
     async def run(self) -> None:
         """Work off what is pending, also what an earlier process left, until cancelled or draining."""
@@ -240,7 +257,7 @@ class Batches:
             return
         question = question_of_turn(turn)
         try:
-            self._comparisons.check_now(question, caller)
+            await self._comparisons.check_now(question, caller)
             await self._ask(turn, question, caller)
         except SimsaError as error:
             await self._note_refusal(turn, error)
@@ -301,7 +318,7 @@ class Batches:
     async def _compare(self, turn: Turn, question: Question, caller: Caller, keep: Keep) -> None:
         priority = max(turn.batch.priority, caller.priority, key=RANKS.__getitem__)
         request_id = f"{turn.batch.id}-{turn.item.number}"
-        async with aclosing(self._comparisons.run(question, request_id, caller, priority, keep)) as events:
+        async with aclosing(await self._comparisons.run(question, request_id, caller, priority, keep)) as events:
             async for _ in events:
                 continue
 
@@ -335,3 +352,7 @@ class Batches:
                 await asyncio.sleep(_STORE_RETRY_S)
             else:
                 return
+
+
+async def _tell_nobody() -> None:
+    """There is no other gateway."""

@@ -111,13 +111,29 @@ def up(
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, with PostgreSQL and Redis; SIMSA_WORKERS.")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
+    meeting: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
     _warn_of_unknown_settings()
+    from gateway.workers import WorkerPlace, serve_by_workers
+
+    settings = Settings()
+    place = None
+    if worker is not None and listener is not None and meeting is not None:
+        number, _, of = worker.partition("/")
+        place = WorkerPlace(int(number), int(of), listener, meeting)
+    elif (asked := workers or settings.workers) > 1:
+        raise typer.Exit(serve_by_workers(settings, asked))
     # Imported here, as web framework and database cost every other command more than all the rest of its start.
     from gateway.server import serve as serve_gateway
 
-    serve_gateway(Settings())
+    serve_gateway(settings, place)
 
 
 @app.command()
@@ -208,17 +224,21 @@ app.command()(feasibility)
 @registry_app.command("check")
 def registry_check(
     file: Annotated[Path | None, typer.Argument(help="The file; SIMSA_REGISTRY if not given.")] = None,
+    replicas: Annotated[
+        Path | None, typer.Option(help="A file of replicas to check with it; SIMSA_REPLICAS_FILE if FILE is not given.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Report every error of a registry file at once. Exit code 1 when there is one."""
-    path = file or Settings().registry
+    settings = Settings()
+    path = file or settings.registry
     try:
-        registry = load_registry(path)
+        registry = load_registry(path, replicas_file=replicas or (settings.replicas_file if file is None else None))
     except RegistryInvalid as error:
         if _json(json):
-            _print_json({"file": str(path), "valid": False, "problems": error.problems})
+            _print_json({"file": error.path, "valid": False, "problems": error.problems})
         else:
-            Console().print(render_problems(str(path), error.problems))
+            Console().print(render_problems(error.path, error.problems))
         sys.exit(1)
     summary = {
         "file": str(path),

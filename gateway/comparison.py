@@ -22,10 +22,12 @@ import structlog
 from gateway.access import permit_model, permit_route
 from gateway.active_call import ActiveCall
 from gateway.answer_text import AnswerText
+from gateway.asgi import RawHeaders
 from gateway.comparison_object import asked_side, comparison_object, side_object, skipped_side
 from gateway.dispatch import CallContext, Dispatcher
 from gateway.domain.accounts import Caller
 from gateway.domain.comparability import Finished, judge_timing, summarise
+from gateway.domain.otlp import Attributes
 from gateway.domain.records import CallStatus, Cost, Model, Priority, Provenance, Timing, Usage
 from gateway.endpoints import CHAT_COMPLETIONS
 from gateway.errors import QuotaExhausted, RateLimited, SimsaError, Unavailable, UpstreamTimeout
@@ -36,6 +38,7 @@ from gateway.request_adapter import adapt
 from gateway.request_body import RequestBody, read_request
 from gateway.settings import Settings
 from gateway.store import Comparison, RowRefused, Side, Store
+from gateway.trail import Trail
 
 SIDE_STARTED = "side.started"
 SIDE_DELTA = "side.delta"
@@ -91,7 +94,7 @@ class Comparisons:
         self.events_ahead = events_ahead
         self.log = structlog.get_logger("simsa.comparison")
 
-    def run(
+    async def run(
         self,
         question: Question,
         request_id: str,
@@ -100,6 +103,7 @@ class Comparisons:
         keep: Keep | None = None,
         *,
         run_id: str | None = None,
+        headers: RawHeaders | None = None,
     ) -> AsyncGenerator[ComparisonEvent, None]:
         """The events of one comparison, the last one with the whole object, stored by then (or saying why not).
 
@@ -109,20 +113,21 @@ class Comparisons:
         against the caller's limits; one over them fails alone, but RateLimited or QuotaExhausted is raised where that
         would be each of them. `priority`: the class of the sides where it is not the caller's own. `keep`: stores the
         comparison where more is to be stored with it; it is not called for one of which no side could be asked.
-        `run_id`: the load run that its calls belong to.
+        `run_id`: the load run that its calls belong to. `headers`: those of the request that asked for it, if any,
+        which may say what trace it goes on with.
         """
         sides = self._sides(question, caller)
-        self._refuse_where_none_may_be_asked(sides, caller)
+        await self._refuse_where_none_may_be_asked(sides, caller)
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
         keep = keep or self.store.save_comparison
-        asked_as = _AskedAs(request_id, caller, priority or caller.priority, run_id)
+        asked_as = _AskedAs(request_id, caller, priority or caller.priority, run_id, self._trail(headers))
         return _Run(self, question, schedule, sides, asked_as, keep).events()
 
     def check(self, question: Question, caller: Caller) -> None:
         """Raise what `run` would raise at once, and ask nobody."""
         self._sides(question, caller)
 
-    def check_now(self, question: Question, caller: Caller) -> None:
+    async def check_now(self, question: Question, caller: Caller) -> None:
         """Raise what keeps the sides from being asked, all of them, at this moment; ask nobody and hold nothing.
 
         Beside what `check` raises: Unavailable where no call may begin or an engine wants to be left alone, NoReplica,
@@ -136,7 +141,13 @@ class Comparisons:
         schedule = question.schedule or self._schedule_for([side.model for side in sides])
         asked = [(side.model, side.body) for side in sides]
         at_once = len(sides) if schedule is Schedule.CONCURRENT else 1
-        dispatcher.limiter.check_together(caller, CHAT_COMPLETIONS, asked, at_once=at_once)
+        await dispatcher.limiter.check_together(caller, CHAT_COMPLETIONS, asked, at_once=at_once)
+
+    def _trail(self, headers: RawHeaders | None) -> Trail | None:
+        tracer = self.dispatcher.tracer
+        if tracer is None:
+            return None
+        return tracer.begin(self.now()) if headers is None else tracer.follow(headers, self.now())
 
     def _sides(self, question: Question, caller: Caller) -> list[_Side]:
         permit_route(caller, ROUTE)
@@ -147,12 +158,12 @@ class Comparisons:
         media = self.settings.allow_remote_media
         return [_Side(position, model, _body(model, question, media)) for position, model in enumerate(models)]
 
-    def _refuse_where_none_may_be_asked(self, sides: Sequence[_Side], caller: Caller) -> None:
+    async def _refuse_where_none_may_be_asked(self, sides: Sequence[_Side], caller: Caller) -> None:
         """Raise the first side's refusal when the caller's limits let none of them be asked now."""
         refusals: list[SimsaError] = []
         for side in sides:
             try:
-                self.dispatcher.limiter.check(caller, side.model, CHAT_COMPLETIONS, side.body)
+                await self.dispatcher.limiter.check(caller, side.model, CHAT_COMPLETIONS, side.body)
             except (RateLimited, QuotaExhausted) as refusal:
                 refusals.append(refusal)
             else:
@@ -208,6 +219,8 @@ class _AskedAs(NamedTuple):
     caller: Caller
     priority: Priority
     run_id: str | None
+    trail: Trail | None
+    """Where calls are traced."""
 
 
 class _Run:
@@ -256,6 +269,26 @@ class _Run:
             timer.cancel()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+            self._note_end()
+
+    def _note_end(self) -> None:
+        trail, tracer = self._asked_as.trail, self._owner.dispatcher.tracer
+        if trail is None or tracer is None:
+            return
+        finished = [side.finished() for side in self._sides]
+        is_over = all(side.result is not None for side in self._sides)
+        attributes: Attributes = {
+            "simsa.comparison_id": self._id,
+            "simsa.request_id": self._asked_as.request_id,
+            "simsa.organisation": self._asked_as.caller.organisation,
+            "simsa.run_id": self._asked_as.run_id,
+            "simsa.schedule": self._schedule.value,
+            "simsa.status": "ok" if is_over else "cancelled",
+            "simsa.sides": len(self._sides),
+            "simsa.sides_ok": sum(side.is_ok for side in finished),
+            "simsa.timing_comparable": judge_timing(finished).comparable if is_over else None,
+        }
+        tracer.note_comparison(trail, attributes, is_error=is_over and not any(side.is_ok for side in finished))
 
     def _wake_reader(self, _asking: asyncio.Task[None]) -> None:
         if self._channel.empty():
@@ -298,7 +331,7 @@ class _Run:
         side.started_s = owner.now()
         side.answer = AnswerText(owner.settings.max_answer_bytes)
         limiter, caller = owner.dispatcher.limiter, self._asked_as.caller
-        reservation = limiter.reserve(caller, side.model, CHAT_COMPLETIONS, side.body)
+        reservation = await limiter.reserve(caller, side.model, CHAT_COMPLETIONS, side.body)
         context = CallContext(
             f"{self._asked_as.request_id}-{side.position}",
             accepted_s=side.started_s,
@@ -307,6 +340,7 @@ class _Run:
             run_id=self._asked_as.run_id,
             organisation=caller.organisation,
             key=caller.key,
+            trail=self._asked_as.trail.child(side.started_s) if self._asked_as.trail is not None else None,
         )
         try:
             side.call = call = ActiveCall(

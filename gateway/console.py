@@ -173,6 +173,12 @@ def _headroom(estimate: Estimate) -> Figure:
     return Figure(f"{room.low / GIB:.1f} … {room.likely / GIB:.1f} … {room.high / GIB:.1f}")
 
 
+def _replicas(model: Model) -> Figure:
+    """How many, and how many names behind which there may be more."""
+    names = len(model.named_replicas)
+    return Figure(f"{len(model.replicas)}{f' + {names} by name' if names else ''}")
+
+
 _MODEL_COLUMNS: tuple[Column[Model], ...] = (
     Column("Model", lambda m: Figure(m.id)),
     Column("Consortium", lambda m: _known(m.consortium_id, "not in the registry")),
@@ -180,7 +186,7 @@ _MODEL_COLUMNS: tuple[Column[Model], ...] = (
     Column("Parameters (10⁹)", _parameters, is_number=True),
     Column("Context (tokens)", lambda m: _known(m.shape and m.shape.context, "not in the registry"), is_number=True),
     Column("Commercial use", _commercial),
-    Column("Replicas", lambda m: Figure(str(len(m.replicas))), is_number=True),
+    Column("Replicas", _replicas, is_number=True),
 )
 _ESTIMATE_COLUMNS: tuple[Column[tuple[str, Estimate]], ...] = (
     Column("Model", lambda row: Figure(row[0])),

@@ -32,8 +32,14 @@ class Database(Protocol):
     upgrades_at_start: bool
     """A gateway may bring the schema up to date when it starts; else that is `simsa db upgrade`'s."""
 
+    number: int | None
+    """By which the gateways of a database know each other; None where there is one."""
+
     async def hold(self) -> None:
-        """Become the gateway of this database. Raises StartRefused when it has one."""
+        """Become the gateway of this database, or one of them. Raises StartRefused where it has one alone."""
+
+    async def take_duty(self) -> bool:
+        """Whether this gateway does what only one may do; asked again and again. Raises OSError."""
 
     def begin_migration(self, connection: Connection) -> None:
         """Begin a transaction in which nobody else changes the schema, and no gateway has the database to itself."""

@@ -23,6 +23,8 @@ from gateway.limits import Limiter
 from gateway.recorder import Recorder
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
+from gateway.tracing import Tracer
+from gateway.trail import Trail
 from gateway.upstream import Upstream
 
 
@@ -47,6 +49,8 @@ class CallContext(NamedTuple):
     """The only engine that can answer, because it keeps what the request refers to."""
     keep: Callable[[EngineAddress, str], object] | None = None
     """Told the engine and the id of a reply that it may keep."""
+    trail: Trail | None = None
+    """Where calls are traced."""
 
 
 class Abortable:
@@ -91,7 +95,9 @@ class Dispatcher:
         registry: Callable[[], Registry],
         calibration: CalibrationBook,
         now: Callable[[], float],
+        tracer: Tracer | None = None,
     ) -> None:
+        """`tracer`: None where nothing is traced."""
         self.settings = settings
         self.upstream = upstream
         self.fleet = fleet
@@ -103,6 +109,7 @@ class Dispatcher:
         self.calibration = calibration
         self.verdicts = OneGpuVerdicts(settings, registry, calibration)
         self.now = now
+        self.tracer = tracer
         self.in_flight: set[Abortable] = set()
         self._holds = 0
         self._is_idle = asyncio.Event()

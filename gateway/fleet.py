@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from math import ceil
 
 import structlog
 
@@ -41,10 +42,14 @@ class Fleet:
         self._upstream = upstream
         self._telemetry = telemetry
         self._now = now
+        self._gateways = 1
+        """How many share each replica's places."""
         self._engine_look = EngineLook(upstream, settings.health_timeout_s, now)
         self._states: dict[str, list[ReplicaState]] = {}
         self._without_key: set[str] = set()
         """Models none of whose APIs' keys are in the environment."""
+        self._named: set[str] = set()
+        """Models with names behind which replicas may come up."""
         self._watchers: dict[ReplicaState, asyncio.Task[None]] = {}
         self.on_news: Callable[[str], None] = _ignore
         """Called with a model's id after each look at one of its replicas, and when they are others than before."""
@@ -83,7 +88,7 @@ class Fleet:
         kept = _by_engine(before)
         after: dict[str, list[ReplicaState]] = {}
         self._without_key = set()
-        most = self._settings.replica_max_in_flight
+        self._named = {model.id for model in registry.routable() if model.named_replicas}
         for model in registry.routable():
             for replica in model.replicas:
                 auth = _auth(replica)
@@ -92,8 +97,7 @@ class Fleet:
                     continue
                 same = kept.get((model.id, replica.address))
                 state = same.pop(0) if same else ReplicaState(replica, model, parse_origin(replica.url), auth)
-                places = place_limits(replica.max_in_flight or most, self._settings.place_shares)
-                state.take_over(model, replica, auth, places)
+                state.take_over(model, replica, auth, self._places_of(replica))
                 after.setdefault(model.id, []).append(state)
         self._states = after
         for state in (state for same in kept.values() for state in same):
@@ -104,6 +108,26 @@ class Fleet:
                 self._ensure_watcher(state)
         for model_id in {state.model.id for state in before} | set(after):
             self.on_news(model_id)
+
+    def share_with(self, gateways: int) -> None:
+        """Leave as many places of each replica to each of so many gateways."""
+        self._gateways = gateways
+        for state in self.states:
+            state.places = self._places_of(state.replica)
+            self.on_news(state.model.id)
+
+    def _places_of(self, replica: Replica) -> tuple[int, ...]:
+        """This gateway's part of them, rounded up, by class."""
+        most = replica.max_in_flight or self._settings.replica_max_in_flight
+        return place_limits(ceil(most / self._gateways), self._settings.place_shares)
+
+    def lacks_key(self, model_id: str) -> bool:
+        """Whether the model has no replica because nobody gave the key of its API."""
+        return model_id in self._without_key and not self._states.get(model_id)
+
+    def may_find(self, model_id: str) -> bool:
+        """Whether a model without any replica may have one soon: it has a name, which has no address now."""
+        return model_id in self._named
 
     def why_none(self, model_id: str) -> str:
         """Why a model has no replica at all, in words."""

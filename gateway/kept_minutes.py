@@ -61,7 +61,7 @@ class KeptMinutes:
         It is the beginning of a day of UTC, and never goes back. For a clock that is wrong it stays as far behind the
         newest record as behind `now`, and moves on by DAYS_AT_ONCE at most.
         """
-        async with self._store.call_writing, self._store.transaction() as connection:
+        async with self._store.writing_calls() as connection:
             since = await open_since(connection)
             moments = [(await connection.execute(statement)).scalar() for statement in (_FIRST_DUE, *_NEWEST)]
             due, *newest = moments
@@ -79,7 +79,7 @@ class KeptMinutes:
     async def remove_some(self, horizon: datetime) -> int:
         """Remove rows that closed windows no longer need, a transaction's worth; how many windows and presences."""
         cut = horizon - KEPT_BEHIND
-        async with self._store.call_writing, self._store.transaction() as connection:
+        async with self._store.writing_calls() as connection:
             return await _remove_windows(connection, cut) or await _remove_presences(connection, cut)
 
 

@@ -1,8 +1,8 @@
 """The keys that count at this moment, in memory, by digest: the request path never asks the database.
 
-A change made here counts at once, one made by another process within `key_refresh_s`, and while the database is away
-the keys known so far go on counting. A token that is not in here is answered from memory as well, so that guessing
-costs the database nothing.
+A change made here counts at once, one made by another gateway when its news come, one made by another process within
+`key_refresh_s`, and while the database is away the keys known so far go on counting. A token that is not in here is
+answered from memory as well, so that guessing costs the database nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple
@@ -43,6 +43,8 @@ class KeyRing:
         self._wall = wall
         self._entries: dict[bytes, _Entry] = {}
         self._changes: int | None = None
+        self.on_change: Callable[[], Awaitable[None]] = _tell_nobody
+        """Called after each change that was made here."""
         self._changing = asyncio.Lock()
         """Held from a change's or a look's beginning in the database to its end in memory."""
         self._log = structlog.get_logger("simsa.keys")
@@ -99,6 +101,7 @@ class KeyRing:
         async with self._changing:
             revoked = await self._accounts.revoke_organisation(organisation_id, self._now())
             self._keep(lambda caller: caller.organisation != organisation_id)
+        await self.on_change()
         return revoked
 
     async def create_key(
@@ -120,6 +123,7 @@ class KeyRing:
         async with self._changing:
             await self._accounts.create_key(key, digest)
             self._entries |= _entries([(digest, key)])
+        await self.on_change()
         return key, secret
 
     async def change_key(self, key_id: str, change: Callable[[Key], Key]) -> Key:
@@ -128,6 +132,7 @@ class KeyRing:
             digest, changed = await self._accounts.change_key(key_id, change)
             made = _entries([(digest, changed)])
             self._entries |= {known: entry for known, entry in made.items() if known in self._entries}
+        await self.on_change()
         return changed
 
     async def revoke_key(self, key_id: str) -> Key:
@@ -135,6 +140,7 @@ class KeyRing:
         async with self._changing:
             revoked = await self._accounts.revoke_key(key_id, self._now())
             self._keep(lambda caller: caller.key != key_id)
+        await self.on_change()
         return revoked
 
     def _keep(self, wanted: Callable[[Caller], bool]) -> None:
@@ -142,6 +148,10 @@ class KeyRing:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall(), UTC)
+
+
+async def _tell_nobody() -> None:
+    """There is no other gateway."""
 
 
 def _entries(keys: Sequence[tuple[str, Key]]) -> dict[bytes, _Entry]:

@@ -1,18 +1,17 @@
-"""What each key has used and holds right now: reserve before a call, settle after it, refuse with the reason between.
+"""What a key may still use: reserve before a call, settle after it, refuse with the reason between.
 
-In memory, on the event loop, without waiting: a reservation checks and takes in one step. What was spent before this
-process began is read from the calls at the start. The arithmetic is `domain.limits`, the estimates `domain.charges`.
+Where it is written down, and by how many gateways, is `books`' matter. The arithmetic is `domain.limits`, the estimates
+are `domain.charges`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
 from decimal import Decimal
 from math import ceil
 
 from gateway.asgi import RawHeaders
+from gateway.books import Books, Minutes, Refused
 from gateway.domain.accounts import TOKENS, Budget, Caller, Limits
 from gateway.domain.charges import (
     charged_tokens,
@@ -20,12 +19,11 @@ from gateway.domain.charges import (
     reserved_completion_tokens,
     reserved_cost,
 )
-from gateway.domain.limits import Account, Amount, Hold, Ledger, Obstacle, Refusal, SlidingMinute, retry_after_s
+from gateway.domain.limits import Amount, Hold, Obstacle, Refusal, retry_after_s
 from gateway.domain.records import Call, CallStatus, Cost, Model, Usage
 from gateway.endpoints import Endpoint
 from gateway.errors import QuotaExhausted, RateLimited, SimsaError
 from gateway.request_body import RequestBody
-from gateway.use_by_day import UsageRow
 
 _NAMES = (b"x-ratelimit-limit-", b"x-ratelimit-remaining-", b"x-ratelimit-reset-")
 _OF_REQUESTS = (_NAMES[0] + b"requests", _NAMES[1] + b"requests", _NAMES[2] + b"requests")
@@ -35,12 +33,10 @@ _OF_TOKENS = (_NAMES[0] + b"tokens", _NAMES[1] + b"tokens", _NAMES[2] + b"tokens
 class Reservation:
     """What one call holds of its key's limits, until it is settled."""
 
-    __slots__ = ("account", "completion", "hold", "model", "prompt_estimate")
+    __slots__ = ("completion", "hold", "key", "model", "prompt_estimate")
 
-    def __init__(
-        self, account: Account, hold: Hold, model: Model, prompt_estimate: int = 0, completion: int = 0
-    ) -> None:
-        self.account = account
+    def __init__(self, key: str, hold: Hold, model: Model, prompt_estimate: int = 0, completion: int = 0) -> None:
+        self.key = key
         self.hold = hold
         self.model = model
         self.prompt_estimate = prompt_estimate
@@ -61,165 +57,94 @@ class Reservation:
 
 
 class Limiter:
-    """All keys' accounts. One per gateway process."""
+    """Reserves and settles in `books`."""
 
-    def __init__(self, *, now: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
-        """`now`: monotonic seconds, for minutes. `wall`: epoch seconds, for days and months of UTC."""
-        self._now = now
-        self._wall = wall
-        self._accounts: dict[str, Account] = {}
+    def __init__(self, books: Books) -> None:
+        self.books = books
 
-    async def restore(self, used: AsyncIterable[UsageRow]) -> None:
-        """Take over what earlier processes spent since the month began. Before the first call."""
-        today = datetime.fromtimestamp(self._wall(), UTC).date()
-        async for row in used:
-            if row.key is None:
-                continue
-            account = self._account(row.key)
-            for ledger in (account.day, account.month) if row.day == today else (account.month,):
-                ledger.spent_tokens += row.charged_tokens
-                ledger.unpriced += row.calls_without_cost
-                for amount in (row.cost, row.estimated_cost):
-                    if amount is not None and row.currency is not None:
-                        ledger.spend(row.currency, amount)
-
-    def reserve(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation | None:
+    async def reserve(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation | None:
         """Hold what the call may take. None for callers without a key, who have no limits.
 
         Raises RateLimited where waiting helps, QuotaExhausted where a budget is used up.
         """
-        account = self._account_of(caller)
-        if account is None:
+        if caller.key is None:
             return None
-        reservation = _wanted(account, model, endpoint, body)
-        self._take(reservation)
+        reservation = _wanted(caller.key, caller.limits, model, endpoint, body)
+        await self._take(reservation, caller.limits)
         return reservation
 
-    def reserve_free(self, caller: Caller, model: Model) -> Reservation | None:
+    async def reserve_free(self, caller: Caller, model: Model) -> Reservation | None:
         """Hold a request that generates nothing: one of its minute, one at a time, no tokens. Else as `reserve`."""
-        account = self._account_of(caller)
-        if account is None:
+        if caller.key is None:
             return None
-        reservation = Reservation(account, Hold(0, None, is_free=True), model)
-        self._take(reservation)
+        reservation = Reservation(caller.key, Hold(0, None, is_free=True), model)
+        await self._take(reservation, caller.limits)
         return reservation
 
-    def check(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> None:
+    async def check(self, caller: Caller, model: Model, endpoint: Endpoint, body: RequestBody) -> None:
         """Raise what `reserve` would raise now, and hold nothing."""
-        account = self._account_of(caller)
-        if account is None:
+        if caller.key is None:
             return
-        hold, now_s = _wanted(account, model, endpoint, body).hold, self._now()
-        refusal = account.refusal((hold,), 1, now_s, self._wall())
-        if refusal is not None:
-            raise _refused(refusal, account, hold, now_s)
+        hold = _wanted(caller.key, caller.limits, model, endpoint, body).hold
+        refused = await self.books.look(caller.key, caller.limits, (hold,), 1)
+        if refused is not None:
+            raise _refused(refused, hold)
 
-    def count_request(self, caller: Caller) -> None:
+    async def count_request(self, caller: Caller) -> None:
         """Count a request that is no call among those of its key's minute. Raises RateLimited where that is full."""
-        account = self._account_of(caller)
-        if account is None:
+        if caller.key is None:
             return
-        now_s = self._now()
-        refusal = account.count_request(now_s)
-        if refusal is not None:
-            raise _refused(refusal, account, Hold(0, None), now_s)
+        refused = await self.books.count_request(caller.key, caller.limits)
+        if refused is not None:
+            raise _refused(refused, Hold(0, None))
 
-    def check_together(
+    async def check_together(
         self, caller: Caller, endpoint: Endpoint, asked: Sequence[tuple[Model, RequestBody]], *, at_once: int
     ) -> None:
         """Raise what `reserve` would if all these calls were one; hold nothing. `at_once`: how many at a time.
 
         RateLimited without `retry_after_s` where they can never pass together.
         """
-        account = self._account_of(caller)
-        if account is None:
+        if caller.key is None:
             return
-        holds = [_wanted(account, model, endpoint, body).hold for model, body in asked]
-        now_s = self._now()
-        refusal = account.refusal(holds, at_once, now_s, self._wall())
-        if refusal is not None:
-            raise _refused(refusal, account, _together(holds, refusal.budget), now_s)
+        holds = [_wanted(caller.key, caller.limits, model, endpoint, body).hold for model, body in asked]
+        refused = await self.books.look(caller.key, caller.limits, holds, at_once)
+        if refused is not None:
+            raise _refused(refused, _together(holds, refused.refusal.budget))
 
     def settle(self, reservation: Reservation | None, call: Call | None) -> None:
         """Replace what was held by what the call took. Exactly once counts; `call` None: nothing became of it."""
         if reservation is None or not reservation.hold.is_open:
             return
-        hold, now_s = reservation.hold, self._now()
+        key, hold = reservation.key, reservation.hold
         if call is None:
-            reservation.account.settle(hold, 0, None, now_s=now_s)
+            self.books.settle(key, hold, 0, None, is_unpriced=False)
             return
         currency = call.cost.currency
         amount = call.cost.amount if call.cost.amount is not None else call.estimated_cost
         priced = (currency, amount) if amount is not None and currency is not None else None
-        tokens = call.charged_tokens or 0
-        reservation.account.settle(hold, tokens, priced, now_s=now_s, is_unpriced=priced is None)
-
-    def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
-        """Take over by how much the charges of calls that began on a day of UTC changed when they were settled."""
-        ledgers = self.ledgers(key)
-        if ledgers is None:
-            return
-        today = datetime.fromtimestamp(self._wall(), UTC).date()
-        for ledger, is_present in zip(
-            ledgers, (began_on == today, began_on.replace(day=1) == today.replace(day=1)), strict=True
-        ):
-            if is_present:
-                ledger.unpriced += without_cost
-                for currency, amount in charged.items():
-                    ledger.spend(currency, amount)
+        self.books.settle(key, hold, call.charged_tokens or 0, priced, is_unpriced=priced is None)
 
     def headers(self, reservation: Reservation | None) -> RawHeaders:
         """x-ratelimit-* for an answer; nothing where the key's minute is not limited."""
-        if reservation is None:
-            return []
-        limits = reservation.account.limits
-        if limits.requests_per_min is None and limits.tokens_per_min is None:
-            return []
-        return _limit_headers(reservation.account, self._now())
+        minutes = self.books.minutes(reservation.key, reservation.hold) if reservation is not None else None
+        return [] if minutes is None else _limit_headers(minutes)
 
-    def ledgers(self, key: str) -> tuple[Ledger, Ledger] | None:
-        """The key's present day and month; None where it has called nothing since it was made."""
-        account = self._accounts.get(key)
-        if account is None:
-            return None
-        for ledger in (account.day, account.month):
-            ledger.roll(self._wall())
-        return account.day, account.month
-
-    def in_flight(self, key: str) -> int:
-        account = self._accounts.get(key)
-        return account.in_flight if account is not None else 0
-
-    def _take(self, reservation: Reservation) -> None:
-        now_s = self._now()
-        refusal = reservation.account.hold(reservation.hold, now_s, self._wall())
-        if refusal is not None:
-            raise _refused(refusal, reservation.account, reservation.hold, now_s)
-
-    def _account_of(self, caller: Caller) -> Account | None:
-        """The caller's account, with the limits that its key has now. None without a key."""
-        if caller.key is None:
-            return None
-        account = self._account(caller.key)
-        account.limits = caller.limits
-        return account
-
-    def _account(self, key: str) -> Account:
-        account = self._accounts.get(key)
-        if account is None:
-            account = self._accounts[key] = Account(Limits(), self._wall())
-        return account
+    async def _take(self, reservation: Reservation, limits: Limits) -> None:
+        refused = await self.books.hold(reservation.key, limits, reservation.hold)
+        if refused is not None:
+            raise _refused(refused, reservation.hold)
 
 
-def _wanted(account: Account, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation:
+def _wanted(key: str, limits: Limits, model: Model, endpoint: Endpoint, body: RequestBody) -> Reservation:
     """What a call may take at most; nothing is held yet."""
     if not endpoint.is_computed:
-        return Reservation(account, Hold(0, None, is_free=True), model)
+        return Reservation(key, Hold(0, None, is_free=True), model)
     prompt = body.prompt_estimate
     answers = body.choices * body.prompts if endpoint.generates else 0
-    completion = reserved_completion_tokens(body.max_tokens, answers, account.limits.default_max_tokens)
+    completion = reserved_completion_tokens(body.max_tokens, answers, limits.default_max_tokens)
     hold = Hold(prompt + completion, reserved_cost(model, prompt, completion))
-    return Reservation(account, hold, model, prompt, completion)
+    return Reservation(key, hold, model, prompt, completion)
 
 
 def _together(holds: Sequence[Hold], budget: Budget | None) -> Hold:
@@ -229,28 +154,24 @@ def _together(holds: Sequence[Hold], budget: Budget | None) -> Hold:
     return Hold(sum(hold.tokens for hold in holds), cost)
 
 
-def _limit_headers(account: Account, now_s: float) -> RawHeaders:
-    limits = account.limits
+def _limit_headers(minutes: Minutes) -> RawHeaders:
+    limits = minutes.limits
     headers: RawHeaders = []
     if limits.requests_per_min is not None:
-        headers += _minute_headers(_OF_REQUESTS, limits.requests_per_min, account.requests, now_s)
+        headers += _headers_of(_OF_REQUESTS, limits.requests_per_min, minutes.requests, minutes.requests_reset_s)
     if limits.tokens_per_min is not None:
-        headers += _minute_headers(_OF_TOKENS, limits.tokens_per_min, account.tokens, now_s)
+        headers += _headers_of(_OF_TOKENS, limits.tokens_per_min, minutes.tokens, minutes.tokens_reset_s)
     return headers
 
 
-def _minute_headers(names: tuple[bytes, bytes, bytes], limit: int, minute: SlidingMinute, now_s: float) -> RawHeaders:
-    minute.advance(now_s)
-    return [
-        (names[0], b"%d" % limit),
-        (names[1], b"%d" % max(0, limit - minute.total)),
-        (names[2], b"%ds" % ceil(minute.reset_s(now_s))),
-    ]
+def _headers_of(names: tuple[bytes, bytes, bytes], limit: int, used: int, reset_s: float) -> RawHeaders:
+    return [(names[0], b"%d" % limit), (names[1], b"%d" % max(0, limit - used)), (names[2], b"%ds" % ceil(reset_s))]
 
 
-def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> SimsaError:
+def _refused(refused: Refused, hold: Hold) -> SimsaError:
     """The refusal as the caller is told it."""
-    limits, obstacle = account.limits, refusal.obstacle
+    refusal, limits = refused.refusal, refused.minutes.limits
+    obstacle = refusal.obstacle
     if obstacle is Obstacle.BUDGET:
         return QuotaExhausted(_budget_words(refusal, hold), param="max_tokens" if refusal.left > 0 else None)
     words, param = "", None
@@ -281,7 +202,7 @@ def _refused(refusal: Refusal, account: Account, hold: Hold, now_s: float) -> Si
             words = f"{_budget_name(refusal.budget)} is reserved to its end by calls in flight: wait for one to end."
     is_hopeless = obstacle in (Obstacle.TOO_LARGE, Obstacle.TOO_MANY)
     wait_s = None if is_hopeless else retry_after_s(refusal.wait_s)
-    shown = [(name.decode(), value.decode()) for name, value in _limit_headers(account, now_s)]
+    shown = [(name.decode(), value.decode()) for name, value in _limit_headers(refused.minutes)]
     return RateLimited(words, retry_after_s=wait_s, limit_headers=shown, param=param)
 
 

@@ -28,7 +28,7 @@ def find_model(registry: Registry, fleet: Fleet, caller: Caller, model_id: str) 
     if not model.is_servable:
         reason = model.serving.reason or "nothing serves it"
         raise ModelNotFound(f"The model '{model_id}' cannot be called: {reason}", param="model")
-    if not model.replicas:
+    if not model.has_place:
         raise ModelNotFound(f"The model '{model_id}' is listed, but no engine is configured for it.", param="model")
     return model
 

@@ -1,8 +1,9 @@
-"""What is PostgreSQL's own about being the database: its connections and their limits, and the lock of the one gateway.
+"""What is PostgreSQL's own about being the database: its connections and their limits, and the locks of its gateways.
 
-A gateway holds an advisory lock for as long as it runs, in a session that does nothing else; the server frees it
-when that session ends, so that a killed gateway never stands in the way. `database` decides which kind of database a
-URL names; statements are in `store`.
+A gateway holds advisory locks for as long as it runs, in a session that does nothing else; the server frees them
+when that session ends, so that a killed gateway never stands in the way. The one gateway of a database holds its lock
+alone; several hold it together, and each one more by which the others see that it lives. `database` decides which kind
+of database a URL names; statements are in `store`.
 """
 
 from __future__ import annotations
@@ -28,16 +29,31 @@ GATEWAY_LOCK = (0x53494D53, 1)
 """The advisory lock of the gateway that serves a database; the first half spells SIMS."""
 MIGRATION_LOCK = (0x53494D53, 2)
 """Held while the schema is changed."""
+DUTY_LOCK = (0x53494D53, 3)
+"""Of several gateways, the one that has it does what only one may do."""
+SUMS_LOCK = (0x53494D53, 4)
+"""Held by whoever writes calls and the sums made of them, to the end of its transaction."""
+ALIVE = 0x53494D54
+"""The first half of the lock by which each of several gateways shows that it lives; the second is its number."""
 CODE_LOCKS = 0x53494D43
 """First half of the lock that every gateway shares with those of the same code; the second half is its newest step."""
 VALUE_CLASSES = frozenset({"22", "23", "54"})
 """SQLSTATE classes that blame the values: data exception, integrity violation, program limit exceeded."""
-_TAKE = "SELECT pg_advisory_lock({}, {})".format(*GATEWAY_LOCK)
+_TAKE, _TAKE_SHARED = "SELECT pg_advisory_lock($1, $2)", "SELECT pg_advisory_lock_shared($1, $2)"
 _HOLDER = (
     "SELECT pid, application_name, backend_start FROM pg_stat_activity JOIN pg_locks USING (pid)"
     " WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+_HAS_DUTY = (
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2"
+    " AND pid = pg_backend_pid() AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
+LIVING = (
+    "SELECT objid::bigint AS number FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = :alive"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+"""The numbers of the gateways that live."""
 _PATIENCE_S = 2.0
 """A gateway that was killed a moment ago is gone for the server as soon as it looks at the socket."""
 _RETRY_S = 0.5
@@ -62,6 +78,8 @@ class PostgresqlDatabase:
         self._wants_hold = False
         self._holding: asyncpg.Connection | None = None
         self._is_doubted = False
+        self.number = secrets.randbits(31) if limits.is_shared else None
+        """By which the others know this gateway, where there are several."""
         self._schema: str | None = None
         self._turn = asyncio.Lock()
         self._attempts = 0
@@ -84,9 +102,19 @@ class PostgresqlDatabase:
             await self._take_hold()
         except _HeldByAnother as error:
             raise StartRefused(
-                f"{error}; limits are shared through Redis, which this version cannot do yet, so one database serves "
-                "one gateway: stop the other one, or point SIMSA_DATABASE_URL at another database"
+                f"{error}; several gateways serve a database where each has the same SIMSA_REDIS_URL: set it for all, "
+                "stop the other one, or point SIMSA_DATABASE_URL at another database"
             ) from error
+
+    async def take_duty(self) -> bool:
+        """Whether this gateway, of several, has the duty: it keeps it until its session ends."""
+        async with self._turn:
+            session = self._holding
+            if session is None or session.is_closed():
+                return False
+            with _as_os_errors():
+                has_it: bool = await session.fetchval(_HAS_DUTY, *DUTY_LOCK)
+                return has_it or bool(await session.fetchval("SELECT pg_try_advisory_lock($1, $2)", *DUTY_LOCK))
 
     def begin_migration(self, connection: Connection) -> None:
         """Wait for whoever changes the schema; raise StartRefused while a gateway relies on the one there is."""
@@ -186,10 +214,11 @@ class PostgresqlDatabase:
         try:
             with _as_os_errors():
                 await session.execute(f"SET lock_timeout = {patience_ms}")
-                try:
-                    await session.execute(_TAKE)
-                except asyncpg.LockNotAvailableError:
-                    await self._outlive_own_session(session)
+                for take, lock in self._locks():
+                    try:
+                        await session.execute(take, *lock)
+                    except asyncpg.LockNotAvailableError:
+                        await self._outlive_own_session(session, take, lock)
                 await self._look_at_schema(session)
         except BaseException:
             await session.close()
@@ -210,12 +239,18 @@ class PostgresqlDatabase:
             except OSError:
                 await asyncio.sleep(_RETRY_S)
 
-    async def _outlive_own_session(self, session: asyncpg.Connection) -> None:
+    def _locks(self) -> list[tuple[str, tuple[int, int]]]:
+        """What is held, and how: alone, or beside others and under a number of its own."""
+        if self.number is None:
+            return [(_TAKE, GATEWAY_LOCK)]
+        return [(_TAKE_SHARED, GATEWAY_LOCK), (_TAKE, (ALIVE, self.number))]
+
+    async def _outlive_own_session(self, session: asyncpg.Connection, take: str, lock: tuple[int, int]) -> None:
         """End the session that we gave up and the server has not, and take its lock. Raises _HeldByAnother."""
-        holder = await session.fetchrow(_HOLDER, *GATEWAY_LOCK)
+        holder = await session.fetchrow(_HOLDER, *lock)
         if holder is not None and holder["application_name"] == self._name:
             await session.execute("SELECT pg_terminate_backend($1)", holder["pid"])
-            await session.execute(_TAKE)
+            await session.execute(take, *lock)
             return
         since = f" since {holder['backend_start']:%Y-%m-%d %H:%M:%SZ}" if holder and holder["backend_start"] else ""
         name = (holder and holder["application_name"]) or "its name is not shown"

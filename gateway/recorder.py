@@ -46,7 +46,7 @@ class RecorderStats:
     replayed: int
     """Records of an earlier process taken over from its spool."""
     interrupted: int
-    """Calls of an earlier process that had not ended."""
+    """Calls of an earlier process, or of a gateway that is gone, that had not ended."""
     torn: int
     """Spool lines of an earlier process that were cut short or damaged."""
     lost: int
@@ -278,15 +278,15 @@ class Recorder:
         if len(self._pending) < self._batch_size and not self._hurried:
             self._enough.clear()
 
-    async def _write(self, records: Sequence[Call | CallOpened]) -> None:
+    async def _write(self, records: Sequence[Call | CallOpened], *, are_left: bool = False) -> None:
         """Write them all, whatever it takes; those that the database refuses for good are put aside one by one."""
         try:
-            await self._insist(lambda: self._store.upsert_calls(records))
+            await self._insist(lambda: self._store.upsert_calls(records, are_left=are_left))
             self._written += len(records)
         except RowRefused as error:
             if len(records) > 1:
                 for record in records:
-                    await self._write([record])
+                    await self._write([record], are_left=are_left)
             else:
                 await self._set_aside(records[0], error)
 
@@ -333,14 +333,17 @@ class Recorder:
                 await self._replay(path)
             except OSError as error:
                 self._log.error("a spool segment of an earlier process stays", path=str(path), why=str(error))
-        found = await self._insist(self._store.list_open_ids)
-        ended_at = self._now()
-        self._interrupted = await self._insist(lambda: self._store.mark_interrupted(found, ended_at))
+        await self._insist(self.end_orphans)
+
+    async def end_orphans(self) -> None:
+        """End the calls of gateways that are gone, which they cannot end any more. Raises Unavailable."""
+        found = await self._store.list_orphans()
+        self._interrupted += await self._store.mark_interrupted(found, self._now()) if found else 0
 
     async def _replay(self, path: Path) -> None:
         contents = await self._on_disk(read_segment, path)
         for records in slices(newest(contents.records), self._batch_size):
-            await self._write(records)
+            await self._write(records, are_left=True)
         self._replayed += len(contents.records)
         self._torn += contents.torn
         if contents.torn:

@@ -78,8 +78,8 @@ class Relay:
         request_id = request_id_of(scope["headers"])
         try:
             caller, accepted_s, model, body = await self._admit(endpoint, scope, receive)
-            context = self._placed(endpoint, scope["headers"], caller, model, body, request_id, accepted_s)
-            reservation = self._dispatcher.limiter.reserve(caller, model, endpoint, body)
+            context = await self._placed(endpoint, scope["headers"], caller, model, body, request_id, accepted_s)
+            reservation = await self._dispatcher.limiter.reserve(caller, model, endpoint, body)
         except ClientLeft:
             return
         except SimsaError as error:
@@ -125,7 +125,7 @@ class Relay:
             permit_background(caller, body.members.get("background"))
         return caller, accepted_s, model, adapt(body, model)
 
-    def _placed(
+    async def _placed(
         self,
         endpoint: Endpoint,
         headers: RawHeaders,
@@ -143,10 +143,12 @@ class Relay:
         context = _context(request_id, accepted_s, headers, caller)
         if context.run_id is not None:
             self._runs.note(caller, context.run_id)
+        if self._dispatcher.tracer is not None:
+            context = context._replace(trail=self._dispatcher.tracer.follow(headers, accepted_s))
         if endpoint.headers:
             context = context._replace(headers=_passed_headers(endpoint.headers, headers))
         if endpoint.keeps_replies:
-            context = self._homes.placed(
+            context = await self._homes.placed(
                 context, body, model.id, owner_of(caller), self._dispatcher.fleet.states_of(model.id)
             )
         return context

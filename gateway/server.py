@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -18,15 +18,18 @@ import uvicorn
 from gateway.app import GatewayApp, create_app
 from gateway.downstream import client_protocol
 from gateway.errors import RegistryInvalid, StartRefused
+from gateway.listening import BACKLOG, listen
 from gateway.log import close_log, configure_logging, take_library_lines
 from gateway.settings import Settings
+from gateway.workers import WorkerPlace
 
 ABORT_WAIT_S = 3.0
-BACKLOG = 2048
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     """Serve until a signal. Raises StartRefused or RegistryInvalid when the gateway will not start.
+
+    `place`: which worker of a parent this is, whose socket it listens on.
 
     SIGTERM and SIGINT: not ready, no new calls, those in flight get `shutdown_grace_s`, the rest an error; then the
     records are flushed. A second signal stops the waiting.
@@ -34,9 +37,9 @@ def serve(settings: Settings) -> None:
     settings.refuse_open_door()
     configure_logging(settings.log_level)
     take_library_lines()
-    listener = _listen(settings)
+    listener = listen(settings) if place is None else socket.socket(fileno=place.listener_fd)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-    app = create_app(settings)
+    app = create_app(settings, place)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -51,7 +54,7 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
-    server = _Server(config, app)
+    server = _Server(config, app, parent=None if place is None else os.getppid())
     _raise_file_limit()
     _calm_garbage_collector()
     try:
@@ -68,9 +71,11 @@ def serve(settings: Settings) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server with a stop that lets calls in flight finish while readiness already says no."""
 
-    def __init__(self, config: uvicorn.Config, app: GatewayApp) -> None:
+    def __init__(self, config: uvicorn.Config, app: GatewayApp, *, parent: int | None = None) -> None:
+        """`parent`: the process without which this one is to end."""
         super().__init__(config)
         self._app = app
+        self._parent = parent
         self._drain: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("simsa.server")
 
@@ -79,6 +84,11 @@ class _Server(uvicorn.Server):
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             self._log.info("listening", host=host, port=port)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._parent is not None and os.getppid() != self._parent and self._drain is None:
+            self.handle_exit(signal.SIGTERM, None)
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain is not None or not self.started:
@@ -123,23 +133,3 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """The listening socket, taken before anything else is opened."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        hints = {
-            errno.EADDRINUSE: "stop what uses the port, or set SIMSA_PORT to another one",
-            errno.EACCES: "set SIMSA_PORT to one that this user may open",
-        }
-        hint = hints.get(error.errno or 0, "set SIMSA_HOST to an address of this machine")
-        raise StartRefused(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; {hint}") from error
-    listener.set_inheritable(True)
-    return listener

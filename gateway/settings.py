@@ -6,12 +6,14 @@ A field `port` is set by the variable `SIMSA_PORT`. docs/settings.md is generate
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,19 +21,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from gateway.domain.records import Priority
 from gateway.errors import StartRefused
 
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url"})
+DNS_PORT = 53
+SECRET_SETTINGS = frozenset({"admin_key", "key", "database_url", "redis_url", "otlp_headers"})
 """Settings whose values are never shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLimits:
-    """How many connections a database is asked for, and how long it may take to answer."""
+    """How many connections a database is asked for, how long it may take to answer, and whether others serve it too."""
 
     connections: int = 5
     connect_s: float = 5.0
     statement_s: float = 5.0
     """0 is no limit."""
+    is_shared: bool = False
+    """Whether several gateways serve it together; only PostgreSQL."""
 
 
 _DATABASE = DatabaseLimits()
@@ -42,7 +48,25 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs an admin key.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Gateway processes that share the port; more than one needs PostgreSQL and Redis."
+    )
     registry: Path = Field(Path("model_registry.yaml"), description="The model registry file.")
+    replicas_file: Path | None = Field(
+        None,
+        description="A file that adds replicas to models of the registry, watched like it; see docs/discovery.md.",
+    )
+    dns_servers: str = Field(
+        "",
+        description="Name servers that are asked for replicas' names, as 10.0.0.10 or [fd00::a]:53, separated by "
+        "commas; those of the system, with its search list, where not set.",
+    )
+    dns_refresh_s: float = Field(
+        5.0,
+        gt=0,
+        description="Longest time in seconds before a name of replicas is asked for again; sooner where its records "
+        "say that they last for less, but not below 1 s.",
+    )
     data_dir: Path = Field(Path(".simsa"), description="Directory for the database, the spool and generated files.")
     database_url: str | None = Field(
         None,
@@ -63,6 +87,18 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds one statement may take on PostgreSQL, or wait for another program's lock on SQLite.",
     )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://host:6379/0 or rediss://...: where several gateways on one PostgreSQL share their limits; "
+        "without it one gateway serves a database.",
+    )
+    redis_prefix: str = Field(
+        "simsa", pattern=r"^[a-z0-9_-]{1,32}$", description="What every key in Redis begins with."
+    )
+    redis_timeout_s: float = Field(
+        0.5, gt=0, le=10, description="Seconds Redis may take to answer before a gateway goes on with its share alone."
+    )
+    redis_connections: int = Field(16, gt=0, description="Connections of one gateway to Redis at most.")
     admin_key: SecretStr | None = Field(
         None,
         description="Key that opens every route; without it only loopback is listened on and no key is asked.",
@@ -248,11 +284,46 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Seconds that reading one checkpoint's headers from a hub may take in all."
     )
 
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Address of a collector that takes traces by OTLP over HTTP, e.g. http://collector:4318; "
+        "/v1/traces is put behind it. Without it nothing is traced.",
+    )
+    otlp_headers: SecretStr | None = Field(
+        None,
+        description="Headers for the collector, name=value separated by commas, values percent-encoded; e.g. "
+        "authorization=Bearer%20token.",
+    )
+    trace_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces that begin here which are kept; of those that a client's traceparent "
+        "continues, its sampled flag decides.",
+    )
+    service_name: str = Field("simsa", min_length=1, description="What traces call this gateway (service.name).")
+    trace_queue: int = Field(
+        4096,
+        gt=0,
+        description="Finished calls that wait for their spans to be sent; over it spans are dropped and counted.",
+    )
+    trace_flush_s: float = Field(
+        2.0, gt=0, le=60, description="Longest time in seconds that a finished call's spans wait for their batch."
+    )
+
     @field_validator("database_url")
     @classmethod
     def _is_supported(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("sqlite", "postgres")):
             raise ValueError("expected sqlite:///path/to/file.db or postgresql://user@host/name")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        parts = None if url is None else urlsplit(url.get_secret_value())
+        if parts is not None and (parts.scheme not in ("redis", "rediss", "unix") or not (parts.netloc or parts.path)):
+            raise ValueError("expected redis://host:6379/0, rediss:// for TLS, or unix:///path/to/socket")
         return url
 
     @field_validator("batch_share", "load_test_share")
@@ -273,6 +344,13 @@ class Settings(BaseSettings):
             raise ValueError("it has characters that no HTTP header carries: use printable ASCII only")
         return key
 
+    @field_validator("dns_servers")
+    @classmethod
+    def _are_name_servers(cls, servers: str) -> str:
+        for text in _parts(servers):
+            socket_address(text, DNS_PORT)
+        return servers
+
     @field_validator("hub_urls")
     @classmethod
     def _are_addresses(cls, urls: str) -> str:
@@ -281,6 +359,26 @@ class Settings(BaseSettings):
             if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
                 raise ValueError("expected addresses such as https://hub.example.org/models, separated by commas")
         return urls
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_a_collector(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError("expected an address such as http://collector:4318, with keys in SIMSA_OTLP_HEADERS")
+        if parts.path.rstrip("/").endswith("/v1/traces"):
+            raise ValueError("leave /v1/traces away: it is put behind the address")
+        return url
+
+    @field_validator("otlp_headers")
+    @classmethod
+    def _are_headers(cls, headers: SecretStr | None) -> SecretStr | None:
+        for name, value in _header_pairs(headers):
+            if not _HEADER_NAME.fullmatch(name) or not value or not (value.isascii() and value.isprintable()):
+                raise ValueError("expected name=value,name=value, with values percent-encoded")
+        return headers
 
     @field_validator("review_url")
     @classmethod
@@ -306,8 +404,17 @@ class Settings(BaseSettings):
         return self.review_url is None and self.host not in LOOPBACK
 
     @property
+    def name_servers(self) -> tuple[tuple[str, int], ...]:
+        """Address and port of each; empty: the system's."""
+        return tuple(socket_address(text, DNS_PORT) for text in _parts(self.dns_servers))
+
+    @property
     def hubs(self) -> tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in self.hub_urls.split(",") if part.strip())
+
+    @property
+    def otlp_header_pairs(self) -> tuple[tuple[str, str], ...]:
+        return _header_pairs(self.otlp_headers)
 
     @property
     def place_shares(self) -> Mapping[Priority, float]:
@@ -334,8 +441,24 @@ class Settings(BaseSettings):
     @property
     def database_limits(self) -> DatabaseLimits:
         return DatabaseLimits(
-            self.database_connections, self.database_connect_timeout_s, self.database_statement_timeout_s
+            self.database_connections,
+            self.database_connect_timeout_s,
+            self.database_statement_timeout_s,
+            is_shared=self.is_one_of_several,
         )
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether other gateways may serve the same database."""
+        return self.redis_url is not None
+
+    def refuse_lonely_redis(self) -> None:
+        """Raise StartRefused where Redis is to be shared and the database cannot be."""
+        if self.redis_url is not None and not (self.database_url or "").startswith("postgres"):
+            raise StartRefused(
+                "SIMSA_REDIS_URL is set, and several gateways share PostgreSQL only: set SIMSA_DATABASE_URL to "
+                "postgresql://user@host/name, or unset SIMSA_REDIS_URL"
+            )
 
     def refuse_open_door(self) -> None:
         """Raise StartRefused when strangers could reach a gateway that asks for no key."""
@@ -344,6 +467,32 @@ class Settings(BaseSettings):
                 f"SIMSA_HOST={self.host} listens beyond this machine, but SIMSA_ADMIN_KEY is not set: "
                 "set a key, or listen on 127.0.0.1"
             )
+
+
+def _header_pairs(headers: SecretStr | None) -> tuple[tuple[str, str], ...]:
+    """Names in lower case and values of `name=value,...`; one without a `=` has no value."""
+    given = headers.get_secret_value() if headers is not None else ""
+    pairs = (part.partition("=") for part in given.split(",") if part.strip())
+    return tuple((name.strip().lower(), unquote(value.strip())) for name, _, value in pairs)
+
+
+def socket_address(text: str, default_port: int) -> tuple[str, int]:
+    """Address and port of `10.0.0.10`, `10.0.0.10:53`, `fd00::a` or `[fd00::a]:53`. Raises ValueError."""
+    bracketed = re.fullmatch(r"\[(?P<host>[^]]+)](?::(?P<port>\d{1,5}))?", text)
+    plain = re.fullmatch(r"(?P<host>[^:]+)(?::(?P<port>\d{1,5}))?", text)
+    match = bracketed or plain
+    host, port = (match["host"], int(match["port"] or default_port)) if match else (text, default_port)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"expected an address such as 10.0.0.10 or [fd00::a]:53, got {text!r}") from None
+    if not 0 < port <= 65535:
+        raise ValueError(f"expected a port from 1 to 65535, got {text!r}")
+    return str(address), port
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def host_name(url: str) -> str:

@@ -115,7 +115,7 @@ class Settlements:
         rows = [{**asdict(presence), "provenance": presence.provenance.value} for presence, _ in presences]
         if not rows:
             return
-        async with self._store.call_writing, self._store.transaction() as connection:
+        async with self._store.writing_calls() as connection:
             since = await open_since(connection)
             await connection.execute(_KEEP_PRESENCE[connection.dialect.name], rows)
             await reopen(connection, (window for window in touched if window.window_at >= since))
@@ -145,7 +145,7 @@ class Settlements:
         Where it has no price it is settled without money, and kept as refused under `prices`; see `reopen_refused`.
         """
         days = GpuDayChange()
-        async with self._store.call_writing, self._store.transaction() as connection:
+        async with self._store.writing_calls() as connection:
             for table in (unsettled_windows, refused_windows):
                 await connection.execute(sa.delete(table).where(*is_window(table, key)))
             if key.window_at < await open_since(connection):
@@ -173,7 +173,7 @@ class Settlements:
 
     async def refuse(self, key: WindowKey, reason: str, *, prices: str) -> None:
         """Leave a window that cannot be settled alone until a record of it comes, or its GPU has other prices."""
-        async with self._store.call_writing, self._store.transaction() as connection:
+        async with self._store.writing_calls() as connection:
             await connection.execute(sa.delete(unsettled_windows).where(*is_window(unsettled_windows, key)))
             await _keep_refusal(connection, key, reason, prices)
 
@@ -198,7 +198,7 @@ class Settlements:
         refused = (table.c.gpu == gpu, table.c.refused_under == refused_under)
         newest = sa.select(*columns).where(*refused).order_by(table.c.window_at.desc()).limit(REOPENED_AT_ONCE)
         while True:
-            async with self._store.call_writing, self._store.transaction() as connection:
+            async with self._store.writing_calls() as connection:
                 keys = [WindowKey(*row) for row in await connection.execute(newest)]
                 if not keys:
                     return 0

@@ -59,7 +59,7 @@ class Settler:
         charge: Callable[[str, date, Mapping[str, Decimal], int], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`charge`: told of keys whose calls' charges a settlement changes; see `Limiter.correct`."""
+        """`charge`: told of keys whose calls' charges a settlement changes; see `Books.correct`."""
         self._fleet = fleet
         self._settlements = settlements
         self._telemetry = telemetry
@@ -109,6 +109,7 @@ class Settler:
             while True:
                 due = await self._settlements.list_due(before, limit=WINDOWS_AT_ONCE)
                 if not due and not await self._reopen_refused():
+                    self._telemetry.settled_up.set(self._now().timestamp())
                     return settled
                 for key in due:
                     settled += await self._settle(key)

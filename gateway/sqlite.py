@@ -24,6 +24,8 @@ class SqliteDatabase:
     """One file and the lock beside it, or a database in memory, which nobody else can see."""
 
     upgrades_at_start = True
+    number: int | None = None
+    """There is one gateway."""
 
     def __init__(self, url: URL, limits: DatabaseLimits, **engine: Any) -> None:
         """Raise StartRefused when another process holds the file."""
@@ -44,6 +46,10 @@ class SqliteDatabase:
 
     async def hold(self) -> None:
         """Nothing more to take: the lock came with the file's name."""
+
+    async def take_duty(self) -> bool:
+        """A file has one gateway."""
+        return True
 
     def begin_migration(self, connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver itself begins no transaction before DDL

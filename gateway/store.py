@@ -25,6 +25,7 @@ from gateway.database import Database, first_line, open_database, open_for_readi
 from gateway.database import upgrade as upgrade
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import DatabaseUnavailable
+from gateway.postgresql import ALIVE, LIVING, SUMS_LOCK
 from gateway.settings import DatabaseLimits
 from gateway.settled_shares import Reopening, open_since
 from gateway.tables import (
@@ -115,8 +116,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._engine = database.engine
-        self.call_writing = asyncio.Lock()
-        """Held by whoever writes calls and the sums made of them, which are read, added to and written back."""
+        self._call_writing = asyncio.Lock()
         dialect = self._engine.dialect
         insert = (sqlite if dialect.name == "sqlite" else postgresql).insert(calls)
         ignoring = insert.on_conflict_do_nothing(index_elements=["id"])
@@ -147,6 +147,23 @@ class Store:
         return self._transaction()
 
     @asynccontextmanager
+    async def writing_calls(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for whoever writes calls and the sums made of them, which are read, added to and written back:
+        one at a time, of all gateways. See `_transaction`."""
+        async with self._call_writing, self._transaction() as connection:
+            if self._database.number is not None:
+                await connection.exec_driver_sql("SELECT pg_advisory_xact_lock({}, {})".format(*SUMS_LOCK))
+            yield connection
+
+    async def has_duty(self) -> bool:
+        """Whether this gateway, of those that serve the database, does what only one may do. Raises Unavailable."""
+        try:
+            await self._database.check()
+            return await self._database.take_duty()
+        except (OSError, SQLAlchemyError) as error:
+            raise self._unavailable(error) from error
+
+    @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction, with foreign errors translated: Unavailable may be retried, RowRefused not."""
         try:
@@ -169,21 +186,24 @@ class Store:
 
     # --- calls ----------------------------------------------------------------------------------------------
 
-    async def upsert_calls(self, records: Sequence[Call | CallOpened]) -> None:
+    async def upsert_calls(self, records: Sequence[Call | CallOpened], *, are_left: bool = False) -> None:
         """Write calls in one transaction, any number of times, in any order: the same rows result, and the same sums.
 
-        CallOpened makes an open row and never touches one that exists; Call replaces whatever is there.
+        CallOpened makes an open row and never touches one that exists; Call replaces whatever is there. `are_left`:
+        they are an earlier process's, so that nobody is there to end them.
         """
+        number = None if are_left else self._database.number
         opened = [record for record in records if type(record) is CallOpened]
         ended = list({record.opened.id: record for record in records if type(record) is Call}.values())
         change = Change()
-        async with self.call_writing, self._transaction() as connection:
+        async with self.writing_calls() as connection:
             reopening = Reopening(await open_since(connection))
             for some in slices(ended, IDS_AT_ONCE):
                 for before in await forget_ended(connection, [record.opened.id for record in some], change):
                     reopening.replace(before)
             for starts in slices(opened, ROWS_AT_ONCE):
-                await self._insert_opened.execute(connection, [opened_row(record) for record in starts])
+                rows = [{**opened_row(record), "gateway": number} for record in starts]
+                await self._insert_opened.execute(connection, rows)
             for ends in slices(ended, ROWS_AT_ONCE):
                 rows = [call_row(record) for record in ends]
                 for row in rows:
@@ -193,17 +213,24 @@ class Store:
             await change.write(connection)
             await reopening.write(connection)
 
-    async def list_open_ids(self) -> list[str]:
-        """Ids of calls that have not ended. Before the first call of a new process: those its predecessor left."""
+    async def list_orphans(self) -> list[str]:
+        """Ids of calls that have not ended and will not: those of gateways that are gone.
+
+        Of the one gateway of a database: all that have not ended, before its own first call.
+        """
+        statement = sa.select(calls.c.id).where(calls.c.status == OPEN)
+        if self._database.number is not None:
+            living = sa.text(LIVING).bindparams(alive=ALIVE).columns(sa.column("number", sa.BigInteger)).subquery()
+            is_known = sa.exists().where(living.c.number == calls.c.gateway)
+            statement = statement.where(sa.or_(calls.c.gateway.is_(None), ~is_known))
         async with self._transaction() as connection:
-            rows = await connection.execute(sa.select(calls.c.id).where(calls.c.status == OPEN))
-            return list(rows.scalars())
+            return list((await connection.execute(statement)).scalars())
 
     async def mark_interrupted(self, ids: Sequence[str], ended_at: datetime) -> int:
         """Turn open calls among `ids` into interrupted ones; finished calls stay as they are. How many turned."""
         turned = 0
         change = Change()
-        async with self.call_writing, self._transaction() as connection:
+        async with self.writing_calls() as connection:
             for some in slices(ids, IDS_AT_ONCE):
                 await add_interrupted(connection, some, change)
                 statement = sa.update(calls).where(calls.c.id.in_(some), calls.c.status == OPEN)

@@ -82,9 +82,9 @@ class StoredReplies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(scope["headers"])
         try:
-            wanted = self._admit(scope)
+            wanted = await self._admit(scope)
             await read_body(scope, receive, self._dispatcher.settings.max_body_bytes)
-            reservation = self._dispatcher.limiter.reserve_free(wanted.caller, wanted.model)
+            reservation = await self._dispatcher.limiter.reserve_free(wanted.caller, wanted.model)
         except ClientLeft:
             return
         except SimsaError as error:
@@ -97,7 +97,7 @@ class StoredReplies:
         finally:
             self._dispatcher.limiter.settle(reservation, None)
 
-    def _admit(self, scope: Scope) -> _Wanted:
+    async def _admit(self, scope: Scope) -> _Wanted:
         caller = self._access.check(scope["headers"])
         found = _PATH.match(scope["path"])
         if found is None:
@@ -109,7 +109,7 @@ class StoredReplies:
         permit_route(caller, RESPONSES_CREATE.name)
         if self.is_draining:
             raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=RETRY_AFTER_S)
-        home = self._homes.find(owner_of(caller), reply_id, param="response_id")
+        home = await self._homes.find(owner_of(caller), reply_id, param="response_id")
         state = home.among(self._dispatcher.fleet.states_of(home.model_id), param="response_id")
         if not state.is_up:
             raise NoReplica(

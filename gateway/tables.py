@@ -116,6 +116,7 @@ calls = sa.Table(
     sa.Column("client_retry", sa.Integer),
     sa.Column("ended_at", Moment),
     sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("gateway", sa.Integer),  # in which it is open, where several serve the database
     sa.Column("http_status", sa.Integer),
     sa.Column("replica", sa.Text),
     sa.Column("provenance", sa.Text),
@@ -274,8 +275,8 @@ batch_items = sa.Table(
     sa.Index("ix_batch_items_turn", "batch_id", "status", "number"),
 )
 
-CALL_COLUMNS = tuple(column.name for column in calls.columns)
-OPENED_COLUMNS = (*(field.name for field in fields(CallOpened)), "status")
+CALL_COLUMNS = tuple(column.name for column in calls.columns if column.name != "gateway")
+OPENED_COLUMNS = (*(field.name for field in fields(CallOpened)), "status", "gateway")
 
 
 def opened_row(opened: CallOpened) -> dict[str, Any]:

@@ -6,6 +6,7 @@ prompt or raw path is ever a label or in a log line; of a key the line has the i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,11 +15,27 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 
-from gateway.domain.records import Call
+from gateway.domain.records import Call, CallStatus, Priority
 from gateway.log import call_logger, log_stream
 from gateway.series import Distribution, Distributions, Number, Numbers
 
 OTHER = "_other"
+FAILURES = (
+    "upstream_error",
+    "upstream_unreachable",
+    "upstream_timeout",
+    "upstream_truncated",
+    "upstream_auth",
+    "upstream_busy",
+    "no_replica",
+    "queue_full",
+    "recorder_unavailable",
+    "draining",
+    "client_too_slow",
+    "internal_error",
+    OTHER,
+)
+"""The codes under which requests fail that are no caller's mistake; any other counts as the last."""
 # To 120 s and beyond: a reasoning model on a busy node takes that long to say its first word.
 _LATENCY_BUCKETS = (
     0.01,
@@ -71,6 +88,23 @@ class Telemetry:
         self.registry = registry = CollectorRegistry()
         self.requests = Numbers(
             CounterMetricFamily, "simsa_requests", "Requests answered.", ("model", "endpoint", "status_class"), registry
+        )
+        self.calls = Numbers(
+            CounterMetricFamily,
+            "simsa_calls",
+            "Calls that ended, by how, and by what the answering engine is.",
+            ("model", "status", "provenance"),
+            registry,
+        )
+        self.failures = Numbers(
+            CounterMetricFamily,
+            "simsa_failures",
+            "Requests answered with 5xx and streams cut after their beginning, by the code of the error.",
+            ("model", "code"),
+            registry,
+        )
+        self.model_expected = Gauge(
+            "simsa_model_expected", "1 for each model that is to have a live replica.", ["model"], registry=registry
         )
         self.inflight = Numbers(
             GaugeMetricFamily, "simsa_inflight_requests", "Calls being served.", ("model",), registry
@@ -132,6 +166,19 @@ class Telemetry:
             ["model", "replica"],
             registry=registry,
         )
+        self.name_lookups = Numbers(
+            CounterMetricFamily,
+            "simsa_name_lookups",
+            "Questions to name servers about replicas' names, by what came of them.",
+            ("outcome",),
+            registry,
+        )
+        self.name_failing = Gauge(
+            "simsa_name_failing",
+            "1 while name servers give no answer about a name of replicas; its last addresses stay in use.",
+            ["name"],
+            registry=registry,
+        )
         self.queue_depth = Numbers(
             GaugeMetricFamily, "simsa_queue_depth", "Calls waiting for a replica.", ("model", "priority"), registry
         )
@@ -161,6 +208,12 @@ class Telemetry:
         self.recorder_lag = Gauge(
             "simsa_recorder_lag_seconds", "Age of the oldest record not yet in the database.", registry=registry
         )
+        self.recorder_capacity = Gauge(
+            "simsa_recorder_capacity", "Records that may wait before new calls are refused.", registry=registry
+        )
+        self.recorder_spooled = Gauge(
+            "simsa_recorder_spooled_bytes", "Size of the spool on the disk.", registry=registry
+        )
         self.recorder_written = Gauge("simsa_recorder_written", "Records written since the start.", registry=registry)
         self.recorder_lost = Gauge("simsa_recorder_lost", "Records that could not be kept.", registry=registry)
         self.recorder_interrupted = Gauge(
@@ -169,12 +222,20 @@ class Telemetry:
         self.recorder_failing = Gauge(
             "simsa_recorder_failing", "1 while the part cannot be written.", ["part"], registry=registry
         )
+        self.settled_up = Gauge(
+            "simsa_settlement_caught_up_timestamp_seconds",
+            "When no minute of GPU time was due for settlement the last time; 0 before.",
+            registry=registry,
+        )
         self._background_failures = Numbers(
             CounterMetricFamily,
             "simsa_background_failures",
             "Unexpected failures of work in the background; it was begun anew each time.",
             ("work",),
             registry,
+        )
+        self.spans = Numbers(
+            CounterMetricFamily, "simsa_spans", "Spans of traces, by what became of them.", ("outcome",), registry
         )
         self._log_lines_lost = Numbers(
             CounterMetricFamily, "simsa_log_lines_lost", "Log lines that could not be written.", (), registry
@@ -183,6 +244,34 @@ class Telemetry:
         self._overcounted: dict[tuple[str, str], Decimal] = {}
         """What settling anew took off costs that are counted already; a counter cannot go back, so it waits."""
         self._log = structlog.get_logger("simsa")
+
+    def show_sharing(self, is_shared: Callable[[], bool], peers: Callable[[], tuple[int, bool]]) -> None:
+        """Show how several gateways stand together. `peers`: how many, and whether one has another registry."""
+        limits = Gauge(
+            "simsa_limits_shared",
+            "1 while limits are counted by all gateways together, 0 while by each in its share.",
+            registry=self.registry,
+        )
+        gateways = Gauge("simsa_gateways", "Gateways that serve this database.", registry=self.registry)
+        differs = Gauge(
+            "simsa_registry_differs", "1 while gateways serve by different registries.", registry=self.registry
+        )
+        limits.set_function(lambda: float(is_shared()))
+        gateways.set_function(lambda: float(peers()[0]))
+        differs.set_function(lambda: float(peers()[1]))
+
+    def expect_models(self, models: Collection[str]) -> None:
+        """The models that are to be served from now on. Each has its series at once, at zero: of a counter that
+        appears with its first failure nobody sees that it rose.
+        """
+        self.model_expected.clear()
+        for model in models:
+            self.model_expected.labels(model).set(1)
+            self.series_of(model)
+            for code in FAILURES:
+                self.failures.at(model, code)
+            for priority in Priority:
+                self.queue_depth.at(model, priority.value)
 
     def series_of(self, model: str) -> _ModelSeries:
         series = self._models.get(model)
@@ -202,6 +291,9 @@ class Telemetry:
         opened, timing, usage = call.opened, call.timing, call.usage
         series = self.series_of(opened.model)
         self.requests.at(opened.model, opened.endpoint, status_class(call.http_status)).value += 1
+        self.calls.at(opened.model, call.status.value, call.provenance.value).value += 1
+        if call.status is CallStatus.TRUNCATED or (call.http_status or 0) >= 500:
+            self._count_failure(opened.model, call.error_code)
         if timing.ttft_s is not None:
             series.ttft.observe(timing.ttft_s)
         if timing.tpot_s is not None:
@@ -257,11 +349,16 @@ class Telemetry:
     ) -> None:
         """Count and log a request that was answered before it became a call."""
         self.requests.at(model, endpoint, status_class(status)).value += 1
+        if status >= 500:
+            self._count_failure(model, code)
         self._log.info("refused", request_id=request_id, endpoint=endpoint, http_status=status, error=code)
 
     def count_own(self, endpoint: str, status: int) -> None:
         """Count a request to one of our own routes."""
         self.requests.at(OTHER, endpoint, status_class(status)).value += 1
+
+    def _count_failure(self, model: str, code: str | None) -> None:
+        self.failures.at(model, code if code in FAILURES else OTHER).value += 1
 
     def count_background_failure(self, work: str) -> None:
         self._background_failures.at(work).value += 1
@@ -271,6 +368,11 @@ class Telemetry:
         for gauge in (self.replica_up, self.replica_breaker):
             if (model, replica) in gauge._metrics:
                 gauge.remove(model, replica)
+
+    def forget_name(self, name: str) -> None:
+        """Drop the series of a name that is gone from the registry."""
+        if (name,) in self.name_failing._metrics:
+            self.name_failing.remove(name)
 
     def render(self) -> bytes:
         self._log_lines_lost.value = log_stream().lost

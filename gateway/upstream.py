@@ -86,7 +86,7 @@ class Upstream:
             try:
                 return await _exchange(kept, request, due, due_what)
             except UpstreamUnreachable:
-                self.forget(origin)
+                self._close_idle(origin)
         return await _exchange(await self._connect(origin, connect_s), request, due, due_what)
 
     async def fetch(
@@ -114,13 +114,18 @@ class Upstream:
             reply.release()
 
     def forget(self, origin: Origin) -> None:
-        """Close the idle connections to an engine that is gone."""
-        for connection in self._idle.pop(origin, ()):
-            connection.close()
+        """Close the idle connections to an engine that is gone; those in use are closed after their reply."""
+        self._close_idle(origin)
+        self._idle.pop(origin, None)
 
     def close(self) -> None:
         for origin in list(self._idle):
             self.forget(origin)
+
+    def _close_idle(self, origin: Origin) -> None:
+        idle = self._idle.get(origin)
+        while idle:
+            idle.pop().close()
 
     def _take_idle(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
@@ -132,9 +137,12 @@ class Upstream:
 
     async def _connect(self, origin: Origin, connect_s: float) -> Connection:
         loop = asyncio.get_running_loop()
+        idle = self._idle.setdefault(origin, deque())
 
         def keep(connection: Connection) -> None:
-            idle = self._idle.setdefault(origin, deque())
+            if self._idle.get(origin) is not idle:  # forgotten since
+                connection.close()
+                return
             idle.append(connection)
             if len(idle) > self._idle_connections:
                 idle.popleft().close()

@@ -7,7 +7,9 @@ when each event was sent. Whether the figure is enough for a plan is decided by 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +114,14 @@ def what_was_shown(tried: Sequence[Level], needed_events_per_s: float | None) ->
         cpu_share=best.cpu_share,
         needed_events_per_s=needed_events_per_s,
         passed=best.passed and is_enough,
+        host=this_host(),
     )
+
+
+def this_host() -> str:
+    """A digest of this host's name and processors, for `Calibration.host`."""
+    seen = f"{platform.node()} {platform.machine()} {os.cpu_count()}"
+    return hashlib.sha256(seen.encode()).hexdigest()[:16]
 
 
 async def try_level(

@@ -290,6 +290,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Of one core, at that rate."""
     needed_events_per_s: float | None
     passed: bool
+    host: str | None = None
+    """A digest that tells one host from another, and names none; None in runs from before it was kept."""
     of_run: str | None = None
     """The run before this one that showed it, where it was taken over from there."""
 

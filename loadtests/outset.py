@@ -27,7 +27,7 @@ from gateway.file_lock import FileLock
 from gateway.gateway_client import GatewayUnreachable
 from gateway.settings import Settings, secret_from_environment
 from loadtests.arrivals import TracePoint, duration_s
-from loadtests.calibration import calibrate
+from loadtests.calibration import calibrate, this_host
 from loadtests.campaign import Campaign, Step
 from loadtests.cell_order import DrawnWork
 from loadtests.cells import Calibration, EngineSeen, Run
@@ -214,6 +214,8 @@ def take_over(shown: Run, *, now: datetime) -> Calibration:
         why = "it was not calibrated"
     elif found.of_run is not None:
         why = f"its own is that of {found.of_run}"
+    elif found.host != this_host():
+        why = "it is of another host"
     elif shown.versions != _versions():
         why = "it is of other versions of the client"
     elif now - datetime.fromisoformat(shown.began_at) > CALIBRATED_FOR:
@@ -287,7 +289,7 @@ def _workload_sha256(plan: Plan, traces: Mapping[str, Sequence[TracePoint]]) -> 
 
 def _refuse_other_gpus(plan: Plan, model: Model | None) -> None:
     """The plan may say on which GPUs engines stand where the registry does not, and not otherwise than it."""
-    for replica in model.replicas if model is not None else ():
+    for replica in model.stated_replicas if model is not None else ():
         if replica.gpu is None:
             continue
         said = (plan.gpu or replica.gpu, plan.gpus or replica.gpus)
@@ -352,7 +354,7 @@ def _context(
 
 
 def _gpus_of(model: Model | None) -> int:
-    return model.replicas[0].gpus if model is not None and model.replicas else 1
+    return model.stated_replicas[0].gpus if model is not None and model.stated_replicas else 1
 
 
 def _calibrated(one: Calibration) -> str:

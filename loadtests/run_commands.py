@@ -180,7 +180,7 @@ async def _run(plan: Path, settings: Settings, wishes: Wishes, *, as_json: bool)
     from loadtests.sighting import TargetSilent
 
     stopping = _stopped_by_signals()
-    registry = load_registry(settings.registry)
+    registry = load_registry(settings.registry, replicas_file=settings.replicas_file)
     with _Board(as_json=as_json) as board:
         try:
             campaign = await prepare(

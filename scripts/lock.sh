@@ -5,3 +5,7 @@ cd "$(dirname "$0")/.."
 pin() { uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header "$@"; }
 pin pyproject.toml --output-file requirements/runtime.txt
 pin pyproject.toml --group dev --output-file requirements/dev.txt
+pin --group deploy --constraints requirements/dev.txt --output-file requirements/deploy.txt
+pin --group deploy-crds --output-file requirements/deploy-crds.txt
+pin pyproject.toml --extra loadtest --output-file requirements/loadtest.txt
+echo 'setuptools>=77' | pin - --output-file requirements/build.txt

@@ -15,6 +15,8 @@ import pytest
 import uvloop
 from databases import ScratchDatabase, ScratchPostgres, ScratchSqlite
 from postgres import INSTALL, Cluster, NotInstalled
+from redis_server import INSTALL as INSTALL_REDIS
+from redis_server import RedisServer
 
 from gateway.store import upgrade
 
@@ -97,6 +99,14 @@ def empty_postgres(cluster: Cluster) -> Iterator[ScratchPostgres]:
 
 
 @pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A Redis server of the test's own."""
+    server = RedisServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
 def sqlite_file(tmp_path: Path) -> ScratchSqlite:
     """Where a gateway keeps its file when it is told nothing; see `running_gateway`."""
     path = tmp_path / "data" / "simsa.db"
@@ -138,7 +148,8 @@ async def administer(cluster: Cluster, statement: str) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
-    missed = sum("PostgreSQL is not installed" in str(report.longrepr) for report in skipped)
-    if missed:
-        terminalreporter.section("NOT TESTED ON POSTGRESQL", sep="!", red=True, bold=True)
-        terminalreporter.line(f"{missed} tests need PostgreSQL, which is not on this machine: {INSTALL}")
+    for name, install in (("PostgreSQL", INSTALL), ("Redis", INSTALL_REDIS)):
+        missed = sum(f"{name} is not installed" in str(report.longrepr) for report in skipped)
+        if missed:
+            terminalreporter.section(f"NOT TESTED WITH {name.upper()}", sep="!", red=True, bold=True)
+            terminalreporter.line(f"{missed} tests need {name}, which is not on this machine: {install}")

@@ -58,8 +58,10 @@ class ScriptedEngine(ScriptedServer):
         owned_by: str = "vllm",
         root: str | None = None,
         max_model_len: int | None = 4096,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(host=host, port=port)
         self.models = list(models)
         self.tokens = tokens
         self.prompt_tokens = prompt_tokens

@@ -22,14 +22,17 @@ from scripted_replies import CLOSE, RESET, Behaviour, End, Reply, Request
 class ScriptedServer:
     """`async with` it: it listens at `url` until the block ends. What is not scripted is 404.
 
+    On `host`, an address of this machine, at a free port unless one is named.
+
     An exception that a scripted callable raised comes out where the block ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.requests: list[Request] = []
         self.connections_open = 0
         self.connections_made = 0
-        self._port = 0
+        self._host = host
+        self.port = port
         self._scripts: dict[str, deque[Behaviour]] = {}
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
@@ -39,7 +42,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://[{self._host}]:{self.port}" if ":" in self._host else f"http://{self._host}:{self.port}"
 
     @property
     def answering(self) -> list[Request]:
@@ -68,8 +71,8 @@ class ScriptedServer:
     async def start(self) -> None:
         """Listen; after `kill`, at the same address as before."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: Connection(self), "127.0.0.1", self._port)
-        self._port = self._listener.sockets[0].getsockname()[1]
+        self._listener = await loop.create_server(lambda: Connection(self), self._host, self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def kill(self) -> None:
         """Be gone as a killed process is: every connection reset, nobody listening."""

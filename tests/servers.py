@@ -26,13 +26,19 @@ class _AnnouncedServer(uvicorn.Server):
 
 
 @contextmanager
-def serve(app: Any, *, grace_s: int = 1, **options: Any) -> Iterator[str]:
-    """`with serve(app) as url`: the app, its lifespan included, at `url` until the block ends.
+def serve(app: Any, *, port: int = 0, grace_s: int = 1, **options: Any) -> Iterator[str]:
+    """`with serve(app) as url`: the app, its lifespan included, at `url` until the block ends; port 0 is a free one.
 
     `options` are uvicorn's, e.g. `http`.
     """
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=grace_s, **options
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=grace_s,
+        **options,
     )
     server = _AnnouncedServer(config)
     thread = threading.Thread(target=server.run, daemon=True)

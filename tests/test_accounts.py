@@ -15,12 +15,12 @@ from databases import ScratchDatabase
 from test_store import on_schema, steps_on
 
 from gateway.accounts import Accounts
+from gateway.books import OwnBooks
 from gateway.database import upgrade
 from gateway.domain.accounts import Budget, Key, Limits, Organisation, Period, Role, Terms
 from gateway.domain.records import Call, CallOpened, CallStatus, Cost, Priority, Provenance, Timing, Usage
 from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.key_ring import KeyRing
-from gateway.limits import Limiter
 from gateway.store import Store
 from gateway.use_by_day import UsageRow
 
@@ -266,12 +266,12 @@ async def test_calls_of_an_earlier_version_are_summed_up_by_the_step_to_this_one
             [(3, 0, 20 + 2**63, Decimal("100.3"), 0), (1, 1, 2**62, None, 1)], key=str
         )
         await store.upsert_calls([replace(call(1, NOON), charged_tokens=2**62)] * 2)
-        limiter = Limiter(now=lambda: 0.0, wall=NOON.timestamp)
-        await limiter.restore(Accounts(store).usage(NOON.date(), NOON.date()))
-        ledgers = limiter.ledgers("key-1")
-        assert ledgers is not None
-        assert ledgers[0].spent_tokens == 20 + 2**63 + 2**62 + 2**62
-        assert ledgers[0].unpriced == 1
+        books = OwnBooks(now=lambda: 0.0, wall=NOON.timestamp)
+        await books.restore(Accounts(store).usage(NOON.date(), NOON.date()))
+        use = await books.use("key-1")
+        assert use is not None
+        assert use.day.spent["tokens"] == 20 + 2**63 + 2**62 + 2**62
+        assert use.day.unpriced == 1
     finally:
         await store.close()
 
@@ -280,12 +280,12 @@ async def test_what_was_spent_is_restored_into_its_day_and_month(store: Store, a
     calls = [call(1, NOON), call(2, NOON + timedelta(days=3)), call(3, NOON + timedelta(days=3), who=None)]
     await store.upsert_calls(calls)
     wall = (NOON + timedelta(days=3, hours=1)).timestamp()
-    limiter = Limiter(now=lambda: 0.0, wall=lambda: wall)
-    await limiter.restore(accounts.usage(NOON.date(), NOON.date() + timedelta(days=3)))
-    ledgers = limiter.ledgers("key-1")
-    assert ledgers is not None
-    assert [ledger.spent("tokens") for ledger in ledgers] == [20, 40]
-    assert [ledger.spent("KRW") for ledger in ledgers] == [Decimal("0.1"), Decimal("0.2")]
+    books = OwnBooks(now=lambda: 0.0, wall=lambda: wall)
+    await books.restore(accounts.usage(NOON.date(), NOON.date() + timedelta(days=3)))
+    use = await books.use("key-1")
+    assert use is not None
+    assert [period.spent["tokens"] for period in (use.day, use.month)] == [20, 40]
+    assert [period.spent["KRW"] for period in (use.day, use.month)] == [Decimal("0.1"), Decimal("0.2")]
 
 
 async def test_ring_keeps_its_keys_while_the_database_is_away(accounts: Accounts, database: ScratchDatabase) -> None:

@@ -685,7 +685,7 @@ async def test_batch_over_its_keys_budget_is_cancelled_with_the_reason_and_asks_
 async def test_batch_over_its_keys_minute_waits_for_the_next_one(tmp_path: Path) -> None:
     moments = [0.0]
     async with bench(tmp_path) as it, caller_of(it, "one", Terms(limits=Limits(requests_per_min=3))) as one:
-        it.gateway.services.dispatcher.limiter._now = lambda: moments[0]
+        it.gateway.services.dispatcher.limiter.books._now = lambda: moments[0]
         batches = it.gateway.services.batches
         batch = await one.order(prompts=PROMPTS[:2])
         await it.gateway.until(lambda: batches.waiting_for(batch["id"]))

@@ -90,7 +90,10 @@ async def test_a_key_gives_a_session_that_scripts_and_other_sites_cannot_read(tm
         assert ADMIN not in cookie
         secret = (browser.cookie or "").partition("=")[2]
         assert len(secret) >= 43
-        assert secret not in str(it.gateway.services.chairs._kept)
+        async with it.gateway.services.store.transaction() as connection:
+            rows = (await connection.exec_driver_sql("SELECT * FROM chair_sessions")).all()
+        assert rows
+        assert secret not in str(rows)
         page = await browser.get("/rounds")
         assert page.status == 200
         assert {name: page.header(name) for name in HEADERS} == dict(HEADERS)

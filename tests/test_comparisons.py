@@ -338,7 +338,7 @@ async def test_different_provenance_is_not_comparable(tmp_path: Path) -> None:
         assert "provenance differs (a simulated, b unknown)" in whole["timing_reason"]
 
 
-def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]:
+async def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]:
     """A comparison of a and then b whose answers wait when one event is unread."""
     comparisons = Comparisons(
         dispatcher=services.dispatcher,
@@ -348,14 +348,14 @@ def one_event_ahead(services: Services) -> AsyncGenerator[ComparisonEvent, None]
         events_ahead=1,
     )
     question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
-    return comparisons.run(question, "request-1", EVERYTHING)
+    return await comparisons.run(question, "request-1", EVERYTHING)
 
 
 async def test_answers_that_waited_for_a_slow_reader_are_not_comparable(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         services, text = it.gateway.services, "나" * 5000
         it.a.script(CHAT, Reply.stream(*[chat_chunk(text)] * 60, END, DONE))
-        events = one_event_ahead(services)
+        events = await one_event_ahead(services)
         assert (await anext(events)).name == "side.started"
         await it.gateway.until(lambda: any(call.was_held_back for call in services.dispatcher.in_flight))
         whole = [event async for event in events][-1].data
@@ -375,7 +375,7 @@ async def test_reader_that_is_late_costs_the_replica_no_time(tmp_path: Path) -> 
     async with bench(tmp_path) as it:
         services, more, end = it.gateway.services, asyncio.Event(), asyncio.Event()
         it.a.script(CHAT, Reply.stream(chat_chunk("하나 "), more, chat_chunk("둘"), end, END, DONE))
-        events = one_event_ahead(services)
+        events = await one_event_ahead(services)
         assert (await anext(events)).name == "side.started"
         (replica,) = services.fleet.states_of("a")
         for gate, tokens in ((more, 1), (end, 2)):
@@ -635,7 +635,7 @@ async def test_leaving_in_the_moment_in_which_a_call_is_ended_keeps_the_next_sid
         question = Question(["a", "b"], [{"role": "user", "content": "?"}], {}, Schedule.SEQUENTIAL)
         services = it.gateway.services
         call: asyncio.Task[Any] = asyncio.ensure_future(
-            whole_of(services.comparisons.run(question, "request-1", EVERYTHING))
+            whole_of(await services.comparisons.run(question, "request-1", EVERYTHING))
         )
         await it.a.received(CHAT)
         (call_in_flight,) = services.dispatcher.in_flight

@@ -162,6 +162,7 @@ async def test_unhealthy_engine_is_not_used_and_readiness_follows(tmp_path: Path
         await gateway.until(lambda: not gateway.services.fleet.live("m"))
         status, body = await get(gateway, "/ready")
         assert (status, body["problems"]) == (503, ["no live replica"])
+        assert (await get(gateway, "/ready?engines=false"))[0] == 200, "the gateway itself can take requests"
         assert (await get(gateway, "/health"))[0] == 200
 
 

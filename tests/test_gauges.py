@@ -194,7 +194,7 @@ async def test_nothing_is_counted_held_or_running_after_any_mix_of_calls_compari
             assert {CallStatus.OK, CallStatus.ERROR, CallStatus.TRUNCATED, CallStatus.CANCELLED} <= statuses
             assert codes >= PROVOKED
             assert any(what.endswith(" 429") for what in crowd.heard), "limits of keys were met, too"
-            assert not await gateway.services.store.list_open_ids()
+            assert not await gateway.services.store.list_orphans()
 
 
 async def test_calls_leave_nothing_for_the_garbage_collector(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from gateway.errors import StartRefused
 from gateway.registry import load_registry
 from gateway.settings import Settings
 from gateway.simulator import create_engine
+from loadtests.calibration import this_host
 from loadtests.campaign import Campaign, Step, disturbances, seed_of
 from loadtests.cells import Calibration, Check, Run
 from loadtests.journal import Journal
@@ -100,6 +101,7 @@ CALIBRATION = Calibration(
     cpu_share=0.2,
     needed_events_per_s=None,
     passed=True,
+    host=this_host(),
 )
 
 
@@ -319,6 +321,8 @@ async def test_a_calibration_of_the_last_hour_is_taken_over_and_held_against_the
         for refused, why in (
             (run, "it was not calibrated"),
             (replace(shown, calibration=replace(CALIBRATION, of_run="lr-0")), "its own is that of lr-0"),
+            (replace(shown, calibration=replace(CALIBRATION, host="0" * 16)), "of another host"),
+            (replace(shown, calibration=replace(CALIBRATION, host=None)), "of another host"),
             (replace(shown, versions=other), "other versions of the client"),
             (replace(shown, began_at=(now - timedelta(hours=2)).isoformat()), "more than 1 h ago"),
         ):

@@ -216,7 +216,7 @@ async def test_a_server_that_stands_still_is_unavailable_and_stops_nobody_for_lo
             finally:
                 postgres.cluster.thaw()
             await insist(lambda: store.upsert_calls([opened(2)]), Unavailable)
-            assert await store.list_open_ids() == ["call-000001", "call-000002"]
+            assert await store.list_orphans() == ["call-000001", "call-000002"]
             postgres.cluster.freeze()
         postgres.cluster.thaw()
 
@@ -297,7 +297,7 @@ async def test_a_gateway_whose_database_another_has_taken_writes_nothing_until_i
         await until_unavailable(first, "in use by another simsa process")
         with pytest.raises(Unavailable, match="in use by another simsa process"):
             await first.upsert_calls([ended(opened(1))])
-        assert await second.mark_interrupted(await second.list_open_ids(), ended(opened(1)).ended_at) == 1
+        assert await second.mark_interrupted(await second.list_orphans(), ended(opened(1)).ended_at) == 1
         await second.close()
         await insist(lambda: first.upsert_calls([ended(opened(1))]), Unavailable)
         assert await first.list_calls() == [ended(opened(1))], "the real end replaces the interruption"

@@ -116,7 +116,7 @@ async def test_every_call_reaches_the_database_and_the_spool_empties(tmp_path: P
         for number in range(50):
             recorder.opened(opened(number))
         assert await recorder.drain(20)
-        assert len(await store.list_open_ids()) == 50
+        assert len(await store.list_orphans()) == 50
         for number in range(50):
             recorder.closed(ended(number))
         assert await recorder.drain(20)
@@ -279,7 +279,7 @@ async def test_kill_9_loses_no_acknowledged_record(tmp_path: Path, database: Scr
     said = {(word, int(number)) for word, number in seen + rest}
     async with recording(tmp_path, database.url) as (recorder, store):
         found = {call.opened.id: call for call in await store.list_calls(limit=10**6) if isinstance(call, Call)}
-        assert await store.list_open_ids() == []
+        assert await store.list_orphans() == []
         for word, number in said:
             call = found[opened(number).id]
             assert call.opened == opened(number)

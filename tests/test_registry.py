@@ -79,6 +79,28 @@ def test_an_entry_with_id_kind_and_replicas_is_routable() -> None:
     assert model.shape is None
 
 
+def test_a_start_up_time_is_a_measured_fact() -> None:
+    entry = "{id: a, serving: {kind: vllm, startup_s: 312.5%s}, consortium: c}"
+    head = "consortia: [{id: c, name: {ko: 씨, en: C}, source: a list, confidence: high}]\nmodels:\n  - "
+    (model,) = parse_registry(
+        (head + entry % ", source: a log, confidence: high").encode(), path="r.yaml"
+    ).models.values()
+    assert model.serving.startup_s == 312.5
+    assert "models[0] (a).serving" in problems_of(head + entry % "")[0]
+
+
+@pytest.mark.parametrize(
+    ("serving", "is_routable"),
+    [
+        ("{kind: vllm, max_vllm: '0.10.2', reason: No current vLLM serves it.}", True),
+        ("{kind: vllm, reason: Nothing serves it.}", False),
+    ],
+)
+def test_a_replica_of_what_only_an_older_vllm_serves_is_one_of_that(serving: str, is_routable: bool) -> None:
+    text = f"models:\n  - {{id: a, serving: {serving}, replicas: [{{url: 'http://h'}}]}}\n"
+    assert bool(parse_registry(text.encode(), path="r.yaml").routable()) is is_routable
+
+
 def test_the_sha256_is_of_the_files_bytes(tmp_path: Path) -> None:
     path = tmp_path / "registry.yaml"
     path.write_text(SIMPLE)
@@ -354,6 +376,10 @@ ENTRIES = [
     (
         "models: [{id: a, serving: {kind: openai_api, backend: vllm_native}}]",
         "r.yaml: models[0] (a).serving.backend: only for kind vllm, but kind is openai_api (line 1)",
+    ),
+    (
+        "models: [{id: a, serving: {kind: openai_api, startup_s: 60}}]",
+        "r.yaml: models[0] (a).serving.startup_s: only for kind vllm, but kind is openai_api (line 1)",
     ),
     (
         GPU + "models:\n  - {id: a, serving: {kind: vllm}, replicas: [{url: 'http://h', gpu: g-1}]}\n",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ from engines import (
 )
 from gateways import entry
 from keyed_load import make_bearers
+from otlp_collector import OtlpCollector
 from processes_under_test import GatewayProcess, gateway_process
 from test_outages import DATABASE_FAILING, metric, until_metric
 
@@ -53,6 +55,7 @@ from gateway.log import configure_logging
 from gateway.tables import metadata
 
 ADMIN, ENGINE_KEY, PASSWORD = "canary-admin", "canary-engine", "canary-password"
+COLLECTOR_KEY = "canary-collector"
 WRONG, COOKIE, QUERY, SESSION, UNSAFE_ID = (
     "canary-wrong",
     "canary-cookie",
@@ -61,7 +64,7 @@ WRONG, COOKIE, QUERY, SESSION, UNSAFE_ID = (
     "canary-id",
 )
 PROMPT, ANSWER = "canary-prompt", "canary-answer"
-KEYS = (ADMIN, ENGINE_KEY, PASSWORD)
+KEYS = (ADMIN, ENGINE_KEY, PASSWORD, COLLECTOR_KEY)
 TEXTS = (WRONG, COOKIE, QUERY, SESSION, UNSAFE_ID, PROMPT, ANSWER)
 
 CHAT, COMPARISONS, BATCHES = "/v1/chat/completions", "/api/comparisons", "/api/comparisons/batches"
@@ -258,7 +261,7 @@ async def test_no_secret_and_no_text_is_found_where_it_does_not_belong(
     tmp_path: Path, database: ScratchDatabase
 ) -> None:
     level = {"sqlite": "INFO", "postgresql": "DEBUG"}[database.kind]
-    async with Parrot() as engine, Sullen() as sullen, with_password(database) as url:
+    async with Parrot() as engine, Sullen() as sullen, OtlpCollector() as collector, with_password(database) as url:
         models = [
             entry("m", engine.url),
             entry("n", engine.url, serving={"kind": "vllm", "served_model_name": "m"}),
@@ -267,6 +270,7 @@ async def test_no_secret_and_no_text_is_found_where_it_does_not_belong(
         for model in models:
             model["replicas"][0]["api_key_env"] = "ENGINE_KEY"
         settings = {"breaker_faults": 10_000, "batch_attempts": 1, "database_statement_timeout_s": 0.5}
+        settings |= {"otlp_endpoint": collector.url, "otlp_headers": f"authorization={COLLECTOR_KEY}"}
         async with gateway_process(
             tmp_path, models, {"ENGINE_KEY": ENGINE_KEY}, database_url=url, admin_key=ADMIN, log_level=level, **settings
         ) as gateway:
@@ -290,6 +294,8 @@ async def test_no_secret_and_no_text_is_found_where_it_does_not_belong(
             calls = await metric(gateway, "simsa_recorder_written")
             log = "\n".join(gateway.lines)
             told = [line.get("event") for line in gateway.log]
+            gateway.send(signal.SIGTERM)
+            assert await gateway.ended() == 0
         own, plain = await rows_of(database, texts=True), await rows_of(database, texts=False)
 
     # The canaries were really there.
@@ -297,6 +303,8 @@ async def test_no_secret_and_no_text_is_found_where_it_does_not_belong(
     assert engine.requests_to(CHAT)[-1].header("authorization") == f"Bearer {ENGINE_KEY}"
     assert {"call", "refused", "first token failed", "the database fails; records wait"} <= set(told)
     assert calls > 200
+    assert sum(span.name.endswith((" m", " n")) for span in collector.spans) > 200
+    assert {request.header("authorization") for request in collector.requests} == {COLLECTOR_KEY}
     assert spool.count(mine.key.encode()) > 100
     assert found_in(owner.heard, (PROMPT, ANSWER)) == [PROMPT, ANSWER]
     assert found_in(own, (PROMPT, ANSWER)) == [PROMPT, ANSWER]
@@ -308,6 +316,7 @@ async def test_no_secret_and_no_text_is_found_where_it_does_not_belong(
     assert not found_in(b"".join(answer.body for answer in admin.answers[:4]), (*secrets, *TEXTS))
     assert not found_in(log, (*secrets, *TEXTS))
     assert not found_in(spool, (*secrets, *TEXTS))
+    assert not found_in(b"".join(request.body for request in collector.requests), (*secrets, *TEXTS))
     assert not found_in(plain, (*secrets, *TEXTS))
     assert not found_in(own, (*secrets, WRONG, COOKIE, QUERY, SESSION, UNSAFE_ID))
 

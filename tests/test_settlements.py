@@ -347,9 +347,11 @@ class _DiesAt:
     """A store whose connection breaks at a statement."""
 
     def __init__(self, store: Store, at_statement: int) -> None:
-        self.call_writing = store.call_writing
         self._store = store
         self._left = at_statement
+
+    def writing_calls(self) -> Any:
+        return _Dying(self._store.writing_calls(), self._left)
 
     def transaction(self) -> Any:
         return _Dying(self._store.transaction(), self._left)

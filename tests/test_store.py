@@ -140,7 +140,7 @@ async def test_a_call_comes_back_field_for_field(store: Store) -> None:
 async def test_an_opened_call_is_an_open_row(store: Store) -> None:
     await store.upsert_calls([opened()])
     assert await store.get_call("call-000001") == opened()
-    assert await store.list_open_ids() == ["call-000001"]
+    assert await store.list_orphans() == ["call-000001"]
 
 
 async def test_a_late_opened_record_never_overwrites_the_end(store: Store) -> None:
@@ -410,5 +410,5 @@ async def test_every_earlier_schema_is_brought_up_to_date(empty_database: Scratc
     assert found == []
     store = await Store.open(url)
     await store.upsert_calls([opened()])
-    assert await store.list_open_ids() == ["call-000001"]
+    assert await store.list_orphans() == ["call-000001"]
     await store.close()

@@ -28,9 +28,9 @@ from gateway.api.bodies import read_json
 from gateway.api.deps import DescribeKey, Gateway, RequireKey, Services, require_roles
 from gateway.api.refusals import refusals
 from gateway.api.schemas import body_of
+from gateway.books import Use
 from gateway.comparison import ROUTE as COMPARISONS
 from gateway.domain.accounts import ADMINISTERING, INSPECTING, Budget, Caller, Key, Organisation, Period
-from gateway.domain.limits import Ledger
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import InvalidRequest
 
@@ -84,7 +84,7 @@ async def revoke_organisation(organisation_id: str, services: Gateway) -> dict[s
 async def list_keys(
     services: Gateway, organisation: Annotated[str | None, Query(description="Only this one's.")] = None
 ) -> dict[str, Any]:
-    return {"data": [_key(services, key) for key in await services.accounts.list_keys(organisation)]}
+    return {"data": [await _key(services, key) for key in await services.accounts.list_keys(organisation)]}
 
 
 @router.post(
@@ -100,7 +100,7 @@ async def create_key(request: Request, services: Gateway) -> dict[str, Any]:
     asked = await read_json(request, services, KeyRequest)
     _refuse_unknown(asked, services)
     key, secret = await services.keys.create_key(asked.organisation, asked.name, asked.terms(), asked.expires_at)
-    return {**_key(services, key), "secret": secret}
+    return {**await _key(services, key), "secret": secret}
 
 
 @router.patch(
@@ -121,7 +121,7 @@ async def change_key(key_id: str, request: Request, services: Gateway) -> dict[s
             raise InvalidRequest(f"'{key.id}' is revoked: make a new key.", param="key_id")
         return asked.applied(key)
 
-    return _key(services, await services.keys.change_key(key_id, change))
+    return await _key(services, await services.keys.change_key(key_id, change))
 
 
 @router.post(
@@ -133,7 +133,7 @@ async def change_key(key_id: str, request: Request, services: Gateway) -> dict[s
 )
 async def revoke_key(key_id: str, services: Gateway) -> dict[str, Any]:
     """It does not count from now on; calls in flight end as they would."""
-    return _key(services, await services.keys.revoke_key(key_id))
+    return await _key(services, await services.keys.revoke_key(key_id))
 
 
 def _refuse_unknown(asked: KeyRequest | KeyChange, services: Services) -> None:
@@ -166,9 +166,9 @@ def _organisation(found: Organisation) -> dict[str, Any]:
     }
 
 
-def _key(services: Services, key: Key) -> dict[str, Any]:
-    terms, limiter = key.terms, services.dispatcher.limiter
-    ledgers = limiter.ledgers(key.id)
+async def _key(services: Services, key: Key) -> dict[str, Any]:
+    terms = key.terms
+    use = await services.dispatcher.limiter.books.use(key.id)
     is_over = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
     return {
         "id": key.id,
@@ -192,10 +192,10 @@ def _key(services: Services, key: Key) -> dict[str, Any]:
             "tokens_per_min": terms.limits.tokens_per_min,
             "concurrent": terms.limits.concurrent,
             "default_max_tokens": terms.limits.default_max_tokens,
-            "budgets": [_budget(budget, ledgers) for budget in terms.limits.budgets],
+            "budgets": [_budget(budget, use) for budget in terms.limits.budgets],
         },
-        "in_flight": limiter.in_flight(key.id),
-        "calls_without_cost_this_month": ledgers[1].unpriced if ledgers is not None else 0,
+        "in_flight": use.in_flight if use is not None else 0,
+        "calls_without_cost_this_month": use.month.unpriced if use is not None else 0,
     }
 
 
@@ -206,11 +206,11 @@ def _without_licence(services: Services, key: Key) -> list[str]:
     return sorted(m.id for m in models if (scope is None or m.id in scope) and caller.lacks_licence(m))
 
 
-def _budget(budget: Budget, ledgers: tuple[Ledger, Ledger] | None) -> dict[str, Any]:
+def _budget(budget: Budget, use: Use | None) -> dict[str, Any]:
     spent = held = Decimal(0)
-    if ledgers is not None:
-        ledger = ledgers[0] if budget.period is Period.DAY else ledgers[1]
-        spent, held = Decimal(ledger.spent(budget.unit)), Decimal(ledger.held(budget.unit))
+    if use is not None:
+        period = use.day if budget.period is Period.DAY else use.month
+        spent, held = Decimal(period.spent.get(budget.unit, 0)), Decimal(period.held.get(budget.unit, 0))
     shown = {"amount": budget.amount, "spent": spent, "reserved": held}
     return {
         "period": budget.period,

@@ -58,7 +58,7 @@ async def create_batch(
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     asked = await read_json(request, services, BatchRequest)
-    services.dispatcher.limiter.count_request(caller)
+    await services.dispatcher.limiter.count_request(caller)
     batch, is_new = await services.batches.create(await asyncio.to_thread(asked.order), caller, priority)
     response.status_code = 201 if is_new else 200
     return await _shown(services, batch)

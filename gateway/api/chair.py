@@ -93,13 +93,13 @@ async def post_sign_in(services: Gateway, request: Request) -> Response:
         response = _sign_in(services, request, onward=onward, problem=_FAILED_SIGN_IN)
         response.status_code = error.status
         return response
-    return keep_cookie(go_to(onward), request, COOKIE, services.chairs.begin(caller).secret)
+    return keep_cookie(go_to(onward), request, COOKIE, (await services.chairs.begin(caller)).secret)
 
 
 @router.post("/sign-out")
 async def post_sign_out(services: Gateway, request: Request) -> Response:
     seat, _ = await read_seated_form(request, services)
-    services.chairs.end(seat.session)
+    await services.chairs.end(seat.session)
     return drop_session(go_to(SIGN_IN))
 
 
@@ -185,7 +185,7 @@ async def get_round(services: Gateway, request: Request, round_id: str, done: st
 @router.get("/{round_id}/result")
 async def get_result(services: Gateway, request: Request, round_id: str, lang: str = "") -> Response:
     """The report: for those who are signed in once the round is closed, for its reviewers once it is revealed."""
-    seat = find_seat(request, services)
+    seat = find_seat(request)
     if seat is None and services.settings.review_url is None:
         return go_to(REVIEWERS_RESULT)
     seat = seat_of(request, services)

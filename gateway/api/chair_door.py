@@ -84,6 +84,14 @@ class ChairRoute(ReviewRoute):
     """A route whose refusals are pages of those who run rounds."""
 
     @staticmethod
+    async def prepare(request: Request) -> None:
+        """Whose session it is, for `find_seat`."""
+        services: Services = request.app.state.services
+        secret = request.cookies.get(COOKIE)
+        if secret and len(secret) <= 200:
+            request.state.signed_in = await services.chairs.caller(Session(secret))
+
+    @staticmethod
     def led_on(request: Request) -> Response | None:
         """These pages stand at every address but the reviewers'."""
         return None
@@ -95,7 +103,7 @@ class ChairRoute(ReviewRoute):
             return go_to(f"{SIGN_IN}?{urlencode({'next': path})}" if request.method == "GET" else f"{SIGN_IN}?ended=1")
         assert isinstance(error, SimsaError)
         services: Services = request.app.state.services
-        seat = find_seat(request, services)
+        seat = find_seat(request)
         words = next((said for kind, said in _REFUSALS if isinstance(error, kind)), _FAILED)
         is_ours = isinstance(error, Conflict | InvalidRequest) and not isinstance(error, NotFound)
         response = render(
@@ -140,23 +148,19 @@ def shown_key(request: Request, services: Services, key: str) -> Caller:
     return caller
 
 
-def find_seat(request: Request, services: Services) -> Seat | None:
+def find_seat(request: Request) -> Seat | None:
     """Who comes, None where it is nobody; a key that has lost its roles is nobody's."""
-    secret = request.cookies.get(COOKIE)
-    if not secret or len(secret) > 200:
-        return None
-    session = Session(secret)
-    caller = services.chairs.caller(session)
+    caller: Caller | None = getattr(request.state, "signed_in", None)
     if caller is None or not caller.has_any(READING):
         return None
-    return Seat(caller, session, language_for(request))
+    return Seat(caller, Session(request.cookies[COOKIE]), language_for(request))
 
 
 def seat_of(request: Request, services: Services) -> Seat:
     """Who comes. Raises NotSignedIn, and PageRefused for a foreign page where no key is asked for."""
     if not services.access.asks_for_key:
         services.access.check(_without_keys(request))
-    seat = find_seat(request, services)
+    seat = find_seat(request)
     if seat is None:
         raise NotSignedIn
     return seat

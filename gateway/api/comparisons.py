@@ -62,7 +62,9 @@ async def create_comparison(
     if services.is_draining:
         raise Unavailable("The gateway is shutting down.", code="draining", retry_after_s=2)
     asked = await read_json(request, services, ComparisonRequest)
-    events = services.comparisons.run(asked.question(), request.state.request_id, caller, priority, run_id=run)
+    events = await services.comparisons.run(
+        asked.question(), request.state.request_id, caller, priority, run_id=run, headers=request.scope["headers"]
+    )
     return _Answer(events, _write_stream if asked.stream else _write_whole)
 
 

@@ -27,6 +27,7 @@ from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
 from gateway.load_runs import LoadRuns
 from gateway.long_work import LongWork
+from gateway.name_watch import NameWatch
 from gateway.recorder import Recorder
 from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.desk import RoundDesk
@@ -36,7 +37,9 @@ from gateway.run_names import RunNames
 from gateway.settings import Settings
 from gateway.store import Store
 from gateway.telemetry import Telemetry
+from gateway.together import Together
 from gateway.web import Web
+from gateway.workers import Siblings
 
 
 @dataclass(slots=True)
@@ -45,6 +48,7 @@ class Services:
 
     settings: Settings
     registry: LiveRegistry
+    names: NameWatch
     fleet: Fleet
     dispatcher: Dispatcher
     store: Store
@@ -69,6 +73,8 @@ class Services:
     chairs: ChairSessions
     chair_limits: ChairLimits
     web: Web
+    together: Together
+    siblings: Siblings | None
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 

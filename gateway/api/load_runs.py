@@ -22,7 +22,15 @@ from gateway.api.schemas import Asked, body_of
 from gateway.asgi import read_body
 from gateway.domain.accounts import OVERSEEING, Role
 from gateway.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from gateway.load_run_checks import Document, KeptRun, as_checked, checked, run_ids_through_gateway, why_not_kept
+from gateway.load_run_checks import (
+    Document,
+    KeptRun,
+    as_checked,
+    borne_out,
+    checked,
+    run_ids_through_gateway,
+    why_not_kept,
+)
 from gateway.load_runs import RunDiffers, read_document
 from loadtests.cells import Run
 from loadtests.differences import compare_runs
@@ -34,6 +42,8 @@ MAY_READ = require_roles(OVERSEEING)
 MAY_KEEP = require_roles(frozenset({Role.OPERATOR, Role.ADMIN}))
 MOST_COMPARED = 10
 RECORDS_WITHIN_S = 10.0
+OTHERS_TRIES, OTHERS_WAIT_S = 5, 0.5
+"""How long records of other gateways are waited for: twice as long as they keep them together by default, and more."""
 """How long handing in waits for the calls of the run to be in the database."""
 ReportLanguage = Literal["ko", "en"]
 Table = Literal["cells", "repeats", "objectives", "timeline"]
@@ -130,9 +140,7 @@ async def keep_run(request: Request, response: Response, services: Gateway, call
     document = await asyncio.to_thread(_document, raw, datetime.now(UTC))
     if not await services.recorder.drain(RECORDS_WITHIN_S):
         raise Unavailable("Calls of the run may still be on their way into the database.", retry_after_s=5)
-    run = document.run
-    recorded = await services.load_runs.recorded(run.model, run_ids_through_gateway(run))
-    findings = await asyncio.to_thread(checked, run, recorded)
+    findings = await _looked_up(services, document.run)
     try:
         kept, is_new = await services.load_runs.keep(document, findings, caller, datetime.now(UTC))
     except RunDiffers as error:
@@ -140,6 +148,20 @@ async def keep_run(request: Request, response: Response, services: Gateway, call
     await asyncio.to_thread(services.store.make_durable)
     response.status_code = 201 if is_new else 200
     return kept
+
+
+async def _looked_up(services: Services, run: Run) -> Run:
+    """The run with what the records say of it; those of other gateways may come a moment later."""
+    names = run_ids_through_gateway(run)
+    tries = OTHERS_TRIES if services.settings.is_one_of_several else 1
+    for left in reversed(range(tries)):
+        recorded = await services.load_runs.recorded(run.model, names)
+        findings = await asyncio.to_thread(checked, run, recorded)
+        if left and borne_out(findings) < len(names):
+            await asyncio.sleep(OTHERS_WAIT_S)
+        else:
+            break
+    return findings
 
 
 @router.get(

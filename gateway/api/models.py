@@ -11,7 +11,7 @@ from gateway.access import permit_model, permit_roles
 from gateway.api.deps import CheckedCaller, DescribeKey, Gateway, RequireKey, Services
 from gateway.api.refusals import refusals
 from gateway.domain.accounts import CALLING, OVERSEEING
-from gateway.domain.records import Model, Provenance
+from gateway.domain.records import Model, NamedReplicas, Provenance
 from gateway.errors import ModelNotFound
 from gateway.model_lookup import find_model
 from gateway.replica_state import ReplicaState
@@ -91,7 +91,7 @@ def _candidate(services: Services, model: Model, *, sees_replicas: bool) -> dict
         "consortium": _consortium(services, model),
         "serving": model.serving.kind.value,
         "answers_now": bool(live),
-        "reason": None if live else why_silent(model, states if sees_replicas else []),
+        "reason": None if live else _why_silent(services, model, states, sees_replicas=sees_replicas),
         "provenance": _provenance(live),
         "replicas": [
             {
@@ -109,6 +109,7 @@ def _candidate(services: Services, model: Model, *, sees_replicas: bool) -> dict
         ]
         if sees_replicas
         else None,
+        "replica_names": [_name(services, named) for named in model.named_replicas] if sees_replicas else None,
         "licence": _licence(model),
         "capabilities": sorted(model.capabilities),
         "rates": _published_rates(model),
@@ -125,12 +126,25 @@ def _published_rates(model: Model) -> dict[str, int | None] | None:
     return {"requests_per_min": adapter.requests_per_min, "tokens_per_min": adapter.tokens_per_min}
 
 
-def why_silent(model: Model, states: list[ReplicaState]) -> str:
+def _name(services: Services, named: NamedReplicas) -> dict[str, Any]:
+    """A name whose addresses are replicas: which it has now, and what is wrong with it."""
+    return {
+        "dns": named.name,
+        "port": named.port,
+        "addresses": services.names.addresses_of(named.name),
+        "problem": services.names.problem_of(named.name),
+    }
+
+
+def _why_silent(services: Services, model: Model, states: list[ReplicaState], *, sees_replicas: bool) -> str:
     """Why a listed model does not answer now, in words."""
     if not model.is_servable:
         return model.serving.reason or "nothing serves it"
-    if states:
+    if states and sees_replicas:
         return "; ".join(f"{state.replica.id}: {state.reason}" for state in states)
+    if states or model.named_replicas:
+        problems = [services.names.problem_of(named.name) for named in model.named_replicas] if sees_replicas else []
+        return "; ".join(problem for problem in problems if problem) or "no engine of it answers at the moment"
     if model.replicas:
         return "the key of its API is not in the environment"
     return "no engine is configured for it"

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.deps import Gateway, Services
+from gateway.api.refusals import refusals
 from gateway.domain.accounts import OVERSEEING
 from gateway.errors import SimsaError
 
@@ -19,29 +20,41 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", summary="Ready: store open, a live replica, not draining", responses={503: {}})
-async def ready(request: Request, services: Gateway) -> JSONResponse:
-    problems = readiness_problems(services)
+@router.get(
+    "/ready",
+    summary="Ready: store open, a live replica, not draining",
+    responses={400: refusals(400)[400], 503: {}},
+)
+async def ready(request: Request, services: Gateway, engines: bool = True) -> JSONResponse:
+    """With `engines=false` also without a live replica: for who only asks whether this gateway can take requests."""
+    problems = readiness_problems(services, engines=engines)
     body: dict[str, Any] = {"status": "not ready" if problems else "ready"}
     if _may_see_detail(request, services):
         body["problems"] = problems
         body["replicas_down"] = services.fleet.reasons()
         body["registry_problem"] = services.registry.problem
+        body["name_problems"] = services.names.problems
     return JSONResponse(body, status_code=503 if problems else 200)
 
 
 @router.get("/metrics", summary="Prometheus series", response_class=Response)
 async def metrics(services: Gateway) -> Response:
+    page = render_own(services) if services.siblings is None else await services.siblings.render_all()
+    return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def render_own(services: Services) -> bytes:
+    """The series of this process."""
     observe_recorder(services)
-    return Response(services.telemetry.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return services.telemetry.render()
 
 
-def readiness_problems(services: Services) -> list[str]:
+def readiness_problems(services: Services, *, engines: bool = True) -> list[str]:
     """Why no new request should be sent here; empty when ready."""
     problems: list[str] = []
     if services.is_draining:
         problems.append("shutting down")
-    if not services.fleet.has_live_replica:
+    if engines and not services.fleet.has_live_replica:
         problems.append("no live replica")
     if not services.recorder.accepting:
         problems.append("records cannot be kept")
@@ -52,6 +65,8 @@ def observe_recorder(services: Services) -> None:
     stats = services.recorder.stats()
     telemetry = services.telemetry
     telemetry.recorder_queued.set(stats.queued)
+    telemetry.recorder_capacity.set(services.settings.recorder_queue)
+    telemetry.recorder_spooled.set(stats.spooled_bytes)
     telemetry.recorder_lag.set(stats.lag_s)
     telemetry.recorder_written.set(stats.written)
     telemetry.recorder_lost.set(stats.lost)

@@ -89,6 +89,7 @@ class ReviewRoute(APIRoute):
             try:
                 if "\0" in request.url.path or "%00" in str(request.url):
                     raise NotFound("Nothing here has a NUL in its name.")
+                await self.prepare(request)
                 response = self.led_on(request) or await answer(request)
             except (SimsaError, LinkRefused, Overtaken, NoSession) as error:
                 response = self.refusal(request, error)
@@ -102,6 +103,10 @@ class ReviewRoute(APIRoute):
             return response
 
         return handler
+
+    @staticmethod
+    async def prepare(request: Request) -> None:
+        """Look up what every page needs, before any of it."""
 
     @staticmethod
     def led_on(request: Request) -> Response | None:

@@ -140,7 +140,7 @@ class Refusal:
 class Hold:
     """What one call holds of its key's limits until it is settled."""
 
-    __slots__ = ("cost", "day_ends_s", "is_free", "is_open", "month_ends_s", "slot", "tokens")
+    __slots__ = ("cost", "day_ends_s", "is_free", "is_open", "month_ends_s", "slot", "ticket", "tokens")
 
     def __init__(self, tokens: int, cost: tuple[str, Decimal] | None, *, is_free: bool = False) -> None:
         """`is_free`: it takes nothing of a budget whatever becomes of it, so none that is used up stands in its way."""
@@ -151,6 +151,8 @@ class Hold:
         self.slot = 0
         self.day_ends_s = self.month_ends_s = 0.0
         self.is_open = True
+        self.ticket: object = None
+        """What books outside this process know it by."""
 
 
 class Account:
@@ -165,6 +167,11 @@ class Account:
         self.tokens = SlidingMinute()
         self.day = Ledger(Period.DAY, wall_s)
         self.month = Ledger(Period.MONTH, wall_s)
+
+    @property
+    def ledgers(self) -> tuple[Ledger, Ledger]:
+        """Of the day and of the month."""
+        return self.day, self.month
 
     def hold(self, hold: Hold, now_s: float, wall_s: float) -> Refusal | None:
         """Hold everything for one call, or nothing: then why; see `refusal`."""
@@ -248,19 +255,24 @@ class Account:
     def _over_budget(self, budget: Budget, holds: Sequence[Hold], wall_s: float) -> Refusal | None:
         ledger = self.day if budget.period is Period.DAY else self.month
         unit = budget.unit
-        wanted: Amount = 0
-        if unit == TOKENS:
-            wanted = _tokens(holds)
-        else:
-            for hold in holds:
-                if hold.cost is not None and hold.cost[0] == unit:
-                    wanted += hold.cost[1]
+        wanted = wanted_of(unit, holds)
         left = budget.amount - ledger.spent(unit)
         if left > 0 and wanted + ledger.held(unit) <= left:
             return None
         if left > 0 and wanted <= left:
             return Refusal(Obstacle.RESERVED, 1.0, budget, left)
         return Refusal(Obstacle.BUDGET, ledger.ends_s - wall_s, budget, max(Decimal(0), left))
+
+
+def wanted_of(unit: str, holds: Sequence[Hold]) -> Amount:
+    """What calls want of a budget of this unit, together."""
+    if unit == TOKENS:
+        return _tokens(holds)
+    wanted: Amount = 0
+    for hold in holds:
+        if hold.cost is not None and hold.cost[0] == unit:
+            wanted += hold.cost[1]
+    return wanted
 
 
 def _tokens(holds: Sequence[Hold]) -> int:

@@ -8,7 +8,7 @@ clock, sizes are integer bytes, moments are aware UTC. Unknown is None, never 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -309,6 +309,29 @@ class Replica:
         return EngineAddress(self.url, self.base_path, self.api_key_env)
 
 
+class RecordType(StrEnum):
+    """The DNS records that hold addresses."""
+
+    A = "A"
+    AAAA = "AAAA"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedReplicas:
+    """Replicas behind a DNS name: each address that it has is one, like `pattern` but for where it stands."""
+
+    name: str
+    port: int
+    pattern: Replica
+    """What the entry says of each; its own address is the name's, at which nobody is asked."""
+    record_types: tuple[RecordType, ...] = (RecordType.A, RecordType.AAAA)
+
+    def at(self, address: str) -> Replica:
+        """The replica at one address. Its id holds the address, so it stays the same whatever else comes and goes."""
+        place = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
+        return replace(self.pattern, id=f"{self.pattern.model_id}/{place}", url=f"http://{place}")
+
+
 class ServingKind(StrEnum):
     VLLM = "vllm"
     OPENAI_API = "openai_api"
@@ -362,6 +385,8 @@ class Serving:
     backend: str | None = None
     """vllm_native | vllm_transformers | vllm_plugin | vllm_legacy, where kind is vllm."""
     trust_remote_code: bool = False
+    startup_s: float | None = None
+    """From a start to the first token with the weights on disk, where it was measured."""
     args: tuple[str, ...] = ()
     reason: str | None = None
     """Why nothing can serve it, in words for a caller, where that is so."""
@@ -407,10 +432,25 @@ class Model:
     notes: str | None = None
     facts: Mapping[str, Sourced] = field(default_factory=dict)
     """Source and confidence of released, capabilities, parsers and serving, where stated."""
+    named_replicas: tuple[NamedReplicas, ...] = ()
+    """Names whose addresses are replicas; those that are known by now stand in `replicas` of the registry in use."""
+
+    @property
+    def stated_replicas(self) -> tuple[Replica, ...]:
+        """Of a registry as it was read: its entries, a name's pattern standing for all engines behind it."""
+        return (*self.replicas, *(named.pattern for named in self.named_replicas))
+
+    @property
+    def has_place(self) -> bool:
+        """Whether anything says where its engines are."""
+        return bool(self.replicas or self.named_replicas)
 
     @property
     def is_servable(self) -> bool:
-        return self.serving.kind is not ServingKind.NONE and self.serving.reason is None
+        """Whether anything can serve it. What only an older vLLM serves needs a replica, which is one of that."""
+        if self.serving.kind is ServingKind.NONE:
+            return False
+        return self.serving.reason is None or (self.serving.max_vllm is not None and bool(self.replicas))
 
 
 # --- hardware and prices ------------------------------------------------------------------------------------
@@ -478,8 +518,8 @@ class Registry:
     electricity: ElectricityPrice | None = None
 
     def routable(self) -> tuple[Model, ...]:
-        """Models that something could serve and that have a replica."""
-        return tuple(model for model in self.models.values() if model.is_servable and model.replicas)
+        """Models that something could serve and that have a replica, or a name behind which there may be some."""
+        return tuple(model for model in self.models.values() if model.is_servable and model.has_place)
 
 
 # --- one call -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from gateway.domain.records import Registry
 from gateway.errors import RegistryInvalid
 from gateway.registry.complaints import validated
 from gateway.registry.records import Entries, Known
+from gateway.registry.replicas_file import add_replicas
 from gateway.registry.schema import (
     Block,
     ConsortiumBlock,
@@ -34,15 +35,24 @@ SECTIONS: dict[str, type[Block]] = {
 }
 
 
-def load_registry(path: Path) -> Registry:
-    """The registry in a file. Raises RegistryInvalid with every problem, also when the file cannot be read."""
+def load_registry(path: Path, *, replicas_file: Path | None = None) -> Registry:
+    """The registry in a file, with the replicas of another one where that is named.
+
+    Raises RegistryInvalid with every problem of the one or the other, also when a file cannot be read.
+    """
+    registry = parse_registry(_read(path, "SIMSA_REGISTRY"), path=str(path))
+    if replicas_file is None:
+        return registry
+    return add_replicas(registry, _read(replicas_file, "SIMSA_REPLICAS_FILE"), path=str(replicas_file))
+
+
+def _read(path: Path, setting: str) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        missing = "no such file; run where it is, or name it by SIMSA_REGISTRY"
+        missing = f"no such file; run where it is, or name it by {setting}"
         why = missing if isinstance(error, FileNotFoundError) else error.strerror or type(error).__name__
         raise RegistryInvalid(str(path), [f"{path}: cannot be read: {why}"]) from error
-    return parse_registry(data, path=str(path))
 
 
 def parse_registry(data: bytes, *, path: str) -> Registry:

@@ -5,6 +5,8 @@ A counter that two replicas name would be counted twice, and counters of some of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway.domain.records import DCGM_ENERGY, EnergyMeter
 from gateway.registry.schema import ReplicaBlock
 from gateway.registry.text import Document, Loc
@@ -13,12 +15,16 @@ from gateway.registry.text import Document, Loc
 class EnergyMeters:
     """Reads the blocks of all replicas of a file, one after the other."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, *, others: Iterable[EnergyMeter] = ()) -> None:
+        """`others`: meters of another file, whose counters count as named before."""
         self._document = document
         self._first: dict[tuple[str, str], Loc] = {}
         """The replica that names a GPU of an exporter first, by whatever metric: each is the whole card's energy."""
         self._naming: dict[str, tuple[bool, Loc]] = {}
         """Whether an exporter's GPUs are named by UUID, and where first."""
+        for meter in others:
+            self._first.update({(meter.url, gpu): () for gpu in meter.gpus})
+            self._naming.setdefault(meter.url, (not meter.gpus[0].isdigit(), ()))
 
     def read(self, loc: Loc, replica: ReplicaBlock, *, is_remote: bool) -> EnergyMeter | None:
         """The meter of one replica; complains of what does not hold together."""
@@ -72,5 +78,5 @@ class EnergyMeters:
                 )
 
     def _place(self, loc: Loc) -> str:
-        line = self._document.lines.get(loc)
+        line = self._document.lines.get(loc) if loc else None
         return f"on line {line}" if line else "in an earlier entry"

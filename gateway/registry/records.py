@@ -19,7 +19,6 @@ from gateway.domain.records import (
     Consortium,
     CurrencyRate,
     ElectricityPrice,
-    EnergyMeter,
     Gpu,
     GpuPrice,
     Licence,
@@ -30,7 +29,6 @@ from gateway.domain.records import (
     MoeShape,
     ProgrammeEvent,
     ReasoningSwitch,
-    Replica,
     Serving,
     ServingKind,
     Sourced,
@@ -40,7 +38,7 @@ from gateway.domain.records import (
 )
 from gateway.registry.adapters import read_adapter
 from gateway.registry.claims import is_price, read_claim
-from gateway.registry.energy import EnergyMeters
+from gateway.registry.replicas import ReplicaEntries, refer
 from gateway.registry.schema import (
     ClaimBlock,
     ConsortiumBlock,
@@ -52,7 +50,6 @@ from gateway.registry.schema import (
     NamesBlock,
     Origin,
     RateBlock,
-    ReplicaBlock,
     ServingBlock,
     ShapeBlock,
 )
@@ -79,9 +76,7 @@ class Entries:
     def __init__(self, document: Document, known: Known) -> None:
         self._document = document
         self._known = known
-        self._payers: dict[tuple[str, str], Loc] = {}
-        """The first entry that names the GPU of each engine."""
-        self._meters = EnergyMeters(document)
+        self._replicas = ReplicaEntries(document, known.gpus)
 
     def refuse_duplicates(self, section: str, entries: Iterable[tuple[Loc, str]]) -> None:
         """Complain of each id that an earlier entry already has."""
@@ -94,8 +89,7 @@ class Entries:
             first.setdefault(name, loc)
 
     def _refer(self, loc: Loc, name: str | None, known: Collection[str], table: str) -> None:
-        if name is not None and name not in known:
-            self._document.complain(loc, f"{name!r} is not in {table}{did_you_mean(name, known)}")
+        refer(self._document, loc, name, known, table)
 
     def _sourced(self, loc: Loc, origin: Origin, block: Origin | None = None, *, needed: bool) -> Sourced | None:
         """The origin of a fact: its own, else its block's. Complains where one is needed and missing."""
@@ -197,6 +191,7 @@ class Entries:
         self._refer((*loc, "consortium"), block.consortium, self._known.consortia, "consortia")
         facts = self._model_facts(loc, block, needed=needed)
         self._check_serving(loc, block)
+        replicas, named = self._replicas.read((*loc, "replicas"), block.id, block.serving.kind, block.replicas)
         return Model(
             id=block.id,
             serving=_serving(block.id, block.serving, self._adapter((*loc, "serving"), block.serving, needed=needed)),
@@ -212,7 +207,8 @@ class Entries:
             capabilities=frozenset((block.capabilities and block.capabilities.value) or ()),
             price=self._price((*loc, "price"), block, needed=needed),
             claims=self._claims(loc, block.id, block.claims, of_a_model=True),
-            replicas=self._replicas(loc, block),
+            replicas=replicas,
+            named_replicas=named,
             timeouts=Timeouts(**block.timeouts.model_dump()) if block.timeouts else Timeouts(),
             notes=block.notes,
             facts=facts,
@@ -242,7 +238,7 @@ class Entries:
         low, high = serving.min_vllm, serving.max_vllm
         if low and high and _ordered(low) > _ordered(high):
             self._document.complain((*at, "max_vllm"), f"expected {low} (min_vllm) or newer, got {high}")
-        for field in ("min_vllm", "max_vllm", "backend"):
+        for field in ("min_vllm", "max_vllm", "backend", "startup_s"):
             if serving.kind != "vllm" and getattr(serving, field) is not None:
                 self._document.complain((*at, field), f"only for kind vllm, but kind is {serving.kind}")
 
@@ -309,30 +305,6 @@ class Entries:
                 self._refer((*at, "unit"), block.unit, self._known.currencies, "currencies")
             claims.append(read_claim(self._document, at, block, self._required(at, block), of_a_model=of_a_model))
         return tuple(claims)
-
-    def _replicas(self, loc: Loc, block: ModelBlock) -> tuple[Replica, ...]:
-        replicas = []
-        for n, replica in enumerate(block.replicas):
-            self._refer((*loc, "replicas", n, "gpu"), replica.gpu, self._known.gpus, "gpus")
-            is_remote = block.serving.kind == "openai_api"
-            meter = self._meters.read((*loc, "replicas", n, "energy"), replica, is_remote=is_remote)
-            replicas.append(_replica(block.id, n, replica, meter))
-            if replica.gpu is not None and not is_remote:
-                self._refuse_second_payer((*loc, "replicas", n, "gpu"), replicas[-1])
-        return tuple(replicas)
-
-    def _refuse_second_payer(self, loc: Loc, replica: Replica) -> None:
-        """One engine's GPU is paid for once, by the entry that names it first."""
-        engine = replica.url, replica.base_path
-        first = self._payers.setdefault(engine, loc)
-        if first != loc:
-            line = self._document.lines.get(first)
-            message = (
-                f"expected none: the engine at {replica.url}{replica.base_path} has its GPU"
-                f"{f' on line {line}' if line else ' in an earlier entry'} already and would be paid for twice; leave "
-                "gpu and gpus out here, and the cost of this entry's calls is unknown"
-            )
-            self._document.complain(loc, message)
 
     def _shape(self, loc: Loc, block: ShapeBlock, *, needed: bool) -> ModelShape:
         facts: dict[str, Sourced] = {}
@@ -421,23 +393,8 @@ def _serving(model_id: str, block: ServingBlock, adapter: Adapter | None) -> Ser
         max_vllm=block.max_vllm,
         backend=block.backend,
         trust_remote_code=block.trust_remote_code,
+        startup_s=block.startup_s,
         args=tuple(block.args),
         reason=block.reason,
         adapter=adapter,
-    )
-
-
-def _replica(model_id: str, position: int, block: ReplicaBlock, meter: EnergyMeter | None) -> Replica:
-    return Replica(
-        id=block.id or f"{model_id}/{position + 1}",
-        model_id=model_id,
-        url=block.url,
-        weight=block.weight,
-        gpu=block.gpu,
-        gpus=block.gpus,
-        host=block.host,
-        api_key_env=block.api_key_env,
-        base_path=block.base_path,
-        max_in_flight=block.max_in_flight,
-        energy=meter,
     )

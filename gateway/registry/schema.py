@@ -24,6 +24,7 @@ from gateway.registry.values import (
     CountOrZero,
     Currency,
     Day,
+    DnsName,
     ExporterAddress,
     GpuLabel,
     HangulName,
@@ -37,6 +38,7 @@ from gateway.registry.values import (
     Params,
     Path,
     PerMtok,
+    Port,
     Positive,
     SeriesName,
     Size,
@@ -254,8 +256,16 @@ class EnergyBlock(Block):
 
 
 class ReplicaBlock(Block):
-    url: Address = Field(description="an address such as http://127.0.0.1:8101")
-    id: Name | None = None
+    """One engine by its `url`, or all those behind a name by `dns` and `port`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["dns", "port"]}]})
+
+    url: Address | None = Field(None, description="One engine's address such as http://127.0.0.1:8101.")
+    dns: DnsName | None = Field(None, description="A name in place of the address: each address it has is a replica.")
+    port: Port | None = Field(None, description="With dns: where the engines listen.")
+    scheme: Literal["http"] | None = Field(None, description="With dns: http, as no certificate names an address.")
+    family: Literal["ipv4", "ipv6"] | None = Field(None, description="With dns: only its A, or AAAA, records.")
+    id: Name | None = Field(None, description="Of one engine; those behind a name are called by their addresses.")
     weight: Weight = 1.0
     gpu: Name | None = None
     gpus: Count = 1
@@ -287,6 +297,9 @@ class ServingBlock(Origin):
     max_vllm: Version | None = None
     backend: Literal["vllm_native", "vllm_transformers", "vllm_plugin", "vllm_legacy"] | None = None
     trust_remote_code: Truth = False
+    startup_s: Positive | None = Field(
+        None, description="Seconds from a start to the first token, as measured; a cluster waits twice that."
+    )
     args: Many[Argument] = []
     reason: Text | None = Field(None, description="Why nothing can serve it, in words for a caller.")
     adapter: AdapterBlock | None = Field(None, description="How a hosted API differs from OpenAI's.")

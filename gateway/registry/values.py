@@ -199,6 +199,23 @@ def _gpu_label(raw: object) -> str:
     raise _refusal("a GPU's index such as 0, or its UUID such as GPU-5b4e07f6-3a86-4340-039d-25f2a83cdc43", raw)
 
 
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+
+
+def _dns_name(raw: object) -> str:
+    """A host's name alone. An address has nothing to be looked up."""
+    if not isinstance(raw, str) or not _DNS_NAME.fullmatch(raw) or raw.rstrip(".").rpartition(".")[2].isdigit():
+        raise _refusal("a DNS name such as engines.models.svc.cluster.local", raw)
+    return raw
+
+
+def _port(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= 65535:
+        raise _refusal("a port, 1 to 65535", raw)
+    return raw
+
+
 def _address(raw: object) -> str:
     """An engine's address without a trailing slash. Credentials in it are refused, and not repeated."""
     expected = "an address such as http://127.0.0.1:8101"
@@ -263,6 +280,8 @@ Version = Annotated[str, _matching(r"\d{1,4}(\.\d{1,4}){1,3}", "a version in quo
 Currency = Annotated[str, _matching(r"[A-Z]{3}", "a currency code such as USD")]
 Variable = Annotated[str, BeforeValidator(_variable), WithJsonSchema({"type": "string"})]
 Address = Annotated[str, BeforeValidator(_address), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+DnsName = Annotated[str, BeforeValidator(_dns_name), WithJsonSchema({"type": "string", "format": "hostname"})]
+Port = Annotated[int, BeforeValidator(_port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
 ExporterAddress = Annotated[
     str, BeforeValidator(_exporter), WithJsonSchema({"type": "string", "pattern": "^https?://"})
 ]

@@ -1,57 +1,62 @@
-"""Who is signed in to the pages of those who run rounds: sessions in memory, which end with time or with their key.
+"""Who is signed in to the pages of those who run rounds: sessions that end with time or with their key.
 
-A start forgets them all. Reviewers are not among them: their one session each is `links`' and stands in the database.
-Cookies belong in `api`.
+They stand in the database, so that every gateway on it knows them, and a start forgets none. Reviewers are not among
+them: their one session each is `links`'. Cookies belong in `api`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
 
 from gateway.domain.accounts import EVERYTHING, Caller
 from gateway.rounds.links import Session
+from gateway.rounds.tables import chair_sessions
+from gateway.store import Store
 
-SESSION_S = 8 * 3600.0
+SESSION_LASTS = timedelta(hours=8)
 MOST_SESSIONS = 1_000
-"""Beyond it the oldest one ends: only people with a key begin sessions."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    key: str | None
-    """The key's id; None for the admin, who has none."""
-    ends_s: float
+"""Beyond it the oldest ones end: only people with a key begin sessions."""
 
 
 class ChairSessions:
-    """Begins, finds and ends sessions. Of a session's secret only the digest is kept."""
+    """Begins, finds and ends sessions. Of a session's secret only the digest is kept. Raises Unavailable."""
 
-    def __init__(self, *, caller_of: Callable[[str], Caller | None], now: Callable[[], float]) -> None:
-        """`caller_of`: who bears a key, None once it does not count; `now`: a monotonic clock in seconds."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        caller_of: Callable[[str], Caller | None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`caller_of`: who bears a key, None once it does not count."""
+        self._transaction = store.transaction
         self._caller_of = caller_of
         self._now = now
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
 
-    def begin(self, caller: Caller) -> Session:
+    async def begin(self, caller: Caller) -> Session:
         """A session for whoever has just shown this key."""
-        session = Session(secrets.token_urlsafe(32))
-        self._kept[session.digest] = _Kept(caller.key, self._now() + SESSION_S)
-        if len(self._kept) > MOST_SESSIONS:
-            self._kept.popitem(last=False)
+        session, table, now = Session(secrets.token_urlsafe(32)), chair_sessions, self._now()
+        row = {"digest": session.digest, "key": caller.key, "ends_at": now + SESSION_LASTS}
+        newest = sa.select(table.c.digest).order_by(table.c.ends_at.desc(), table.c.digest).limit(MOST_SESSIONS)
+        async with self._transaction() as connection:
+            await connection.execute(sa.delete(table).where(table.c.ends_at <= now))
+            await connection.execute(sa.insert(table).values(row))
+            await connection.execute(sa.delete(table).where(table.c.digest.not_in(newest)))
         return session
 
-    def caller(self, session: Session) -> Caller | None:
+    async def caller(self, session: Session) -> Caller | None:
         """Whose session it is, with what their key allows at this moment; None where it has ended."""
-        kept = self._kept.get(session.digest)
-        if kept is None:
+        statement = sa.select(chair_sessions).where(chair_sessions.c.digest == session.digest)
+        async with self._transaction() as connection:
+            kept = (await connection.execute(statement)).mappings().first()
+        if kept is None or self._now() >= kept["ends_at"]:
             return None
-        caller = None if self._now() >= kept.ends_s else EVERYTHING if kept.key is None else self._caller_of(kept.key)
-        if caller is None:
-            self.end(session)
-        return caller
+        return EVERYTHING if kept["key"] is None else self._caller_of(kept["key"])
 
-    def end(self, session: Session) -> None:
-        self._kept.pop(session.digest, None)
+    async def end(self, session: Session) -> None:
+        async with self._transaction() as connection:
+            await connection.execute(sa.delete(chair_sessions).where(chair_sessions.c.digest == session.digest))

@@ -33,6 +33,14 @@ rounds = sa.Table(
     sa.UniqueConstraint("organisation", "name", name="uq_rounds_organisation"),
 )
 
+chair_sessions = sa.Table(
+    "chair_sessions",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text),
+    sa.Column("ends_at", Moment, nullable=False),
+)
+
 
 def _of_round() -> sa.Column[str]:
     return sa.Column("round_id", sa.Text, sa.ForeignKey(rounds.c.id), primary_key=True)

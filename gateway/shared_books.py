@@ -1,0 +1,475 @@
+"""The books that several gateways keep together in Redis: each hold, check and settlement is one script there.
+
+A call's hold is one round trip before it; what it took follows after its end, in batches that count once however often
+they are sent. While Redis is away each gateway counts by itself, within its share of every limit, and hands in later
+what was spent meanwhile. What Redis has lost is read from the database again, key by key, when a key calls next. How
+the scripts agree with `domain.limits` is shown in tests/test_shared_books.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import islice
+from typing import Any
+
+import structlog
+
+from gateway.books import Minutes, OwnBooks, Price, Refused, Spent, Use
+from gateway.domain.accounts import TOKENS, Budget, Limits, Period
+from gateway.domain.limits import Amount, Hold, Ledger, Obstacle, Refusal, period_end_s, wanted_of
+from gateway.errors import Unavailable
+from gateway.redis_link import LinkDown, RedisLink
+from gateway.store import RowRefused
+from gateway.use_by_day import UsageRow
+
+NANO = 10**9
+"""Money is counted in whole billionths of its unit."""
+_MOST = 2**62
+ENTRIES_AT_ONCE = 250
+MOST_UNSETTLED = 200_000
+"""Beyond it the oldest are given up: after a long time without Redis the database knows better."""
+_DATABASE_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The keys in Redis of one API key at one moment."""
+
+    window: str
+    holds: str
+    day: str
+    month: str
+
+    @property
+    def all(self) -> tuple[str, str, str, str]:
+        return self.window, self.holds, self.day, self.month
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """How a hold is found again."""
+
+    id: str
+    places: _Places
+    second: str = ""
+    """By Redis's clock; "" where its answer did not come."""
+    minutes: Minutes | None = None
+    alone: _Alone | None = None
+    """By whom it was taken while Redis was away."""
+
+
+class SharedBooks:
+    """See `Books`. `run` settles until cancelled; `flush` settles what is left."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        usage: Callable[[str, date, date], AsyncIterable[UsageRow]],
+        *,
+        now: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+        redis_now: Callable[[], float] | None = None,
+    ) -> None:
+        """`usage`: what the database knows of a key's use from one day to another.
+
+        `redis_now`: seconds to count minutes by in place of Redis's own clock.
+        """
+        self._link = link
+        self._usage = usage
+        self._now = now
+        self._wall = wall
+        self._redis_now = redis_now
+        self._numbers = 0
+        self._batch = 0
+        self._unsettled: deque[_Entry] = deque()
+        self._sending = asyncio.Lock()
+        self._some = asyncio.Event()
+        self._seeding: dict[str, asyncio.Lock] = {}
+        self._alone: _Alone | None = None
+        self.given_up = 0
+        """Settlements that were dropped."""
+        self._log = structlog.get_logger("simsa.limits")
+        link.on_up.append(self._go_together)
+        link.on_down.append(self._go_alone)
+        link.on_gone.append(self.release)
+        if not link.is_up:
+            self._go_alone()
+
+    @property
+    def is_shared(self) -> bool:
+        """False while this gateway counts alone."""
+        return self._alone is None
+
+    # --- holding --------------------------------------------------------------------------------------------
+
+    async def hold(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
+        if self._alone is not None:
+            return await self._alone.hold(key, limits, hold, self._places(key))
+        self._numbers += 1
+        ticket = _Ticket(f"{self._link.id}.{self._numbers}", self._places(key))
+        hold.ticket = ticket
+        try:
+            found = await self._ask("hold", key, limits, [hold], 1, ticket)
+        except LinkDown:
+            self._let_go(ticket, hold)
+            return await self._fallback().hold(key, limits, hold, ticket.places)
+        except BaseException:
+            self._let_go(ticket, hold)
+            raise
+        ticket.second = str(found.second)
+        ticket.minutes = found.minutes
+        return found.refused
+
+    async def look(self, key: str, limits: Limits, holds: Sequence[Hold], at_once: int) -> Refused | None:
+        if self._alone is None:
+            try:
+                return (await self._ask("look", key, limits, holds, at_once, None)).refused
+            except LinkDown:
+                pass
+        return await self._fallback().look(key, limits, holds, at_once)
+
+    async def count_request(self, key: str, limits: Limits) -> Refused | None:
+        if self._alone is None:
+            try:
+                return (await self._ask("count", key, limits, [Hold(0, None)], 1, None)).refused
+            except LinkDown:
+                pass
+        return await self._fallback().count_request(key, limits)
+
+    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool) -> None:
+        if not hold.is_open:
+            raise ValueError("a call is settled once")
+        ticket = hold.ticket
+        assert isinstance(ticket, _Ticket), "only what was held is settled"
+        if ticket.alone is not None:
+            ticket.alone.books.settle(key, hold, tokens, price, is_unpriced=is_unpriced)
+            self._note(_Entry(ticket.places, "", "", None, tokens, price, is_unpriced, is_alone=True))
+            return
+        hold.is_open = False
+        self._note(_Entry(ticket.places, ticket.id, ticket.second, hold, tokens, price, is_unpriced))
+
+    def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
+        if self._alone is not None:
+            self._alone.books.correct(key, began_on, charged, without_cost)
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        if began_on.replace(day=1) != today.replace(day=1):
+            return
+        places = self._places(key)
+        if began_on != today:
+            places = replace(places, day="")
+        self._note(_Entry(places, "", "", None, 0, None, without_cost))
+        for price in charged.items():
+            self._note(_Entry(places, "", "", None, 0, price, 0))
+
+    def minutes(self, key: str, hold: Hold) -> Minutes | None:
+        ticket = hold.ticket
+        if not isinstance(ticket, _Ticket):
+            return None
+        return ticket.minutes if ticket.alone is None else ticket.alone.books.minutes(key, hold)
+
+    async def use(self, key: str) -> Use | None:
+        places = self._places(key)
+        try:
+            await self._seed(key, places)
+            day, month, holds = await self._link.read((places.day, places.month, places.holds))
+        except LinkDown:
+            return await self._fallback().books.use(key)
+        if set(month) <= {b"seeded"} and not day and not holds:
+            return None
+        return Use(_spent(day), _spent(month), len(holds))
+
+    async def release(self, gateway: str) -> None:
+        """Let go of what a gateway that is gone holds."""
+        try:
+            for holds in await self._link.scan("*:holds"):
+                await self._link.evaluate("release", [holds], [gateway])
+        except LinkDown as error:
+            self._log.error("what a gateway held that is gone is still held", gateway=gateway, why=str(error))
+
+    # --- settling -------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Hand in what was spent, as it comes."""
+        while True:
+            await self._some.wait()
+            try:
+                await self._send_some()
+            except LinkDown:
+                await asyncio.sleep(0.2)
+
+    async def flush(self) -> None:
+        """Hand in what is left, where Redis answers."""
+        try:
+            while self._unsettled:
+                await self._send_some()
+        except LinkDown as error:
+            self._log.error("what was spent last is not in Redis; the database has it", why=str(error))
+
+    def _note(self, entry: _Entry) -> None:
+        self._unsettled.append(entry)
+        if len(self._unsettled) > MOST_UNSETTLED:
+            self._unsettled.popleft()
+            self.given_up += 1
+        self._some.set()
+
+    async def _send_some(self) -> None:
+        """One batch. Its number is taken once: sent again, it counts once."""
+        async with self._sending:
+            entries = list(islice(self._unsettled, ENTRIES_AT_ONCE))
+            if entries:
+                arguments: list[str | int] = [self._batch + 1]
+                for entry in entries:
+                    arguments += entry.arguments()
+                await self._link.evaluate("settle", [f"{self._link.prefix}:settled:{self._link.id}"], arguments)
+                self._batch += 1
+                for entry in entries:
+                    if self._unsettled and self._unsettled[0] is entry:
+                        self._unsettled.popleft()
+            if not self._unsettled:
+                self._some.clear()
+
+    def _let_go(self, ticket: _Ticket, hold: Hold) -> None:
+        """Whether it is held nobody knows: where it is, it will not be."""
+        self._note(_Entry(ticket.places, ticket.id, "", hold, 0, None, 0))
+
+    # --- together and alone ---------------------------------------------------------------------------------
+
+    def _go_alone(self) -> None:
+        if self._alone is None:
+            self._alone = _Alone(self._link.live, self._usage, now=self._now, wall=self._wall)
+
+    def _go_together(self, is_same_run: bool) -> None:
+        """What was spent alone is handed in, unless the server began anew: then the database is read instead."""
+        self._alone = None
+        if not is_same_run:
+            self._unsettled = deque(entry for entry in self._unsettled if not entry.is_alone)
+
+    def _fallback(self) -> _Alone:
+        """What counts while Redis is away; also for one call whose answer did not come."""
+        if self._alone is None:
+            return _Alone(self._link.live, self._usage, now=self._now, wall=self._wall)
+        return self._alone
+
+    # --- scripts --------------------------------------------------------------------------------------------
+
+    def _places(self, key: str) -> _Places:
+        base, today = f"{self._link.prefix}:k:{key}", datetime.fromtimestamp(self._wall(), UTC)
+        return _Places(f"{base}:window", f"{base}:holds", f"{base}:d:{today:%Y-%m-%d}", f"{base}:m:{today:%Y-%m}")
+
+    async def _ask(
+        self, mode: str, key: str, limits: Limits, holds: Sequence[Hold], at_once: int, ticket: _Ticket | None
+    ) -> _Found:
+        places = ticket.places if ticket is not None else self._places(key)
+        for attempt in (1, 2, 3):
+            arguments = self._arguments(mode, limits, holds, at_once, ticket)
+            answer = await self._link.evaluate("hold", places.all, arguments)
+            if answer[0] != b"unseeded":
+                return _found(answer, limits, self._wall())
+            await self._seed(key, places, is_needed=attempt == 1)
+        raise LinkDown("Redis forgets what it is told")
+
+    def _arguments(
+        self, mode: str, limits: Limits, holds: Sequence[Hold], at_once: int, ticket: _Ticket | None
+    ) -> list[str | int]:
+        charged = [hold for hold in holds if not hold.is_free]
+        cost = holds[0].cost if ticket is not None else None
+        budgets = limits.budgets if charged else ()
+        return [
+            "" if self._redis_now is None else f"{self._redis_now():.6f}",
+            mode,
+            self._link.server_run or "",
+            "" if ticket is None else ticket.id,
+            self._link.id,
+            len(holds),
+            at_once,
+            _clamped(sum(hold.tokens for hold in holds)),
+            "" if cost is None else cost[0],
+            "" if cost is None else _nano(cost[1]),
+            *("" if limit is None else limit for limit in (limits.requests_per_min, limits.tokens_per_min)),
+            "" if limits.concurrent is None else limits.concurrent,
+            *(value for budget in budgets for value in _budget_arguments(budget, charged)),
+        ]
+
+    async def _seed(self, key: str, places: _Places, *, is_needed: bool = False) -> None:
+        """See to it that the key's ledgers are those of this run of the server. Raises LinkDown."""
+        async with self._seeding.setdefault(key, asyncio.Lock()):
+            if not is_needed:
+                (month,) = await self._link.read((places.month,))
+                if month.get(b"seeded", b"").decode() == (self._link.server_run or ""):
+                    return
+            books = OwnBooks(now=self._now, wall=self._wall)
+            await _read_spent(books, key, self._usage, self._wall())
+            account = books.account(key)
+            values = [_fields(ledger.spent_tokens, ledger.spent_money, ledger.unpriced) for ledger in account.ledgers]
+            arguments: list[str | int] = [self._link.server_run or "", len(values[0]), *values[0], *values[1]]
+            await self._link.evaluate("seed", [places.day, places.month], arguments)
+        self._seeding.pop(key, None)
+
+
+class _Alone:
+    """A gateway's own books while Redis is away: an equal share of every limit, and of what a budget has left."""
+
+    def __init__(
+        self,
+        gateways: int,
+        usage: Callable[[str, date, date], AsyncIterable[UsageRow]],
+        *,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self.books = OwnBooks(now=now, wall=wall)
+        self._gateways = gateways
+        self._usage = usage
+        self._wall = wall
+        self._spent_before: dict[str, tuple[Mapping[str, Amount], Mapping[str, Amount]]] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
+
+    async def hold(self, key: str, limits: Limits, hold: Hold, places: _Places) -> Refused | None:
+        hold.ticket = _Ticket("", places, alone=self)
+        return self.books.hold_now(key, await self._share_of(key, limits), hold)
+
+    async def look(self, key: str, limits: Limits, holds: Sequence[Hold], at_once: int) -> Refused | None:
+        return await self.books.look(key, await self._share_of(key, limits), holds, at_once)
+
+    async def count_request(self, key: str, limits: Limits) -> Refused | None:
+        return await self.books.count_request(key, await self._share_of(key, limits))
+
+    async def _share_of(self, key: str, limits: Limits) -> Limits:
+        async with self._reading.setdefault(key, asyncio.Lock()):
+            if key not in self._spent_before:
+                await _read_spent(self.books, key, self._usage, self._wall())
+                day, month = self.books.account(key).ledgers
+                self._spent_before[key] = _spent_in(day), _spent_in(month)
+        day_before, month_before = self._spent_before[key]
+        shares = []
+        for budget in limits.budgets:
+            before = Decimal((day_before if budget.period is Period.DAY else month_before).get(budget.unit, 0))
+            left = max(Decimal(0), budget.amount - before)
+            shares.append(replace(budget, amount=before + left / self._gateways))
+        return replace(
+            limits,
+            requests_per_min=self._part(limits.requests_per_min),
+            tokens_per_min=self._part(limits.tokens_per_min),
+            concurrent=self._part(limits.concurrent),
+            budgets=tuple(shares),
+        )
+
+    def _part(self, limit: int | None) -> int | None:
+        return None if limit is None else max(1, limit // self._gateways) if limit else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    refused: Refused | None
+    minutes: Minutes
+    second: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What became of one hold, or what was spent without one."""
+
+    places: _Places
+    hold_id: str
+    second: str
+    held: Hold | None
+    tokens: int
+    price: Price | None
+    unpriced: int
+    is_alone: bool = False
+
+    def arguments(self) -> list[str | int]:
+        held = self.held.cost if self.held is not None else None
+        pairs = [*(("", "") if one is None else (one[0], str(_nano(one[1]))) for one in (held, self.price))]
+        return [
+            *self.places.all,
+            self.hold_id,
+            self.second,
+            0 if self.held is None else _clamped(self.held.tokens),
+            _clamped(self.tokens),
+            int(self.unpriced),
+            "|".join(part for pair in pairs for part in pair),
+        ]
+
+
+def _spent_in(ledger: Ledger) -> Mapping[str, Amount]:
+    spent: dict[str, Amount] = {TOKENS: ledger.spent_tokens}
+    return {**spent, **ledger.spent_money}
+
+
+async def _read_spent(
+    books: OwnBooks, key: str, usage: Callable[[str, date, date], AsyncIterable[UsageRow]], wall_s: float
+) -> None:
+    """Take over what the database knows of this month. Where it is away too, nothing is known: then it is less."""
+    today = datetime.fromtimestamp(wall_s, UTC).date()
+    try:
+        async with asyncio.timeout(_DATABASE_PATIENCE_S):
+            async for row in usage(key, today.replace(day=1), today):
+                books.note_spent(key, row)
+    except (Unavailable, RowRefused, TimeoutError) as error:
+        structlog.get_logger("simsa.limits").error(
+            "what a key spent this month is not known in full: its budgets have more left than they should",
+            key=key,
+            why=str(error),
+        )
+
+
+def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
+    what, budget_number, spent, wait_s, requests, requests_reset_s, tokens, tokens_reset_s, second = answer
+    minutes = Minutes(limits, int(requests), float(requests_reset_s), int(tokens), float(tokens_reset_s))
+    refused = None
+    if what:
+        refusal = Refusal(Obstacle(what.decode()), float(wait_s))
+        if budget_number:
+            budget = limits.budgets[budget_number - 1]
+            left = budget.amount - _amount(budget.unit, spent)
+            if refusal.obstacle is Obstacle.BUDGET:
+                left = max(Decimal(0), left)
+                refusal = replace(refusal, wait_s=period_end_s(budget.period, wall_s) - wall_s)
+            refusal = replace(refusal, budget=budget, left=left)
+        refused = Refused(refusal, minutes)
+    return _Found(refused, minutes, second)
+
+
+def _budget_arguments(budget: Budget, charged: Sequence[Hold]) -> tuple[str, str, int, int]:
+    unit, wanted = budget.unit, wanted_of(budget.unit, charged)
+    return "d" if budget.period is Period.DAY else "m", unit, _whole(unit, budget.amount), _whole(unit, wanted)
+
+
+def _whole(unit: str, amount: Amount) -> int:
+    """As Redis counts it: tokens, or billionths of a currency."""
+    return _clamped(int(amount)) if unit == TOKENS else _nano(Decimal(amount))
+
+
+def _fields(tokens: int, money: Mapping[str, Decimal], unpriced: int) -> list[str | int]:
+    amounts = {"s:tokens": _clamped(tokens), "unpriced": unpriced}
+    amounts |= {f"s:{currency}": _nano(amount) for currency, amount in money.items()}
+    return [part for pair in amounts.items() for part in pair]
+
+
+def _spent(fields: Mapping[bytes, bytes]) -> Spent:
+    found: dict[str, dict[str, Amount]] = {"s": {TOKENS: 0}, "h": {TOKENS: 0}}
+    for name, value in fields.items():
+        kind, _, unit = name.decode().partition(":")
+        if unit:
+            found[kind][unit] = _amount(unit, value)
+    return Spent(found["s"], found["h"], int(fields.get(b"unpriced", 0)))
+
+
+def _amount(unit: str, value: bytes) -> Amount:
+    return int(value) if unit == TOKENS else Decimal(int(value)) / NANO
+
+
+def _nano(amount: Decimal) -> int:
+    return _clamped(int((amount * NANO).to_integral_value(ROUND_HALF_EVEN)))
+
+
+def _clamped(amount: int) -> int:
+    """As far as Redis counts."""
+    return max(-_MOST, min(_MOST, amount))

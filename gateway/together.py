@@ -1,0 +1,159 @@
+"""What makes several gateways on one database act as one, put together in one place; or what one gateway does alone.
+
+Limits are counted in Redis, places on replicas are shared out, news of keys and batches go round, and one gateway at a
+time has the duty. Each part is a module of its own: `redis_link`, `shared_books`, `duty`.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import AsyncIterable, Awaitable, Callable
+from datetime import UTC, date, datetime
+
+import structlog
+
+from gateway import __version__
+from gateway.accounts import Accounts
+from gateway.books import Books, OwnBooks
+from gateway.duty import Duty
+from gateway.errors import Unavailable
+from gateway.fleet import Fleet
+from gateway.live_registry import LiveRegistry
+from gateway.recorder import Recorder
+from gateway.redis_link import Peer, RedisLink
+from gateway.settings import Settings
+from gateway.shared_books import SharedBooks
+from gateway.store import RowRefused, Store
+from gateway.telemetry import Telemetry
+from gateway.use_by_day import UsageRow
+
+KEYS, BATCHES = "keys", "batches"
+"""What news are told of."""
+
+
+class Together:
+    """`start` before the first call; `works` in the background; `stop` after the last call."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        accounts: Accounts,
+        registry: LiveRegistry,
+        fleet: Fleet,
+        telemetry: Telemetry,
+        now: Callable[[], float],
+    ) -> None:
+        self._accounts = accounts
+        self._registry = registry
+        self._since = datetime.now(UTC)
+        self._log = structlog.get_logger("simsa")
+        self.duty = Duty(store.has_duty, is_one_of_several=settings.is_one_of_several)
+        self.link: RedisLink | None = None
+        self._own: OwnBooks | None = None
+        self._shared: SharedBooks | None = None
+        telemetry.show_sharing(lambda: self._shared is None or self._shared.is_shared, self._peers)
+        if settings.redis_url is None:
+            self._own = OwnBooks(now=now)
+            return
+        self.link = RedisLink(
+            settings.redis_url.get_secret_value(),
+            prefix=settings.redis_prefix,
+            timeout_s=settings.redis_timeout_s,
+            connections=settings.redis_connections,
+            describe=self._describe,
+        )
+        self.link.on_peers = fleet.share_with
+        self._shared = SharedBooks(self.link, self._usage, now=now)
+
+    @property
+    def books(self) -> Books:
+        books = self._shared or self._own
+        assert books is not None, "one of both is made"
+        return books
+
+    async def start(self) -> None:
+        """Say hello to the others, or take over what an earlier process spent. Raises StartRefused."""
+        if self.link is not None:
+            await self.link.start()
+        if self._own is not None:
+            await self._restore(self._own)
+
+    def end_orphans_of(self, recorder: Recorder) -> None:
+        """Have the calls of gateways that go without a word ended in the records."""
+        if self.link is None:
+            return
+
+        async def end(_gateway: str) -> None:
+            try:
+                await recorder.end_orphans()
+            except (Unavailable, RowRefused) as error:
+                self._log.error("calls of a gateway that is gone are still open", why=str(error))
+
+        self.link.on_gone.append(end)
+
+    def hear(self, subject: str, told: Callable[[], Awaitable[None] | None]) -> None:
+        """Call `told` when another gateway changed something of this subject."""
+        if self.link is not None:
+            self.link.hear(subject, told)
+
+    async def tell(self, subject: str) -> None:
+        """Tell the others; for one gateway nothing."""
+        if self.link is not None:
+            await self.link.tell(subject)
+
+    def works(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Background work, by name."""
+        if self.link is None or self._shared is None:
+            return []
+        return [
+            ("redis", self.link.run),
+            ("news", self.link.listen),
+            ("limits", self._shared.run),
+            ("duty", self.duty.run),
+        ]
+
+    async def stop(self) -> None:
+        """Hand in what was spent last, and go."""
+        if self.link is not None and self._shared is not None:
+            await self._shared.flush()
+            await self.link.farewell()
+
+    async def close(self) -> None:
+        if self.link is not None:
+            await self.link.close()
+
+    def peers(self) -> list[Peer]:
+        """The gateways that serve this database, as far as they are known; this one alone where there are no others."""
+        found = list(self.link.peers.values()) if self.link is not None else []
+        return found or [self._describe(self.link.id if self.link is not None else "")]
+
+    def _peers(self) -> tuple[int, bool]:
+        """How many there are, and whether one serves by another registry."""
+        peers = self.peers()
+        return len(peers), len({peer.registry for peer in peers}) > 1
+
+    def _describe(self, gateway_id: str) -> Peer:
+        return Peer(
+            id=gateway_id,
+            version=__version__,
+            registry=self._registry.current.sha256,
+            host=platform.node(),
+            since=self._since.isoformat(timespec="seconds"),
+        )
+
+    def _usage(self, key: str, first: date, last: date) -> AsyncIterable[UsageRow]:
+        return self._accounts.usage(first, last, key=key)
+
+    async def _restore(self, books: OwnBooks) -> None:
+        """Give each key what it spent this month. A gateway that cannot know goes on, and says what that means."""
+        today = datetime.now(UTC).date()
+        try:
+            await books.restore(self._accounts.usage(today.replace(day=1), today))
+        except (Unavailable, RowRefused) as error:
+            self._log.error(
+                "what keys spent before this start is not known in full: their budgets have more left than they should "
+                "until the next start",
+                why=str(error),
+            )

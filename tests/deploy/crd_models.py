@@ -1,0 +1,47 @@
+"""What the published models of custom resources object to; run by .deploy-tools/crds/bin/python, which has them.
+
+Reads a JSON list of objects, writes a JSON list of objections for each. The models take unknown keys in silence, so
+what comes out of them is compared with what went in: a key that is gone was never known.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from typing import Any
+
+PACKAGES = {
+    "monitoring.coreos.com": "cloudcoil.models.prometheus_operator",
+    "keda.sh": "cloudcoil.models.keda",
+}
+
+
+def objections(manifest: dict[str, Any]) -> list[str]:
+    group = manifest["apiVersion"].partition("/")[0]
+    try:
+        model = import_module(PACKAGES[group]).get_model(manifest["kind"], api_version=manifest["apiVersion"])
+        parsed = model.model_validate(manifest)
+    except ValueError as error:
+        return [str(error)]
+    known = parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return [f"{path}: no such key" for path in lost(manifest, known, "")]
+
+
+def lost(given: Any, known: Any, path: str) -> list[str]:
+    """The paths of keys of `given` that are not in `known`."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        return [
+            found
+            for key, value in given.items()
+            for found in (lost(value, known[key], f"{path}.{key}") if key in known else [f"{path}.{key}"])
+        ]
+    if isinstance(given, list) and isinstance(known, list):
+        return [
+            found for n, (a, b) in enumerate(zip(given, known, strict=True)) for found in lost(a, b, f"{path}[{n}]")
+        ]
+    return []
+
+
+if __name__ == "__main__":
+    json.dump([objections(manifest) for manifest in json.load(sys.stdin)], sys.stdout)

@@ -1,0 +1,108 @@
+"""Registry, engines and gateway say the same, in every installation; and what an edit restarts is what it concerns."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import parity
+import pytest
+import yaml
+from charts import CHART, Release
+from checks import Check, look
+from deploy_tools import program
+from fixtures import CASES, OWN_CASES, RELEASES, SHIPPED_REGISTRY, SMALL_REGISTRY, Case, install
+from guards import HANG_S
+from manifests import Manifest, identity, of_kind
+
+EVERYTHING = next(case for case in OWN_CASES if case.values.stem == "everything")
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("rule", parity.RULES, ids=lambda rule: rule.__name__)
+def test_rule_holds(rule: Check, case: Case, release: Release) -> None:
+    assert look(rule, install(case, release)).complaints == []
+
+
+@pytest.mark.parametrize("rule", parity.RULES, ids=lambda rule: rule.__name__)
+def test_rule_looked_at_something(rule: Check) -> None:
+    assert sum(look(rule, install(case)).looked_at for case in CASES) > 0
+
+
+def test_the_packaged_registry_is_the_shipped_one() -> None:
+    """A link, so that there is one file; `helm package` puts the file itself into the package."""
+    packaged = CHART / "files" / "model_registry.yaml"
+    assert packaged.is_symlink()
+    assert packaged.resolve() == SHIPPED_REGISTRY
+
+
+def test_a_comment_in_the_registry_restarts_nothing(tmp_path: Path) -> None:
+    edited = edit_registry(tmp_path, lambda text: text + "# seen\n")
+    before, after = objects_of(EVERYTHING), objects_of(edited)
+    changed = {name for name in before if before[name] != after[name]}
+    assert {name.partition("/")[0] for name in changed} == {"ConfigMap", "Pod"}
+    assert before.keys() == after.keys()
+
+
+def test_an_entry_restarts_its_own_engine_alone(tmp_path: Path) -> None:
+    def edit(text: str) -> str:
+        assert "1048576" in text
+        return text.replace("1048576", "524288")
+
+    before, after = objects_of(EVERYTHING), objects_of(edit_registry(tmp_path, edit))
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert {name for name in changed if name.startswith(("Deployment/", "LeaderWorkerSet/", "Job/"))} == {
+        name for name in before if name.startswith("Deployment/") and "big-model" in name
+    }
+
+
+def test_a_further_model_touches_no_other(tmp_path: Path) -> None:
+    values = yaml.safe_load(EVERYTHING.values.read_text(encoding="utf-8"))
+    del values["models"]["elder"]
+    without = Case(tmp_path / "values.yaml", SMALL_REGISTRY)
+    without.values.write_text(yaml.safe_dump(values), encoding="utf-8")
+    before, after = objects_of(without), objects_of(EVERYTHING)
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert {name.partition("/")[0] for name in changed} == {"ConfigMap"}
+
+
+def test_a_model_may_be_taken_out_by_a_word(tmp_path: Path) -> None:
+    """`enabled: false` lets a values file over another one take a model away, which a map's merge cannot."""
+    values = yaml.safe_load(EVERYTHING.values.read_text(encoding="utf-8"))
+    values["models"]["elder"]["enabled"] = False
+    without = Case(tmp_path / "values.yaml", SMALL_REGISTRY)
+    without.values.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert "elder" not in str(sorted(objects_of(without)))
+
+
+def test_rules_and_dashboards_travel_as_they_are() -> None:
+    made = install(EVERYTHING).manifests
+    rules = [manifest["spec"]["groups"] for manifest in of_kind(made, "PrometheusRule")]
+    for path in sorted((CHART / "files" / "rules").glob("*.yaml")):
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))["groups"] in rules, path.name
+    boards = {key: text for m in of_kind(made, "ConfigMap") for key, text in (m.get("data") or {}).items()}
+    for path in sorted((CHART / "files" / "dashboards").glob("*.json")):
+        assert boards[path.name] == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_prometheus_takes_every_rule_that_is_made(case: Case, tmp_path: Path) -> None:
+    for rule in of_kind(install(case).manifests, "PrometheusRule"):
+        path = tmp_path / "rules.yaml"
+        path.write_text(yaml.safe_dump(rule["spec"]), encoding="utf-8")
+        checked = subprocess.run(
+            [program("promtool"), "check", "rules", path], capture_output=True, text=True, check=False, timeout=HANG_S
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def edit_registry(directory: Path, edit: Any) -> Case:
+    path = directory / "registry.yaml"
+    path.write_text(edit(SMALL_REGISTRY.read_text(encoding="utf-8")), encoding="utf-8")
+    return Case(EVERYTHING.values, path)
+
+
+def objects_of(case: Case) -> dict[str, Manifest]:
+    return {identity(manifest): manifest for manifest in install(case).manifests}
