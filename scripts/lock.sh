@@ -7,3 +7,4 @@ pin pyproject.toml --output-file requirements/runtime.txt
 pin pyproject.toml --group dev --output-file requirements/dev.txt
 pin pyproject.toml --extra loadtest --output-file requirements/loadtest.txt
 echo 'setuptools>=77' | pin - --output-file requirements/build.txt
+printf 'compose-spec==0.2.1\nhadolint-bin==2.15.1\n' | pin - --no-deps --output-file requirements/deploy-images.txt
