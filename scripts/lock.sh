@@ -9,3 +9,4 @@ pin --group deploy --constraints requirements/dev.txt --output-file requirements
 pin --group deploy-crds --output-file requirements/deploy-crds.txt
 pin pyproject.toml --extra loadtest --output-file requirements/loadtest.txt
 echo 'setuptools>=77' | pin - --output-file requirements/build.txt
+printf 'compose-spec==0.2.1\nhadolint-bin==2.15.1\n' | pin - --no-deps --output-file requirements/deploy-images.txt
