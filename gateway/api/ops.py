@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.deps import Gateway, Services
+from gateway.api.refusals import refusals
 from gateway.domain.accounts import OVERSEEING
 from gateway.errors import SimsaError
 
@@ -19,7 +20,11 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", summary="Ready: store open, a live replica, not draining", responses={503: {}})
+@router.get(
+    "/ready",
+    summary="Ready: store open, a live replica, not draining",
+    responses={400: refusals(400)[400], 503: {}},
+)
 async def ready(request: Request, services: Gateway, engines: bool = True) -> JSONResponse:
     """With `engines=false` also without a live replica: for who only asks whether this gateway can take requests."""
     problems = readiness_problems(services, engines=engines)
