@@ -186,8 +186,9 @@ def gateway_loads_what_travels(release: Installation) -> Iterator[Finding]:
 
 def each_placed_model_has_its_objects(release: Installation) -> Iterator[Finding]:
     models = release.values.get("models") or {}
-    fetched = [name for name in placed(release) if not models[name].get("existingClaim")]
-    for kinds, wanted in ((WORKLOADS, placed(release)), (("PersistentVolumeClaim",), fetched), (("Job",), fetched)):
+    stored = [name for name in placed(release) if not models[name].get("existingClaim")]
+    fetched = [name for name in stored if models[name].get("replicas") != 0]
+    for kinds, wanted in ((WORKLOADS, placed(release)), (("PersistentVolumeClaim",), stored), (("Job",), fetched)):
         found = sorted(of_model(release, kinds))
         yield " or ".join(kinds), None if found == wanted else f"there are {found} for the models {wanted}"
     for kind in ("Service", "PodDisruptionBudget"):
