@@ -49,13 +49,9 @@ def test_a_parent_chart_can_turn_all_of_it_off() -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_notes_tell_what_to_do_next(case: Case) -> None:
     """Only the newer Helm writes them without asking a cluster."""
-    options = ["--values", case.values]
-    if case.registry is not None:
-        options += ["--set-file", f"registryYaml={case.registry}"]
-    release = Release()
-    told = helm(
-        HELMS[0], "install", release.name, CHART, "--namespace", release.namespace, "--dry-run=client", *options
-    )
+    registry = ["--set-file", f"registryYaml={case.registry}"] if case.registry else []
+    place = ["--namespace", "judging", "--dry-run=client"]
+    told = helm(HELMS[0], "install", "simsa", CHART, *place, "--values", case.values, *registry)
     notes = told.partition("NOTES:")[2]
     assert "helm -n judging test simsa" in notes
     for model_id in case.given.get("models") or {}:
