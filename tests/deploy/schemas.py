@@ -36,9 +36,9 @@ def schema_objections(manifests: Sequence[Manifest], kubernetes: str) -> list[st
     return [complaint for manifest in judged for complaint in _by_schema(manifest, kubernetes)]
 
 
-def model_objections(manifests: Sequence[Manifest]) -> list[str]:
-    """What published models hold against the objects that they are of. Loading them takes seconds: ask once for all."""
-    judged = {json.dumps(manifest, sort_keys=True): manifest for manifest in manifests if is_modelled(manifest)}
+def model_objections(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
+    """What published models hold against each object that they are of, by its JSON. Loading them takes seconds."""
+    judged = sorted({canonical(manifest) for manifest in manifests if is_modelled(manifest)})
     done = subprocess.run(
         [crd_python(), HERE / "crd_models.py"],
         input=f"[{','.join(judged)}]",
@@ -48,23 +48,22 @@ def model_objections(manifests: Sequence[Manifest]) -> list[str]:
         timeout=HANG_S,
     )
     assert done.returncode == 0, done.stderr
-    answers = zip(judged.values(), json.loads(done.stdout), strict=True)
-    return [f"{identity(manifest)}: {complaint}" for manifest, complaints in answers for complaint in complaints]
+    return dict(zip(judged, json.loads(done.stdout), strict=True))
 
 
-def _canonical(manifest: Manifest) -> str:
+def canonical(manifest: Manifest) -> str:
     return json.dumps(manifest, sort_keys=True)
 
 
 def _by_schema(manifest: Manifest, kubernetes: str) -> list[str]:
     own = OWN_SCHEMAS.get((manifest["apiVersion"], manifest["kind"]))
     if own is None:
-        return list(_by_kubernetes(_canonical(manifest), kubernetes))
+        return list(_by_kubernetes(canonical(manifest), kubernetes))
     found = [
         f"{identity(manifest)}: {'.'.join(map(str, error.instance_path))}: {error.message}"
         for error in _own_validator(own).iter_errors(manifest)
     ]
-    return found + [c for template in _templates(manifest) for c in _by_kubernetes(_canonical(template), kubernetes)]
+    return found + [c for template in _templates(manifest) for c in _by_kubernetes(canonical(template), kubernetes)]
 
 
 @cache
