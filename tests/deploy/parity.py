@@ -100,7 +100,7 @@ def option_values(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _gateway_pod(release: Installation) -> Pod:
+def gateway_pod(release: Installation) -> Pod:
     (pod,) = [
         pod
         for pod in release.pods
@@ -113,7 +113,7 @@ def _setting(container: Container, name: str) -> str | None:
     return next((v.get("value") for v in container.spec.get("env", ()) if v["name"] == name), None)
 
 
-def _mounted(pod: Pod, container: Container, path: str, release: Installation) -> bytes | None:
+def mounted(pod: Pod, container: Container, path: str, release: Installation) -> bytes | None:
     """The bytes that a container finds at a path, where a ConfigMap of the release holds them."""
     for mount in container.spec.get("volumeMounts", ()):
         directory = mount["mountPath"].rstrip("/")
@@ -141,9 +141,9 @@ def _held(source: Mapping[str, Any], release: Installation) -> dict[str, bytes]:
 
 def replicas_file(release: Installation) -> Mapping[str, list[Mapping[str, Any]]]:
     """What the gateway reads besides the registry: where engines are."""
-    pod = _gateway_pod(release)
+    pod = gateway_pod(release)
     path = _setting(pod.containers[-1], "SIMSA_REPLICAS_FILE")
-    data = _mounted(pod, pod.containers[-1], path, release) if path else None
+    data = mounted(pod, pod.containers[-1], path, release) if path else None
     return (yaml.safe_load(data) or {}).get("replicas") or {} if data else {}
 
 
@@ -151,11 +151,11 @@ def replicas_file(release: Installation) -> Mapping[str, list[Mapping[str, Any]]
 
 
 def registry_travels_byte_for_byte(release: Installation) -> Iterator[Finding]:
-    pod = _gateway_pod(release)
+    pod = gateway_pod(release)
     for container in pod.containers:
         path = _setting(container, "SIMSA_REGISTRY")
         if path is not None:
-            found = _mounted(pod, container, path, release)
+            found = mounted(pod, container, path, release)
             where = f"{container.where}: {path}"
             yield where, None if found == release.registry else "is not the registry, byte for byte"
 
@@ -186,8 +186,9 @@ def gateway_loads_what_travels(release: Installation) -> Iterator[Finding]:
 
 def each_placed_model_has_its_objects(release: Installation) -> Iterator[Finding]:
     models = release.values.get("models") or {}
-    fetched = [name for name in placed(release) if not models[name].get("existingClaim")]
-    for kinds, wanted in ((WORKLOADS, placed(release)), (("PersistentVolumeClaim",), fetched), (("Job",), fetched)):
+    stored = [name for name in placed(release) if not models[name].get("existingClaim")]
+    fetched = [name for name in stored if models[name].get("replicas") != 0]
+    for kinds, wanted in ((WORKLOADS, placed(release)), (("PersistentVolumeClaim",), stored), (("Job",), fetched)):
         found = sorted(of_model(release, kinds))
         yield " or ".join(kinds), None if found == wanted else f"there are {found} for the models {wanted}"
     for kind in ("Service", "PodDisruptionBudget"):
@@ -394,7 +395,7 @@ def _objection(values: Mapping[str, str]) -> str | None:
 def doors_asked_for_exist(release: Installation) -> Iterator[Finding]:
     """Each probe and scrape asks a route of the gateway, with parameters that it has."""
     routes = _routes()
-    pod = _gateway_pod(release)
+    pod = gateway_pod(release)
     for container in pod.containers:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             if action := container.spec.get(probe, {}).get("httpGet"):

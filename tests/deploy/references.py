@@ -161,9 +161,13 @@ def configuration_is_mounted_whole(release: Installation) -> Iterator[Finding]:
     for container in release.containers:
         volumes = {volume["name"]: volume for volume in container.pod.spec.get("volumes", ())}
         for mount in container.spec.get("volumeMounts", ()):
-            if "configMap" in volumes.get(mount["name"], {}):
+            if _holds_configuration(volumes.get(mount["name"], {})):
                 where = f"{container.where}: {mount['mountPath']}"
                 yield where, "is mounted by subPath" if "subPath" in mount else None
+
+
+def _holds_configuration(volume: Mapping[str, Any]) -> bool:
+    return any("configMap" in source for source in (volume, *volume.get("projected", {}).get("sources", ())))
 
 
 # --- selectors ----------------------------------------------------------------------------------------------

@@ -25,31 +25,45 @@ OWN_SCHEMAS = {
 }
 
 
-def objections(manifests: Sequence[Manifest], kubernetes: str) -> list[str]:
-    """Everything that these schemas hold against the objects. An object that none of them knows is an objection."""
-    modelled = [manifest for manifest in manifests if _group(manifest) in PACKAGES]
-    others = [manifest for manifest in manifests if _group(manifest) not in PACKAGES]
-    found = [complaint for manifest in others for complaint in _by_schema(manifest, kubernetes)]
-    return found + (_by_models(tuple(map(_canonical, modelled))) if modelled else [])
+def is_modelled(manifest: Manifest) -> bool:
+    """Whether a published model is its judge, and no schema."""
+    return str(manifest["apiVersion"]).partition("/")[0] in PACKAGES
 
 
-def _group(manifest: Manifest) -> str:
-    return str(manifest["apiVersion"]).partition("/")[0]
+def schema_objections(manifests: Sequence[Manifest], kubernetes: str) -> list[str]:
+    """What schemas hold against the objects. One that no schema knows is an objection, unless it has a model."""
+    judged = [manifest for manifest in manifests if not is_modelled(manifest)]
+    return [complaint for manifest in judged for complaint in _by_schema(manifest, kubernetes)]
 
 
-def _canonical(manifest: Manifest) -> str:
+def model_objections(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
+    """What published models hold against each object that they are of, by its JSON. Loading them takes seconds."""
+    judged = sorted({canonical(manifest) for manifest in manifests if is_modelled(manifest)})
+    done = subprocess.run(
+        [crd_python(), HERE / "crd_models.py"],
+        input=f"[{','.join(judged)}]",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANG_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(judged, json.loads(done.stdout), strict=True))
+
+
+def canonical(manifest: Manifest) -> str:
     return json.dumps(manifest, sort_keys=True)
 
 
 def _by_schema(manifest: Manifest, kubernetes: str) -> list[str]:
     own = OWN_SCHEMAS.get((manifest["apiVersion"], manifest["kind"]))
     if own is None:
-        return list(_by_kubernetes(_canonical(manifest), kubernetes))
+        return list(_by_kubernetes(canonical(manifest), kubernetes))
     found = [
         f"{identity(manifest)}: {'.'.join(map(str, error.instance_path))}: {error.message}"
         for error in _own_validator(own).iter_errors(manifest)
     ]
-    return found + [c for template in _templates(manifest) for c in _by_kubernetes(_canonical(template), kubernetes)]
+    return found + [c for template in _templates(manifest) for c in _by_kubernetes(canonical(template), kubernetes)]
 
 
 @cache
@@ -78,18 +92,3 @@ def _by_kubernetes(manifest: str, kubernetes: str) -> tuple[str, ...]:
     except validate.SchemaNotFoundError as error:
         return (f"{identity(value)}: {error.message}",)
     return ()
-
-
-@cache
-def _by_models(manifests: tuple[str, ...]) -> list[str]:
-    done = subprocess.run(
-        [crd_python(), HERE / "crd_models.py"],
-        input=f"[{','.join(manifests)}]",
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=HANG_S,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = zip(map(json.loads, manifests), json.loads(done.stdout), strict=True)
-    return [f"{identity(manifest)}: {complaint}" for manifest, complaints in answers for complaint in complaints]

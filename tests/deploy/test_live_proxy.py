@@ -18,7 +18,7 @@ from clients import RawClient
 from deploy_tools import program
 from engines import DONE, Reply, ScriptedEngine, chat_chunk, usage_chunk
 from fixtures import OWN_CASES, install
-from gateways import entry
+from gateways import entry, running_gateway
 from guards import HANG_S
 from manifests import of_kind
 from processes_under_test import gateway_process
@@ -104,10 +104,11 @@ async def test_each_event_passes_the_proxy_before_the_next_one_is_made(path: str
     steps = [step for event, gate in zip(EVENTS, gates, strict=True) for step in (event, gate)]
     async with (
         ScriptedEngine() as engine,
-        gateway_process(tmp_path / "gateway", [entry("m", engine.url)]) as gateway,
+        running_gateway(tmp_path / "gateway", [entry("m", engine.url)]) as gateway,
         nginx_before(gateway.url, tmp_path, ingress_annotations()) as url,
         RawClient(url) as client,
     ):
+        await gateway.until_live("m")
         engine.script(path, Reply.stream(*steps, DONE))
         body = STREAM if path == CHAT else {"model": "m", "prompt": "안녕", "max_tokens": 8, "stream": True}
         head = await client.start("POST", path, body=body)
@@ -121,9 +122,10 @@ async def test_each_event_passes_the_proxy_before_the_next_one_is_made(path: str
 async def test_a_client_that_leaves_the_proxy_ends_the_work_of_the_engine(tmp_path: Path) -> None:
     async with (
         ScriptedEngine() as engine,
-        gateway_process(tmp_path / "gateway", [entry("m", engine.url)]) as gateway,
+        running_gateway(tmp_path / "gateway", [entry("m", engine.url)]) as gateway,
         nginx_before(gateway.url, tmp_path, ingress_annotations()) as url,
     ):
+        await gateway.until_live("m")
         engine.script(CHAT, Reply.stream(EVENTS[0], asyncio.Event()))
         async with RawClient(url) as client:
             await client.start("POST", CHAT, body=STREAM)
@@ -134,10 +136,11 @@ async def test_a_client_that_leaves_the_proxy_ends_the_work_of_the_engine(tmp_pa
 async def test_a_body_as_large_as_the_gateway_takes_passes_the_proxy(tmp_path: Path) -> None:
     async with (
         ScriptedEngine() as engine,
-        gateway_process(tmp_path / "gateway", [entry("m", engine.url)], max_body_bytes=20971520) as gateway,
+        running_gateway(tmp_path / "gateway", [entry("m", engine.url)], max_body_bytes=20971520) as gateway,
         nginx_before(gateway.url, tmp_path, ingress_annotations()) as url,
         RawClient(url) as client,
     ):
+        await gateway.until_live("m")
         body = {**ASK, "messages": [{"role": "user", "content": "x" * 19_000_000}]}
         assert (await client.request("POST", CHAT, body=body)).status == 200
         async with RawClient(url) as other:

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from charts import CHART, HELMS, Release, helm, render, render_text
+from charts import CHART, HELMS, helm, render, render_text
 from deploy_tools import ROOT
 from fixtures import CASES, OWN_CASES, SHIPPED_REGISTRY, SMALL_REGISTRY, Case
 
@@ -47,13 +47,11 @@ def test_a_parent_chart_can_turn_all_of_it_off() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("version", HELMS)
-def test_notes_tell_what_to_do_next(case: Case, version: str) -> None:
-    options = ["--values", case.values]
-    if case.registry is not None:
-        options += ["--set-file", f"registryYaml={case.registry}"]
-    release = Release()
-    told = helm(version, "install", release.name, CHART, "--namespace", release.namespace, "--dry-run=client", *options)
+def test_notes_tell_what_to_do_next(case: Case) -> None:
+    """Only the newer Helm writes them without asking a cluster."""
+    registry = ["--set-file", f"registryYaml={case.registry}"] if case.registry else []
+    place = ["--namespace", "judging", "--dry-run=client"]
+    told = helm(HELMS[0], "install", "simsa", CHART, *place, "--values", case.values, *registry)
     notes = told.partition("NOTES:")[2]
     assert "helm -n judging test simsa" in notes
     for model_id in case.given.get("models") or {}:

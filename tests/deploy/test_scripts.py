@@ -16,7 +16,7 @@ from engines import ScriptedEngine
 from gateways import entry, running_gateway
 from guards import HANG_S
 from scripted_http import ScriptedServer
-from scripted_replies import Reply
+from scripted_replies import CLOSE, Reply
 
 from gateway.processes import free_ports
 
@@ -56,7 +56,7 @@ async def run(name: str, *arguments: str, environment: Mapping[str, str] | None 
         (Reply.json({"error": {}}, status=400), True),
         (Reply.json({"error": {}}, status=503), True),
         (Reply.json({"error": {}}, status=500), False),
-        (Reply.json({"choices": []}).cut(0), False),
+        (Reply.raw(CLOSE), False),
     ],
     ids=["a token", "refused", "overloaded", "dead inside", "cut off"],
 )
@@ -112,12 +112,12 @@ async def test_an_engine_waits_until_its_weights_are_marked(tmp_path: Path) -> N
 async def test_helm_test_passes_on_a_gateway_with_this_registry(tmp_path: Path) -> None:
     async with (
         ScriptedEngine() as engine,
-        running_gateway(tmp_path, [entry("tiny", engine.url)], admin_key="k") as gateway,
+        running_gateway(tmp_path, [entry("m", engine.url)], admin_key="k") as gateway,
     ):
-        await gateway.until_live("tiny")
+        await gateway.until_live("m")
         digest = hashlib.sha256(gateway.registry_path.read_bytes()).hexdigest()
         code, said = await run("look_at_gateway", gateway.url, digest, environment={"SIMSA_ADMIN_KEY": "k"})
-        assert (code, said) == (0, "models that answer: tiny\n")
+        assert (code, said) == (0, "models that answer: m\n")
 
 
 async def test_helm_test_fails_on_another_registry(tmp_path: Path) -> None:
