@@ -60,12 +60,13 @@ put_debian() { # PACKAGE FILE...: the files go into bin/
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 put_validators() { # beside the tests: on the path behind everything else
-  local wanted=requirements/deploy.txt directory=$tools/python
-  if cmp -s "$wanted" "$directory/.installed"; then return; fi
+  local wanted=(requirements/deploy.txt requirements/deploy-images.txt) directory=$tools/python
+  if cat "${wanted[@]}" | cmp -s - "$directory/.installed"; then return; fi
   echo "deploy-tools: installing the validators into $directory"
   rm -rf "$directory"
-  pip_install "$python" "$wanted" --target "$directory"
-  cp "$wanted" "$directory/.installed"
+  cat "${wanted[@]}" >"$fresh/validators.txt" # at once: pip puts nothing beside what a target has
+  pip_install "$python" "$fresh/validators.txt" --target "$directory"
+  cat "${wanted[@]}" >"$directory/.installed"
 }
 
 put_crd_models() { # in an environment of their own: they ask for other versions of what the gateway uses

@@ -38,7 +38,7 @@ IMAGES = sorted((DEPLOY / "images").glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXAMPLE = read_environment(DEPLOY / "compose.env.example")
 FILLED = {name: value or "x" * 32 for name, value in EXAMPLE.items()}
-SETTINGS = {f"SIMSA_{name.upper()}" for name in Settings.model_fields} | {"SIMSA_REDIS_URL"}
+SETTINGS = {f"SIMSA_{name.upper()}" for name in Settings.model_fields}
 BUILD_TOOLS = ("gcc", "g++", "build-essential", "apt-get", "apk ", "curl ", "wget ", "git ")
 
 
