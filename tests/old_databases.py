@@ -215,7 +215,7 @@ async def everything_told(store: Store) -> dict[str, Any]:
         bundle = build_bundle(await read_content(rounds, closed), BundleKind.AUDIT, tools=Tools(count_choices))
     return {
         "calls": await store.list_calls(),
-        "open": await store.list_open_ids(),
+        "open": await store.list_orphans(),
         "comparisons": await store.list_comparisons(limit=10),
         "organisations": await accounts.list_organisations(),
         "keys": await accounts.list_valid_keys(),
