@@ -58,9 +58,8 @@ async def test_rows_of_every_earlier_schema_mean_the_same_after_the_upgrade(
     await make_old(empty_database.url, revision, expected.tables)
     await upgrade(empty_database.url)
     assert comparable(await tables_of(empty_database.url, tmp_path)) == comparable(expected.tables)
-    store = await Store.open(empty_database.url)
-    assert await everything_told(store) == expected.told
-    await store.close()
+    async with opened_store(empty_database.url, LIMITS) as store:
+        assert await everything_told(store) == expected.told
 
 
 async def test_going_back_step_by_step_loses_nothing_but_what_the_schema_has_no_place_for(
@@ -74,9 +73,8 @@ async def test_going_back_step_by_step_loses_nothing_but_what_the_schema_has_no_
     await upgrade(empty_database.url)
     first = steps()[0]
     assert as_known_at(first, await tables_of(empty_database.url, tmp_path)) == as_known_at(first, before)
-    store = await Store.open(empty_database.url)
-    assert len((await everything_told(store))["calls"]) == len(before["calls"])
-    await store.close()
+    async with opened_store(empty_database.url, LIMITS) as store:
+        assert len((await everything_told(store))["calls"]) == len(before["calls"])
 
 
 async def test_going_back_says_what_would_be_lost_and_loses_it_only_if_told(
@@ -109,10 +107,9 @@ async def test_a_schema_that_is_none_is_not_gone_back_to(database: ScratchDataba
 
 
 async def test_nobody_goes_back_while_a_gateway_has_the_database(database: ScratchDatabase) -> None:
-    store = await Store.open(database.url)
-    with pytest.raises(StartRefused, match="in use"):
-        await go_back(database.url, "0009", LIMITS, accept_loss=True)
-    await store.close()
+    async with opened_store(database.url, LIMITS):
+        with pytest.raises(StartRefused, match="in use"):
+            await go_back(database.url, "0009", LIMITS, accept_loss=True)
 
 
 def comparable(tables: Tables) -> dict[str, list[Mapping[str, Any]]]:
