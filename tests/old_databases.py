@@ -41,6 +41,7 @@ from gateway.engine_records import EngineRecords, LoadRow
 from gateway.load_run_checks import Document, checked
 from gateway.load_runs import LoadRuns
 from gateway.rounds.bundle import BundleKind, Tools, build_bundle
+from gateway.rounds.chair_sessions import ChairSessions
 from gateway.rounds.contents import read_content
 from gateway.rounds.store import RoundStore
 from gateway.schema_steps import step_up, steps, tables_at
@@ -52,7 +53,7 @@ HEAD = steps()[-1]
 MADE_BY_STEPS = {"use_by_day": "0004", "gpu_days": "0007", "spent_by_day": "0007", "refused_windows": "0007"}
 """Tables that a step fills from what is there: since which one."""
 FIRST_DAY, LAST_DAY = date(2026, 1, 1), date(2026, 12, 31)
-_SAME_RECORDS = {"0007": "0006", "0010": "0009", HEAD: "0013"}
+_SAME_RECORDS = {"0007": "0006", "0010": "0009", "0014": "0013"}
 _WRITTEN: dict[str, Written] = {}
 _NUMBERS = count(1)
 Tables = Mapping[str, list[dict[str, Any]]]
@@ -81,6 +82,8 @@ async def put_records(store: Store, revision: str = HEAD) -> None:
     if revision >= "0013":
         run, spreads = small_load_run()
         await LoadRuns(store).keep(Document(run, spreads), checked(run, {}), EVERYTHING, NOON)
+    if revision >= "0015":
+        await ChairSessions(store, caller_of=lambda _key: None).begin(EVERYTHING)
 
 
 async def _put_calls(store: Store, revision: str) -> None:

@@ -33,6 +33,7 @@ from old_databases import (
     written,
 )
 from processes_under_test import run_simsa
+from test_postgresql import opened_store
 from test_store import NOON, ended, opened
 
 from gateway.backup import back_up, restore
@@ -77,35 +78,31 @@ async def whole(tmp_path: Path, file: Path) -> Written:
 async def test_what_a_running_gateway_has_comes_back_in_either_kind_of_database(
     database: ScratchDatabase, target: ScratchDatabase, tmp_path: Path, file: Path
 ) -> None:
-    store = await Store.open(database.url)
-    await put_records(store)
-    await back_up(database.url, file, LIMITS, now=NOON)
-    told, bundle = await everything_told(store), await bundle_of(store)
-    await store.close()
+    async with opened_store(database.url, LIMITS) as store:
+        await put_records(store)
+        await back_up(database.url, file, LIMITS, now=NOON)
+        told, bundle = await everything_told(store), await bundle_of(store)
     assert unknown_at("0001", tables_in(file)), "there is something of every kind"
     await restore(target.url, file, LIMITS, replace=False)
     assert await tables_of(target.url, tmp_path) == tables_in(file)
-    store = await Store.open(target.url)
-    assert await everything_told(store) == told
-    assert await bundle_of(store) == bundle
-    await store.upsert_calls([opened(900)])
-    await store.close()
+    async with opened_store(target.url, LIMITS) as store:
+        assert await everything_told(store) == told
+        assert await bundle_of(store) == bundle
+        await store.upsert_calls([opened(900)])
 
 
 async def test_a_round_verifies_after_the_restore_with_what_was_published_before(
     postgres: ScratchDatabase, empty_sqlite_file: ScratchDatabase, tmp_path: Path, file: Path
 ) -> None:
-    store = await Store.open(postgres.url)
-    closed = await put_closed_round(RoundStore(store))
-    await closed.reveal()
-    before = await closed.content()
-    await back_up(postgres.url, file, LIMITS, now=NOON)
-    await store.close()
+    async with opened_store(postgres.url, LIMITS) as store:
+        closed = await put_closed_round(RoundStore(store))
+        await closed.reveal()
+        before = await closed.content()
+        await back_up(postgres.url, file, LIMITS, now=NOON)
     await restore(empty_sqlite_file.url, file, LIMITS, replace=False)
-    store = await Store.open(empty_sqlite_file.url)
-    (tmp_path / "after.zip").write_bytes(await bundle_of(store))
-    (tmp_path / "receipt.json").write_text(json.dumps(closed.receipt))
-    await store.close()
+    async with opened_store(empty_sqlite_file.url, LIMITS) as store:
+        (tmp_path / "after.zip").write_bytes(await bundle_of(store))
+        (tmp_path / "receipt.json").write_text(json.dumps(closed.receipt))
     published = ("--root", str(before.round.root), "--head", str(before.round.head), "--closing", before.closing.root)
     receipt = ("--receipt", str(tmp_path / "receipt.json"))
     told = await run_simsa("round", "verify", str(tmp_path / "after.zip"), *published, *receipt)
@@ -125,28 +122,24 @@ async def test_a_backup_made_while_calls_are_written_is_of_one_moment(
     database: ScratchDatabase, tmp_path: Path
 ) -> None:
     """The sums of a day are written in one transaction with the calls that they are made of."""
-    store = await Store.open(database.url)
-    is_over = False
+    counts: list[int] = []
+    async with opened_store(database.url, LIMITS) as store, asyncio.TaskGroup() as tasks:
 
-    async def write() -> int:
-        number = 0
-        while not is_over:
-            await store.upsert_calls([ended(opened(10 * number + n)) for n in range(10)])
-            number += 1
-        return number
+        async def write() -> None:
+            number = 0
+            while len(counts) < 5:
+                await store.upsert_calls([ended(opened(10 * number + n)) for n in range(10)])
+                number += 1
 
-    writing = asyncio.create_task(write())
-    counts = []
-    for number in range(5):
-        await back_up(database.url, tmp_path / f"{number}", LIMITS, now=NOON)
-        tables = tables_in(tmp_path / f"{number}")
-        counts.append(len(tables["calls"]))
-        assert sum(int(row["calls"]) for row in tables["use_by_day"]) == counts[-1]
-        assert sum(int(row["calls"]) for row in tables["spent_by_day"]) == counts[-1]
-    is_over = True
-    assert await writing * 10 >= counts[-1]
-    assert counts == sorted(counts)
-    await store.close()
+        tasks.create_task(write())
+        while len(counts) < 5:
+            file = tmp_path / f"{len(counts)}"
+            await back_up(database.url, file, LIMITS, now=NOON)
+            tables = tables_in(file)
+            assert sum(int(row["calls"]) for row in tables["use_by_day"]) == len(tables["calls"])
+            assert sum(int(row["calls"]) for row in tables["spent_by_day"]) == len(tables["calls"])
+            counts.append(len(tables["calls"]))
+    assert counts[0] < counts[-1]
 
 
 @pytest.mark.parametrize("revision", ["0003", "0011"])
@@ -161,9 +154,8 @@ async def test_an_older_backup_is_put_back_and_brought_up_to_date(
         assert backup.header.revision == revision
     assert tables_in(file) == as_known_at(revision, expected.tables)
     await restore(target.url, file, LIMITS, replace=False)
-    store = await Store.open(target.url)
-    assert await everything_told(store) == expected.told
-    await store.close()
+    async with opened_store(target.url, LIMITS) as store:
+        assert await everything_told(store) == expected.told
 
 
 # --- what a restore does not do -----------------------------------------------------------------------------
@@ -195,10 +187,9 @@ async def test_a_database_of_an_older_schema_is_replaced_whole(
 
 @pytest.mark.usefixtures("whole")
 async def test_nothing_is_restored_while_a_gateway_has_the_database(database: ScratchDatabase, file: Path) -> None:
-    store = await Store.open(database.url)
-    with pytest.raises(StartRefused, match="in use"):
-        await restore(database.url, file, LIMITS, replace=True)
-    await store.close()
+    async with opened_store(database.url, LIMITS):
+        with pytest.raises(StartRefused, match="in use"):
+            await restore(database.url, file, LIMITS, replace=True)
 
 
 async def test_a_schema_that_this_version_does_not_know_is_neither_backed_up_nor_replaced(
@@ -295,18 +286,16 @@ async def test_a_restore_that_fails_at_the_end_changes_nothing(database: Scratch
     with pytest.raises(StartRefused, match="cut short"):
         await restore(database.url, file, LIMITS, replace=True)
     assert await call_ids(database) == TWO
-    store = await Store.open(database.url)
-    await store.upsert_calls([ended(opened(2))])
-    await store.close()
+    async with opened_store(database.url, LIMITS) as store:
+        await store.upsert_calls([ended(opened(2))])
 
 
 TWO = ["call-000001", "call-000002"]
 
 
 async def put_two_calls(database: ScratchDatabase) -> None:
-    store = await Store.open(database.url)
-    await store.upsert_calls([ended(opened(1)), opened(2)])
-    await store.close()
+    async with opened_store(database.url, LIMITS) as store:
+        await store.upsert_calls([ended(opened(1)), opened(2)])
 
 
 async def call_ids(database: ScratchDatabase) -> list[str]:
@@ -391,11 +380,10 @@ def test_what_one_kind_of_database_gives_is_what_the_other_takes(value: Any, tex
 async def test_after_a_restore_the_spool_still_has_what_came_later_and_what_was_open_is_interrupted(
     tmp_path: Path, sqlite_file: ScratchDatabase, file: Path
 ) -> None:
-    store = await Store.open(sqlite_file.url)
-    await store.upsert_calls([ended(opened(1)), opened(2)])
-    await back_up(sqlite_file.url, file, LIMITS, now=NOON)
-    await store.upsert_calls([ended(opened(2)), ended(opened(3))])
-    await store.close()
+    async with opened_store(sqlite_file.url, LIMITS) as store:
+        await store.upsert_calls([ended(opened(1)), opened(2)])
+        await back_up(sqlite_file.url, file, LIMITS, now=NOON)
+        await store.upsert_calls([ended(opened(2)), ended(opened(3))])
     spool = tmp_path / "data" / "spool"
     spool.mkdir()
     segment = Segment(spool / "000000000001.spool")

@@ -28,7 +28,7 @@ from old_databases import (
 from processes_under_test import run_simsa
 from review_rounds import ENTRIES, REVIEWERS, SECTIONS, item_id, put_round
 from reviewer_clients import ReviewerClient
-from test_postgresql import END_HOLDER, IMPATIENT, insist, until_unavailable
+from test_postgresql import END_HOLDER, IMPATIENT, insist, opened_store, until_unavailable
 from test_store import ended, opened
 
 from gateway.domain.hash_chain import verify_chain
@@ -43,7 +43,7 @@ from gateway.store import Store, upgrade
 CHAT = "/v1/chat/completions"
 ASK = {"model": "m", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 4}
 STEPS = {step.revision: step for step in ScriptDirectory.from_config(migrations()).walk_revisions()}
-LIMITS = DatabaseLimits()
+LIMITS, SHARED = DatabaseLimits(), DatabaseLimits(is_shared=True)
 
 
 # --- rows, there and back -----------------------------------------------------------------------------------
@@ -58,9 +58,8 @@ async def test_rows_of_every_earlier_schema_mean_the_same_after_the_upgrade(
     await make_old(empty_database.url, revision, expected.tables)
     await upgrade(empty_database.url)
     assert comparable(await tables_of(empty_database.url, tmp_path)) == comparable(expected.tables)
-    store = await Store.open(empty_database.url)
-    assert await everything_told(store) == expected.told
-    await store.close()
+    async with opened_store(empty_database.url, LIMITS) as store:
+        assert await everything_told(store) == expected.told
 
 
 async def test_going_back_step_by_step_loses_nothing_but_what_the_schema_has_no_place_for(
@@ -74,9 +73,8 @@ async def test_going_back_step_by_step_loses_nothing_but_what_the_schema_has_no_
     await upgrade(empty_database.url)
     first = steps()[0]
     assert as_known_at(first, await tables_of(empty_database.url, tmp_path)) == as_known_at(first, before)
-    store = await Store.open(empty_database.url)
-    assert len((await everything_told(store))["calls"]) == len(before["calls"])
-    await store.close()
+    async with opened_store(empty_database.url, LIMITS) as store:
+        assert len((await everything_told(store))["calls"]) == len(before["calls"])
 
 
 async def test_going_back_says_what_would_be_lost_and_loses_it_only_if_told(
@@ -109,10 +107,9 @@ async def test_a_schema_that_is_none_is_not_gone_back_to(database: ScratchDataba
 
 
 async def test_nobody_goes_back_while_a_gateway_has_the_database(database: ScratchDatabase) -> None:
-    store = await Store.open(database.url)
-    with pytest.raises(StartRefused, match="in use"):
-        await go_back(database.url, "0009", LIMITS, accept_loss=True)
-    await store.close()
+    async with opened_store(database.url, LIMITS):
+        with pytest.raises(StartRefused, match="in use"):
+            await go_back(database.url, "0009", LIMITS, accept_loss=True)
 
 
 def comparable(tables: Tables) -> dict[str, list[Mapping[str, Any]]]:
@@ -213,20 +210,31 @@ async def test_a_running_gateway_writes_nothing_once_a_schema_does_not_serve_it(
     assert await postgres.rows("SELECT id FROM calls") == []
 
 
-async def test_the_next_version_waits_with_a_step_until_no_gateway_needs_what_it_takes_away(
+async def test_the_next_version_takes_a_step_beside_gateways_unless_they_could_not_go_on(
     tmp_path: Path, postgres: ScratchPostgres
 ) -> None:
     adding, breaking = (NextVersion(tmp_path, oldest_code=code) for code in (OURS, NEXT))
-    settings = {"database_url": postgres.url}
-    async with at_work(postgres):
-        refused = await breaking.run("db", "upgrade", **settings)
+    async with opened_store(postgres.url, SHARED) as one, opened_store(postgres.url, SHARED) as other:
+        refused = await breaking.run("db", "upgrade", database_url=postgres.url)
         assert refused.code == 2
         assert f"a simsa gateway whose code (schema {OURS}) may not run after this upgrade" in refused.error_line
         assert await revision_of(postgres) == OURS
-        assert await adding.run("db", "upgrade", **settings) == (0, "", "")
+        assert await adding.run("db", "upgrade", database_url=postgres.url) == (0, "", "")
         assert await revision_of(postgres) == NEXT
-    (row,) = await postgres.rows("SELECT revision FROM oldest_code")
-    assert row["revision"] == OURS
+        await one.upsert_calls([opened(1), ended(opened(2))])
+        async with opened_store(postgres.url, SHARED) as restarted:
+            await restarted.upsert_calls([ended(opened(3))])
+            assert [len(await store.list_calls()) for store in (one, other, restarted)] == [3, 3, 3]
+
+
+async def test_a_step_that_takes_something_away_is_taken_once_no_gateway_needs_it(
+    tmp_path: Path, postgres: ScratchPostgres
+) -> None:
+    breaking = NextVersion(tmp_path, oldest_code=NEXT)
+    assert await breaking.run("db", "upgrade", database_url=postgres.url) == (0, "", "")
+    assert await revision_of(postgres) == NEXT
+    with pytest.raises(StartRefused, match=f"install that version .schema {NEXT} or newer"):
+        await Store.open(postgres.url, SHARED)
 
 
 async def test_a_gateway_that_shares_the_database_does_not_begin_under_a_step_that_takes_something_away(
@@ -253,17 +261,6 @@ async def serving(directory: Path, postgres: ScratchPostgres) -> AsyncIterator[R
 async def asks(gateway: RunningGateway) -> None:
     async with RawClient(gateway.url) as client:
         assert (await client.request("POST", CHAT, body=ASK)).status == 200
-
-
-@asynccontextmanager
-async def at_work(postgres: ScratchPostgres) -> AsyncIterator[None]:
-    """What a gateway of this version holds that shares the database with others."""
-    session = await asyncpg.connect(postgres.url)
-    try:
-        await session.execute("SELECT pg_advisory_lock_shared($1, $2)", CODE_LOCKS, int(OURS))
-        yield
-    finally:
-        await session.close()
 
 
 async def revision_of(postgres: ScratchPostgres) -> str:
