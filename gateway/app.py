@@ -285,7 +285,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
         await recorder.start()
         await keys.load()
         await together.start()
-        together.end_orphans_of(recorder)
+        together.bury_with(recorder)
         _pass_on_news(together, keys)
         dispatcher = Dispatcher(
             settings=settings,
@@ -351,7 +351,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
             long_work=LongWork(),
             reviewing=Reviewing(round_store, registry=lambda: live.current, clock=lambda: datetime.now(UTC)),
             review_limits=ReviewLimits(now),
-            chairs=ChairSessions(store, caller_of=keys.caller_of),
+            chairs=ChairSessions(store, caller_of=keys.caller_of, admin_key=settings.admin_key),
             chair_limits=ChairLimits(now),
             web=Web(),
             together=together,

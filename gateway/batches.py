@@ -39,6 +39,8 @@ from gateway.settings import Settings
 from gateway.store import Comparison, RowRefused
 
 _STORE_RETRY_S = 1.0
+LOOK_S = 5.0
+"""How long an order of another gateway may go unseen."""
 _LONGEST_PAUSE_S = 60.0
 
 
@@ -240,6 +242,8 @@ class Batches:
     async def _rest(self) -> None:
         """Wait for an order, or until one of the batches that waited at the last look may go on."""
         due = min((pause.due for pause in self._pauses.values() if pause.due > self._looked_s), default=None)
+        if self._settings.is_one_of_several:  # news of other gateways may be lost
+            due = min(inf if due is None else due, self._now() + LOOK_S)
         try:
             async with asyncio.timeout(max(0.0, due - self._now()) if due is not None else None):
                 await self._wake.wait()

@@ -34,12 +34,12 @@ class Duty:
         return self._held.is_set()
 
     async def run(self) -> None:
-        """See who has it. Without the database nobody does: what is done on duty needs it."""
+        """See who has it. While the database is away nothing is known and nothing changes: work that is under way waits."""
         while self._is_one_of_several:
             try:
                 is_ours = await self._has_duty()
             except Unavailable:
-                is_ours = False
+                is_ours = self.is_held
             if is_ours != self.is_held:
                 self._log.info("this gateway is on duty" if is_ours else "this gateway is off duty")
                 (self._held if is_ours else self._lost).set()

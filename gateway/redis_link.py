@@ -44,6 +44,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     since: str
     """When it started, ISO 8601."""
+    number: int | None = None
+    """Of the lock in the database by which it shows that it lives."""
     at_s: float = 0.0
     """When it last said so, epoch seconds of Redis's clock."""
 
@@ -69,13 +71,15 @@ class RedisLink:
         """Another one after each start of the server: what it knows may then be older than it was."""
         self.peers: Mapping[str, Peer] = {}
         """By id, this gateway among them, as of the last beat that Redis answered."""
-        self.on_up: list[Callable[[bool], None]] = []
-        """Told when Redis answers again, and whether it is the same run of the server."""
+        self.on_up: list[Callable[[], None]] = []
+        """Told when Redis answers again."""
         self.on_down: list[Callable[[], None]] = []
         self.on_peers: Callable[[int], None] | None = None
         """Told when the number of gateways has changed."""
-        self.on_gone: list[Callable[[str], Awaitable[None]]] = []
-        """Told of a gateway that is gone, by one of those that live."""
+        self.silent: Mapping[str, Peer] = {}
+        """Those that have said nothing for long, and may be gone."""
+        self.assumed = 1
+        """How many gateways there are, for as long as Redis has not told."""
         self._news: dict[str, list[Callable[[], Awaitable[None] | None]]] = {}
         self._describe = describe
         pool = BlockingConnectionPool.from_url(
@@ -90,12 +94,13 @@ class RedisLink:
         self._redis: Any = Redis.from_pool(pool)
         self._listener: Any = Redis.from_url(url, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
         self._scripts: dict[str, str] = {}
+        self._up_since_s = 0.0
         self._log = structlog.get_logger("simsa.redis")
 
     @property
     def live(self) -> int:
         """How many gateways share the limits, this one included."""
-        return max(1, len(self.peers))
+        return len(self.peers) or self.assumed
 
     async def start(self) -> None:
         """Say hello. A server that is away is waited for by `run`; raises StartRefused for one that refuses us."""
@@ -110,7 +115,8 @@ class RedisLink:
         version = str(information.get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_VERSION:
             raise StartRefused(f"SIMSA_REDIS_URL: Redis {version} is too old: 6.2 or newer is needed")
-        await self._beat()
+        with suppress(LinkDown):  # `run` goes on trying
+            await self._beat()
 
     async def run(self) -> None:
         """Say each second that this gateway lives, and see who else does."""
@@ -118,6 +124,8 @@ class RedisLink:
             try:
                 await self._beat()
             except LinkDown:
+                with suppress(RedisError, OSError):  # connections that nobody uses may be as dead
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
                 await asyncio.sleep(_RETRY_S)
             else:
                 await asyncio.sleep(BEAT_S)
@@ -207,9 +215,9 @@ class RedisLink:
     # --- who lives ------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        was_up, before = self.is_up, self.server_run
+        was_up, run = self.is_up, self.server_run
         if not was_up:
-            self.server_run = str((await self._within(self._redis.info("server")))["run_id"])
+            run = str((await self._within(self._redis.info("server")))["run_id"])
         seconds, microseconds = await self._within(self._redis.time())
         now_s = seconds + microseconds / 1e6
         own = msgspec.structs.replace(self._describe(self.id), id=self.id, at_s=now_s)
@@ -217,24 +225,30 @@ class RedisLink:
         pipeline.hset(f"{self.prefix}:gateways", self.id, msgspec.json.encode(own))
         pipeline.hgetall(f"{self.prefix}:gateways")
         _, found = await self._within(pipeline.execute())
-        peers = {peer.id: peer for peer in map(_peer, found.values()) if peer is not None}
-        live_before = self.live
-        self.peers = {name: peer for name, peer in sorted(peers.items()) if now_s - peer.at_s <= GONE_S}
-        if self.live != live_before and self.on_peers is not None:
-            self.on_peers(self.live)
+        if not was_up:
+            self.server_run, self._up_since_s = run, now_s
+        self._look_around({peer.id: peer for peer in map(_peer, found.values()) if peer is not None}, now_s)
         if not was_up:
             self.is_up = True
             self._log.info("Redis answers", gateways=len(self.peers))
             for told in self.on_up:
-                told(before == self.server_run)
-        await self._bury(set(peers) - set(self.peers))
+                told()
 
-    async def _bury(self, gone: set[str]) -> None:
-        for name in sorted(gone):
-            if await self._within(self._redis.hdel(f"{self.prefix}:gateways", name)):
-                self._log.warning("a gateway is gone", gateway=name)
-                for told in self.on_gone:
-                    await told(name)
+    def _look_around(self, found: Mapping[str, Peer], now_s: float) -> None:
+        """Who lives. For a while after Redis came back others could not have spoken, so their silence tells nothing."""
+        before = self.live
+        is_early = now_s - self._up_since_s <= GONE_S and self.peers
+        living = {
+            name for name, peer in found.items() if now_s - peer.at_s <= GONE_S or (is_early and name in self.peers)
+        }
+        self.peers = {name: found[name] for name in sorted(living)}
+        self.silent = {name: found[name] for name in sorted(found.keys() - living)}
+        if self.live != before and self.on_peers is not None:
+            self.on_peers(self.live)
+
+    async def forget(self, gateway: str) -> None:
+        """A gateway is gone, and nothing of it is held any more. Raises LinkDown."""
+        await self._within(self._redis.hdel(f"{self.prefix}:gateways", gateway))
 
     # --- news -----------------------------------------------------------------------------------------------
 

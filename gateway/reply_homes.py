@@ -75,6 +75,7 @@ class ReplyHomes:
         if self._link is None:
             self._keep_here(owner, reply_id, home)
             return
+        self._keep_here(owner, reply_id, home)
         task = asyncio.create_task(self._keep_for_all(self._link, owner, reply_id, home))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
@@ -83,8 +84,9 @@ class ReplyHomes:
         kept = claim = msgspec.json.encode(_Claim(owner, home))
         with suppress(LinkDown):
             kept = await link.claim(f"reply:{reply_id}", claim, for_s=SHARED_FOR_S)
-        if _CLAIM.decode(kept).owner == owner:
-            self._keep_here(owner, reply_id, home)
+        if _CLAIM.decode(kept).owner != owner and self._owners.get(reply_id) == owner:
+            self._homes[owner].pop(reply_id, None)
+            del self._owners[reply_id]
 
     def _keep_here(self, owner: str, reply_id: str, home: Home) -> None:
         if self._owners.setdefault(reply_id, owner) != owner:

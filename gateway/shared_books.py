@@ -31,10 +31,15 @@ from gateway.use_by_day import UsageRow
 NANO = 10**9
 """Money is counted in whole billionths of its unit."""
 _MOST = 2**62
+_OF_SEEDING = frozenset({b"seeded", b"generation"})
 ENTRIES_AT_ONCE = 250
 MOST_UNSETTLED = 200_000
 """Beyond it the oldest are given up: after a long time without Redis the database knows better."""
-_DATABASE_PATIENCE_S = 5.0
+ALONE_KEPT_S = 120.0
+"""After so long without it, what a gateway counted alone is of no minute any more."""
+_DATABASE_PATIENCE_S = 2.0
+_ASK_AGAIN_S = 15.0
+"""How long nobody waits again for a database that did not tell what a key spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class _Ticket:
     places: _Places
     second: str = ""
     """By Redis's clock; "" where its answer did not come."""
+    stamp: str = ""
+    """What the key's ledgers were seeded as, or the server run alone."""
     minutes: Minutes | None = None
     alone: _Alone | None = None
     """By whom it was taken while Redis was away."""
@@ -91,13 +98,16 @@ class SharedBooks:
         self._sending = asyncio.Lock()
         self._some = asyncio.Event()
         self._seeding: dict[str, asyncio.Lock] = {}
+        self._unknown_until_s: dict[str, float] = {}
+        """By key: what it spent could not be read."""
         self._alone: _Alone | None = None
+        self._last_alone: _Alone | None = None
+        self._last_alone_s = 0.0
         self.given_up = 0
         """Settlements that were dropped."""
         self._log = structlog.get_logger("simsa.limits")
         link.on_up.append(self._go_together)
         link.on_down.append(self._go_alone)
-        link.on_gone.append(self.release)
         if not link.is_up:
             self._go_alone()
 
@@ -122,7 +132,7 @@ class SharedBooks:
         except BaseException:
             self._let_go(ticket, hold)
             raise
-        ticket.second = str(found.second)
+        ticket.second, ticket.stamp = str(found.second), found.stamp
         ticket.minutes = found.minutes
         return found.refused
 
@@ -149,10 +159,10 @@ class SharedBooks:
         assert isinstance(ticket, _Ticket), "only what was held is settled"
         if ticket.alone is not None:
             ticket.alone.books.settle(key, hold, tokens, price, is_unpriced=is_unpriced)
-            self._note(_Entry(ticket.places, "", "", None, tokens, price, is_unpriced, is_alone=True))
+            self._note(_Entry(ticket.places, "", "", None, tokens, price, is_unpriced, ticket.stamp))
             return
         hold.is_open = False
-        self._note(_Entry(ticket.places, ticket.id, ticket.second, hold, tokens, price, is_unpriced))
+        self._note(_Entry(ticket.places, ticket.id, ticket.second, hold, tokens, price, is_unpriced, ticket.stamp))
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
         if self._alone is not None:
@@ -163,9 +173,10 @@ class SharedBooks:
         places = self._places(key)
         if began_on != today:
             places = replace(places, day="")
-        self._note(_Entry(places, "", "", None, 0, None, without_cost))
+        run = self._link.server_run or ""
+        self._note(_Entry(places, "", "", None, 0, None, without_cost, run))
         for price in charged.items():
-            self._note(_Entry(places, "", "", None, 0, price, 0))
+            self._note(_Entry(places, "", "", None, 0, price, 0, run))
 
     def minutes(self, key: str, hold: Hold) -> Minutes | None:
         ticket = hold.ticket
@@ -180,17 +191,14 @@ class SharedBooks:
             day, month, holds = await self._link.read((places.day, places.month, places.holds))
         except LinkDown:
             return await self._fallback().books.use(key)
-        if set(month) <= {b"seeded"} and not day and not holds:
+        if not holds and _is_untouched(day) and _is_untouched(month):
             return None
         return Use(_spent(day), _spent(month), len(holds))
 
     async def release(self, gateway: str) -> None:
-        """Let go of what a gateway that is gone holds."""
-        try:
-            for holds in await self._link.scan("*:holds"):
-                await self._link.evaluate("release", [holds], [gateway])
-        except LinkDown as error:
-            self._log.error("what a gateway held that is gone is still held", gateway=gateway, why=str(error))
+        """Let go of what a gateway that is gone holds. Raises LinkDown."""
+        for holds in await self._link.scan("k:*:holds"):
+            await self._link.evaluate("release", [holds], [gateway])
 
     # --- settling -------------------------------------------------------------------------------------------
 
@@ -203,13 +211,14 @@ class SharedBooks:
             except LinkDown:
                 await asyncio.sleep(0.2)
 
-    async def flush(self) -> None:
-        """Hand in what is left, where Redis answers."""
+    async def flush(self) -> bool:
+        """Hand in what is left; False where Redis does not answer."""
         try:
             while self._unsettled:
                 await self._send_some()
         except LinkDown as error:
             self._log.error("what was spent last is not in Redis; the database has it", why=str(error))
+        return not self._unsettled
 
     def _note(self, entry: _Entry) -> None:
         self._unsettled.append(entry)
@@ -236,25 +245,28 @@ class SharedBooks:
 
     def _let_go(self, ticket: _Ticket, hold: Hold) -> None:
         """Whether it is held nobody knows: where it is, it will not be."""
-        self._note(_Entry(ticket.places, ticket.id, "", hold, 0, None, 0))
+        self._note(_Entry(ticket.places, ticket.id, "", hold, 0, None, 0, ""))
 
     # --- together and alone ---------------------------------------------------------------------------------
 
     def _go_alone(self) -> None:
         if self._alone is None:
-            self._alone = _Alone(self._link.live, self._usage, now=self._now, wall=self._wall)
+            self._alone = self._kept_alone()
 
-    def _go_together(self, is_same_run: bool) -> None:
-        """What was spent alone is handed in, unless the server began anew: then the database is read instead."""
+    def _go_together(self) -> None:
         self._alone = None
-        if not is_same_run:
-            self._unsettled = deque(entry for entry in self._unsettled if not entry.is_alone)
 
     def _fallback(self) -> _Alone:
         """What counts while Redis is away; also for one call whose answer did not come."""
-        if self._alone is None:
-            return _Alone(self._link.live, self._usage, now=self._now, wall=self._wall)
-        return self._alone
+        return self._alone or self._kept_alone()
+
+    def _kept_alone(self) -> _Alone:
+        """The books of the last minute, where there are some: who goes alone again and again has one minute too."""
+        kept, now_s = self._last_alone, self._now()
+        if kept is None or now_s - self._last_alone_s > ALONE_KEPT_S or kept.gateways != self._link.live:
+            kept = _Alone(self._link.live, self._usage, now=self._now, wall=self._wall, run=self._link.server_run or "")
+        self._last_alone, self._last_alone_s = kept, now_s
+        return kept
 
     # --- scripts --------------------------------------------------------------------------------------------
 
@@ -301,10 +313,15 @@ class SharedBooks:
         async with self._seeding.setdefault(key, asyncio.Lock()):
             if not is_needed:
                 (month,) = await self._link.read((places.month,))
-                if month.get(b"seeded", b"").decode() == (self._link.server_run or ""):
+                if month.get(b"seeded", b"").decode().rpartition(":")[0] == (self._link.server_run or ""):
                     return
+            if self._now() < self._unknown_until_s.get(key, 0.0):
+                raise LinkDown("what the key spent was not known a moment ago")
             books = OwnBooks(now=self._now, wall=self._wall)
-            await _read_spent(books, key, self._usage, self._wall())
+            if not await _read_spent(books, key, self._usage, self._wall()):
+                self._unknown_until_s[key] = self._now() + _ASK_AGAIN_S
+                raise LinkDown("what the key spent is not known while the database is away")
+            self._unknown_until_s.pop(key, None)
             account = books.account(key)
             values = [_fields(ledger.spent_tokens, ledger.spent_money, ledger.unpriced) for ledger in account.ledgers]
             arguments: list[str | int] = [self._link.server_run or "", len(values[0]), *values[0], *values[1]]
@@ -322,16 +339,21 @@ class _Alone:
         *,
         now: Callable[[], float],
         wall: Callable[[], float],
+        run: str,
     ) -> None:
+        """`run`: of the server that was there last."""
         self.books = OwnBooks(now=now, wall=wall)
-        self._gateways = gateways
+        self.gateways = gateways
+        self._now = now
+        self._run = run
         self._usage = usage
         self._wall = wall
-        self._spent_before: dict[str, tuple[Mapping[str, Amount], Mapping[str, Amount]]] = {}
+        self._spent_before: dict[str, tuple[date, Mapping[str, Amount], Mapping[str, Amount]]] = {}
         self._reading: dict[str, asyncio.Lock] = {}
+        self._unknown_until_s: dict[str, float] = {}
 
     async def hold(self, key: str, limits: Limits, hold: Hold, places: _Places) -> Refused | None:
-        hold.ticket = _Ticket("", places, alone=self)
+        hold.ticket = _Ticket("", places, stamp=self._run, alone=self)
         return self.books.hold_now(key, await self._share_of(key, limits), hold)
 
     async def look(self, key: str, limits: Limits, holds: Sequence[Hold], at_once: int) -> Refused | None:
@@ -341,17 +363,23 @@ class _Alone:
         return await self.books.count_request(key, await self._share_of(key, limits))
 
     async def _share_of(self, key: str, limits: Limits) -> Limits:
+        today, now_s = datetime.fromtimestamp(self._wall(), UTC).date(), self._now()
         async with self._reading.setdefault(key, asyncio.Lock()):
-            if key not in self._spent_before:
-                await _read_spent(self.books, key, self._usage, self._wall())
-                day, month = self.books.account(key).ledgers
-                self._spent_before[key] = _spent_in(day), _spent_in(month)
-        day_before, month_before = self._spent_before[key]
+            known = self._spent_before.get(key)
+            if known is None and now_s >= self._unknown_until_s.get(key, 0.0):
+                if await _read_spent(self.books, key, self._usage, self._wall()):
+                    known = self._spent_before[key] = self._of_now(key, today)
+                else:
+                    self._unknown_until_s[key] = now_s + _ASK_AGAIN_S
+            elif known is not None and known[0] != today:  # of a day or month that is over nothing counts
+                known = self._spent_before[key] = self._of_now(key, today)
+        known = known or self._of_now(key, today)
+        _, day_before, month_before = known
         shares = []
         for budget in limits.budgets:
             before = Decimal((day_before if budget.period is Period.DAY else month_before).get(budget.unit, 0))
             left = max(Decimal(0), budget.amount - before)
-            shares.append(replace(budget, amount=before + left / self._gateways))
+            shares.append(replace(budget, amount=before + left / self.gateways))
         return replace(
             limits,
             requests_per_min=self._part(limits.requests_per_min),
@@ -360,8 +388,14 @@ class _Alone:
             budgets=tuple(shares),
         )
 
+    def _of_now(self, key: str, today: date) -> tuple[date, Mapping[str, Amount], Mapping[str, Amount]]:
+        account = self.books.account(key)
+        for ledger in account.ledgers:
+            ledger.roll(self._wall())
+        return today, _spent_in(account.day), _spent_in(account.month)
+
     def _part(self, limit: int | None) -> int | None:
-        return None if limit is None else max(1, limit // self._gateways) if limit else 0
+        return None if limit is None else max(1, limit // self.gateways) if limit else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +403,7 @@ class _Found:
     refused: Refused | None
     minutes: Minutes
     second: int
+    stamp: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +417,8 @@ class _Entry:
     tokens: int
     price: Price | None
     unpriced: int
-    is_alone: bool = False
+    stamp: str
+    """See `_Ticket.stamp`: it counts in no ledger that was seeded otherwise since."""
 
     def arguments(self) -> list[str | int]:
         held = self.held.cost if self.held is not None else None
@@ -395,6 +431,7 @@ class _Entry:
             _clamped(self.tokens),
             int(self.unpriced),
             "|".join(part for pair in pairs for part in pair),
+            self.stamp,
         ]
 
 
@@ -405,23 +442,26 @@ def _spent_in(ledger: Ledger) -> Mapping[str, Amount]:
 
 async def _read_spent(
     books: OwnBooks, key: str, usage: Callable[[str, date, date], AsyncIterable[UsageRow]], wall_s: float
-) -> None:
-    """Take over what the database knows of this month. Where it is away too, nothing is known: then it is less."""
+) -> bool:
+    """Take over what the database knows of this month, whole or not at all: then False."""
     today = datetime.fromtimestamp(wall_s, UTC).date()
     try:
         async with asyncio.timeout(_DATABASE_PATIENCE_S):
-            async for row in usage(key, today.replace(day=1), today):
-                books.note_spent(key, row)
+            rows = [row async for row in usage(key, today.replace(day=1), today)]
     except (Unavailable, RowRefused, TimeoutError) as error:
         structlog.get_logger("simsa.limits").error(
-            "what a key spent this month is not known in full: its budgets have more left than they should",
+            "what a key spent this month is not known: its budgets have more left than they should",
             key=key,
             why=str(error),
         )
+        return False
+    for row in rows:
+        books.note_spent(key, row)
+    return True
 
 
 def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
-    what, budget_number, spent, wait_s, requests, requests_reset_s, tokens, tokens_reset_s, second = answer
+    what, budget_number, spent, wait_s, requests, requests_reset_s, tokens, tokens_reset_s, second, seeded = answer
     minutes = Minutes(limits, int(requests), float(requests_reset_s), int(tokens), float(tokens_reset_s))
     refused = None
     if what:
@@ -434,7 +474,7 @@ def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
                 refusal = replace(refusal, wait_s=period_end_s(budget.period, wall_s) - wall_s)
             refusal = replace(refusal, budget=budget, left=left)
         refused = Refused(refusal, minutes)
-    return _Found(refused, minutes, second)
+    return _Found(refused, minutes, second, seeded.decode())
 
 
 def _budget_arguments(budget: Budget, charged: Sequence[Hold]) -> tuple[str, str, int, int]:
@@ -451,6 +491,10 @@ def _fields(tokens: int, money: Mapping[str, Decimal], unpriced: int) -> list[st
     amounts = {"s:tokens": _clamped(tokens), "unpriced": unpriced}
     amounts |= {f"s:{currency}": _nano(amount) for currency, amount in money.items()}
     return [part for pair in amounts.items() for part in pair]
+
+
+def _is_untouched(fields: Mapping[bytes, bytes]) -> bool:
+    return all(name in _OF_SEEDING or not int(value) for name, value in fields.items())
 
 
 def _spent(fields: Mapping[bytes, bytes]) -> Spent:

@@ -155,6 +155,16 @@ class Store:
                 await connection.exec_driver_sql("SELECT pg_advisory_xact_lock({}, {})".format(*SUMS_LOCK))
             yield connection
 
+    @property
+    def number(self) -> int | None:
+        """By which other gateways know this one; None where there is one."""
+        return self._database.number
+
+    async def living(self) -> frozenset[int]:
+        """The numbers of the gateways that serve the database together."""
+        async with self._transaction() as connection:
+            return frozenset((await connection.execute(sa.text(LIVING).bindparams(alive=ALIVE))).scalars())
+
     async def has_duty(self) -> bool:
         """Whether this gateway, of those that serve the database, does what only one may do. Raises Unavailable."""
         try:

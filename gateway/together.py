@@ -6,8 +6,10 @@ time has the duty. Each part is a module of its own: `redis_link`, `shared_books
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime
 
 import structlog
@@ -20,7 +22,7 @@ from gateway.errors import Unavailable
 from gateway.fleet import Fleet
 from gateway.live_registry import LiveRegistry
 from gateway.recorder import Recorder
-from gateway.redis_link import Peer, RedisLink
+from gateway.redis_link import LinkDown, Peer, RedisLink
 from gateway.settings import Settings
 from gateway.shared_books import SharedBooks
 from gateway.store import RowRefused, Store
@@ -29,6 +31,7 @@ from gateway.use_by_day import UsageRow
 
 KEYS, BATCHES = "keys", "batches"
 """What news are told of."""
+BURY_S = 5.0
 
 
 class Together:
@@ -45,7 +48,9 @@ class Together:
         telemetry: Telemetry,
         now: Callable[[], float],
     ) -> None:
+        self._store = store
         self._accounts = accounts
+        self._recorder: Recorder | None = None
         self._registry = registry
         self._since = datetime.now(UTC)
         self._log = structlog.get_logger("simsa")
@@ -76,22 +81,15 @@ class Together:
     async def start(self) -> None:
         """Say hello to the others, or take over what an earlier process spent. Raises StartRefused."""
         if self.link is not None:
+            with suppress(Unavailable):
+                self.link.assumed = max(1, len(await self._store.living()))
             await self.link.start()
         if self._own is not None:
             await self._restore(self._own)
 
-    def end_orphans_of(self, recorder: Recorder) -> None:
-        """Have the calls of gateways that go without a word ended in the records."""
-        if self.link is None:
-            return
-
-        async def end(_gateway: str) -> None:
-            try:
-                await recorder.end_orphans()
-            except (Unavailable, RowRefused) as error:
-                self._log.error("calls of a gateway that is gone are still open", why=str(error))
-
-        self.link.on_gone.append(end)
+    def bury_with(self, recorder: Recorder) -> None:
+        """Have the calls of gateways that are gone ended in the records, and what they held let go of."""
+        self._recorder = recorder
 
     def hear(self, subject: str, told: Callable[[], Awaitable[None] | None]) -> None:
         """Call `told` when another gateway changed something of this subject."""
@@ -112,13 +110,13 @@ class Together:
             ("news", self.link.listen),
             ("limits", self._shared.run),
             ("duty", self.duty.run),
+            ("burial", self.duty.only(self._bury_forever)),
         ]
 
     async def stop(self) -> None:
         """Hand in what was spent last, and go."""
-        if self.link is not None and self._shared is not None:
-            await self._shared.flush()
-            await self.link.farewell()
+        if self.link is not None and self._shared is not None and await self._shared.flush():
+            await self.link.farewell()  # else another gateway lets go of what is left here, once this one is gone
 
     async def close(self) -> None:
         if self.link is not None:
@@ -128,6 +126,29 @@ class Together:
         """The gateways that serve this database, as far as they are known; this one alone where there are no others."""
         found = list(self.link.peers.values()) if self.link is not None else []
         return found or [self._describe(self.link.id if self.link is not None else "")]
+
+    async def _bury_forever(self) -> None:
+        while True:
+            await asyncio.sleep(BURY_S)
+            try:
+                await self._bury()
+            except (LinkDown, Unavailable, RowRefused) as error:
+                self._log.warning("gateways that are gone wait for their burial", why=str(error))
+
+    async def _bury(self) -> None:
+        """Gone is who holds no lock in the database any more; Redis alone would take a cut network for death."""
+        assert self.link is not None
+        assert self._shared is not None
+        if self._recorder is not None:
+            await self._recorder.end_orphans()
+        if not self.link.silent:
+            return
+        living = await self._store.living()
+        for peer in list(self.link.silent.values()):
+            if peer.number not in living:
+                await self._shared.release(peer.id)
+                await self.link.forget(peer.id)
+                self._log.warning("a gateway is gone", gateway=peer.id, host=peer.host)
 
     def _peers(self) -> tuple[int, bool]:
         """How many there are, and whether one serves by another registry."""
@@ -141,6 +162,7 @@ class Together:
             registry=self._registry.current.sha256,
             host=platform.node(),
             since=self._since.isoformat(timespec="seconds"),
+            number=self._store.number,
         )
 
     def _usage(self, key: str, first: date, last: date) -> AsyncIterable[UsageRow]:

@@ -72,6 +72,8 @@ class _Parent:
         self._places = [WorkerPlace(number, workers, listener_fd, meeting) for number in range(1, workers + 1)]
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._begun_s: dict[int, float] = {}
+        self._is_first: dict[int, bool] = {}
+        """Whether a worker's process is its first: what refuses to start then will do so again."""
         self._is_stopping = False
         self._code = 0
         self._log = structlog.get_logger("simsa.workers")
@@ -80,7 +82,8 @@ class _Parent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._pass_on)
         for place in self._places:
-            self._start(place)
+            if not self._is_stopping:
+                self._start(place)
         while self._children:
             self._wait()
         return self._code
@@ -94,6 +97,9 @@ class _Parent:
         )
         child = subprocess.Popen(command, pass_fds=[place.listener_fd], env=environment, process_group=0)
         self._children[place.number] = child
+        if self._is_stopping:  # a signal came between
+            os.kill(child.pid, signal.SIGTERM)
+        self._is_first[place.number] = place.number not in self._begun_s
         self._begun_s[place.number] = time.monotonic()
 
     def _wait(self) -> None:
@@ -105,7 +111,7 @@ class _Parent:
         code = os.waitstatus_to_exitcode(status)
         if self._is_stopping:
             self._code = self._code or max(0, code)
-        elif code == _REFUSED:
+        elif code == _REFUSED and self._is_first[place.number]:
             self._code = code
             self._stop(signal.SIGTERM)
         else:
@@ -125,7 +131,7 @@ class _Parent:
         self._is_stopping = True
         for child in self._children.values():
             with suppress(ProcessLookupError):
-                child.send_signal(number)
+                os.kill(child.pid, number)  # `send_signal` would reap one that has just ended
 
 
 class Siblings:

@@ -3,14 +3,15 @@
 --
 -- KEYS  1 window: fields r<second>, t<second>   2 holds: id -> gateway|second|tokens|currency|nano|day|month
 --        3 the day's ledger   4 the month's
---       A ledger's fields: s:<unit> spent, h:<unit> held, unpriced; the month's also `seeded`: by which server run.
+--       A ledger's fields: s:<unit> spent, h:<unit> held, unpriced; the month's also `seeded`: <server run>:<number>.
 -- ARGV  1 now in seconds, '' for Redis's clock   2 hold | look | count   3 the server run that ledgers must be seeded in
 --       4 hold id   5 the gateway that holds
 --       6 requests   7 at once   8 tokens, all requests together   9 currency or ''   10 nano-units of it
 --       11 requests a minute or ''   12 tokens a minute or ''   13 at a time or ''
 --       14... of each budget in the order in which they are looked at: d | m, unit, amount, wanted
 -- Back: { what came of it, which budget, its spent amount, seconds to wait,
---         requests of the minute, seconds until it is empty, tokens of the minute, seconds until it is empty, second }
+--         requests of the minute, seconds until it is empty, tokens of the minute, seconds until it is empty, second,
+--         what the ledgers were seeded as }
 local WINDOW, SLOTS = 60, 61
 local DAY_KEPT_S, MONTH_KEPT_S, HOLDS_KEPT_S, WINDOW_KEPT_S = 3 * 86400, 40 * 86400, 2 * 86400, 120
 
@@ -21,7 +22,8 @@ if not now then
 end
 local second, mode = math.floor(now), ARGV[2]
 
-if mode ~= 'count' and redis.call('HGET', KEYS[4], 'seeded') ~= ARGV[3] then
+local seeded = redis.call('HGET', KEYS[4], 'seeded') or ''
+if mode ~= 'count' and string.match(seeded, '^(.*):%d+$') ~= ARGV[3] then
   return { 'unseeded' }
 end
 
@@ -69,7 +71,7 @@ local function answer(what, waited, budget, spent)
   return {
     what, budget or 0, spent or '0', string.format('%.6f', waited or 0),
     string.format('%.0f', request_total), string.format('%.6f', reset(requests)),
-    string.format('%.0f', token_total), string.format('%.6f', reset(tokens)), second,
+    string.format('%.0f', token_total), string.format('%.6f', reset(tokens)), second, seeded,
   }
 end
 

@@ -9,7 +9,7 @@ local of_day = tonumber(ARGV[2])
 for i = 3, #ARGV, 2 do
   raise(i - 3 < of_day and KEYS[1] or KEYS[2], ARGV[i], ARGV[i + 1])
 end
-redis.call('HSET', KEYS[2], 'seeded', ARGV[1])
+redis.call('HSET', KEYS[2], 'seeded', ARGV[1] .. ':' .. redis.call('HINCRBY', KEYS[2], 'generation', 1))
 redis.call('EXPIRE', KEYS[1], 3 * 86400)
 redis.call('EXPIRE', KEYS[2], 40 * 86400)
 return 1

@@ -9,8 +9,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from gateway.domain.accounts import EVERYTHING, Caller
 from gateway.rounds.links import Session
@@ -30,9 +32,12 @@ class ChairSessions:
         store: Store,
         *,
         caller_of: Callable[[str], Caller | None],
+        admin_key: SecretStr | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`caller_of`: who bears a key, None once it does not count."""
+        """`caller_of`: who bears a key, None once it does not count. `admin_key`: with another one, or none, sessions of
+        the admin have ended."""
+        self._admin = "admin " + sha256((admin_key.get_secret_value() if admin_key else "").encode()).hexdigest()
         self._transaction = store.transaction
         self._caller_of = caller_of
         self._now = now
@@ -40,7 +45,7 @@ class ChairSessions:
     async def begin(self, caller: Caller) -> Session:
         """A session for whoever has just shown this key."""
         session, table, now = Session(secrets.token_urlsafe(32)), chair_sessions, self._now()
-        row = {"digest": session.digest, "key": caller.key, "ends_at": now + SESSION_LASTS}
+        row = {"digest": session.digest, "key": caller.key or self._admin, "ends_at": now + SESSION_LASTS}
         newest = sa.select(table.c.digest).order_by(table.c.ends_at.desc(), table.c.digest).limit(MOST_SESSIONS)
         async with self._transaction() as connection:
             await connection.execute(sa.delete(table).where(table.c.ends_at <= now))
@@ -55,7 +60,7 @@ class ChairSessions:
             kept = (await connection.execute(statement)).mappings().first()
         if kept is None or self._now() >= kept["ends_at"]:
             return None
-        return EVERYTHING if kept["key"] is None else self._caller_of(kept["key"])
+        return EVERYTHING if kept["key"] == self._admin else self._caller_of(kept["key"])
 
     async def end(self, session: Session) -> None:
         async with self._transaction() as connection:
