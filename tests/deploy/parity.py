@@ -6,30 +6,34 @@ derivations of one file that must agree.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
 
-import yaml
 from checks import Check, Finding, Installation
-from manifests import Container, Manifest, Pod, identity, is_selected, name_of
+from manifests import Container, Manifest, Pod, identity, name_of
 from packaging.version import Version
-from pydantic import TypeAdapter, ValidationError
+from parts import (
+    REGISTRY_KEY,
+    WORKLOADS,
+    engine_of,
+    engine_pods,
+    gateway_pod,
+    mounted,
+    of_model,
+    option_values,
+    placed,
+    registry_of,
+    replicas_file,
+    selecting,
+    setting,
+)
 
-from gateway.app import create_app
 from gateway.checkpoints import weights_command
-from gateway.domain.records import Model, Registry, Replica
-from gateway.registry import parse_registry
-from gateway.settings import Settings
+from gateway.domain.records import Model, Replica
 
-MODEL_ID = "simsa/model-id"
-REGISTRY_KEY, REPLICAS_KEY = "model_registry.yaml", "replicas.yaml"
-WORKLOADS = ("Deployment", "LeaderWorkerSet")
 PLACE_OPTIONS = {"--host", "--port", "--gpu-memory-utilization", "--shutdown-timeout"}
 SPLITTING_OPTIONS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 """What values may say where the registry does not."""
@@ -37,127 +41,15 @@ GROUP_OPTIONS = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
 FIRST_VLLM_THAT_DRAINS = Version("0.18.0")
 
 
-# --- what the release says ----------------------------------------------------------------------------------
-
-
-@cache
-def _registry(data: bytes) -> Registry:
-    return parse_registry(data, path=REGISTRY_KEY)
-
-
-def placed(release: Installation) -> list[str]:
-    """The models that the values give a place."""
-    models = release.values.get("models") or {}
-    return sorted(name for name, model in models.items() if model.get("enabled") is not False)
-
-
-def of_model(release: Installation, kind: str | Sequence[str]) -> dict[str, Manifest]:
-    """Objects of a kind by the model that they say to be of."""
-    kinds = [kind] if isinstance(kind, str) else kind
-    return {
-        manifest["metadata"]["annotations"][MODEL_ID]: manifest
-        for manifest in release.of_kind(*kinds)
-        if MODEL_ID in (manifest["metadata"].get("annotations") or {})
-    }
-
-
-def selecting(release: Installation, kind: str) -> dict[str, list[Manifest]]:
-    """Objects of a kind that select engines' pods, by the model of these."""
-    found: dict[str, list[Manifest]] = {}
-    for manifest in release.of_kind(kind):
-        selector = manifest["spec"].get("selector") or {}
-        wanted = {"matchLabels": selector} if kind == "Service" else selector
-        for model_id in {model_id for model_id, pod in engine_pods(release) if is_selected(pod.labels, wanted)}:
-            found.setdefault(model_id, []).append(manifest)
-    return found
-
-
-def engine_pods(release: Installation) -> list[tuple[str, Pod]]:
-    """Pods that serve a model, with its id; a group's workers too."""
-    return [
-        (model_id, pod)
-        for model_id, manifest in of_model(release, WORKLOADS).items()
-        for pod in release.pods
-        if pod.owner is manifest
-    ]
-
-
-def engine_of(pod: Pod) -> Container:
-    (container,) = [container for container in pod.containers if container.gpus]
-    return container
-
-
-def option_values(words: Sequence[str]) -> dict[str, str]:
-    """`--name value`, `--name=value` and flags as one mapping; the last of several wins, as in vLLM."""
-    found: dict[str, str] = {}
-    name = ""
-    for word in words:
-        if word.startswith("-") and not word.lstrip("-")[:1].isdigit():
-            name, has_value, value = word.partition("=")
-            found[name] = value if has_value else ""
-        elif name and found[name] == "":
-            found[name] = word
-    return found
-
-
-def gateway_pod(release: Installation) -> Pod:
-    (pod,) = [
-        pod
-        for pod in release.pods
-        if pod.owner["kind"] == "Deployment" and pod.labels.get("app.kubernetes.io/component") == "gateway"
-    ]
-    return pod
-
-
-def _setting(container: Container, name: str) -> str | None:
-    return next((v.get("value") for v in container.spec.get("env", ()) if v["name"] == name), None)
-
-
-def mounted(pod: Pod, container: Container, path: str, release: Installation) -> bytes | None:
-    """The bytes that a container finds at a path, where a ConfigMap of the release holds them."""
-    for mount in container.spec.get("volumeMounts", ()):
-        directory = mount["mountPath"].rstrip("/")
-        if not path.startswith(directory + "/"):
-            continue
-        volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == mount["name"])
-        names = [source["configMap"] for source in volume.get("projected", {}).get("sources", ())]
-        names += [volume["configMap"]] if "configMap" in volume else []
-        for source in names:
-            held = _held(source, release)
-            if path.removeprefix(directory + "/") in held:
-                return held[path.removeprefix(directory + "/")]
-    return None
-
-
-def _held(source: Mapping[str, Any], release: Installation) -> dict[str, bytes]:
-    found = [config for config in release.of_kind("ConfigMap") if name_of(config) == source["name"]]
-    if not found:
-        return {}
-    files = {key: base64.b64decode(value) for key, value in (found[0].get("binaryData") or {}).items()}
-    files |= {key: value.encode() for key, value in (found[0].get("data") or {}).items()}
-    items = source.get("items")
-    return {item["path"]: files[item["key"]] for item in items if item["key"] in files} if items else files
-
-
-def replicas_file(release: Installation) -> Mapping[str, list[Mapping[str, Any]]]:
-    """What the gateway reads besides the registry: where engines are."""
-    pod = gateway_pod(release)
-    path = _setting(pod.containers[-1], "SIMSA_REPLICAS_FILE")
-    data = mounted(pod, pod.containers[-1], path, release) if path else None
-    return (yaml.safe_load(data) or {}).get("replicas") or {} if data else {}
-
-
-# --- the registry -------------------------------------------------------------------------------------------
+# --- the registry -----------------------------------------------------------------------------------------
 
 
 def registry_travels_byte_for_byte(release: Installation) -> Iterator[Finding]:
     pod = gateway_pod(release)
-    for container in pod.containers:
-        path = _setting(container, "SIMSA_REGISTRY")
-        if path is not None:
-            found = mounted(pod, container, path, release)
-            where = f"{container.where}: {path}"
-            yield where, None if found == release.registry else "is not the registry, byte for byte"
+    container = pod.containers[-1]
+    path = setting(container, "SIMSA_REGISTRY")
+    found = mounted(pod, container, path, release) if path else None
+    yield f"{container.where}: {path}", None if found == release.registry else "is not the registry, byte for byte"
 
 
 def registry_is_marked_with_its_hash(release: Installation) -> Iterator[Finding]:
@@ -177,11 +69,11 @@ def pods_outlive_a_new_registry(release: Installation) -> Iterator[Finding]:
 
 
 def gateway_loads_what_travels(release: Installation) -> Iterator[Finding]:
-    models = _registry(release.registry).models
+    models = registry_of(release.registry).models
     yield "the registry", None if models else "has no model"
 
 
-# --- engines ------------------------------------------------------------------------------------------------
+# --- engines ----------------------------------------------------------------------------------------------
 
 
 def each_placed_model_has_its_objects(release: Installation) -> Iterator[Finding]:
@@ -198,7 +90,7 @@ def each_placed_model_has_its_objects(release: Installation) -> Iterator[Finding
 
 def engine_is_called_as_the_registry_says(release: Installation) -> Iterator[Finding]:
     """The same arguments that `simsa up` would give it, but for where it listens and how it shares a machine."""
-    registry = _registry(release.registry)
+    registry = registry_of(release.registry)
     for model_id, pod in engine_pods(release):
         model = registry.models[model_id]
         given = option_values(engine_of(pod).words)
@@ -224,7 +116,7 @@ def engine_has_the_gpus_that_its_arguments_split(release: Installation) -> Itera
 
 
 def engine_image_is_within_the_bounds(release: Installation) -> Iterator[Finding]:
-    registry = _registry(release.registry)
+    registry = registry_of(release.registry)
     for model_id, pod in engine_pods(release):
         serving = registry.models[model_id].serving
         found = _version(engine_of(pod))
@@ -252,7 +144,7 @@ def _version(container: Container) -> Version:
 
 def startup_budget_covers_the_start(release: Installation) -> Iterator[Finding]:
     """A probe that gives up before the weights are loaded ends every start there will ever be."""
-    registry = _registry(release.registry)
+    registry = registry_of(release.registry)
     for model_id, pod in engine_pods(release):
         if pod.role == "worker":
             continue
@@ -274,11 +166,11 @@ def engine_waits_long_enough_for_its_rollout(release: Installation) -> Iterator[
 
 
 def weights_are_fetched_once_and_then_offline(release: Installation) -> Iterator[Finding]:
-    registry = _registry(release.registry)
+    registry = registry_of(release.registry)
     jobs = of_model(release, "Job")
     for model_id, pod in engine_pods(release):
         engine = engine_of(pod)
-        offline = _setting(engine, "HF_HUB_OFFLINE") == "1"
+        offline = setting(engine, "HF_HUB_OFFLINE") == "1"
         yield engine.where, None if offline else "may ask the hub: HF_HUB_OFFLINE is not 1"
         is_safe = all(mount.get("readOnly") for mount in engine.spec["volumeMounts"] if mount["name"] == "weights")
         yield engine.where, None if is_safe else "may write where its weights are"
@@ -305,7 +197,7 @@ def _claims(pod: Pod) -> set[str]:
     }
 
 
-# --- how the gateway finds them -----------------------------------------------------------------------------
+# --- how the gateway finds them ---------------------------------------------------------------------------
 
 
 def gateway_is_told_of_every_engine(release: Installation) -> Iterator[Finding]:
@@ -337,7 +229,7 @@ def replicas_lead_to_engines(release: Installation) -> Iterator[Finding]:
 
 
 def replicas_say_which_gpus(release: Installation) -> Iterator[Finding]:
-    registry = _registry(release.registry)
+    registry = registry_of(release.registry)
     for model_id, entries in replicas_file(release).items():
         for entry in entries:
             where = f"replicas of {model_id}"
@@ -352,76 +244,12 @@ def replicas_say_which_gpus(release: Installation) -> Iterator[Finding]:
 
 def gateway_would_route_to_every_engine(release: Installation) -> Iterator[Finding]:
     """By its own rules: a model that it refuses to route to burns its GPU for nothing."""
-    models = _registry(release.registry).models
+    models = registry_of(release.registry).models
     for model_id in of_model(release, WORKLOADS):
         model = models[model_id]
         model = replace(model, replicas=(Replica(id=f"{model_id}/1", model_id=model_id, url="http://engine:8000"),))
         refused = f"has an engine, and the gateway answers {model.serving.reason!r}"
         yield model_id, None if model.is_servable else refused
-
-
-# --- what the gateway knows ---------------------------------------------------------------------------------
-
-
-def settings_are_known(release: Installation) -> Iterator[Finding]:
-    """A variable that the gateway does not read is a wish that nobody hears."""
-    known = {f"SIMSA_{name.upper()}" for name in Settings.model_fields}
-    for container in release.containers:
-        for variable in container.spec.get("env", ()):
-            if variable["name"].startswith("SIMSA_"):
-                where = f"{container.where}: {variable['name']}"
-                yield where, None if variable["name"] in known else "is no setting"
-
-
-def settings_are_valid(release: Installation) -> Iterator[Finding]:
-    for container in release.containers:
-        spelt_out = {v["name"]: v["value"] for v in container.spec.get("env", ()) if "value" in v}
-        named = {name.removeprefix("SIMSA_").lower(): value for name, value in spelt_out.items()}
-        known = {name: value for name, value in named.items() if name in Settings.model_fields}
-        if known:
-            yield container.where, _objection(known)
-
-
-def _objection(values: Mapping[str, str]) -> str | None:
-    for name, value in values.items():
-        field = Settings.model_fields[name]
-        try:
-            TypeAdapter(Annotated[field.annotation, field]).validate_python(value)
-        except ValidationError as error:
-            return f"SIMSA_{name.upper()}={value}: {error.errors()[0]['msg']}"
-    return None
-
-
-def doors_asked_for_exist(release: Installation) -> Iterator[Finding]:
-    """Each probe and scrape asks a route of the gateway, with parameters that it has."""
-    routes = _routes()
-    pod = gateway_pod(release)
-    for container in pod.containers:
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if action := container.spec.get(probe, {}).get("httpGet"):
-                yield f"{container.where}: {probe}", _unknown_door(action["path"], routes)
-    for monitor in release.of_kind("ServiceMonitor"):
-        for endpoint in monitor["spec"]["endpoints"]:
-            yield identity(monitor), _unknown_door(endpoint.get("path", "/metrics"), routes)
-
-
-def _unknown_door(path: str, routes: Mapping[str, set[str]]) -> str | None:
-    door, _, query = path.partition("?")
-    if door not in routes:
-        return f"the gateway has no {door}"
-    unknown = {part.partition("=")[0] for part in query.split("&") if part} - routes[door]
-    return f"{door} knows no {sorted(unknown)}" if unknown else None
-
-
-@cache
-def _routes() -> Mapping[str, set[str]]:
-    """The gateway's GET routes, and which parameters of the query each has."""
-    paths = create_app(Settings()).openapi()["paths"]
-    return {
-        path: {p["name"] for p in operations["get"].get("parameters", ()) if p["in"] == "query"}
-        for path, operations in paths.items()
-        if "get" in operations
-    }
 
 
 RULES: tuple[Check, ...] = (
@@ -441,7 +269,4 @@ RULES: tuple[Check, ...] = (
     replicas_lead_to_engines,
     replicas_say_which_gpus,
     gateway_would_route_to_every_engine,
-    settings_are_known,
-    settings_are_valid,
-    doors_asked_for_exist,
 )

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import parity
+import parts
 import pytest
 from checks import Installation
 from clients import RawClient
@@ -31,7 +31,7 @@ ONE_MODEL = next(case for case in ALONE if case.values.stem == "one-model")
 
 
 def gateway_container(release: Installation) -> Container:
-    return parity.gateway_pod(release).containers[-1]
+    return parts.gateway_pod(release).containers[-1]
 
 
 def environment_of(release: Installation, directory: Path) -> dict[str, str]:
@@ -59,9 +59,9 @@ def lay(files: Mapping[str, bytes], directory: Path, generation: str) -> None:
 
 
 def files_of(release: Installation) -> dict[str, bytes]:
-    pod, container = parity.gateway_pod(release), gateway_container(release)
-    names = (parity.REGISTRY_KEY, parity.REPLICAS_KEY)
-    found = {name: parity.mounted(pod, container, f"{ETC}/{name}", release) for name in names}
+    pod, container = parts.gateway_pod(release), gateway_container(release)
+    names = (parts.REGISTRY_KEY, parts.REPLICAS_KEY)
+    found = {name: parts.mounted(pod, container, f"{ETC}/{name}", release) for name in names}
     return {name: data for name, data in found.items() if data is not None}
 
 
@@ -100,7 +100,7 @@ async def test_the_gateway_starts_with_what_the_chart_gives_it(case: Case, tmp_p
 
 async def test_the_gateway_knows_where_the_charts_engines_are(tmp_path: Path) -> None:
     release = install(ONE_MODEL)
-    (entry,) = parity.replicas_file(release)["tiny"]
+    (entry,) = parts.replicas_file(release)["tiny"]
     async with serving(release, tmp_path) as url:
         status, body = await ask(url, "/api/models")
     assert status == 200
@@ -113,7 +113,7 @@ async def test_the_gateway_uses_the_registry_that_is_marked_and_takes_an_edited_
     edited = release.registry + b"# seen\n"
     async with serving(release, tmp_path) as url:
         assert await registry_in_use(url) == config["metadata"]["annotations"]["simsa/registry-sha256"]
-        lay({**files_of(release), parity.REGISTRY_KEY: edited}, tmp_path / "etc", "..second")
+        lay({**files_of(release), parts.REGISTRY_KEY: edited}, tmp_path / "etc", "..second")
         async with asyncio.timeout(HANG_S):
             while await registry_in_use(url) != hashlib.sha256(edited).hexdigest():  # nothing announces it
                 await asyncio.sleep(0.05)
