@@ -34,7 +34,7 @@ class Duty:
         return self._held.is_set()
 
     async def run(self) -> None:
-        """See who has it. While the database is away nothing is known and nothing changes: work that is under way waits."""
+        """See who has it. While the database is away nothing is known and nothing changes: what is under way waits."""
         while self._is_one_of_several:
             try:
                 is_ours = await self._has_duty()

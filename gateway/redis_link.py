@@ -237,10 +237,8 @@ class RedisLink:
     def _look_around(self, found: Mapping[str, Peer], now_s: float) -> None:
         """Who lives. For a while after Redis came back others could not have spoken, so their silence tells nothing."""
         before = self.live
-        is_early = now_s - self._up_since_s <= GONE_S and self.peers
-        living = {
-            name for name, peer in found.items() if now_s - peer.at_s <= GONE_S or (is_early and name in self.peers)
-        }
+        excused = self.peers if now_s - self._up_since_s <= GONE_S else {}
+        living = {name for name, peer in found.items() if now_s - peer.at_s <= GONE_S or name in excused}
         self.peers = {name: found[name] for name in sorted(living)}
         self.silent = {name: found[name] for name in sorted(found.keys() - living)}
         if self.live != before and self.on_peers is not None:

@@ -21,7 +21,8 @@ from redis_server import RedisServer
 from gateway.books import OwnBooks, Refused, Use
 from gateway.domain.accounts import Budget, Limits, Period
 from gateway.domain.limits import Hold, Obstacle
-from gateway.redis_link import LinkDown, Peer, RedisLink
+from gateway.errors import Unavailable
+from gateway.redis_link import GONE_S, LinkDown, Peer, RedisLink
 from gateway.shared_books import SharedBooks
 from gateway.use_by_day import UsageRow
 
@@ -50,9 +51,12 @@ class Known:
     def __init__(self) -> None:
         self.rows: list[UsageRow] = []
         self.asked = 0
+        self.is_away = False
 
     async def __call__(self, key: str, first: date, last: date) -> AsyncIterator[UsageRow]:
         self.asked += 1
+        if self.is_away:
+            raise Unavailable("the database is away")
         for row in self.rows:
             if row.key == key and first <= row.day <= last:
                 yield row
@@ -91,9 +95,18 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(
-    server: RedisServer, clock: Clock, known: Known | None = None, *, prefix: str = "t", runs: bool = False
+    server: RedisServer,
+    clock: Clock,
+    known: Known | None = None,
+    *,
+    prefix: str = "t",
+    runs: bool = False,
+    assumed: int = 1,
 ) -> AsyncIterator[Gateway]:
-    link = RedisLink(server.url, prefix=prefix, timeout_s=HANG_S if not runs else 0.5, connections=4, describe=said)
+    link = RedisLink(
+        server.url, prefix=prefix, timeout_s=HANG_S if not runs and assumed == 1 else 0.5, connections=4, describe=said
+    )
+    link.assumed = assumed
     await link.start()
     books = SharedBooks(link, known or Known(), now=clock, wall=clock, redis_now=clock)
     tasks = [asyncio.create_task(work()) for work in ((link.run, link.listen, books.run) if runs else ())]
@@ -293,6 +306,7 @@ async def test_what_a_dead_gateway_held_is_let_go_of_and_its_ledgers_are_read_an
         assert await held(a.books, Limits(concurrent=1)) is None
         known.rows = [used(NOON.date(), 33)]  # the dead one's call, as the records have it
         await a.books.release(b.link.id)
+        await a.link.forget(b.link.id)
         hold = await held(a.books, Limits(concurrent=1))
         assert hold is not None
         use = await a.books.use(KEY)
@@ -398,17 +412,68 @@ async def test_a_key_may_not_be_called_more_often_than_it_may_because_redis_was_
         assert await held(a.books, limits) is not None
 
 
-async def test_a_gateway_that_says_nothing_any_more_is_buried_by_one_that_lives(redis: RedisServer) -> None:
-    gone: list[str] = []
-
-    async def bury(name: str) -> None:
-        gone.append(name)
-
+async def test_silence_is_told_and_no_death_while_others_could_not_have_spoken(redis: RedisServer) -> None:
     async with gateway(redis, Clock(), runs=True) as a, gateway(redis, Clock()) as silent:
-        a.link.on_gone.append(bury)
-        await until(lambda: gone)
-        assert gone == [silent.link.id]
+        await until(lambda: a.link.live == 2)
+        await until(lambda: list(a.link.silent) == [silent.link.id])
         assert list(a.link.peers) == [a.link.id]
+    async with gateway(redis, Clock(), runs=True) as a, gateway(redis, Clock(), runs=True) as b:
+        await until(lambda: {a.link.id, b.link.id} <= a.link.peers.keys() & b.link.peers.keys())
+        before = a.link.live, b.link.live
+        redis.freeze()
+        await asyncio.sleep(GONE_S + 1)  # as long as it takes to be taken for dead
+        redis.thaw()
+        await until(lambda: a.books.is_shared and b.books.is_shared)
+        assert (a.link.live, b.link.live) == before
+
+
+async def test_what_the_database_does_not_tell_is_not_taken_for_nothing(redis: RedisServer) -> None:
+    known, clock = Known(), Clock()
+    known.rows = [used(NOON.date(), 90)]
+    limits = Limits(budgets=(Budget(Period.MONTH, "tokens", Decimal(95)),))
+    async with gateway(redis, clock, known) as a:
+        known.is_away = True
+        assert await held(a.books, limits) is not None, "nobody is turned away for it"
+        known.is_away = False
+        clock.now_s += 60
+        assert await held(a.books, limits) is None
+
+
+async def test_what_was_held_before_a_key_was_read_anew_is_not_added_to_what_the_database_said(
+    redis: RedisServer,
+) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        assert await held(b.books, Limits()) is not None
+        await a.books.release(b.link.id)
+        known.rows = [used(NOON.date(), 8)]  # the call of `hold`, recorded before it is settled here
+        assert await held(a.books, Limits()) is not None
+        await a.settled(hold, 8)
+        use = await a.books.use(KEY)
+        assert use is not None
+        assert use.month.spent["tokens"] == 8
+
+
+async def test_a_budget_begins_anew_at_midnight_also_without_redis(redis: RedisServer) -> None:
+    known, clock = Known(), Clock()
+    known.rows = [used(NOON.date(), 90)]
+    limits = Limits(budgets=(Budget(Period.DAY, "tokens", Decimal(100)),))
+    async with gateway(redis, clock, known, runs=True) as a, gateway(redis, clock, known, runs=True) as b:
+        await until(lambda: a.link.live == b.link.live == 2)
+        redis.stop()
+        await until(lambda: not a.link.is_up)
+        assert await held(a.books, limits, tokens=6) is None, "5 of the 10 that are left"
+        clock.now_s += 86_400
+        assert await held(a.books, limits, tokens=51) is None, "its half of a new day"
+        assert await held(a.books, limits, tokens=50) is not None
+
+
+async def test_a_gateway_that_begins_without_redis_shares_with_as_many_as_it_was_told_of(redis: RedisServer) -> None:
+    redis.stop()
+    async with gateway(redis, Clock(), assumed=3) as a:
+        assert len(await passed([a], Limits(requests_per_min=9), 5)) == 3
 
 
 async def test_news_reach_the_others_and_not_who_told_them(redis: RedisServer) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from functools import cached_property
+from hashlib import scrypt
 
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -35,12 +36,19 @@ class ChairSessions:
         admin_key: SecretStr | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`caller_of`: who bears a key, None once it does not count. `admin_key`: with another one, or none, sessions of
-        the admin have ended."""
-        self._admin = "admin " + sha256((admin_key.get_secret_value() if admin_key else "").encode()).hexdigest()
+        """`caller_of`: who bears a key, None once it does not count.
+
+        `admin_key`: the admin's sessions are those of this one; with another key, or none, they have ended.
+        """
+        self._admin_key = admin_key.get_secret_value() if admin_key is not None else ""
         self._transaction = store.transaction
         self._caller_of = caller_of
         self._now = now
+
+    @cached_property
+    def _admin(self) -> str:
+        """What stands in place of a key's id: whoever reads it does not guess the admin key by it."""
+        return f"admin {scrypt(self._admin_key.encode(), salt=b'simsa chair sessions', n=2**14, r=8, p=1).hex()}"
 
     async def begin(self, caller: Caller) -> Session:
         """A session for whoever has just shown this key."""
