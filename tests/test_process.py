@@ -63,7 +63,7 @@ async def test_taken_port_is_told_in_one_line_with_what_to_do(tmp_path: Path) ->
 async def test_second_gateway_on_one_database_is_refused_and_the_first_goes_on(
     tmp_path: Path, database: ScratchDatabase
 ) -> None:
-    reason = {"sqlite": "SIMSA_DATA_DIR", "postgresql": "limits are shared through Redis"}[database.kind]
+    reason = {"sqlite": "SIMSA_DATA_DIR", "postgresql": "same SIMSA_REDIS_URL"}[database.kind]
     async with (
         ScriptedEngine() as engine,
         running_gateway(tmp_path, [entry("m", engine.url)], database_url=database.url) as first,

@@ -292,7 +292,7 @@ async def test_a_second_process_on_the_same_database_is_refused_with_the_reason(
     done = subprocess.run([sys.executable, "-c", OPEN_IT, database.url], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert "in use by another simsa process" in done.stdout
-    assert {"sqlite": "SIMSA_DATA_DIR", "postgresql": "limits are shared through Redis"}[database.kind] in done.stdout
+    assert {"sqlite": "SIMSA_DATA_DIR", "postgresql": "same SIMSA_REDIS_URL"}[database.kind] in done.stdout
 
 
 async def test_upgrade_is_refused_while_a_gateway_has_the_database(store: Store, database: ScratchDatabase) -> None:
