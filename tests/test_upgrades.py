@@ -234,7 +234,8 @@ async def test_a_step_that_takes_something_away_is_taken_once_no_gateway_needs_i
     assert await breaking.run("db", "upgrade", database_url=postgres.url) == (0, "", "")
     assert await revision_of(postgres) == NEXT
     with pytest.raises(StartRefused, match=f"install that version .schema {NEXT} or newer"):
-        await Store.open(postgres.url, SHARED)
+        async with opened_store(postgres.url, SHARED):
+            pass
 
 
 async def test_a_gateway_that_shares_the_database_does_not_begin_under_a_step_that_takes_something_away(
@@ -244,7 +245,8 @@ async def test_a_gateway_that_shares_the_database_does_not_begin_under_a_step_th
     try:
         await session.execute("SELECT pg_advisory_lock($1, $2)", CODE_LOCKS, int(OURS))
         with pytest.raises(StartRefused, match="its schema is being changed: wait until `simsa db upgrade` has ended"):
-            await Store.open(postgres.url, IMPATIENT)
+            async with opened_store(postgres.url, IMPATIENT):
+                pass
     finally:
         await session.close()
 
