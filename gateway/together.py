@@ -48,6 +48,7 @@ class Together:
         telemetry: Telemetry,
         now: Callable[[], float],
     ) -> None:
+        self._fleet = fleet
         self._store = store
         self._accounts = accounts
         self._recorder: Recorder | None = None
@@ -84,6 +85,7 @@ class Together:
             with suppress(Unavailable):
                 self.link.assumed = max(1, len(await self._store.living()))
             await self.link.start()
+            self._fleet.share_with(self.link.live)
         if self._own is not None:
             await self._restore(self._own)
 

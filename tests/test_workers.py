@@ -134,7 +134,10 @@ async def test_a_signal_to_the_parent_ends_all_in_order(
     async with running(tmp_path, postgres, redis) as it:
         workers = await it.workers()
         gate = asyncio.Event()
-        it.engine.script(CHAT, Reply.json({"id": "x", "object": "chat.completion", "choices": []}).gated(gate))
+        choice = {"index": 0, "message": {"role": "assistant", "content": "네"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+        whole = {"id": "x", "object": "chat.completion", "model": "a", "choices": [choice], "usage": usage}
+        it.engine.script(CHAT, Reply.json(whole).gated(gate))
         open_call = asyncio.create_task(it.ask("POST", CHAT, BODY))
         await it.engine.received(CHAT)
         it.process.send(signal.SIGTERM)
