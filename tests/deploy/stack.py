@@ -39,6 +39,8 @@ GPU = "h100-sxm"
 GATEWAYS, ENGINES = 3, 2
 READERS = 6
 TOKENS = 48
+VOTE_S = 0.3
+"""Between two votes: a reviewer may post four a second for long."""
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {
     "model": MODEL,
@@ -142,6 +144,8 @@ class Voter:
     token: str
     item: str
     acknowledged: list[int] = field(default_factory=list)
+    met: Counter[str] = field(default_factory=Counter)
+    """What was answered, other than an acknowledgement."""
     is_over: bool = False
     _cookie: str | None = None
     _form: str = ""
@@ -163,15 +167,20 @@ class Voter:
                 if answer.status == 200:
                     base = answer.json()["revision"]
                     self.acknowledged.append(base)
-                elif answer.status == 409:  # the answer to the one before was lost, the vote was not
+                else:
+                    self.met[f"{answer.status} {answer.body[:120]!r}"] += 1
+                if answer.status == 409:  # the answer to the one before was lost, the vote was not
                     base = answer.json()["revision"]
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(VOTE_S)
 
     async def until(self, more: int) -> None:
         wanted = len(self.acknowledged) + more
-        async with asyncio.timeout(HANG_S):
-            while len(self.acknowledged) < wanted:
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(HANG_S):
+                while len(self.acknowledged) < wanted:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"no more votes after {len(self.acknowledged)}: {self.met}") from None
 
 
 @dataclass
