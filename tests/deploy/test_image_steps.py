@@ -130,7 +130,13 @@ def test_gateway_starts_as_the_images_user_writes_nothing_beside_its_data_and_en
     )
     try:
         assert running.stderr is not None
-        port = next(re.findall(r'"port":(\d+)', line)[0] for line in running.stderr if '"event":"listening"' in line)
+        said, port = [], None
+        for line in running.stderr:
+            said.append(line)
+            if '"event":"listening"' in line:
+                port = re.findall(r'"port":(\d+)', line)[0]
+                break
+        assert port is not None, "it ended: " + "".join(said)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=HANG_S) as answer:
             assert answer.read() == b'{"status":"ok"}'
         running.send_signal(signal.SIGTERM)
