@@ -15,7 +15,6 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from itertools import islice
 from typing import Any
 
 import structlog
@@ -95,6 +94,8 @@ class SharedBooks:
         self._numbers = 0
         self._batch = 0
         self._unsettled: deque[_Entry] = deque()
+        self._sent: list[_Entry] = []
+        """The batch of that number, until Redis has said that it has it."""
         self._sending = asyncio.Lock()
         self._some = asyncio.Event()
         self._seeding: dict[str, asyncio.Lock] = {}
@@ -214,11 +215,12 @@ class SharedBooks:
     async def flush(self) -> bool:
         """Hand in what is left; False where Redis does not answer."""
         try:
-            while self._unsettled:
+            while self._sent or self._unsettled:
                 await self._send_some()
         except LinkDown as error:
             self._log.error("what was spent last is not in Redis; the database has it", why=str(error))
-        return not self._unsettled
+            return False
+        return True
 
     def _note(self, entry: _Entry) -> None:
         self._unsettled.append(entry)
@@ -228,18 +230,17 @@ class SharedBooks:
         self._some.set()
 
     async def _send_some(self) -> None:
-        """One batch. Its number is taken once: sent again, it counts once."""
+        """One batch. What is in it is fixed with its number: sent again, it counts once, and nothing comes along."""
         async with self._sending:
-            entries = list(islice(self._unsettled, ENTRIES_AT_ONCE))
-            if entries:
-                arguments: list[str | int] = [self._batch + 1]
-                for entry in entries:
+            if not self._sent and self._unsettled:
+                self._batch += 1
+                self._sent = [self._unsettled.popleft() for _ in range(min(ENTRIES_AT_ONCE, len(self._unsettled)))]
+            if self._sent:
+                arguments: list[str | int] = [self._batch]
+                for entry in self._sent:
                     arguments += entry.arguments()
                 await self._link.evaluate("settle", [f"{self._link.prefix}:settled:{self._link.id}"], arguments)
-                self._batch += 1
-                for entry in entries:
-                    if self._unsettled and self._unsettled[0] is entry:
-                        self._unsettled.popleft()
+                self._sent = []
             if not self._unsettled:
                 self._some.clear()
 

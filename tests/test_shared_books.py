@@ -298,6 +298,29 @@ async def test_a_batch_that_is_sent_again_counts_once(redis: RedisServer) -> Non
         assert (use.month.spent["tokens"], use.month.spent["USD"], use.in_flight) == (7, Decimal("0.25"), 0)
 
 
+async def test_what_is_spent_while_a_batch_is_sent_again_counts_too(redis: RedisServer) -> None:
+    async with gateway(redis, Clock()) as a:
+        holds = [await held(a.books, Limits()) for _ in range(2)]
+        evaluate = a.link.evaluate
+
+        async def answer_lost(name: str, *arguments: Any) -> Any:
+            found = await evaluate(name, *arguments)
+            if name == "settle" and not lost:
+                lost.append(name)
+                raise LinkDown("the answer is lost")
+            return found
+
+        lost: list[str] = []
+        a.link.evaluate = answer_lost  # type: ignore[method-assign]
+        for hold in holds:
+            assert hold is not None
+            await a.settled(hold, 7)  # the second one is noted before the first one's batch goes out again
+        use = await a.books.use(KEY)
+        assert lost
+        assert use is not None
+        assert (use.month.spent["tokens"], use.in_flight) == (14, 0)
+
+
 async def test_what_a_dead_gateway_held_is_let_go_of_and_its_ledgers_are_read_anew(redis: RedisServer) -> None:
     clock, known = Clock(), Known()
     async with gateway(redis, clock, known) as a:
