@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
@@ -34,6 +34,21 @@ FIRST_LIGHT = "b0bd43f"
 """The commit of the first published figures (196 us), before keys, limits, admission and the other routes."""
 
 
+async def costs_by_turns(
+    sides: Mapping[str, Gateway], cost_us: Cost, rounds: int, requests: int, note: Console
+) -> dict[str, list[float]]:
+    """The cost of each side in every round; which of them begins changes from round to round."""
+    costs: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(-1, rounds):
+        for name in sorted(sides, reverse=round_ % 2 == 0):
+            cost = await cost_us(sides[name], requests)
+            if round_ >= 0:  # the round before the first warms up
+                costs[name].append(cost)
+        if round_ % 10 == 9:
+            note.print(f"  {round_ + 1} of {rounds} rounds", style="dim", highlight=False)
+    return costs
+
+
 async def measure(
     engine_url: str, core: int, other: Path, rounds: int, requests: int, note: Console, cost_us: Cost
 ) -> dict[str, object]:
@@ -42,14 +57,7 @@ async def measure(
             name: await stack.enter_async_context(gateway(engine_url, cpu=core, tree=tree))
             for name, tree in (("other", other), ("this", ROOT))
         }
-        costs: dict[str, list[float]] = {name: [] for name in sides}
-        for round_ in range(-1, rounds):
-            for name in sorted(sides, reverse=round_ % 2 == 0):
-                cost = await cost_us(sides[name], requests)
-                if round_ >= 0:  # the round before the first warms up
-                    costs[name].append(cost)
-            if round_ % 10 == 9:
-                note.print(f"  {round_ + 1} of {rounds} rounds", style="dim", highlight=False)
+        costs = await costs_by_turns(sides, cost_us, rounds, requests, note)
     ratio, low, high = median_interval([this / that for this, that in zip(costs["this"], costs["other"], strict=True)])
     return {
         "ratio": ratio,

@@ -21,7 +21,7 @@ import httptools
 import uvloop
 from rich.console import Console
 
-from bench.against import cost_of_answers_us
+from bench.against import cost_of_answers_us, costs_by_turns
 from bench.gateway_process import ROOT, GatewayFailed, gateway
 from bench.measure import calibration_s, fast_engine, median_interval
 
@@ -67,14 +67,7 @@ async def measure(engine_url: str, core: int, rounds: int, requests: int, note: 
             name: await stack.enter_async_context(gateway(engine_url, cpu=core, settings=chosen))
             for name, chosen in settings.items()
         }
-        costs: dict[str, list[float]] = {name: [] for name in sides}
-        for round_ in range(-1, rounds):
-            for name in sorted(sides, reverse=round_ % 2 == 0):
-                cost = await cost_of_answers_us(sides[name], requests)
-                if round_ >= 0:  # the round before the first warms up
-                    costs[name].append(cost)
-            if round_ % 10 == 9:
-                note.print(f"  {round_ + 1} of {rounds} rounds", style="dim", highlight=False)
+        costs = await costs_by_turns(sides, cost_of_answers_us, rounds, requests, note)
     return {
         "rounds": rounds,
         "requests_a_round": requests,

@@ -285,7 +285,6 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
         await recorder.start()
         await keys.load()
         await together.start()
-        together.bury_with(recorder)
         _pass_on_news(together, keys)
         dispatcher = Dispatcher(
             settings=settings,
@@ -373,7 +372,7 @@ async def _running(settings: Settings, place: WorkerPlace | None) -> AsyncIterat
                 ("energy watch", only(energy.run)),
                 ("settlement", only(settler.run)),
                 ("retention", only(retention.run)),
-                *together.works(),
+                *together.works(recorder),
                 *([("span export", tracer.export.run)] if tracer is not None else []),
             )
         ]

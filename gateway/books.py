@@ -110,10 +110,6 @@ class OwnBooks:
                     ledger.spend(row.currency, amount)
 
     async def hold(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
-        return self.hold_now(key, limits, hold)
-
-    def hold_now(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
-        """As `hold`."""
         account, now_s = self.account(key, limits), self._now()
         refusal = account.hold(hold, now_s, self._wall())
         return None if refusal is None else Refused(refusal, _minutes(account, now_s))

@@ -1,6 +1,6 @@
 """The one door to Redis, through which several gateways on one database know each other and share what is counted.
 
-Every gateway says each second that it lives, of which version and registry; who has been silent is taken for gone.
+Every gateway says each second that it lives, of which version and registry; who has been silent may be gone.
 Redis is never needed to serve: what raises `LinkDown` says what goes on without it. What is counted there belongs in
 `shared_books`.
 """
@@ -25,7 +25,7 @@ from gateway.errors import StartRefused
 
 BEAT_S = 1.0
 GONE_S = 8.0
-"""A gateway that has said nothing for so long, by Redis's clock, is gone."""
+"""A gateway that has said nothing for so long, by Redis's clock, has no share any more."""
 _RETRY_S = 0.5
 _LEAST_VERSION = (6, 2)
 

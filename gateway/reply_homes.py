@@ -57,6 +57,13 @@ class _Claim(NamedTuple):
 _CLAIM = msgspec.json.Decoder(_Claim)
 
 
+def _read_claim(raw: bytes) -> _Claim | None:
+    """None for what another version wrote in another way."""
+    with suppress(msgspec.DecodeError):
+        return _CLAIM.decode(raw)
+    return None
+
+
 class ReplyHomes:
     """The homes of each caller's newest replies, `limit` a caller."""
 
@@ -72,19 +79,18 @@ class ReplyHomes:
         """Remember a reply. An id that is another caller's stays theirs: some clients may choose ids."""
         if not _IS_ID(reply_id):
             return
-        if self._link is None:
-            self._keep_here(owner, reply_id, home)
-            return
         self._keep_here(owner, reply_id, home)
-        task = asyncio.create_task(self._keep_for_all(self._link, owner, reply_id, home))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        if self._link is not None:
+            task = asyncio.create_task(self._tell_others(self._link, owner, reply_id, home))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
 
-    async def _keep_for_all(self, link: RedisLink, owner: str, reply_id: str, home: Home) -> None:
+    async def _tell_others(self, link: RedisLink, owner: str, reply_id: str, home: Home) -> None:
         kept = claim = msgspec.json.encode(_Claim(owner, home))
         with suppress(LinkDown):
             kept = await link.claim(f"reply:{reply_id}", claim, for_s=SHARED_FOR_S)
-        if _CLAIM.decode(kept).owner != owner and self._owners.get(reply_id) == owner:
+        told = _read_claim(kept)
+        if (told is None or told.owner != owner) and self._owners.get(reply_id) == owner:
             self._homes[owner].pop(reply_id, None)
             del self._owners[reply_id]
 
@@ -114,7 +120,7 @@ class ReplyHomes:
     async def _found_elsewhere(self, link: RedisLink, owner: str, reply_id: str) -> Home | None:
         with suppress(LinkDown):
             kept = await link.recall(f"reply:{reply_id}")
-            if kept is not None and (claim := _CLAIM.decode(kept)).owner == owner:
+            if kept is not None and (claim := _read_claim(kept)) is not None and claim.owner == owner:
                 return claim.home
         return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -19,13 +19,11 @@ from typing import Any
 
 import structlog
 
+from gateway.alone_books import ASK_AGAIN_S, AloneBooks, KeyUsage, read_spent
 from gateway.books import Minutes, OwnBooks, Price, Refused, Spent, Use
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period
-from gateway.domain.limits import Amount, Hold, Ledger, Obstacle, Refusal, period_end_s, wanted_of
-from gateway.errors import Unavailable
+from gateway.domain.limits import Amount, Hold, Obstacle, Refusal, period_end_s, wanted_of
 from gateway.redis_link import LinkDown, RedisLink
-from gateway.store import RowRefused
-from gateway.use_by_day import UsageRow
 
 NANO = 10**9
 """Money is counted in whole billionths of its unit."""
@@ -36,9 +34,6 @@ MOST_UNSETTLED = 200_000
 """Beyond it the oldest are given up: after a long time without Redis the database knows better."""
 ALONE_KEPT_S = 120.0
 """After so long without it, what a gateway counted alone is of no minute any more."""
-_DATABASE_PATIENCE_S = 2.0
-_ASK_AGAIN_S = 15.0
-"""How long nobody waits again for a database that did not tell what a key spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ class _Ticket:
     stamp: str = ""
     """What the key's ledgers were seeded as, or the server run alone."""
     minutes: Minutes | None = None
-    alone: _Alone | None = None
+    alone: AloneBooks | None = None
     """By whom it was taken while Redis was away."""
 
 
@@ -76,7 +71,7 @@ class SharedBooks:
     def __init__(
         self,
         link: RedisLink,
-        usage: Callable[[str, date, date], AsyncIterable[UsageRow]],
+        usage: KeyUsage,
         *,
         now: Callable[[], float],
         wall: Callable[[], float] = time.time,
@@ -101,8 +96,8 @@ class SharedBooks:
         self._seeding: dict[str, asyncio.Lock] = {}
         self._unknown_until_s: dict[str, float] = {}
         """By key: what it spent could not be read."""
-        self._alone: _Alone | None = None
-        self._last_alone: _Alone | None = None
+        self._alone: AloneBooks | None = None
+        self._last_alone: AloneBooks | None = None
         self._last_alone_s = 0.0
         self.given_up = 0
         """Settlements that were dropped."""
@@ -121,7 +116,7 @@ class SharedBooks:
 
     async def hold(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
         if self._alone is not None:
-            return await self._alone.hold(key, limits, hold, self._places(key))
+            return await self._hold_alone(self._alone, key, limits, hold)
         self._numbers += 1
         ticket = _Ticket(f"{self._link.id}.{self._numbers}", self._places(key))
         hold.ticket = ticket
@@ -129,13 +124,17 @@ class SharedBooks:
             found = await self._ask("hold", key, limits, [hold], 1, ticket)
         except LinkDown:
             self._let_go(ticket, hold)
-            return await self._fallback().hold(key, limits, hold, ticket.places)
+            return await self._hold_alone(self._fallback(), key, limits, hold)
         except BaseException:
             self._let_go(ticket, hold)
             raise
         ticket.second, ticket.stamp = str(found.second), found.stamp
         ticket.minutes = found.minutes
         return found.refused
+
+    async def _hold_alone(self, alone: AloneBooks, key: str, limits: Limits, hold: Hold) -> Refused | None:
+        hold.ticket = _Ticket("", self._places(key), stamp=self._link.server_run or "", alone=alone)
+        return await alone.hold(key, limits, hold)
 
     async def look(self, key: str, limits: Limits, holds: Sequence[Hold], at_once: int) -> Refused | None:
         if self._alone is None:
@@ -159,7 +158,7 @@ class SharedBooks:
         ticket = hold.ticket
         assert isinstance(ticket, _Ticket), "only what was held is settled"
         if ticket.alone is not None:
-            ticket.alone.books.settle(key, hold, tokens, price, is_unpriced=is_unpriced)
+            ticket.alone.settle(key, hold, tokens, price, is_unpriced=is_unpriced)
             self._note(_Entry(ticket.places, "", "", None, tokens, price, is_unpriced, ticket.stamp))
             return
         hold.is_open = False
@@ -167,7 +166,7 @@ class SharedBooks:
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
         if self._alone is not None:
-            self._alone.books.correct(key, began_on, charged, without_cost)
+            self._alone.correct(key, began_on, charged, without_cost)
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         if began_on.replace(day=1) != today.replace(day=1):
             return
@@ -183,7 +182,7 @@ class SharedBooks:
         ticket = hold.ticket
         if not isinstance(ticket, _Ticket):
             return None
-        return ticket.minutes if ticket.alone is None else ticket.alone.books.minutes(key, hold)
+        return ticket.minutes if ticket.alone is None else ticket.alone.minutes(key, hold)
 
     async def use(self, key: str) -> Use | None:
         places = self._places(key)
@@ -191,7 +190,7 @@ class SharedBooks:
             await self._seed(key, places)
             day, month, holds = await self._link.read((places.day, places.month, places.holds))
         except LinkDown:
-            return await self._fallback().books.use(key)
+            return await self._fallback().use(key)
         if not holds and _is_untouched(day) and _is_untouched(month):
             return None
         return Use(_spent(day), _spent(month), len(holds))
@@ -257,15 +256,15 @@ class SharedBooks:
     def _go_together(self) -> None:
         self._alone = None
 
-    def _fallback(self) -> _Alone:
+    def _fallback(self) -> AloneBooks:
         """What counts while Redis is away; also for one call whose answer did not come."""
         return self._alone or self._kept_alone()
 
-    def _kept_alone(self) -> _Alone:
+    def _kept_alone(self) -> AloneBooks:
         """The books of the last minute, where there are some: who goes alone again and again has one minute too."""
         kept, now_s = self._last_alone, self._now()
         if kept is None or now_s - self._last_alone_s > ALONE_KEPT_S or kept.gateways != self._link.live:
-            kept = _Alone(self._link.live, self._usage, now=self._now, wall=self._wall, run=self._link.server_run or "")
+            kept = AloneBooks(self._link.live, self._usage, now=self._now, wall=self._wall)
         self._last_alone, self._last_alone_s = kept, now_s
         return kept
 
@@ -319,8 +318,8 @@ class SharedBooks:
             if self._now() < self._unknown_until_s.get(key, 0.0):
                 raise LinkDown("what the key spent was not known a moment ago")
             books = OwnBooks(now=self._now, wall=self._wall)
-            if not await _read_spent(books, key, self._usage, self._wall()):
-                self._unknown_until_s[key] = self._now() + _ASK_AGAIN_S
+            if not await read_spent(books, key, self._usage, self._wall()):
+                self._unknown_until_s[key] = self._now() + ASK_AGAIN_S
                 raise LinkDown("what the key spent is not known while the database is away")
             self._unknown_until_s.pop(key, None)
             account = books.account(key)
@@ -328,75 +327,6 @@ class SharedBooks:
             arguments: list[str | int] = [self._link.server_run or "", len(values[0]), *values[0], *values[1]]
             await self._link.evaluate("seed", [places.day, places.month], arguments)
         self._seeding.pop(key, None)
-
-
-class _Alone:
-    """A gateway's own books while Redis is away: an equal share of every limit, and of what a budget has left."""
-
-    def __init__(
-        self,
-        gateways: int,
-        usage: Callable[[str, date, date], AsyncIterable[UsageRow]],
-        *,
-        now: Callable[[], float],
-        wall: Callable[[], float],
-        run: str,
-    ) -> None:
-        """`run`: of the server that was there last."""
-        self.books = OwnBooks(now=now, wall=wall)
-        self.gateways = gateways
-        self._now = now
-        self._run = run
-        self._usage = usage
-        self._wall = wall
-        self._spent_before: dict[str, tuple[date, Mapping[str, Amount], Mapping[str, Amount]]] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
-        self._unknown_until_s: dict[str, float] = {}
-
-    async def hold(self, key: str, limits: Limits, hold: Hold, places: _Places) -> Refused | None:
-        hold.ticket = _Ticket("", places, stamp=self._run, alone=self)
-        return self.books.hold_now(key, await self._share_of(key, limits), hold)
-
-    async def look(self, key: str, limits: Limits, holds: Sequence[Hold], at_once: int) -> Refused | None:
-        return await self.books.look(key, await self._share_of(key, limits), holds, at_once)
-
-    async def count_request(self, key: str, limits: Limits) -> Refused | None:
-        return await self.books.count_request(key, await self._share_of(key, limits))
-
-    async def _share_of(self, key: str, limits: Limits) -> Limits:
-        today, now_s = datetime.fromtimestamp(self._wall(), UTC).date(), self._now()
-        async with self._reading.setdefault(key, asyncio.Lock()):
-            known = self._spent_before.get(key)
-            if known is None and now_s >= self._unknown_until_s.get(key, 0.0):
-                if await _read_spent(self.books, key, self._usage, self._wall()):
-                    known = self._spent_before[key] = self._of_now(key, today)
-                else:
-                    self._unknown_until_s[key] = now_s + _ASK_AGAIN_S
-            elif known is not None and known[0] != today:  # of a day or month that is over nothing counts
-                known = self._spent_before[key] = self._of_now(key, today)
-        known = known or self._of_now(key, today)
-        _, day_before, month_before = known
-        shares = []
-        for budget in limits.budgets:
-            before = Decimal((day_before if budget.period is Period.DAY else month_before).get(budget.unit, 0))
-            left = max(Decimal(0), budget.amount - before)
-            shares.append(replace(budget, amount=before + left / self.gateways))
-        return replace(
-            limits,
-            requests_per_min=self._part(limits.requests_per_min),
-            tokens_per_min=self._part(limits.tokens_per_min),
-            concurrent=self._part(limits.concurrent),
-            budgets=tuple(shares),
-        )
-
-    def _of_now(self, key: str, today: date) -> tuple[date, Mapping[str, Amount], Mapping[str, Amount]]:
-        account = self.books.account(key)
-        for ledger in account.ledgers:
-            ledger.roll(self._wall())
-        return today, _spent_in(account.day), _spent_in(account.month)
-
-    def _part(self, limit: int | None) -> int | None:
-        return None if limit is None else max(1, limit // self.gateways) if limit else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,31 +364,6 @@ class _Entry:
             "|".join(part for pair in pairs for part in pair),
             self.stamp,
         ]
-
-
-def _spent_in(ledger: Ledger) -> Mapping[str, Amount]:
-    spent: dict[str, Amount] = {TOKENS: ledger.spent_tokens}
-    return {**spent, **ledger.spent_money}
-
-
-async def _read_spent(
-    books: OwnBooks, key: str, usage: Callable[[str, date, date], AsyncIterable[UsageRow]], wall_s: float
-) -> bool:
-    """Take over what the database knows of this month, whole or not at all: then False."""
-    today = datetime.fromtimestamp(wall_s, UTC).date()
-    try:
-        async with asyncio.timeout(_DATABASE_PATIENCE_S):
-            rows = [row async for row in usage(key, today.replace(day=1), today)]
-    except (Unavailable, RowRefused, TimeoutError) as error:
-        structlog.get_logger("simsa.limits").error(
-            "what a key spent this month is not known: its budgets have more left than they should",
-            key=key,
-            why=str(error),
-        )
-        return False
-    for row in rows:
-        books.note_spent(key, row)
-    return True
 
 
 def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:

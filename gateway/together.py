@@ -11,6 +11,7 @@ import platform
 from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from functools import partial
 
 import structlog
 
@@ -32,6 +33,7 @@ from gateway.use_by_day import UsageRow
 KEYS, BATCHES = "keys", "batches"
 """What news are told of."""
 BURY_S = 5.0
+"""How often it is looked for gateways that are gone."""
 
 
 class Together:
@@ -51,7 +53,6 @@ class Together:
         self._fleet = fleet
         self._store = store
         self._accounts = accounts
-        self._recorder: Recorder | None = None
         self._registry = registry
         self._since = datetime.now(UTC)
         self._log = structlog.get_logger("simsa")
@@ -89,10 +90,6 @@ class Together:
         if self._own is not None:
             await self._restore(self._own)
 
-    def bury_with(self, recorder: Recorder) -> None:
-        """Have the calls of gateways that are gone ended in the records, and what they held let go of."""
-        self._recorder = recorder
-
     def hear(self, subject: str, told: Callable[[], Awaitable[None] | None]) -> None:
         """Call `told` when another gateway changed something of this subject."""
         if self.link is not None:
@@ -103,8 +100,8 @@ class Together:
         if self.link is not None:
             await self.link.tell(subject)
 
-    def works(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Background work, by name."""
+    def works(self, recorder: Recorder) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Background work, by name. `recorder`: ends the calls of gateways that are gone."""
         if self.link is None or self._shared is None:
             return []
         return [
@@ -112,7 +109,7 @@ class Together:
             ("news", self.link.listen),
             ("limits", self._shared.run),
             ("duty", self.duty.run),
-            ("burial", self.duty.only(self._bury_forever)),
+            ("burial", self.duty.only(partial(self._bury_forever, recorder))),
         ]
 
     async def stop(self) -> None:
@@ -129,10 +126,11 @@ class Together:
         found = list(self.link.peers.values()) if self.link is not None else []
         return found or [self._describe(self.link.id if self.link is not None else "")]
 
-    async def _bury_forever(self) -> None:
+    async def _bury_forever(self, recorder: Recorder) -> None:
         while True:
             await asyncio.sleep(BURY_S)
             try:
+                await recorder.end_orphans()
                 await self._bury()
             except (LinkDown, Unavailable, RowRefused) as error:
                 self._log.warning("gateways that are gone wait for their burial", why=str(error))
@@ -141,8 +139,6 @@ class Together:
         """Gone is who holds no lock in the database any more; Redis alone would take a cut network for death."""
         assert self.link is not None
         assert self._shared is not None
-        if self._recorder is not None:
-            await self._recorder.end_orphans()
         if not self.link.silent:
             return
         living = await self._store.living()

@@ -239,6 +239,7 @@ HOUSE = [
     "gateway.endpoints",
     "gateway.books",
     "gateway.redis_link",
+    "gateway.alone_books",
     "gateway.shared_books",
     "gateway.duty",
     "gateway.together",

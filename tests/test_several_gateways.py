@@ -140,17 +140,14 @@ async def test_calls_go_on_while_redis_is_away_and_are_counted_when_it_is_back(
 async def test_one_gateway_has_the_duty_and_another_takes_it_when_that_ends(
     tmp_path: Path, postgres: ScratchPostgres, redis: RedisServer
 ) -> None:
-    async with trio(tmp_path, postgres, redis) as it:
-
-        def on_duty(among: Sequence[RunningGateway]) -> list[RunningGateway]:
-            return [one for one in among if one.services.together.duty.is_held]
-
-        await it.gateways[0].until(lambda: on_duty(it.gateways))
-        (first,) = on_duty(it.gateways)
-        others = [one for one in it.gateways if one is not first]
-        await first.services.store._database._holding.close()  # type: ignore[attr-defined]  # as a cut network does
-        await others[0].until(lambda: len(on_duty(others)) == 1 or not first.services.together.duty.is_held)
-        await others[0].until(lambda: len(on_duty(it.gateways)) == 1)
+    shared = {"database_url": postgres.url, "redis_url": redis.url}
+    async with AsyncExitStack() as stack:
+        async with running_gateway(tmp_path / "1", MODELS, **shared) as first:
+            await first.until(lambda: first.services.together.duty.is_held)
+            other = await stack.enter_async_context(running_gateway(tmp_path / "2", MODELS, **shared))
+            await other.until(lambda: len(other.services.together.peers()) == 2)
+            assert not await other.services.store.has_duty()
+        await other.until(lambda: other.services.together.duty.is_held)
 
 
 async def test_a_batch_ordered_anywhere_is_worked_off_and_may_be_cancelled_anywhere(

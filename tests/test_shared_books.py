@@ -10,19 +10,22 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from importlib.resources import files
 from typing import Any
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from guards import HANG_S
 from hypothesis import HealthCheck, given, settings
+from redis.asyncio import Redis
 from redis_server import RedisServer
 
 from gateway.books import OwnBooks, Refused, Use
 from gateway.domain.accounts import Budget, Limits, Period
 from gateway.domain.limits import Hold, Obstacle
 from gateway.errors import Unavailable
-from gateway.redis_link import GONE_S, LinkDown, Peer, RedisLink
+from gateway.redis_link import LinkDown, Peer, RedisLink
 from gateway.shared_books import SharedBooks
 from gateway.use_by_day import UsageRow
 
@@ -435,19 +438,34 @@ async def test_a_key_may_not_be_called_more_often_than_it_may_because_redis_was_
         assert await held(a.books, limits) is not None
 
 
-async def test_silence_is_told_and_no_death_while_others_could_not_have_spoken(redis: RedisServer) -> None:
+async def long_silent(server: RedisServer, *gateways: Gateway) -> None:
+    """As if these had last spoken a minute ago."""
+    async with Redis.from_url(server.url) as outside:
+        for one in gateways:
+            told = msgspec.json.decode(await outside.hget("t:gateways", one.link.id), type=Peer)
+            old = msgspec.structs.replace(told, at_s=told.at_s - 60)
+            await outside.hset("t:gateways", one.link.id, msgspec.json.encode(old))
+
+
+async def test_who_says_nothing_has_no_share_any_more(redis: RedisServer) -> None:
     async with gateway(redis, Clock(), runs=True) as a, gateway(redis, Clock()) as silent:
+        a.link._up_since_s -= 60  # it has been there for long
         await until(lambda: a.link.live == 2)
+        await long_silent(redis, silent)
         await until(lambda: list(a.link.silent) == [silent.link.id])
         assert list(a.link.peers) == [a.link.id]
-    async with gateway(redis, Clock(), runs=True) as a, gateway(redis, Clock(), runs=True) as b:
-        await until(lambda: {a.link.id, b.link.id} <= a.link.peers.keys() & b.link.peers.keys())
-        before = a.link.live, b.link.live
-        redis.freeze()
-        await asyncio.sleep(GONE_S + 1)  # as long as it takes to be taken for dead
-        redis.thaw()
-        await until(lambda: a.books.is_shared and b.books.is_shared)
-        assert (a.link.live, b.link.live) == before
+
+
+async def test_nobody_is_taken_for_silent_because_redis_was_away(redis: RedisServer) -> None:
+    async with gateway(redis, Clock(), runs=True) as a, gateway(redis, Clock()) as other:
+        a.link._up_since_s -= 60
+        await until(lambda: a.link.live == 2)
+        redis.stop()
+        await until(lambda: not a.link.is_up)
+        redis.start()
+        await long_silent(redis, other)
+        await until(lambda: a.link.is_up)
+        assert (a.link.live, a.link.silent) == (2, {})
 
 
 async def test_what_the_database_does_not_tell_is_not_taken_for_nothing(redis: RedisServer) -> None:
@@ -517,8 +535,6 @@ async def test_news_reach_the_others_and_not_who_told_them(redis: RedisServer) -
 
 
 def test_obstacles_of_the_script_are_those_of_the_domain() -> None:
-    from importlib.resources import files
-
     script = files("gateway").joinpath("lua", "hold.lua").read_text()
     told = {name.value for name in Obstacle if f"'{name.value}'" in script}
     assert told == {name.value for name in Obstacle}
