@@ -415,6 +415,7 @@ HOUSE = [
     "gateway.api.chair_comments",
     "gateway.api.chair",
     "gateway.api.chair_steps",
+    "gateway.assembly",
     "gateway.app",
     "gateway.server",
     "gateway.matrix_view",
