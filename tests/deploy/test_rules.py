@@ -22,6 +22,8 @@ NEVER_MISSED = {
     "up": "Prometheus' own",
     "simsa_registry_info": "its absence is SimsaGatewayAbsent",
     "simsa_background_failures_total": "there is none before the first failure: its absence is health",
+    "simsa_name_failing": "there is none where no replica is found by a name",
+    "simsa_spans_total": "there is none where nothing is traced",
 }
 
 
