@@ -42,6 +42,7 @@ from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
 from loadtests.run_evidence import evidence_of, is_tested, verdicts, why_invalid
 from loadtests.search import LoadSearch
 from loadtests.sighting import Sighting
+from loadtests.validity import Look
 
 AGAIN = ("client_cpu", "schedule_lag", "achieved_rate", "clock", "running", "records_complete", "hosts")
 """Checks whose failure may have been a moment's disturbance, of the client above all: a repeat with no other is run
@@ -83,8 +84,8 @@ class Campaign:
     work: DrawnWork
     journal: Journal
     watch: EngineWatch
-    look: Callable[[], Awaitable[str]]
-    """The provenance of what stands behind the doors now, or `SILENT`."""
+    look: Callable[[], Awaitable[Look]]
+    """At what stands behind the doors now."""
     versions: Mapping[str, str]
     traces: Mapping[str, Sequence[TracePoint]]
     """By cell."""
@@ -174,8 +175,8 @@ class Campaign:
         self.on_step(self._step(order))
         before = await self.look()
         ran: RepeatRun = await run_repeat(order, self.plan, stopping=self.stopping)
-        kinds = [before, await self.look()]
-        found = await asyncio.to_thread(measure, order, ran, self.context, self.watch, kinds)
+        looks = [before, await self.look()]
+        found = await asyncio.to_thread(measure, order, ran, self.context, self.watch, looks)
         self._values[order.run_id] = found.values
         self._done += 1
         if not self.stopping.is_set():

@@ -43,7 +43,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """client_cpu | schedule_lag | achieved_rate | records_complete | clock | token_source | lengths | cache_hits |
     steady_state | in_flight | running | stream | repeats | spread | provenance | engine_restart | calibration |
-    hosts."""
+    hosts | same_engines."""
     passed: bool | None
     """None = could not be looked at; `seen` says why. Only False makes a cell invalid."""
     limit: str

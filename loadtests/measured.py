@@ -22,7 +22,7 @@ from loadtests.objectives import met_by_each, see_objectives
 from loadtests.plan import Closed, Open, Plan, WorkKind
 from loadtests.repeat_run import RepeatOrder, RepeatRun
 from loadtests.run_evidence import claimed_objective
-from loadtests.validity import SILENT, Intended, check_repeat, piles_up
+from loadtests.validity import SILENT, Intended, Look, check_repeat, piles_up
 
 TIMELINE_MOST_S = 86_400
 DRAWN = ("ttft_s", "tpot_s")
@@ -60,9 +60,9 @@ class Measured(NamedTuple):
 
 
 def measure(
-    order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineWatch, provenances: Sequence[str]
+    order: RepeatOrder, run: RepeatRun, context: Context, watch: EngineWatch, looks: Sequence[Look]
 ) -> Measured:
-    """What one repeat showed. `provenances`: what was behind the door before and after it.
+    """What one repeat showed. `looks`: at what was behind the door before and after it.
 
     Raises ValueError for files that are no records.
     """
@@ -75,7 +75,7 @@ def measure(
     began_at_s = _began_at_s(files)
     readings = watch.between(began_at_s, began_at_s + _end_s(files, window))
     intended = _intended(order, context)
-    checks = check_repeat(files, window, intended, window_of(readings, began_at_s, window), seen, provenances)
+    checks = check_repeat(files, window, intended, window_of(readings, began_at_s, window), seen, looks)
     errors = {**columns.errors, **dict.fromkeys(run.failures, 1)}
     repeat = Repeat(
         number=order.number,
@@ -89,7 +89,7 @@ def measure(
         objectives=seen,
         checks=checks,
         timeline=join_timeline(timeline(columns, _end_s(files, window)), readings, began_at_s),
-        provenance=_one_of(provenances),
+        provenance=_one_of([look.provenance for look in looks]),
         errors=errors,
         is_overloaded=piles_up(columns, window, intended),
         load_s=window.end_s,

@@ -25,13 +25,15 @@ from gateway.domain.records import GpuPrice, Model, Registry
 from gateway.errors import SimsaError
 from gateway.file_lock import FileLock
 from gateway.gateway_client import GatewayUnreachable
+from gateway.resolver import Resolver
 from gateway.settings import Settings, secret_from_environment
 from loadtests.arrivals import TracePoint, duration_s
 from loadtests.calibration import calibrate, this_host
 from loadtests.campaign import Campaign, Step
 from loadtests.cell_order import DrawnWork
 from loadtests.cells import Calibration, EngineSeen, Run
-from loadtests.doorways import Doorway, doorways, engine_addresses
+from loadtests.doorways import Doorway, TargetUnknown, doorways, engine_addresses
+from loadtests.engine_names import moved, with_engines
 from loadtests.engine_view import EngineWatch
 from loadtests.hosts import LOOPBACK, PORT, WAIT_S, Address, Hosts, require_free
 from loadtests.journal import LOCK, Journal, new_run_id, runs_directory
@@ -41,7 +43,7 @@ from loadtests.plan_file import parse_plan
 from loadtests.run_evidence import is_tested
 from loadtests.sighting import Sighting, TargetSilent, count_tokens, see_target
 from loadtests.traces import TraceRefused, trace_in, trace_lines, trace_of_records
-from loadtests.validity import SILENT
+from loadtests.validity import SILENT, Look
 from loadtests.workloads import languages_of, workload_sha256
 from loadtests.workloads.fitting import DEFAULT_FERTILITY, Fertility, fertility_samples, learn_fertility
 
@@ -92,22 +94,28 @@ async def prepare(
     _refuse_taken(hosts, wishes)
     if hosts is not None:
         plan = replace(plan, workers=hosts.count * hosts.workers_each)
+    names = plan.target.models or (plan.target.model,)
+    find = partial(with_engines, registry, names, Resolver(settings.name_servers).ask)
+    registry = await find()
     doors = doorways(plan, registry, settings, is_set=lambda name: secret_from_environment(name) is not None)
     keys = {name: key for door in doors if (name := door.key_variable) and (key := secret_from_environment(name))}
     if hosts is not None:
         _refuse_own_addresses(doors, hosts)
     engines = engine_addresses(plan, registry)
-    names = plan.target.models or (plan.target.model,)
     model = registry.models.get(plan.target.model)
     per_replica = plan.gpus or _gpus_of(model)
     see = partial(see_target, doors, engines, names, registry, keys, gpu=plan.gpu, gpus=per_replica)
     sighting = await see()
 
-    async def look() -> str:
+    async def look() -> Look:
         try:
-            return (await see()).provenance.value
+            difference = moved(engines, engine_addresses(plan, await find()))
+        except TargetUnknown:
+            difference = None
+        try:
+            return Look((await see()).provenance.value, difference)
         except (TargetSilent, SimsaError, GatewayUnreachable):
-            return SILENT
+            return Look(SILENT, difference)
 
     say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
     _refuse_other_gpus(plan, model)

@@ -40,6 +40,15 @@ SILENT = "silent"
 """In place of a provenance: nothing answered behind the door."""
 
 
+class Look(NamedTuple):
+    """What stood behind a plan's doors at one moment."""
+
+    provenance: str
+    """Of the answers, or `SILENT`."""
+    moved: str | None = ""
+    """Which engines came and went since the run began, in words; None = name servers did not say."""
+
+
 class EngineWindow(NamedTuple):
     """What engines said of a window, all together; None = not asked, or not said."""
 
@@ -82,10 +91,11 @@ def check_repeat(
     intended: Intended,
     engines: EngineWindow,
     objectives: Sequence[ObjectiveSeen],
-    provenances: Sequence[str],
+    looks: Sequence[Look],
 ) -> list[Check]:
     """All checks of one repeat, in the order in which a reader should see them."""
     columns = files.columns
+    provenances = [look.provenance for look in looks]
     return [
         _records_complete(files, intended),
         _client_cpu(files),
@@ -102,6 +112,7 @@ def check_repeat(
         *_in_flight(columns, window, intended),
         _running(columns, window, engines),
         _restart(engines),
+        _same_engines(looks),
         _answering(provenances) or provenance_check(provenances),
     ]
 
@@ -393,3 +404,15 @@ def _restart(engines: EngineWindow) -> Check:
     if gone:
         seen += f"; {gone} engine{'' if gone == 1 else 's'} did not answer any more"
     return Check(name="engine_restart", passed=restarts == 0 and gone == 0, limit=limit, seen=seen)
+
+
+def _same_engines(looks: Sequence[Look]) -> Check:
+    """Engines behind a name come and go. What is said of one GPU counts those that the run began with."""
+    changes = list(dict.fromkeys(look.moved for look in looks if look.moved))
+    is_known = bool(looks) and all(look.moved is not None for look in looks)
+    return Check(
+        name="same_engines",
+        passed=False if changes else True if is_known else None,
+        limit="the model has the engines that it had when the run began",
+        seen="; ".join(changes) or ("the same" if is_known else "name servers did not say"),
+    )

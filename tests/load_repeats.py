@@ -25,6 +25,7 @@ from loadtests.measured import Context, measure
 from loadtests.plan import Plan
 from loadtests.plan_file import parse_plan
 from loadtests.repeat_run import RepeatOrder, RepeatRun, run_repeat
+from loadtests.validity import Look
 
 RUN_LIMIT_S = 240.0
 """How long a repeat or a run may take. A guard, not a timing."""
@@ -128,7 +129,7 @@ def ledger_of(
     provenances: Sequence[str] = ("simulated", "simulated"),
 ) -> Ledger:
     context = Context(plan, (), gpus=None, replicas=None, price=None)
-    repeat = measure(order, ran, context, watch, provenances).repeat
+    repeat = measure(order, ran, context, watch, [Look(one) for one in provenances]).repeat
     assert order.scheduled is not None
     return Ledger(order.scheduled, repeat, [read_file(path) for path in ran.files], ran.failures)
 

@@ -17,7 +17,7 @@ from loadtests.figures import rates
 from loadtests.objectives import see_objectives
 from loadtests.plan import Objective
 from loadtests.records import Outcome
-from loadtests.validity import EngineWindow, Intended, check_repeat
+from loadtests.validity import EngineWindow, Intended, Look, check_repeat
 
 OPEN = Intended(
     is_open=True,
@@ -37,11 +37,11 @@ def checks_of(
     intended: Intended = OPEN,
     engines: EngineWindow = QUIET,
     objectives: Sequence[Objective] = (),
-    provenances: Sequence[str] = ("real",),
+    looks: Sequence[Look] = (Look("real"),),
 ) -> dict[str, Check]:
     window_rates = rates(files.columns, WINDOW, met=None, gpus=None)
     seen = see_objectives(files.columns, WINDOW, window_rates, objectives, is_open=intended.is_open)
-    return {one.name: one for one in check_repeat(files, WINDOW, intended, engines, seen, provenances)}
+    return {one.name: one for one in check_repeat(files, WINDOW, intended, engines, seen, looks)}
 
 
 def failing(checks: dict[str, Check]) -> list[str]:
@@ -83,7 +83,9 @@ def test_a_clean_repeat_passes_every_check() -> None:
         ("running", {"engines": QUIET._replace(running_and_waiting=40.0)}),
         ("engine_restart", {"engines": QUIET._replace(restarts=1)}),
         ("engine_restart", {"engines": QUIET._replace(gone=1)}),
-        ("provenance", {"provenances": ("real", "simulated")}),
+        ("provenance", {"looks": (Look("real"), Look("simulated"))}),
+        ("same_engines", {"looks": (Look("real"), Look("real", "http://10.0.0.3:8000 came"))}),
+        ("same_engines", {"looks": (Look("real", "http://10.0.0.2:8000 went"), Look("real", None))}),
         ("steady_state", {"files": files_of([answered(n, n / 10, ttft_s=0.2 if n < 55 else 0.5) for n in range(100)])}),
     ],
 )
@@ -96,8 +98,9 @@ def test_each_fault_fails_its_own_check(name: str, change: dict[str, Any]) -> No
 
 def test_what_nobody_tells_is_unknown_and_not_invalid() -> None:
     untold = [answered(n, n / 10, cached_tokens=None) for n in range(100)]
-    checks = checks_of(files_of(untold), engines=EngineWindow(None, None, 0), provenances=())
-    assert {name for name, one in checks.items() if one.passed is None} == {"cache_hits", "running", "provenance"}
+    checks = checks_of(files_of(untold), engines=EngineWindow(None, None, 0), looks=())
+    unknown = {name for name, one in checks.items() if one.passed is None}
+    assert unknown == {"cache_hits", "running", "provenance", "same_engines"}
     assert failing(checks) == []
 
 
@@ -158,6 +161,11 @@ def test_one_answers_word_does_not_outweigh_the_engines_counters() -> None:
 
 def test_engines_that_nobody_read_did_not_show_that_they_kept_running() -> None:
     assert checks_of(files_of(steadily(100)), engines=EngineWindow(None, None, None))["engine_restart"].passed is None
+
+
+def test_name_servers_that_say_nothing_once_are_no_sign_of_other_engines() -> None:
+    check = checks_of(files_of(steadily(100)), looks=(Look("real"), Look("real", None)))["same_engines"]
+    assert (check.passed, check.seen) == (None, "name servers did not say")
 
 
 def test_ramps_are_not_asked_to_be_steady() -> None:

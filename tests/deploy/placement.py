@@ -202,6 +202,9 @@ def a_load_test_has_all_its_hosts(release: Installation) -> Iterator[Finding]:
     for container in (leader, worker):
         place = release.values["loadtest"].get("nodeSelector")
         yield container.where, _difference("nodeSelector", container.pod.spec.get("nodeSelector"), place)
+        for name, value in release.values["gateway"].get("settings", {}).items():
+            if name.startswith("SIMSA_DNS_"):
+                yield container.where, _difference(name, setting(container, name), str(value))
         asked = container.spec["resources"]["requests"]["cpu"], container.spec["resources"]["limits"].get("cpu")
         yield container.where, None if asked[0] == asked[1] else f"has no core of its own: {asked}"
 

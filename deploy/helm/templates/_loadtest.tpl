@@ -27,6 +27,11 @@ tolerations: {{- toYaml . | nindent 2 }}
 - {name: SIMSA_REPLICAS_FILE, value: /etc/simsa/replicas.yaml}
 - {name: SIMSA_DATA_DIR, value: /data}
 {{ include "simsa.secretVariable" (dict "root" . "name" "SIMSA_ADMIN_KEY") }}
+{{- range $name, $value := .Values.gateway.settings }}
+{{- if hasPrefix "SIMSA_DNS_" $name }}
+- {name: {{ $name }}, value: {{ include "simsa.text" $value | quote }}}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "simsa.loadtestContainer" -}}
