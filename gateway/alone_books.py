@@ -7,22 +7,19 @@ only. When that is needed, and what is handed in afterwards, is `shared_books`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import structlog
 
-from gateway.books import Minutes, OwnBooks, Price, Refused, Use
-from gateway.domain.accounts import TOKENS, Limits, Period
-from gateway.domain.limits import Amount, Hold, Ledger
+from gateway.books import KeySpent, Minutes, OwnBooks, Price, Refused, SpentBefore, Use
+from gateway.domain.accounts import Limits, Period
+from gateway.domain.limits import Amount, Hold
 from gateway.errors import Unavailable
 from gateway.store import RowRefused
-from gateway.use_by_day import UsageRow
 
-KeyUsage = Callable[[str, date, date], AsyncIterable[UsageRow]]
-"""What the database knows of a key's use from one day to another."""
 _DATABASE_PATIENCE_S = 2.0
 ASK_AGAIN_S = 15.0
 """How long nobody waits again for a database that did not tell what a key spent."""
@@ -34,7 +31,7 @@ class AloneBooks:
     def __init__(
         self,
         gateways: int,
-        usage: KeyUsage,
+        known: SpentBefore,
         *,
         now: Callable[[], float],
         wall: Callable[[], float],
@@ -43,9 +40,9 @@ class AloneBooks:
         self._own = OwnBooks(now=now, wall=wall)
         self.gateways = gateways
         self._now = now
-        self._usage = usage
+        self._known = known
         self._wall = wall
-        self._spent_before: dict[str, tuple[date, Mapping[str, Amount], Mapping[str, Amount]]] = {}
+        self._before: dict[str, _Before] = {}
         self._reading: dict[str, asyncio.Lock] = {}
         self._unknown_until_s: dict[str, float] = {}
 
@@ -58,8 +55,8 @@ class AloneBooks:
     async def count_request(self, key: str, limits: Limits) -> Refused | None:
         return await self._own.count_request(key, await self._share_of(key, limits))
 
-    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool) -> None:
-        self._own.settle(key, hold, tokens, price, is_unpriced=is_unpriced)
+    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool, call: str) -> None:
+        self._own.settle(key, hold, tokens, price, is_unpriced=is_unpriced, call=call)
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
         self._own.correct(key, began_on, charged, without_cost)
@@ -71,23 +68,12 @@ class AloneBooks:
         return await self._own.use(key)
 
     async def _share_of(self, key: str, limits: Limits) -> Limits:
-        today, now_s = datetime.fromtimestamp(self._wall(), UTC).date(), self._now()
-        async with self._reading.setdefault(key, asyncio.Lock()):
-            known = self._spent_before.get(key)
-            if known is None and now_s >= self._unknown_until_s.get(key, 0.0):
-                if await read_spent(self._own, key, self._usage, self._wall()):
-                    known = self._spent_before[key] = self._of_now(key, today)
-                else:
-                    self._unknown_until_s[key] = now_s + ASK_AGAIN_S
-            elif known is not None and known[0] != today:  # of a day or month that is over nothing counts
-                known = self._spent_before[key] = self._of_now(key, today)
-        known = known or self._of_now(key, today)
-        _, day_before, month_before = known
+        before = (await self._before_of(key)).on(datetime.fromtimestamp(self._wall(), UTC).date())
         shares = []
         for budget in limits.budgets:
-            before = Decimal((day_before if budget.period is Period.DAY else month_before).get(budget.unit, 0))
-            left = max(Decimal(0), budget.amount - before)
-            shares.append(replace(budget, amount=before + left / self.gateways))
+            spent = Decimal(before[budget.period].get(budget.unit, 0))
+            left = max(Decimal(0), budget.amount - spent)
+            shares.append(replace(budget, amount=spent + left / self.gateways))
         return replace(
             limits,
             requests_per_min=self._part(limits.requests_per_min),
@@ -96,34 +82,59 @@ class AloneBooks:
             budgets=tuple(shares),
         )
 
-    def _of_now(self, key: str, today: date) -> tuple[date, Mapping[str, Amount], Mapping[str, Amount]]:
-        account = self._own.account(key)
-        for ledger in account.ledgers:
-            ledger.roll(self._wall())
-        return today, _spent_in(account.day), _spent_in(account.month)
+    async def _before_of(self, key: str) -> _Before:
+        """What the key had spent before this gateway counted alone; nothing for as long as the database does not tell.
+
+        It does not grow with what is spent here, or shares would be given of it again and again. What it tells late may
+        have some of that in it: then a little less is given than could be.
+        """
+        now_s = self._now()
+        async with self._reading.setdefault(key, asyncio.Lock()):
+            before = self._before.get(key)
+            if before is None and now_s >= self._unknown_until_s.get(key, 0.0):
+                spent = await read_spent(key, self._known, self._wall())
+                if spent is not None:
+                    self._own.note_before(key, spent)
+                    today = datetime.fromtimestamp(self._wall(), UTC).date()
+                    before = self._before[key] = _Before(today, spent.day.spent, spent.month.spent)
+                else:
+                    self._unknown_until_s[key] = now_s + ASK_AGAIN_S
+        return before or _NOTHING
 
     def _part(self, limit: int | None) -> int | None:
         return None if limit is None else max(1, limit // self.gateways) if limit else 0
 
 
-def _spent_in(ledger: Ledger) -> Mapping[str, Amount]:
-    spent: dict[str, Amount] = {TOKENS: ledger.spent_tokens}
-    return {**spent, **ledger.spent_money}
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was spent before, as of a day."""
+
+    as_of: date
+    day: Mapping[str, Amount]
+    month: Mapping[str, Amount]
+
+    def on(self, today: date) -> dict[Period, Mapping[str, Amount]]:
+        """What of it counts today: nothing of a day or month that is over."""
+        is_same_month = self.as_of.replace(day=1) == today.replace(day=1)
+        return {
+            Period.DAY: self.day if self.as_of == today else {},
+            Period.MONTH: self.month if is_same_month else {},
+        }
 
 
-async def read_spent(books: OwnBooks, key: str, usage: KeyUsage, wall_s: float) -> bool:
-    """Take over what the database knows of this month, whole or not at all: then False."""
+_NOTHING = _Before(date.min, {}, {})
+
+
+async def read_spent(key: str, known: SpentBefore, wall_s: float, calls: Sequence[str] = ()) -> KeySpent | None:
+    """What the database knows of a key's use, and of these calls; None where it does not tell in time."""
     today = datetime.fromtimestamp(wall_s, UTC).date()
     try:
         async with asyncio.timeout(_DATABASE_PATIENCE_S):
-            rows = [row async for row in usage(key, today.replace(day=1), today)]
+            return await known(key, today, calls)
     except (Unavailable, RowRefused, TimeoutError) as error:
         structlog.get_logger("simsa.limits").error(
             "what a key spent this month is not known: its budgets have more left than they should",
             key=key,
             why=str(error),
         )
-        return False
-    for row in rows:
-        books.note_spent(key, row)
-    return True
+        return None

@@ -99,10 +99,18 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
     store = await Store.open(settings.database, settings.database_limits)
     accounts = Accounts(store)
     keys = KeyRing(accounts)
-    together = Together(
-        settings, store=store, accounts=accounts, registry=live, fleet=fleet, telemetry=telemetry, now=now
-    )
     count_failure = telemetry.count_background_failure
+    recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
+    together = Together(
+        settings,
+        store=store,
+        accounts=accounts,
+        registry=live,
+        fleet=fleet,
+        recorder=recorder,
+        telemetry=telemetry,
+        now=now,
+    )
     engine_records = EngineRecords(store)
     diary = EngineDiary(
         engine_records,
@@ -122,7 +130,6 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
         timeout_s=settings.health_timeout_s,
         flush_s=settings.observation_flush_s,
     )
-    recorder = Recorder(settings.data_dir / "spool", store, settings, count_failure=count_failure)
     try:
         await recorder.start()
         await keys.load()
@@ -214,7 +221,7 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
                 ("energy watch", only(energy.run)),
                 ("settlement", only(settler.run)),
                 ("retention", only(retention.run)),
-                *together.works(recorder),
+                *together.works(),
                 *([("span export", tracer.export.run)] if tracer is not None else []),
             )
         ]

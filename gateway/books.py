@@ -7,7 +7,7 @@ gateways share are `shared_books`. What a call may take at most, and what a refu
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -58,6 +58,21 @@ class Use:
     in_flight: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeySpent:
+    """What the database knows of a key's use at one moment."""
+
+    day: Spent
+    month: Spent
+    """This day among it; nothing is held."""
+    written: frozenset[str]
+    """Of the calls that were asked about those that have ended there, and are in the sums."""
+
+
+SpentBefore = Callable[[str, date, Sequence[str]], Awaitable[KeySpent]]
+"""What the database knows of a key's use up to today (of UTC), and of calls. Raises Unavailable."""
+
+
 class Books(Protocol):
     """Holds before a call, settles after it. A hold is settled once; by whom it was taken stands in it."""
 
@@ -70,8 +85,11 @@ class Books(Protocol):
     async def count_request(self, key: str, limits: Limits) -> Refused | None:
         """Count a request that is no call among those of the key's minute. Else why not."""
 
-    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool) -> None:
-        """Replace what the call holds by what it took, in the minute, day and month in which it began."""
+    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool, call: str) -> None:
+        """Replace what the call holds by what it took, in the minute, day and month in which it began.
+
+        `call`: its id, by which its record is known; "" where there is none.
+        """
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
         """Take over by how much the charges of calls that began on a day of UTC changed when they were settled."""
@@ -97,6 +115,17 @@ class OwnBooks:
         async for row in used:
             if row.key is not None:
                 self.note_spent(row.key, row)
+
+    def note_before(self, key: str, before: KeySpent) -> None:
+        """Add what was spent before anything was counted here."""
+        account = self.account(key)
+        for ledger, known in ((account.day, before.day), (account.month, before.month)):
+            ledger.unpriced += known.unpriced
+            for unit, amount in known.spent.items():
+                if unit == TOKENS:
+                    ledger.spent_tokens += int(amount)
+                else:
+                    ledger.spend(unit, Decimal(amount))
 
     def note_spent(self, key: str, row: UsageRow) -> None:
         """Add what was spent on one day of this month."""
@@ -124,7 +153,7 @@ class OwnBooks:
         refusal = account.count_request(now_s)
         return None if refusal is None else Refused(refusal, _minutes(account, now_s))
 
-    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool) -> None:
+    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool, call: str) -> None:
         self.account(key).settle(hold, tokens, price, now_s=self._now(), is_unpriced=is_unpriced)
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:

@@ -118,12 +118,13 @@ class Limiter:
             return
         key, hold = reservation.key, reservation.hold
         if call is None:
-            self.books.settle(key, hold, 0, None, is_unpriced=False)
+            self.books.settle(key, hold, 0, None, is_unpriced=False, call="")
             return
         currency = call.cost.currency
         amount = call.cost.amount if call.cost.amount is not None else call.estimated_cost
         priced = (currency, amount) if amount is not None and currency is not None else None
-        self.books.settle(key, hold, call.charged_tokens or 0, priced, is_unpriced=priced is None)
+        tokens, call_id = call.charged_tokens or 0, call.opened.id
+        self.books.settle(key, hold, tokens, priced, is_unpriced=priced is None, call=call_id)
 
     def headers(self, reservation: Reservation | None) -> RawHeaders:
         """x-ratelimit-* for an answer; nothing where the key's minute is not limited."""

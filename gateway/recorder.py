@@ -106,6 +106,8 @@ class Recorder:
         self._dirty = asyncio.Event()
         self._tried = asyncio.Event()
         self._has_taken_over = False
+        self.on_written: Callable[[Sequence[Call | CallOpened], bool], None] | None = None
+        """Told what is in the database now, and whether it is an earlier process's."""
         self._written = self._replayed = self._interrupted = self._torn = self._lost = 0
         self._database_failing: str | None = None
         self._log = structlog.get_logger("simsa.recorder")
@@ -283,6 +285,8 @@ class Recorder:
         try:
             await self._insist(lambda: self._store.upsert_calls(records, are_left=are_left))
             self._written += len(records)
+            if self.on_written is not None:
+                self.on_written(records, are_left)
         except RowRefused as error:
             if len(records) > 1:
                 for record in records:

@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from gateway.errors import StartRefused
 
@@ -28,10 +28,17 @@ GONE_S = 8.0
 """A gateway that has said nothing for so long, by Redis's clock, has no share any more."""
 _RETRY_S = 0.5
 _LEAST_VERSION = (6, 2)
+_UNABLE = frozenset({"MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"})
+"""First words of answers that the library has no class of its own for."""
+_EVICTION = "noeviction"
 
 
 class LinkDown(Exception):
     """Redis does not answer; the message says how."""
+
+
+class ScriptFailed(LinkDown):
+    """Redis answers, and cannot do this one thing: a mistake of ours, and no reason to count everything alone."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +122,7 @@ class RedisLink:
         version = str(information.get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_VERSION:
             raise StartRefused(f"SIMSA_REDIS_URL: Redis {version} is too old: 6.2 or newer is needed")
+        await self._warn_of_eviction()
         with suppress(LinkDown):  # `run` goes on trying
             await self._beat()
 
@@ -129,6 +137,16 @@ class RedisLink:
                 await asyncio.sleep(_RETRY_S)
             else:
                 await asyncio.sleep(BEAT_S)
+
+    async def _warn_of_eviction(self) -> None:
+        with suppress(LinkDown):
+            memory = await self._within(self._redis.info("memory"))
+            policy = memory.get("maxmemory_policy", _EVICTION)
+            if memory.get("maxmemory", 0) and policy != _EVICTION:
+                self._log.warning(
+                    "Redis may throw away what keys used when it is full: set maxmemory-policy noeviction",
+                    policy=policy,
+                )
 
     async def farewell(self) -> None:
         """Go without being missed: what is still held here is let go of by nobody, so settle before."""
@@ -200,6 +218,11 @@ class RedisLink:
                 return await asked
         except NoScriptError:
             raise
+        except ResponseError as error:
+            if _is_unable(error):
+                raise self._down(error) from error
+            self._log.error("Redis refuses what it was asked", why=str(error))
+            raise ScriptFailed(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise self._down(error) from error
 
@@ -238,6 +261,7 @@ class RedisLink:
         """Who lives. For a while after Redis came back others could not have spoken, so their silence tells nothing."""
         before = self.live
         excused = self.peers if now_s - self._up_since_s <= GONE_S else {}
+        found = {**excused, **found}  # one that began anew empty has heard of none of them
         living = {name for name, peer in found.items() if now_s - peer.at_s <= GONE_S or name in excused}
         self.peers = {name: found[name] for name in sorted(living)}
         self.silent = {name: found[name] for name in sorted(found.keys() - living)}
@@ -277,6 +301,11 @@ class RedisLink:
             for told in self._news.get(subject, ()):
                 if (waiting := told()) is not None:
                     await waiting
+
+
+def _is_unable(error: ResponseError) -> bool:
+    """Whether the server is in no state to serve, as one that is full or only a replica; else it minds the request."""
+    return type(error) is not ResponseError or str(error).partition(" ")[0] in _UNABLE
 
 
 def _peer(raw: bytes) -> Peer | None:

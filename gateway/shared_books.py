@@ -1,9 +1,11 @@
 """The books that several gateways keep together in Redis: each hold, check and settlement is one script there.
 
 A call's hold is one round trip before it; what it took follows after its end, in batches that count once however often
-they are sent. While Redis is away each gateway counts by itself, within its share of every limit, and hands in later
-what was spent meanwhile. What Redis has lost is read from the database again, key by key, when a key calls next. How
-the scripts agree with `domain.limits` is shown in tests/test_shared_books.py.
+they are sent. What a key spent is what the database says, with the calls whose records are not written yet: Redis keeps
+these one by one until it is told that they are. Of which it is told and knows nothing, the database knows more; then,
+and where Redis began anew, it is asked again when the key calls next. While Redis is away each gateway counts by
+itself, within its share of every limit. How the scripts agree with `domain.limits` is shown in
+tests/test_shared_books.py.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -19,19 +22,22 @@ from typing import Any
 
 import structlog
 
-from gateway.alone_books import ASK_AGAIN_S, AloneBooks, KeyUsage, read_spent
-from gateway.books import Minutes, OwnBooks, Price, Refused, Spent, Use
+from gateway.alone_books import ASK_AGAIN_S, AloneBooks, read_spent
+from gateway.books import KeySpent, Minutes, Price, Refused, Spent, SpentBefore, Use
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period
 from gateway.domain.limits import Amount, Hold, Obstacle, Refusal, period_end_s, wanted_of
-from gateway.redis_link import LinkDown, RedisLink
+from gateway.redis_link import LinkDown, RedisLink, ScriptFailed
 
 NANO = 10**9
 """Money is counted in whole billionths of its unit."""
 _MOST = 2**62
-_OF_SEEDING = frozenset({b"seeded", b"generation"})
+_NO_RUN = "unknown"
+_OF_SEEDING = frozenset({b"seeded", b"doubts"})
 ENTRIES_AT_ONCE = 250
 MOST_UNSETTLED = 200_000
-"""Beyond it the oldest are given up: after a long time without Redis the database knows better."""
+"""Beyond it the oldest are given up, and the database is asked about their keys."""
+TIDY_S = 300.0
+"""How often holds are let go of that came to Redis after their call had given them up."""
 ALONE_KEPT_S = 120.0
 """After so long without it, what a gateway counted alone is of no minute any more."""
 
@@ -42,11 +48,12 @@ class _Places:
 
     window: str
     holds: str
+    unwritten: str
     day: str
     month: str
 
     @property
-    def all(self) -> tuple[str, str, str, str]:
+    def of_hold(self) -> tuple[str, str, str, str]:
         return self.window, self.holds, self.day, self.month
 
 
@@ -54,12 +61,11 @@ class _Places:
 class _Ticket:
     """How a hold is found again."""
 
-    id: str
+    number: int
+    """Of this gateway's holds; 0 where it is none of Redis's."""
     places: _Places
     second: str = ""
     """By Redis's clock; "" where its answer did not come."""
-    stamp: str = ""
-    """What the key's ledgers were seeded as, or the server run alone."""
     minutes: Minutes | None = None
     alone: AloneBooks | None = None
     """By whom it was taken while Redis was away."""
@@ -71,36 +77,46 @@ class SharedBooks:
     def __init__(
         self,
         link: RedisLink,
-        usage: KeyUsage,
+        known: SpentBefore,
         *,
         now: Callable[[], float],
         wall: Callable[[], float] = time.time,
         redis_now: Callable[[], float] | None = None,
     ) -> None:
-        """`usage`: what the database knows of a key's use from one day to another.
+        """`known`: what the database knows of a key's use.
 
         `redis_now`: seconds to count minutes by in place of Redis's own clock.
         """
         self._link = link
-        self._usage = usage
+        self._known = known
         self._now = now
         self._wall = wall
         self._redis_now = redis_now
         self._numbers = 0
+        self._open: dict[str, set[int]] = {}
+        """Numbers of holds that Redis may have and is to keep, by where they are kept."""
+        self._unwritten: dict[str, str] = {}
+        """Key of each call that ended here and whose record is not in the database."""
         self._batch = 0
-        self._unsettled: deque[_Entry] = deque()
+        self._unsent: deque[_Entry] = deque()
+        self._doubts: dict[_Places, None] = {}
+        """Of keys of which the database knows more than Redis will be told."""
         self._sent: list[_Entry] = []
         """The batch of that number, until Redis has said that it has it."""
+        self._spent: dict[str, _Entry] = {}
+        """By call, those of both that are spent and that Redis has not said to have."""
         self._sending = asyncio.Lock()
         self._some = asyncio.Event()
         self._seeding: dict[str, asyncio.Lock] = {}
         self._unknown_until_s: dict[str, float] = {}
         """By key: what it spent could not be read."""
+        self._run: str | None = link.server_run
+        self._tidy_at_s = now() + TIDY_S
         self._alone: AloneBooks | None = None
         self._last_alone: AloneBooks | None = None
         self._last_alone_s = 0.0
         self.given_up = 0
-        """Settlements that were dropped."""
+        """Entries that were dropped."""
         self._log = structlog.get_logger("simsa.limits")
         link.on_up.append(self._go_together)
         link.on_down.append(self._go_alone)
@@ -112,14 +128,19 @@ class SharedBooks:
         """False while this gateway counts alone."""
         return self._alone is None
 
+    @property
+    def is_untidy(self) -> bool:
+        """Whether Redis may hold for this gateway what no call of it needs."""
+        return self._alone is None and self._now() >= self._tidy_at_s
+
     # --- holding --------------------------------------------------------------------------------------------
 
     async def hold(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
         if self._alone is not None:
             return await self._hold_alone(self._alone, key, limits, hold)
         self._numbers += 1
-        ticket = _Ticket(f"{self._link.id}.{self._numbers}", self._places(key))
-        hold.ticket = ticket
+        ticket = hold.ticket = _Ticket(self._numbers, self._places(key))
+        self._open.setdefault(ticket.places.holds, set()).add(ticket.number)
         try:
             found = await self._ask("hold", key, limits, [hold], 1, ticket)
         except LinkDown:
@@ -128,12 +149,13 @@ class SharedBooks:
         except BaseException:
             self._let_go(ticket, hold)
             raise
-        ticket.second, ticket.stamp = str(found.second), found.stamp
-        ticket.minutes = found.minutes
+        ticket.second, ticket.minutes = str(found.second), found.minutes
+        if found.refused is not None:
+            self._close(ticket.places, ticket.number)
         return found.refused
 
     async def _hold_alone(self, alone: AloneBooks, key: str, limits: Limits, hold: Hold) -> Refused | None:
-        hold.ticket = _Ticket("", self._places(key), stamp=self._link.server_run or "", alone=alone)
+        hold.ticket = _Ticket(0, self._places(key), alone=alone)
         return await alone.hold(key, limits, hold)
 
     async def look(self, key: str, limits: Limits, holds: Sequence[Hold], at_once: int) -> Refused | None:
@@ -152,31 +174,48 @@ class SharedBooks:
                 pass
         return await self._fallback().count_request(key, limits)
 
-    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool) -> None:
+    def settle(self, key: str, hold: Hold, tokens: int, price: Price | None, *, is_unpriced: bool, call: str) -> None:
         if not hold.is_open:
             raise ValueError("a call is settled once")
         ticket = hold.ticket
         assert isinstance(ticket, _Ticket), "only what was held is settled"
-        if ticket.alone is not None:
-            ticket.alone.settle(key, hold, tokens, price, is_unpriced=is_unpriced)
-            self._note(_Entry(ticket.places, "", "", None, tokens, price, is_unpriced, ticket.stamp))
+        if not (tokens or price or is_unpriced):
+            call = ""
+        if call:
+            self._unwritten[call] = key
+        if ticket.alone is not None:  # Redis hears of it when the database has it
+            ticket.alone.settle(key, hold, tokens, price, is_unpriced=is_unpriced, call=call)
             return
         hold.is_open = False
-        self._note(_Entry(ticket.places, ticket.id, ticket.second, hold, tokens, price, is_unpriced, ticket.stamp))
+        entry = _Entry("spent", ticket.places, ticket.number, ticket.second, hold.tokens, call)
+        entry.tokens, entry.price, entry.unpriced = tokens, price, int(is_unpriced)
+        if call:
+            self._spent[call] = entry
+        self._note(entry)
+
+    def written(self, key: str, call: str, *, is_left: bool = False) -> None:
+        """A call's record is in the database. `is_left`: it is an earlier process's, of which nothing is known here."""
+        if self._unwritten.pop(call, None) is None and not is_left:
+            return
+        entry = self._spent.pop(call, None)
+        if entry is not None:
+            entry.call = ""  # if it is sent from now on, ledgers may have been seeded with it
+        self._note(_Entry("written", self._places(key), call=call))
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
+        places = self._places(key)
         if self._alone is not None:
             self._alone.correct(key, began_on, charged, without_cost)
+            self._doubt(places)
+            return
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         if began_on.replace(day=1) != today.replace(day=1):
             return
-        places = self._places(key)
         if began_on != today:
             places = replace(places, day="")
-        run = self._link.server_run or ""
-        self._note(_Entry(places, "", "", None, 0, None, without_cost, run))
+        self._note(_Entry("corrected", places, unpriced=without_cost))
         for price in charged.items():
-            self._note(_Entry(places, "", "", None, 0, price, 0, run))
+            self._note(_Entry("corrected", places, price=price))
 
     def minutes(self, key: str, hold: Hold) -> Minutes | None:
         ticket = hold.ticket
@@ -198,23 +237,39 @@ class SharedBooks:
     async def release(self, gateway: str) -> None:
         """Let go of what a gateway that is gone holds. Raises LinkDown."""
         for holds in await self._link.scan("k:*:holds"):
-            await self._link.evaluate("release", [holds], [gateway])
+            await self._link.evaluate("release", [holds], [gateway, ""])
+
+    async def leave(self) -> bool:
+        """Hand in what is left and hold nothing any more, before this gateway goes. False where Redis does not answer:
+        then another lets go of it."""
+        if not await self.flush():
+            return False
+        try:
+            await self._tidy()
+        except LinkDown:
+            return False
+        return True
 
     # --- settling -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Hand in what was spent, as it comes."""
         while True:
-            await self._some.wait()
+            pause_s = None if self._alone is not None else max(0.0, self._tidy_at_s - self._now())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._some.wait()
             try:
                 await self._send_some()
+                if self.is_untidy:
+                    await self._tidy()
             except LinkDown:
                 await asyncio.sleep(0.2)
 
     async def flush(self) -> bool:
         """Hand in what is left; False where Redis does not answer."""
         try:
-            while self._sent or self._unsettled:
+            while self._sent or self._unsent or self._doubts:
                 await self._send_some()
         except LinkDown as error:
             self._log.error("what was spent last is not in Redis; the database has it", why=str(error))
@@ -222,39 +277,90 @@ class SharedBooks:
         return True
 
     def _note(self, entry: _Entry) -> None:
-        self._unsettled.append(entry)
-        if len(self._unsettled) > MOST_UNSETTLED:
-            self._unsettled.popleft()
-            self.given_up += 1
+        self._unsent.append(entry)
+        if len(self._unsent) > MOST_UNSETTLED:
+            self._give_up([self._unsent.popleft()])
         self._some.set()
+
+    def _doubt(self, places: _Places) -> None:
+        """Have the database asked again before the key's next call."""
+        self._doubts[places] = None
+        self._some.set()
+
+    def _give_up(self, entries: Sequence[_Entry]) -> None:
+        self.given_up += len(entries)
+        for entry in entries:
+            self._forget(entry)
+            if entry.says_something:
+                self._doubt(entry.places)
 
     async def _send_some(self) -> None:
         """One batch. What is in it is fixed with its number: sent again, it counts once, and nothing comes along."""
         async with self._sending:
-            if not self._sent and self._unsettled:
+            if not self._sent and (self._unsent or self._doubts):
                 self._batch += 1
-                self._sent = [self._unsettled.popleft() for _ in range(min(ENTRIES_AT_ONCE, len(self._unsettled)))]
+                self._sent = [self._unsent.popleft() for _ in range(min(ENTRIES_AT_ONCE, len(self._unsent)))]
+                self._sent += [_Entry("written", places) for places in self._doubts]
+                self._doubts.clear()
             if self._sent:
-                arguments: list[str | int] = [self._batch]
-                for entry in self._sent:
-                    arguments += entry.arguments()
-                await self._link.evaluate("settle", [f"{self._link.prefix}:settled:{self._link.id}"], arguments)
+                await self._send()
                 self._sent = []
-            if not self._unsettled:
+            if not self._unsent and not self._doubts:
                 self._some.clear()
+
+    async def _send(self) -> None:
+        arguments: list[str | int] = [self._batch]
+        for entry in self._sent:
+            arguments += entry.arguments(self._link.id)
+        try:
+            await self._link.evaluate("settle", [f"{self._link.prefix}:settled:{self._link.id}"], arguments)
+        except ScriptFailed as error:
+            self._log.error("a batch of what was spent is given up; the database is asked instead", why=str(error))
+            self._give_up(self._sent)
+        else:
+            for entry in self._sent:
+                self._forget(entry)
+
+    def _forget(self, entry: _Entry) -> None:
+        """Redis has it, or will never have it."""
+        if entry.what == "spent":
+            self._close(entry.places, entry.hold)
+            if self._spent.get(entry.call) is entry:
+                del self._spent[entry.call]
+
+    def _close(self, places: _Places, number: int) -> None:
+        numbers = self._open.get(places.holds)
+        if numbers is not None:
+            numbers.discard(number)
+            if not numbers:
+                del self._open[places.holds]
 
     def _let_go(self, ticket: _Ticket, hold: Hold) -> None:
         """Whether it is held nobody knows: where it is, it will not be."""
-        self._note(_Entry(ticket.places, ticket.id, "", hold, 0, None, 0, ""))
+        self._note(_Entry("spent", ticket.places, ticket.number, held_tokens=hold.tokens))
+
+    async def _tidy(self) -> None:
+        """Let go of what Redis holds for this gateway and no call of it needs: it came late, or from an older state of
+        Redis than was known. Raises LinkDown."""
+        for holds in await self._link.scan("k:*:holds"):
+            await self._link.evaluate("release", [holds], [self._link.id, self._numbers, *self._open.get(holds, ())])
+        self._tidy_at_s = self._now() + TIDY_S
 
     # --- together and alone ---------------------------------------------------------------------------------
 
     def _go_alone(self) -> None:
         if self._alone is None:
             self._alone = self._kept_alone()
+            for entry in (*self._sent, *self._unsent):
+                if entry.what == "corrected":  # later than now ledgers may have been seeded with it
+                    entry.what = "written"
 
     def _go_together(self) -> None:
         self._alone = None
+        if self._link.server_run != self._run:  # its state may be an older one
+            self._run = self._link.server_run
+            self._tidy_at_s = self._now()
+        self._some.set()
 
     def _fallback(self) -> AloneBooks:
         """What counts while Redis is away; also for one call whose answer did not come."""
@@ -264,7 +370,7 @@ class SharedBooks:
         """The books of the last minute, where there are some: who goes alone again and again has one minute too."""
         kept, now_s = self._last_alone, self._now()
         if kept is None or now_s - self._last_alone_s > ALONE_KEPT_S or kept.gateways != self._link.live:
-            kept = AloneBooks(self._link.live, self._usage, now=self._now, wall=self._wall)
+            kept = AloneBooks(self._link.live, self._known, now=self._now, wall=self._wall)
         self._last_alone, self._last_alone_s = kept, now_s
         return kept
 
@@ -272,18 +378,19 @@ class SharedBooks:
 
     def _places(self, key: str) -> _Places:
         base, today = f"{self._link.prefix}:k:{key}", datetime.fromtimestamp(self._wall(), UTC)
-        return _Places(f"{base}:window", f"{base}:holds", f"{base}:d:{today:%Y-%m-%d}", f"{base}:m:{today:%Y-%m}")
+        ledgers = f"{base}:d:{today:%Y-%m-%d}", f"{base}:m:{today:%Y-%m}"
+        return _Places(f"{base}:window", f"{base}:holds", f"{base}:unwritten", *ledgers)
 
     async def _ask(
         self, mode: str, key: str, limits: Limits, holds: Sequence[Hold], at_once: int, ticket: _Ticket | None
     ) -> _Found:
         places = ticket.places if ticket is not None else self._places(key)
-        for attempt in (1, 2, 3):
+        for _ in range(3):
             arguments = self._arguments(mode, limits, holds, at_once, ticket)
-            answer = await self._link.evaluate("hold", places.all, arguments)
+            answer = await self._link.evaluate("hold", places.of_hold, arguments)
             if answer[0] != b"unseeded":
                 return _found(answer, limits, self._wall())
-            await self._seed(key, places, is_needed=attempt == 1)
+            await self._seed(key, places)
         raise LinkDown("Redis forgets what it is told")
 
     def _arguments(
@@ -295,8 +402,8 @@ class SharedBooks:
         return [
             "" if self._redis_now is None else f"{self._redis_now():.6f}",
             mode,
-            self._link.server_run or "",
-            "" if ticket is None else ticket.id,
+            self._link.server_run or _NO_RUN,
+            "" if ticket is None else f"{self._link.id}.{ticket.number}",
             self._link.id,
             len(holds),
             at_once,
@@ -308,25 +415,37 @@ class SharedBooks:
             *(value for budget in budgets for value in _budget_arguments(budget, charged)),
         ]
 
-    async def _seed(self, key: str, places: _Places, *, is_needed: bool = False) -> None:
+    async def _seed(self, key: str, places: _Places) -> None:
         """See to it that the key's ledgers are those of this run of the server. Raises LinkDown."""
+        run = self._link.server_run or _NO_RUN
         async with self._seeding.setdefault(key, asyncio.Lock()):
-            if not is_needed:
-                (month,) = await self._link.read((places.month,))
-                if month.get(b"seeded", b"").decode().rpartition(":")[0] == (self._link.server_run or ""):
-                    return
-            if self._now() < self._unknown_until_s.get(key, 0.0):
-                raise LinkDown("what the key spent was not known a moment ago")
-            books = OwnBooks(now=self._now, wall=self._wall)
-            if not await read_spent(books, key, self._usage, self._wall()):
-                self._unknown_until_s[key] = self._now() + ASK_AGAIN_S
-                raise LinkDown("what the key spent is not known while the database is away")
-            self._unknown_until_s.pop(key, None)
-            account = books.account(key)
-            values = [_fields(ledger.spent_tokens, ledger.spent_money, ledger.unpriced) for ledger in account.ledgers]
-            arguments: list[str | int] = [self._link.server_run or "", len(values[0]), *values[0], *values[1]]
-            await self._link.evaluate("seed", [places.day, places.month], arguments)
+            for is_last in (False, False, True):
+                day, month, unwritten = await self._link.read((places.day, places.month, places.unwritten))
+                if day.get(b"seeded", b"").decode() == month.get(b"seeded", b"").decode() == run:
+                    break
+                calls = [call.decode() for call in unwritten]
+                spent = await self._read(key, calls)
+                known = [call for call in calls if call in spent.written]
+                values = [_fields(one) for one in (spent.day, spent.month)]
+                arguments: list[str | int] = [run, month.get(b"doubts", b"0").decode(), int(is_last)]
+                arguments += [len(calls), *calls]
+                arguments += [len(known), *known, len(values[0]), *values[0], *values[1]]
+                if await self._link.evaluate("seed", [places.day, places.month, places.unwritten], arguments):
+                    break
+            else:
+                raise LinkDown("what the key spent changes while it is read")
         self._seeding.pop(key, None)
+
+    async def _read(self, key: str, calls: Sequence[str]) -> KeySpent:
+        """What the database knows. Raises LinkDown where it does not tell."""
+        if self._now() < self._unknown_until_s.get(key, 0.0):
+            raise LinkDown("what the key spent was not known a moment ago")
+        spent = await read_spent(key, self._known, self._wall(), calls)
+        if spent is None:
+            self._unknown_until_s[key] = self._now() + ASK_AGAIN_S
+            raise LinkDown("what the key spent is not known while the database is away")
+        self._unknown_until_s.pop(key, None)
+        return spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,40 +453,47 @@ class _Found:
     refused: Refused | None
     minutes: Minutes
     second: int
-    stamp: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
-    """What became of one hold, or what was spent without one."""
+    """What became of a hold or of a record; see lua/settle.lua. `written` without a call has the database asked again."""
 
+    what: str
+    """spent | written | corrected."""
     places: _Places
-    hold_id: str
-    second: str
-    held: Hold | None
-    tokens: int
-    price: Price | None
-    unpriced: int
-    stamp: str
-    """See `_Ticket.stamp`: it counts in no ledger that was seeded otherwise since."""
+    hold: int = 0
+    """Its number; 0 = without one."""
+    second: str = ""
+    held_tokens: int = 0
+    call: str = ""
+    tokens: int = 0
+    price: Price | None = None
+    unpriced: int = 0
 
-    def arguments(self) -> list[str | int]:
-        held = self.held.cost if self.held is not None else None
-        pairs = [*(("", "") if one is None else (one[0], str(_nano(one[1]))) for one in (held, self.price))]
+    @property
+    def says_something(self) -> bool:
+        """Whether Redis lacks a sum without it."""
+        return bool(self.call) or self.what == "corrected"
+
+    def arguments(self, gateway: str) -> list[str | int]:
+        places = self.places
         return [
-            *self.places.all,
-            self.hold_id,
+            self.what,
+            *(places.window, places.holds, places.unwritten, places.day, places.month),
+            f"{gateway}.{self.hold}" if self.hold else "",
             self.second,
-            0 if self.held is None else _clamped(self.held.tokens),
+            _clamped(self.held_tokens),
+            self.call,
             _clamped(self.tokens),
-            int(self.unpriced),
-            "|".join(part for pair in pairs for part in pair),
-            self.stamp,
+            self.unpriced,
+            "" if self.price is None else self.price[0],
+            0 if self.price is None else _nano(self.price[1]),
         ]
 
 
 def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
-    what, budget_number, spent, wait_s, requests, requests_reset_s, tokens, tokens_reset_s, second, seeded = answer
+    what, budget_number, spent, wait_s, requests, requests_reset_s, tokens, tokens_reset_s, second = answer
     minutes = Minutes(limits, int(requests), float(requests_reset_s), int(tokens), float(tokens_reset_s))
     refused = None
     if what:
@@ -380,7 +506,7 @@ def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
                 refusal = replace(refusal, wait_s=period_end_s(budget.period, wall_s) - wall_s)
             refusal = replace(refusal, budget=budget, left=left)
         refused = Refused(refusal, minutes)
-    return _Found(refused, minutes, second, seeded.decode())
+    return _Found(refused, minutes, second)
 
 
 def _budget_arguments(budget: Budget, charged: Sequence[Hold]) -> tuple[str, str, int, int]:
@@ -393,9 +519,9 @@ def _whole(unit: str, amount: Amount) -> int:
     return _clamped(int(amount)) if unit == TOKENS else _nano(Decimal(amount))
 
 
-def _fields(tokens: int, money: Mapping[str, Decimal], unpriced: int) -> list[str | int]:
-    amounts = {"s:tokens": _clamped(tokens), "unpriced": unpriced}
-    amounts |= {f"s:{currency}": _nano(amount) for currency, amount in money.items()}
+def _fields(spent: Spent) -> list[str | int]:
+    amounts: dict[str, int] = {"unpriced": spent.unpriced}
+    amounts |= {f"s:{unit}": _whole(unit, amount) for unit, amount in spent.spent.items()}
     return [part for pair in amounts.items() for part in pair]
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime
-from functools import partial
+from datetime import UTC, datetime
 
 import structlog
 
 from gateway import __version__
 from gateway.accounts import Accounts
 from gateway.books import Books, OwnBooks
+from gateway.domain.records import Call, CallOpened
 from gateway.duty import Duty
 from gateway.errors import Unavailable
 from gateway.fleet import Fleet
@@ -28,10 +28,11 @@ from gateway.settings import Settings
 from gateway.shared_books import SharedBooks
 from gateway.store import RowRefused, Store
 from gateway.telemetry import Telemetry
-from gateway.use_by_day import UsageRow
 
 KEYS, BATCHES = "keys", "batches"
 """What news are told of."""
+LAST_RECORDS_S = 2.0
+"""How long records are waited for at the end, so that others are told that they are written."""
 BURY_S = 5.0
 """How often it is looked for gateways that are gone."""
 
@@ -47,9 +48,12 @@ class Together:
         accounts: Accounts,
         registry: LiveRegistry,
         fleet: Fleet,
+        recorder: Recorder,
         telemetry: Telemetry,
         now: Callable[[], float],
     ) -> None:
+        """`recorder`: has not started yet; it tells of records that are written, and ends calls of who is gone."""
+        self._recorder = recorder
         self._fleet = fleet
         self._store = store
         self._accounts = accounts
@@ -72,7 +76,8 @@ class Together:
             describe=self._describe,
         )
         self.link.on_peers = fleet.share_with
-        self._shared = SharedBooks(self.link, self._usage, now=now)
+        self._shared = SharedBooks(self.link, self._accounts.spent, now=now)
+        recorder.on_written = self._note_written
 
     @property
     def books(self) -> Books:
@@ -100,8 +105,8 @@ class Together:
         if self.link is not None:
             await self.link.tell(subject)
 
-    def works(self, recorder: Recorder) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Background work, by name. `recorder`: ends the calls of gateways that are gone."""
+    def works(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Background work, by name."""
         if self.link is None or self._shared is None:
             return []
         return [
@@ -109,12 +114,15 @@ class Together:
             ("news", self.link.listen),
             ("limits", self._shared.run),
             ("duty", self.duty.run),
-            ("burial", self.duty.only(partial(self._bury_forever, recorder))),
+            ("burial", self.duty.only(self._bury_forever)),
         ]
 
     async def stop(self) -> None:
         """Hand in what was spent last, and go."""
-        if self.link is not None and self._shared is not None and await self._shared.flush():
+        if self.link is None or self._shared is None:
+            return
+        await self._recorder.drain(LAST_RECORDS_S)
+        if await self._shared.leave():
             await self.link.farewell()  # else another gateway lets go of what is left here, once this one is gone
 
     async def close(self) -> None:
@@ -126,11 +134,11 @@ class Together:
         found = list(self.link.peers.values()) if self.link is not None else []
         return found or [self._describe(self.link.id if self.link is not None else "")]
 
-    async def _bury_forever(self, recorder: Recorder) -> None:
+    async def _bury_forever(self) -> None:
         while True:
             await asyncio.sleep(BURY_S)
             try:
-                await recorder.end_orphans()
+                await self._recorder.end_orphans()
                 await self._bury()
             except (LinkDown, Unavailable, RowRefused) as error:
                 self._log.warning("gateways that are gone wait for their burial", why=str(error))
@@ -148,6 +156,12 @@ class Together:
                 await self.link.forget(peer.id)
                 self._log.warning("a gateway is gone", gateway=peer.id, host=peer.host)
 
+    def _note_written(self, records: Sequence[Call | CallOpened], are_left: bool) -> None:
+        assert self._shared is not None
+        for record in records:
+            if isinstance(record, Call) and record.opened.key is not None:
+                self._shared.written(record.opened.key, record.opened.id, is_left=are_left)
+
     def _peers(self) -> tuple[int, bool]:
         """How many there are, and whether one serves by another registry."""
         peers = self.peers()
@@ -162,9 +176,6 @@ class Together:
             since=self._since.isoformat(timespec="seconds"),
             number=self._store.number,
         )
-
-    def _usage(self, key: str, first: date, last: date) -> AsyncIterable[UsageRow]:
-        return self._accounts.usage(first, last, key=key)
 
     async def _restore(self, books: OwnBooks) -> None:
         """Give each key what it spent this month. A gateway that cannot know goes on, and says what that means."""

@@ -197,7 +197,13 @@ async def add_interrupted(connection: AsyncConnection, ids: Sequence[str], chang
 
 async def read_day(connection: AsyncConnection, day: date, **wanted: str | None) -> list[UsageRow]:
     """The sums of one day; `wanted`: only those with these values, where they are not None."""
-    statement = sa.select(use_by_day).where(use_by_day.c.day == day).order_by(*_USE.key)
+    return await read_days(connection, day, day, **wanted)
+
+
+async def read_days(connection: AsyncConnection, first: date, last: date, **wanted: str | None) -> list[UsageRow]:
+    """The same of several days, from the first to the last."""
+    of_days = use_by_day.c.day == first if first == last else use_by_day.c.day.between(first, last)
+    statement = sa.select(use_by_day).where(of_days).order_by(*_USE.key)
     for name, value in wanted.items():
         if value is not None:
             statement = statement.where(use_by_day.c[name] == value)
@@ -206,6 +212,14 @@ async def read_day(connection: AsyncConnection, day: date, **wanted: str | None)
         found += [_usage_row(row) for row in some if row["calls"]]
         await asyncio.sleep(0)
     return found
+
+
+async def ended_among(connection: AsyncConnection, ids: Sequence[str]) -> frozenset[str]:
+    """Those of these calls that have ended, and are in the sums."""
+    if not ids:
+        return frozenset()
+    statement = sa.select(calls.c.id).where(_IS_NAMED[connection.dialect.name], calls.c.status != OPEN)
+    return frozenset((await connection.execute(statement, _named(connection, ids))).scalars())
 
 
 GROUPS = {

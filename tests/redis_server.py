@@ -71,6 +71,17 @@ class RedisServer:
         self.stop()
         shutil.rmtree(self._directory / "appendonlydir", ignore_errors=True)
 
+    def keep(self) -> Path:
+        """What it holds at this moment, for `go_back`."""
+        kept = Path(tempfile.mkdtemp(prefix="kept-", dir=self._directory))
+        shutil.copytree(self._directory / "appendonlydir", kept, dirs_exist_ok=True)
+        return kept
+
+    def go_back(self, kept: Path) -> None:
+        """Stop, and hold what it held then: as a server does that saves now and then, or a replica that lags."""
+        self.lose()
+        shutil.copytree(kept, self._directory / "appendonlydir")
+
     def freeze(self) -> None:
         """Connections stay, nothing is answered."""
         assert self._process is not None

@@ -6,11 +6,12 @@ The one gateway's books are the oracle: whatever is asked of both in whatever or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
+from itertools import count
 from typing import Any
 
 import hypothesis.strategies as st
@@ -21,13 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
-from gateway.books import OwnBooks, Refused, Use
+from gateway.books import KeySpent, OwnBooks, Refused, Spent, Use
 from gateway.domain.accounts import Budget, Limits, Period
 from gateway.domain.limits import Hold, Obstacle
 from gateway.errors import Unavailable
-from gateway.redis_link import LinkDown, Peer, RedisLink
+from gateway.redis_link import LinkDown, Peer, RedisLink, ScriptFailed
 from gateway.shared_books import SharedBooks
-from gateway.use_by_day import UsageRow
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 KEY = "key-1"
@@ -49,51 +49,91 @@ class Clock:
 
 
 class Known:
-    """What the database knows of keys' use, in place of one."""
+    """What the database knows of the key's use, in place of one."""
 
     def __init__(self) -> None:
-        self.rows: list[UsageRow] = []
+        self.calls: dict[str, tuple[date, int, Mapping[str, Decimal], int]] = {}
+        """Day, tokens, money and 1 where the cost is unknown, of each call that has ended there."""
         self.asked = 0
         self.is_away = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        """What happens once while it is asked, after it was asked for what and before it looks."""
 
-    async def __call__(self, key: str, first: date, last: date) -> AsyncIterator[UsageRow]:
+    def write(
+        self,
+        call: str,
+        tokens: int,
+        money: Mapping[str, Decimal] | None = None,
+        *,
+        day: date | None = None,
+        unpriced: int = 0,
+    ) -> None:
+        self.calls[call] = day or NOON.date(), tokens, money or {}, unpriced
+
+    async def __call__(self, key: str, today: date, calls: Sequence[str]) -> KeySpent:
+        assert key == KEY
         self.asked += 1
         if self.is_away:
             raise Unavailable("the database is away")
-        for row in self.rows:
-            if row.key == key and first <= row.day <= last:
-                yield row
+        if self.meanwhile is not None:
+            happening, self.meanwhile = self.meanwhile, None
+            await happening()
+        else:
+            await asyncio.sleep(0)
+        of_day = [one for one in self.calls.values() if one[0] == today]
+        of_month = [one for one in self.calls.values() if one[0].replace(day=1) == today.replace(day=1)]
+        return KeySpent(sum_of(of_day), sum_of(of_month), frozenset(call for call in calls if call in self.calls))
 
 
-def used(day: date, tokens: int, money: str | None = None, *, unpriced: int = 0) -> UsageRow:
-    amounts: dict[str, Any] = dict.fromkeys(UsageRow.__dataclass_fields__, 0)
-    return UsageRow(
-        **{
-            **amounts,
-            "day": day,
-            "organisation": "acme",
-            "key": KEY,
-            "model": "m",
-            "provenance": "simulated",
-            "charged_tokens": tokens,
-            "cost": None if money is None else Decimal(money),
-            "currency": None if money is None else "USD",
-            "estimated_cost": None,
-            "calls_without_cost": unpriced,
-        }
-    )
+def sum_of(calls: Sequence[tuple[date, int, Mapping[str, Decimal], int]]) -> Spent:
+    amounts: dict[str, Any] = {"tokens": sum(tokens for _, tokens, _, _ in calls)}
+    for _, _, money, _ in calls:
+        for currency, amount in money.items():
+            amounts[currency] = amounts.get(currency, Decimal(0)) + amount
+    return Spent(amounts, {"tokens": 0}, sum(unpriced for *_, unpriced in calls))
+
+
+CALLS = (f"call-{number}" for number in count())
 
 
 class Gateway:
     """One gateway's side of the books."""
 
-    def __init__(self, link: RedisLink, books: SharedBooks) -> None:
+    def __init__(self, link: RedisLink, books: SharedBooks, known: Known) -> None:
         self.link = link
         self.books = books
+        self.known = known
 
-    async def settled(self, hold: Hold, tokens: int, price: tuple[str, Decimal] | None = None) -> None:
-        self.books.settle(KEY, hold, tokens, price, is_unpriced=False)
+    def end(self, hold: Hold, tokens: int, price: tuple[str, Decimal] | None = None) -> str:
+        """A call is over; its record waits. Its id."""
+        call = next(CALLS)
+        self.books.settle(KEY, hold, tokens, price, is_unpriced=False, call=call)
+        return call
+
+    async def settled(self, hold: Hold, tokens: int, price: tuple[str, Decimal] | None = None) -> str:
+        call = self.end(hold, tokens, price)
         await self.books.flush()
+        return call
+
+    def write(self, call: str, tokens: int) -> None:
+        """The call's record is in the database, and the gateway knows it."""
+        self.known.write(call, tokens)
+        self.books.written(KEY, call)
+
+    async def doubt(self) -> None:
+        """The database is to be asked again about the key."""
+        self.books.written(KEY, "a call that nobody knows", is_left=True)
+        await self.books.flush()
+
+    async def use(self) -> Use:
+        await self.books.flush()
+        use = await self.books.use(KEY)
+        assert use is not None
+        return use
+
+    async def spent(self) -> int:
+        """Tokens of the month."""
+        return int((await self.use()).month.spent["tokens"])
 
 
 @asynccontextmanager
@@ -111,10 +151,11 @@ async def gateway(
     )
     link.assumed = assumed
     await link.start()
-    books = SharedBooks(link, known or Known(), now=clock, wall=clock, redis_now=clock)
+    known = known or Known()
+    books = SharedBooks(link, known, now=clock, wall=clock, redis_now=clock)
     tasks = [asyncio.create_task(work()) for work in ((link.run, link.listen, books.run) if runs else ())]
     try:
-        yield Gateway(link, books)
+        yield Gateway(link, books, known)
     finally:
         for task in tasks:
             task.cancel()
@@ -159,6 +200,7 @@ STEPS = st.lists(
         st.tuples(st.just("count"), st.none(), st.none(), st.none()),
         st.tuples(st.just("correct"), st.integers(0, 1), MONEY, st.integers(0, 2)),
         st.tuples(st.just("midnight"), st.none(), st.none(), st.none()),
+        st.tuples(st.just("doubt"), st.none(), st.none(), st.none()),
     ),
     max_size=25,
 )
@@ -197,9 +239,14 @@ def test_whatever_is_asked_both_books_say_the_same(
 async def compared(server: RedisServer, limits: Limits, steps: list[Any]) -> None:
     clock = Clock()
     own = OwnBooks(now=clock, wall=clock)
+    known = Known()
     open_holds: list[tuple[Hold, Hold]] = []
+    begun: dict[Hold, tuple[date, SharedBooks]] = {}
     prefix = f"t{next(RUNS)}"
-    async with gateway(server, clock, prefix=prefix) as one, gateway(server, clock, prefix=prefix) as other:
+    async with (
+        gateway(server, clock, known, prefix=prefix) as one,
+        gateway(server, clock, known, prefix=prefix) as other,
+    ):
         for number, (kind, first, cost, more) in enumerate(steps):
             shared = (one, other)[number % 2].books
             if kind == "hold":
@@ -208,15 +255,23 @@ async def compared(server: RedisServer, limits: Limits, steps: list[Any]) -> Non
                 assert plain(told[0]) == plain(told[1])
                 if told[0] is None:
                     open_holds.append(pair)
+                    begun[pair[0]] = datetime.fromtimestamp(clock.now_s, UTC).date(), shared
                     minutes = [books.minutes(KEY, hold) for books, hold in zip((own, shared), pair, strict=True)]
                     assert [(m.requests, m.tokens) for m in minutes if m] == [
                         (minutes[0].requests, minutes[0].tokens)
                     ] * 2
             elif kind == "settle" and open_holds:
                 pair = open_holds.pop(number % len(open_holds))
-                own.settle(KEY, pair[0], first, cost, is_unpriced=more)
-                (one, other)[number % 2].books.settle(KEY, pair[1], first, cost, is_unpriced=more)
-                await (one, other)[number % 2].books.flush()
+                call = next(CALLS)
+                began, shared = begun.pop(pair[0])
+                own.settle(KEY, pair[0], first, cost, is_unpriced=more, call=call)
+                shared.settle(KEY, pair[1], first, cost, is_unpriced=more, call=call)
+                if number % 3:  # its record is written, before or after Redis has heard of its end, or not yet
+                    if number % 3 == 1:
+                        await shared.flush()
+                    known.write(call, first, dict([cost] if cost else []), day=began, unpriced=int(more))
+                    shared.written(KEY, call)
+                await shared.flush()
             elif kind == "wait":
                 clock.now_s += first
             elif kind == "midnight":
@@ -229,11 +284,13 @@ async def compared(server: RedisServer, limits: Limits, steps: list[Any]) -> Non
                 told = await own.count_request(KEY, limits), await shared.count_request(KEY, limits)
                 assert plain(told[0]) == plain(told[1])
             elif kind == "correct" and await own.use(KEY) is not None:
-                await shared.use(KEY)  # what is corrected before Redis knows the key, the database tells it later
-                began_on = datetime.fromtimestamp(clock.now_s, UTC).date() - timedelta(days=first)
-                own.correct(KEY, began_on, {"USD": cost}, more)
-                shared.correct(KEY, began_on, {"USD": cost}, more)
+                day = datetime.fromtimestamp(clock.now_s, UTC).date() - timedelta(days=first)
+                own.correct(KEY, day, {"USD": cost}, more)
+                known.write(next(CALLS), 0, {"USD": cost}, day=day, unpriced=more)
+                shared.correct(KEY, day, {"USD": cost}, more)
                 await shared.flush()
+            elif kind == "doubt":
+                await (one, other)[number % 2].doubt()
         if await own.use(KEY) is not None and await one.books.use(KEY) is not None:
             assert plain_use(await own.use(KEY)) == plain_use(await one.books.use(KEY))
 
@@ -273,7 +330,7 @@ async def test_a_call_costs_one_round_trip_before_it_and_none_of_its_own_after_i
         assert asked == 20
         for hold in holds:
             assert hold is not None
-            a.books.settle(KEY, hold, 5, None, is_unpriced=False)
+            a.end(hold, 5)
         await a.books.flush()
         assert asked == 21
 
@@ -330,7 +387,7 @@ async def test_what_a_dead_gateway_held_is_let_go_of_and_its_ledgers_are_read_an
         async with gateway(redis, clock, known) as b:
             assert await held(b.books, Limits(concurrent=1)) is not None
         assert await held(a.books, Limits(concurrent=1)) is None
-        known.rows = [used(NOON.date(), 33)]  # the dead one's call, as the records have it
+        known.write("the dead one's", 33)
         await a.books.release(b.link.id)
         await a.link.forget(b.link.id)
         hold = await held(a.books, Limits(concurrent=1))
@@ -340,9 +397,97 @@ async def test_what_a_dead_gateway_held_is_let_go_of_and_its_ledgers_are_read_an
         assert (use.in_flight, use.day.spent["tokens"], use.day.held["tokens"]) == (1, 33, 10)
 
 
+async def test_a_hold_of_nothing_is_let_go_of_too(redis: RedisServer) -> None:
+    async with gateway(redis, Clock()) as a:
+        async with gateway(redis, Clock()) as b:
+            assert await b.books.hold(KEY, Limits(), Hold(0, ("USD", Decimal(0)))) is None
+        await a.books.release(b.link.id)
+        assert a.link.is_up
+        use = await a.books.use(KEY)
+        assert use is None or use.in_flight == 0
+
+
+async def test_a_call_in_flight_counts_though_another_gateway_died_meanwhile(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a:
+        stream = await held(a.books, Limits())
+        assert stream is not None
+        async with gateway(redis, Clock(), known) as b:
+            assert await held(b.books, Limits()) is not None
+        known.write("the dead one's", 5)
+        await a.books.release(b.link.id)
+        assert await held(a.books, Limits()) is not None
+        await a.settled(stream, 100)
+        assert await a.spent() == 105
+
+
+async def test_calls_that_begin_together_all_count(redis: RedisServer) -> None:
+    """The first calls of a key, at two gateways at once, all of which find that its use was not read yet."""
+    known = Known()
+    known.write("before", 7)
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        for _ in range(2):  # the second time connections are open and scripts are there
+            both = [one for _ in range(10) for one in (a, b)]
+            holds = await asyncio.gather(*(held(one.books, Limits()) for one in both))
+            for one, hold in zip(both, holds, strict=True):
+                assert hold is not None
+                one.end(hold, 100)
+            await b.books.flush()
+            await a.doubt()
+        assert await a.spent() == 7 + 40 * 100
+
+
+async def test_a_key_that_is_read_again_loses_no_call_and_counts_none_twice(redis: RedisServer) -> None:
+    """Calls in flight, unwritten, written and untold, and told, when another gateway finds more in the database."""
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        holds = [hold for _ in range(4) if (hold := await held(a.books, Limits())) is not None]
+        unwritten, untold, told = [await a.settled(hold, 10 ** (n + 1)) for n, hold in enumerate(holds[:3])]
+        known.write(untold, 100)
+        a.write(told, 1000)
+        await a.books.flush()
+        known.write("nobody knows it", 1)
+        await b.doubt()
+        assert await b.spent() == 1111
+        assert known.asked == 2
+        a.books.written(KEY, untold)
+        a.write(unwritten, 10)
+        await a.settled(holds[3], 10_000)
+        assert await a.spent() == 11_111
+
+
+async def test_a_call_that_ends_while_a_key_is_read_counts_once(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        await b.doubt()
+
+        async def ends() -> None:
+            known.write(await a.settled(hold, 10), 10)
+
+        known.meanwhile = ends
+        assert await b.spent() == 10
+        assert known.asked == 3
+
+
+async def test_what_was_written_before_redis_heard_of_it_counts_once(redis: RedisServer) -> None:
+    """The record of a call may be written, and read by another gateway, while its settlement still waits."""
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        call = a.end(hold, 8)
+        a.write(call, 8)
+        await b.doubt()
+        assert await b.spent() == 8
+        assert await a.spent() == 8
+
+
 async def test_what_was_spent_before_redis_knew_the_key_is_read_from_the_database_once(redis: RedisServer) -> None:
     known = Known()
-    known.rows = [used(NOON.date(), 60, "0.5"), used(NOON.date() - timedelta(days=3), 30, "0.25", unpriced=2)]
+    known.write("today's", 60, {"USD": Decimal("0.5")})
+    known.write("another", 30, {"USD": Decimal("0.25")}, day=NOON.date() - timedelta(days=3), unpriced=2)
     limits = Limits(budgets=(Budget(Period.MONTH, "tokens", Decimal(100)),))
     async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
         assert await held(a.books, limits) is not None
@@ -384,42 +529,105 @@ async def test_while_redis_is_away_each_gateway_has_its_share_and_no_more(redis:
         assert len(await passed(trio, Limits(requests_per_min=9), 5)) == 9 - 3
 
 
-async def test_what_was_spent_alone_is_handed_in_when_the_same_server_answers_again(redis: RedisServer) -> None:
-    async with gateway(redis, Clock(), runs=True) as a:
+async def test_what_was_spent_alone_counts_once_the_database_has_it(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known, runs=True) as a, gateway(redis, Clock(), known) as other:
         assert await held(a.books, Limits()) is not None
         redis.freeze()
         hold = await held(a.books, Limits())
         assert hold is not None, "a server that stands still keeps nobody waiting for longer than its time"
-        a.books.settle(KEY, hold, 7, None, is_unpriced=False)
+        call = a.end(hold, 7)
         redis.thaw()
         await until(lambda: a.books.is_shared)
-        await a.books.flush()
-        use = await a.books.use(KEY)
-        assert use is not None
-        assert (use.month.spent["tokens"], use.in_flight) == (7, 1)
+        assert await other.spent() == 0
+        a.write(call, 7)
+        assert await a.spent() == await other.spent() == 7
+
+
+@pytest.mark.parametrize("is_read_meanwhile", [False, True])
+async def test_who_was_cut_off_has_its_calls_counted_once(redis: RedisServer, is_read_meanwhile: bool) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        assert await held(b.books, Limits()) is not None
+        a.link._down(OSError("cut off"))
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        assert not a.books.is_shared
+        call = a.end(hold, 100)
+        known.write(call, 100)
+        if is_read_meanwhile:
+            await b.doubt()
+            assert await b.spent() == 100
+        a.books.written(KEY, call)
+        await a.link._beat()
+        assert a.books.is_shared
+        assert await a.spent() == await b.spent() == 100
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["its file is kept", "its file is lost"])
 async def test_after_a_restart_of_redis_no_call_is_counted_twice_or_forgotten(
     redis: RedisServer, is_lost: bool
 ) -> None:
-    known = Known()
-    async with gateway(redis, Clock(), known, runs=True) as a:
-        hold = await held(a.books, Limits())
-        assert hold is not None
-        await a.settled(hold, 20)
+    async with gateway(redis, Clock(), runs=True) as a:
+        holds = [hold for _ in range(3) if (hold := await held(a.books, Limits())) is not None]
+        first = await a.settled(holds[0], 20)
         redis.lose() if is_lost else redis.stop()
         await until(lambda: not a.link.is_up)
         hold = await held(a.books, Limits())
         assert hold is not None
-        a.books.settle(KEY, hold, 7, None, is_unpriced=False)
-        known.rows = [used(NOON.date(), 27)]  # both calls are recorded by now
+        alone = a.end(hold, 7)
+        a.write(first, 20)
         redis.start()
         await until(lambda: a.books.is_shared)
+        assert await a.spent() == 20
+        across = a.end(holds[1], 300)
+        assert await a.spent() == 320
+        a.write(alone, 7)
+        a.write(across, 300)
+        assert await a.spent() == 327
+        a.write(a.end(holds[2], 1000), 1000)
+        assert await a.spent() == 1327
+
+
+async def test_an_older_state_of_redis_keeps_no_place_taken_and_forgets_no_call(redis: RedisServer) -> None:
+    limits = Limits(concurrent=3)
+    async with gateway(redis, Clock(), runs=True) as a:
+        holds = [hold for _ in range(3) if (hold := await held(a.books, limits)) is not None]
+        kept = redis.keep()
+        written, unwritten = [await a.settled(hold, 5) for hold in holds[:2]]
+        a.write(written, 5)
         await a.books.flush()
-        use = await a.books.use(KEY)
-        assert use is not None
-        assert use.month.spent["tokens"] == 27
+        redis.go_back(kept)
+        await until(lambda: not a.link.is_up)
+        redis.start()
+        await until(lambda: a.books.is_shared and not a.books.is_untidy)
+        use = await a.use()
+        assert (use.in_flight, use.day.held["tokens"], use.day.spent["tokens"]) == (1, 10, 5)
+        assert await held(a.books, limits) is not None
+        a.write(unwritten, 5)
+        assert await a.spent() == 10
+
+
+async def test_a_hold_that_comes_late_is_let_go_of(redis: RedisServer) -> None:
+    limits = Limits(concurrent=1)
+    async with gateway(redis, Clock()) as a, gateway(redis, Clock()) as b:
+        ask, late = a.link.evaluate, []
+
+        async def not_yet(name: str, *arguments: Any) -> Any:
+            if name == "hold" and not late:
+                late.append((name, *arguments))
+                raise LinkDown("no answer in time")
+            return await ask(name, *arguments)
+
+        await a.books.use(KEY)
+        a.link.evaluate = not_yet  # type: ignore[method-assign]
+        hold = await held(a.books, limits)
+        assert hold is not None, "counted alone"
+        await a.settled(hold, 1)
+        await ask(*late[0])
+        assert await held(b.books, limits) is None
+        assert await a.books.leave()
+        assert await held(b.books, limits) is not None
 
 
 async def test_a_key_may_not_be_called_more_often_than_it_may_because_redis_was_away_for_a_moment(
@@ -470,7 +678,7 @@ async def test_nobody_is_taken_for_silent_because_redis_was_away(redis: RedisSer
 
 async def test_what_the_database_does_not_tell_is_not_taken_for_nothing(redis: RedisServer) -> None:
     known, clock = Known(), Clock()
-    known.rows = [used(NOON.date(), 90)]
+    known.write("before", 90)
     limits = Limits(budgets=(Budget(Period.MONTH, "tokens", Decimal(95)),))
     async with gateway(redis, clock, known) as a:
         known.is_away = True
@@ -480,26 +688,64 @@ async def test_what_the_database_does_not_tell_is_not_taken_for_nothing(redis: R
         assert await held(a.books, limits) is None
 
 
-async def test_what_was_held_before_a_key_was_read_anew_is_not_added_to_what_the_database_said(
-    redis: RedisServer,
-) -> None:
-    known = Known()
-    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+async def test_without_redis_and_the_database_a_gateway_gives_its_share_once(redis: RedisServer) -> None:
+    limits, clock, known = Limits(budgets=(Budget(Period.MONTH, "tokens", Decimal(1000)),)), Clock(), Known()
+    known.is_away = True
+    redis.stop()
+    async with gateway(redis, clock, known, assumed=4) as a:
+        given = 0
+        while (hold := await held(a.books, limits, tokens=50)) is not None:
+            known.write(a.end(hold, 50), 50)
+            given += 50
+            clock.now_s += 1
+        assert given == 250
+        known.is_away = False
+        clock.now_s += 60
+        assert await held(a.books, limits, tokens=50) is None
+
+
+async def test_sums_that_are_too_large_for_redis_stop_nobody(redis: RedisServer) -> None:
+    async with gateway(redis, Clock()) as a:
+        holds = [Hold(10, ("KRW", Decimal(4 * 10**9))) for _ in range(3)]
+        for hold in holds:
+            assert await a.books.hold(KEY, Limits(), hold) is None
+        assert a.link.is_up
+        for hold in holds:
+            await a.settled(hold, 1)
+        use = await a.use()
+        assert (use.in_flight, {unit for unit, amount in use.month.held.items() if amount}) == (0, set())
+
+
+async def test_a_mistake_in_one_request_is_not_taken_for_a_dead_redis(redis: RedisServer) -> None:
+    async with gateway(redis, Clock()) as a:
+        with pytest.raises(ScriptFailed):
+            await a.link.evaluate("settle", ["k"], ["no number"])
+        assert a.link.is_up
+        assert a.books.is_shared
+
+
+async def test_what_cannot_be_written_down_in_redis_is_read_from_the_database(redis: RedisServer) -> None:
+    async with gateway(redis, Clock()) as a:
         hold = await held(a.books, Limits())
         assert hold is not None
-        assert await held(b.books, Limits()) is not None
-        await a.books.release(b.link.id)
-        known.rows = [used(NOON.date(), 8)]  # the call of `hold`, recorded before it is settled here
-        assert await held(a.books, Limits()) is not None
-        await a.settled(hold, 8)
-        use = await a.books.use(KEY)
-        assert use is not None
-        assert use.month.spent["tokens"] == 8
+        evaluate = a.link.evaluate
+
+        async def refuses(name: str, *arguments: Any) -> Any:
+            if name == "settle" and not refused:
+                refused.append(name)
+                raise ScriptFailed("a mistake")
+            return await evaluate(name, *arguments)
+
+        refused: list[str] = []
+        a.link.evaluate = refuses  # type: ignore[method-assign]
+        call = await a.settled(hold, 9)
+        a.write(call, 9)
+        assert await a.spent() == 9
 
 
 async def test_a_budget_begins_anew_at_midnight_also_without_redis(redis: RedisServer) -> None:
     known, clock = Known(), Clock()
-    known.rows = [used(NOON.date(), 90)]
+    known.write("before", 90)
     limits = Limits(budgets=(Budget(Period.DAY, "tokens", Decimal(100)),))
     async with gateway(redis, clock, known, runs=True) as a, gateway(redis, clock, known, runs=True) as b:
         await until(lambda: a.link.live == b.link.live == 2)
@@ -509,6 +755,16 @@ async def test_a_budget_begins_anew_at_midnight_also_without_redis(redis: RedisS
         clock.now_s += 86_400
         assert await held(a.books, limits, tokens=51) is None, "its half of a new day"
         assert await held(a.books, limits, tokens=50) is not None
+
+
+async def test_an_empty_redis_makes_nobody_the_only_gateway(redis: RedisServer) -> None:
+    async with gateway(redis, Clock(), runs=True) as a, gateway(redis, Clock()):
+        await until(lambda: a.link.live == 2)
+        redis.lose()
+        await until(lambda: not a.link.is_up)
+        redis.start()
+        await until(lambda: a.link.is_up)
+        assert a.link.live == 2
 
 
 async def test_a_gateway_that_begins_without_redis_shares_with_as_many_as_it_was_told_of(redis: RedisServer) -> None:

@@ -3,16 +3,16 @@
 --
 -- KEYS  1 window: fields r<second>, t<second>   2 holds: id -> gateway|second|tokens|currency|nano|day|month
 --        3 the day's ledger   4 the month's
---       A ledger's fields: s:<unit> spent, h:<unit> held, unpriced; the month's also `seeded`: <server run>:<number>.
+--       A ledger's fields: s:<unit> spent, h:<unit> held, unpriced, seeded: the server run in which it was.
 -- ARGV  1 now in seconds, '' for Redis's clock   2 hold | look | count   3 the server run that ledgers must be seeded in
 --       4 hold id   5 the gateway that holds
 --       6 requests   7 at once   8 tokens, all requests together   9 currency or ''   10 nano-units of it
 --       11 requests a minute or ''   12 tokens a minute or ''   13 at a time or ''
 --       14... of each budget in the order in which they are looked at: d | m, unit, amount, wanted
 -- Back: { what came of it, which budget, its spent amount, seconds to wait,
---         requests of the minute, seconds until it is empty, tokens of the minute, seconds until it is empty, second,
---         what the ledgers were seeded as }
+--         requests of the minute, seconds until it is empty, tokens of the minute, seconds until it is empty, second }
 local WINDOW, SLOTS = 60, 61
+local MOST_HELD = 2 ^ 62
 local DAY_KEPT_S, MONTH_KEPT_S, HOLDS_KEPT_S, WINDOW_KEPT_S = 3 * 86400, 40 * 86400, 2 * 86400, 120
 
 local now = tonumber(ARGV[1])
@@ -22,9 +22,10 @@ if not now then
 end
 local second, mode = math.floor(now), ARGV[2]
 
-local seeded = redis.call('HGET', KEYS[4], 'seeded') or ''
-if mode ~= 'count' and string.match(seeded, '^(.*):%d+$') ~= ARGV[3] then
-  return { 'unseeded' }
+if mode ~= 'count' then
+  for _, ledger in ipairs({ KEYS[3], KEYS[4] }) do
+    if redis.call('HGET', ledger, 'seeded') ~= ARGV[3] then return { 'unseeded' } end
+  end
 end
 
 local requests, tokens = {}, {}
@@ -71,7 +72,7 @@ local function answer(what, waited, budget, spent)
   return {
     what, budget or 0, spent or '0', string.format('%.6f', waited or 0),
     string.format('%.0f', request_total), string.format('%.6f', reset(requests)),
-    string.format('%.0f', token_total), string.format('%.6f', reset(tokens)), second, seeded,
+    string.format('%.0f', token_total), string.format('%.6f', reset(tokens)), second,
   }
 end
 
@@ -120,12 +121,21 @@ if mode == 'count' then return answer('') end
 tokens[second] = (tokens[second] or 0) + wanted_tokens
 token_total = token_total + wanted_tokens
 redis.call('HINCRBY', KEYS[1], 't' .. second, ARGV[8]) -- nothing too: what the call takes beyond it counts there
-local facts = table.concat({ ARGV[5], second, ARGV[8], ARGV[9], ARGV[10], KEYS[3], KEYS[4] }, '|')
+-- What no budget is large enough for is held as nothing: the sums must stay numbers that Redis can add to.
+local function that_fits(field, amount)
+  for _, ledger in ipairs({ KEYS[3], KEYS[4] }) do
+    if tonumber(redis.call('HGET', ledger, field) or 0) + tonumber(amount) > MOST_HELD then return '0' end
+  end
+  return amount
+end
+local held_tokens = that_fits('h:tokens', ARGV[8])
+local held_money = ARGV[9] ~= '' and that_fits('h:' .. ARGV[9], ARGV[10]) or '0'
+local facts = table.concat({ ARGV[5], second, held_tokens, ARGV[9], held_money, KEYS[3], KEYS[4] }, '|')
 redis.call('HSET', KEYS[2], ARGV[4], facts)
 redis.call('EXPIRE', KEYS[2], HOLDS_KEPT_S)
 for _, ledger in ipairs({ KEYS[3], KEYS[4] }) do
-  redis.call('HINCRBY', ledger, 'h:tokens', ARGV[8])
-  if ARGV[9] ~= '' then redis.call('HINCRBY', ledger, 'h:' .. ARGV[9], ARGV[10]) end
+  redis.call('HINCRBY', ledger, 'h:tokens', held_tokens)
+  if ARGV[9] ~= '' then redis.call('HINCRBY', ledger, 'h:' .. ARGV[9], held_money) end
 end
 redis.call('EXPIRE', KEYS[3], DAY_KEPT_S)
 redis.call('EXPIRE', KEYS[4], MONTH_KEPT_S)

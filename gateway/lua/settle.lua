@@ -1,55 +1,71 @@
--- Lets go of holds and writes down what was spent: a batch of one gateway, at most once, whatever was sent again.
+-- Writes down what became of calls: a batch of one gateway, at most once, whatever was sent again.
 --
 -- KEYS  1 the gateway's last batch
--- ARGV  1 the batch's number   2... of each entry, eleven values:
---       window key, holds key, day's ledger ('' where it is not the present one), month's ledger,
---       hold id ('' without a hold), the hold's second ('' unknown), tokens held,
---       tokens spent, unpriced calls, money as 'held currency|nano|spent currency|nano' (either pair empty),
---       what the ledgers were seeded as when it was held, or the server run alone: seeded otherwise since, they have
---       it from the database
-local ENTRY, KEPT_S, DAY_KEPT_S, MONTH_KEPT_S = 11, 2 * 86400, 3 * 86400, 40 * 86400
+-- ARGV  1 the batch's number   2... of each entry, fourteen values:
+--       'spent' | 'written' | 'corrected', window key, holds key, unwritten key,
+--       day's ledger ('' where it is not the present one), month's ledger,
+--       hold id ('' without one), the hold's second ('' unknown), tokens held, call id,
+--       tokens spent, unpriced calls, currency spent or '', nano-units of it
+-- Back: how many entries
+--
+-- spent      A hold ends. What the call took counts at once, and is kept until its record is in the database, from which
+--            ledgers are seeded. Without a call id it does not count: the database has it, or nothing became of it.
+-- written    A call's record is in the database. Where nothing is kept of it here, ledgers may lack it: because it was
+--            counted elsewhere, or Redis lost it. They are to be seeded anew.
+-- corrected  The database has other sums of calls that it had before.
+local ENTRY, KEPT_S, DAY_KEPT_S, MONTH_KEPT_S = 14, 2 * 86400, 3 * 86400, 40 * 86400
 local batch = tonumber(ARGV[1])
 if tonumber(redis.call('GET', KEYS[1]) or 0) >= batch then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', KEPT_S)
 
 local function add(key, field, amount)
-  if amount ~= '' and tonumber(amount) ~= 0 then redis.pcall('HINCRBY', key, field, amount) end
-end
-
-local function negative(amount)
-  return string.sub(amount, 1, 1) == '-' and string.sub(amount, 2) or '-' .. amount
+  if tonumber(amount) ~= 0 then redis.pcall('HINCRBY', key, field, amount) end
 end
 
 local done = 0
 for i = 2, #ARGV, ENTRY do
-  local window, holds, hold, second, held = ARGV[i], ARGV[i + 1], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
-  local spent, unpriced = ARGV[i + 7], ARGV[i + 8]
-  local held_unit, held_money, spent_unit, spent_money = string.match(ARGV[i + 9], '^(.-)|(.-)|(.-)|(.*)$')
-  local facts = hold ~= '' and redis.call('HGET', holds, hold)
-  local was_held = facts and true or false
-  if was_held then
-    redis.call('HDEL', holds, hold)
-    if second == '' then second = string.match(facts, '^[^|]*|(.-)|') end
+  local what, window, holds, unwritten, day, month = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  local hold, second, held, call = ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
+  local spent, unpriced, unit, money = ARGV[i + 10], ARGV[i + 11], ARGV[i + 12], ARGV[i + 13]
+
+  local ledgers = {}
+  for _, ledger in ipairs({ day, month }) do
+    if ledger ~= '' and redis.call('EXISTS', ledger) == 1 then ledgers[#ledgers + 1] = ledger end
   end
-  local seeded, stamp = redis.call('HGET', ARGV[i + 3], 'seeded') or '', ARGV[i + 10]
-  local is_known = redis.call('EXISTS', ARGV[i + 3]) == 1 -- else the database tells all of it when the key calls next
-  local is_new = seeded == stamp or string.match(seeded, '^(.*):%d+$') == stamp
-  for _, ledger in ipairs({ ARGV[i + 2], ARGV[i + 3] }) do
-    if ledger ~= '' and is_known then
-      if was_held then
-        if held ~= '0' then add(ledger, 'h:tokens', negative(held)) end
-        if held_unit ~= '' then add(ledger, 'h:' .. held_unit, negative(held_money)) end
-      end
-      if is_new then
-        add(ledger, 's:tokens', spent)
-        if spent_unit ~= '' then add(ledger, 's:' .. spent_unit, spent_money) end
-        add(ledger, 'unpriced', unpriced)
-      end
-      redis.call('EXPIRE', ledger, ledger == ARGV[i + 3] and MONTH_KEPT_S or DAY_KEPT_S)
+  local function count()
+    for _, ledger in ipairs(ledgers) do
+      add(ledger, 's:tokens', spent)
+      add(ledger, 'unpriced', unpriced)
+      if unit ~= '' then add(ledger, 's:' .. unit, money) end
+      redis.call('EXPIRE', ledger, ledger == month and MONTH_KEPT_S or DAY_KEPT_S)
     end
   end
-  if hold ~= '' and second ~= '' and redis.call('HEXISTS', window, 't' .. second) == 1 then
-    add(window, 't' .. second, string.format('%.0f', tonumber(spent) - tonumber(held)))
+
+  if what == 'spent' then
+    local facts = hold ~= '' and redis.call('HGET', holds, hold)
+    if facts then
+      redis.call('HDEL', holds, hold)
+      local its_second, tokens, currency, amount = string.match(facts, '^.-|(.-)|(.-)|(.-)|(.-)|')
+      if second == '' then second = its_second end
+      for _, ledger in ipairs(ledgers) do
+        add(ledger, 'h:tokens', '-' .. tokens)
+        if currency ~= '' then add(ledger, 'h:' .. currency, '-' .. amount) end
+      end
+    end
+    if call ~= '' then
+      local kept = table.concat({ spent, unpriced, unit, money, day, month }, '|')
+      if redis.call('HSETNX', unwritten, call, kept) == 1 then count() end
+      redis.call('EXPIRE', unwritten, DAY_KEPT_S)
+    end
+    if hold ~= '' and second ~= '' and redis.call('HEXISTS', window, 't' .. second) == 1 then
+      add(window, 't' .. second, string.format('%.0f', tonumber(spent) - tonumber(held)))
+    end
+  elseif what == 'corrected' then
+    if redis.call('HGET', month, 'seeded') then count() end -- else the database tells it
+  elseif redis.call('HDEL', unwritten, call) == 0 then
+    redis.call('HDEL', month, 'seeded')
+    redis.call('HINCRBY', month, 'doubts', 1) -- for who has just asked the database and has not written it down yet
+    redis.call('EXPIRE', month, MONTH_KEPT_S)
   end
   done = done + 1
 end
