@@ -78,7 +78,9 @@ class EnergyWatch:
         self._log = structlog.get_logger("simsa.energy")
 
     async def run(self) -> None:
+        """Until cancelled. What lies before it another gateway may have read and written."""
         loop = asyncio.get_running_loop()
+        self._before.clear()
         flushed_s = loop.time()
         while True:
             await self.read_all()

@@ -457,7 +457,7 @@ class _Found:
 
 @dataclass(slots=True)
 class _Entry:
-    """What became of a hold or of a record; see lua/settle.lua. `written` without a call has the database asked again."""
+    """What became of a hold or of a record; see lua/settle.lua. `written` without a call: ask the database again."""
 
     what: str
     """spent | written | corrected."""

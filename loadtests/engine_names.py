@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from gateway.domain.discovery import Answer, Question, Standing, problem_of, questions_of, with_addresses
-from gateway.domain.records import Registry
+from gateway.domain.records import Model, Registry
 from loadtests.doorways import TargetUnknown
 
 Ask = Callable[[Question], Awaitable[Answer]]
@@ -34,9 +34,10 @@ async def with_engines(registry: Registry, models: Sequence[str], ask: Ask) -> R
     return with_addresses(registry, {question: standing.addresses for question, standing in standings.items()})
 
 
-def moved(before: Sequence[str], now: Sequence[str]) -> str:
-    """Which engines came and went, in words; empty where none did."""
-    came, gone = sorted(set(now) - set(before)), sorted(set(before) - set(now))
+def moved(before: Model | None, now: Model | None) -> str:
+    """Which of a model's engines came and went, in words; empty where none did."""
+    then, there = ({one.url for one in model.replicas} if model is not None else set() for model in (before, now))
+    came, gone = sorted(there - then), sorted(then - there)
     return "; ".join(
         f"{', '.join(addresses)} {word}" for addresses, word in ((came, "came"), (gone, "went")) if addresses
     )

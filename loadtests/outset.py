@@ -109,7 +109,7 @@ async def prepare(
 
     async def look() -> Look:
         try:
-            difference = moved(engines, engine_addresses(plan, await find()))
+            difference = moved(model, (await find()).models.get(plan.target.model))
         except TargetUnknown:
             difference = None
         try:

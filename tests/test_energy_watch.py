@@ -290,6 +290,24 @@ async def test_the_gateway_reads_by_itself(tmp_path: Path) -> None:
                     await asyncio.sleep(0.005)
 
 
+async def test_who_takes_the_duty_again_counts_nothing_of_what_others_read_meanwhile(tmp_path: Path) -> None:
+    async with (
+        EnergyExporter({0: 1_000}) as exporter,
+        ScriptedEngine() as engine,
+        metered_gateway(tmp_path, engine, exporter.meter(0)) as gateway,
+    ):
+        await read(gateway)
+        exporter.millijoules = {0: 5_000_000}
+        async with asyncio.timeout(HANG_S):
+            asked = exporter.received("/metrics", 1)
+            running = asyncio.create_task(gateway.services.energy_watch.run())
+            await asked
+            await gateway.until(lambda: bool(gateway.services.energy_watch._before))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert (await energy(gateway))["joules"] is None
+
+
 # --- what is kept, on both databases ------------------------------------------------------------------------
 
 

@@ -47,11 +47,11 @@ class Place:
     port: int
     directory: Path
 
-    async def run(self, on_step: Callable[[Step], None] = lambda step: None) -> Run:
-        plan = self.directory / "plan.yaml"
-        plan.write_text(PLAN.replace("GATEWAY", self.gateway.url))
+    async def run(self, on_step: Callable[[Step], None] = lambda step: None, *, plan: str = PLAN) -> Run:
+        path = self.directory / "plan.yaml"
+        path.write_text(plan.replace("GATEWAY", self.gateway.url))
         campaign = await prepare(
-            plan,
+            path,
             load_registry(self.gateway.registry_path),
             Settings(data_dir=self.directory / "client", dns_servers=self.names.address),
             Wishes(),
@@ -101,16 +101,24 @@ async def test_engines_behind_a_name_are_asked_read_and_counted(tmp_path: Path) 
 async def test_a_repeat_with_other_engines_than_the_run_began_with_is_invalid(tmp_path: Path) -> None:
     async with place(tmp_path) as it:
         came = f"http://127.0.0.2:{it.port} came"
-        run = await it.run(on_step=lambda step: it.names.set(NAME, "127.0.0.1", "127.0.0.2"))
+        run = await it.run(lambda step: it.names.set(NAME, "127.0.0.1", "127.0.0.2"))
         for cell in run.cells:
             check = engines_check(run, cell.door)
             assert (check.passed, check.seen) == (False, came)
             assert not cell.is_valid
 
 
+async def test_engines_that_come_are_noticed_though_the_plan_says_whose_figures_to_read(tmp_path: Path) -> None:
+    async with place(tmp_path) as it:
+        engine = f"engine: 'http://127.0.0.1:{it.port}', gateway: 'GATEWAY'"
+        plan = PLAN.replace("gateway: 'GATEWAY'", engine)
+        run = await it.run(lambda step: it.names.set(NAME, "127.0.0.1", "127.0.0.2"), plan=plan)
+        assert engines_check(run, "gateway").passed is False
+
+
 async def test_a_name_server_that_fails_meanwhile_is_told_and_spoils_nothing(tmp_path: Path) -> None:
     async with place(tmp_path) as it:
-        run = await it.run(on_step=lambda step: it.names.fail(NAME, SERVFAIL))
+        run = await it.run(lambda step: it.names.fail(NAME, SERVFAIL))
         check = engines_check(run, "direct")
         assert (check.passed, check.seen) == (None, "name servers did not say")
 

@@ -17,6 +17,7 @@ from dialect_shapes import response_body
 from engines import Reply, ScriptedEngine
 from gateways import RunningGateway, entry, registry_text, running_gateway
 from guards import HANG_S
+from redis.asyncio import Redis
 from redis_server import RedisServer
 
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period, Terms
@@ -104,6 +105,43 @@ async def test_a_budget_is_spent_once_and_the_books_say_what_the_records_say(
         assert spent == sum(row["charged_tokens"] for row in usage["data"])
         assert shown["in_flight"] == 0
         assert len(await it.gateways[0].calls(statuses.count(200))) == statuses.count(200)
+
+
+async def test_what_redis_loses_the_database_tells_and_nothing_is_kept_for_ever(
+    tmp_path: Path, postgres: ScratchPostgres, redis: RedisServer
+) -> None:
+    async with trio(tmp_path, postgres, redis) as it:
+        key = await it.key(budgets=(Budget(Period.MONTH, TOKENS, Decimal(100_000)),))
+        (made,) = (await it.admin(1, "GET", "/api/admin/keys"))["data"]
+
+        async def said(count: int) -> Decimal:
+            """What is spent by the books of all three alike, once every record is written and told of."""
+            answers = await asyncio.gather(*(it.call(number % 3, key) for number in range(count)))
+            assert {answer.status for answer in answers} == {200}
+            for gateway in it.gateways:
+                assert await gateway.services.recorder.drain(HANG_S)
+                await gateway.services.together.books.flush()  # type: ignore[attr-defined]
+            found = {
+                row["limits"]["budgets"][0]["spent"]
+                for number in range(3)
+                for row in (await it.admin(number, "GET", "/api/admin/keys"))["data"]
+            }
+            assert len(found) == 1
+            usage = await it.admin(0, "GET", f"/api/usage?key={made['id']}")
+            (spent,) = map(Decimal, found)
+            assert spent == sum(row["charged_tokens"] for row in usage["data"])
+            async with Redis.from_url(redis.url) as outside:
+                assert await outside.keys("*:unwritten") == []
+            return spent
+
+        before = await said(20)
+        redis.lose()
+        for gateway in it.gateways:
+            await gateway.until(lambda g=gateway: not g.services.together.books.is_shared)
+        redis.start()
+        for gateway in it.gateways:
+            await gateway.until(lambda g=gateway: g.services.together.books.is_shared)
+        assert await said(20) == 2 * before
 
 
 async def test_a_key_revoked_in_one_opens_no_other(
