@@ -12,49 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any
-
-import structlog
 
 from gateway.alone_books import ASK_AGAIN_S, AloneBooks, read_spent
 from gateway.books import KeySpent, Minutes, Price, Refused, Spent, SpentBefore, Use
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period
 from gateway.domain.limits import Amount, Hold, Obstacle, Refusal, period_end_s, wanted_of
-from gateway.redis_link import LinkDown, RedisLink, ScriptFailed
+from gateway.handing_in import NANO, Entry, HandingIn, Places, clamped, nano
+from gateway.redis_link import LinkDown, RedisLink
 
-NANO = 10**9
-"""Money is counted in whole billionths of its unit."""
-_MOST = 2**62
 _NO_RUN = "unknown"
 _OF_SEEDING = frozenset({b"seeded", b"doubts"})
-ENTRIES_AT_ONCE = 250
-MOST_UNSETTLED = 200_000
-"""Beyond it the oldest are given up, and the database is asked about their keys."""
 TIDY_S = 300.0
 """How often holds are let go of that came to Redis after their call had given them up."""
 ALONE_KEPT_S = 120.0
 """After so long without it, what a gateway counted alone is of no minute any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """The keys in Redis of one API key at one moment."""
-
-    window: str
-    holds: str
-    unwritten: str
-    day: str
-    month: str
-
-    @property
-    def of_hold(self) -> tuple[str, str, str, str]:
-        return self.window, self.holds, self.day, self.month
 
 
 @dataclass(slots=True)
@@ -63,7 +40,7 @@ class _Ticket:
 
     number: int
     """Of this gateway's holds; 0 where it is none of Redis's."""
-    places: _Places
+    places: Places
     second: str = ""
     """By Redis's clock; "" where its answer did not come."""
     minutes: Minutes | None = None
@@ -92,21 +69,9 @@ class SharedBooks:
         self._now = now
         self._wall = wall
         self._redis_now = redis_now
-        self._numbers = 0
-        self._open: dict[str, set[int]] = {}
-        """Numbers of holds that Redis may have and is to keep, by where they are kept."""
+        self._out = HandingIn(link)
         self._unwritten: dict[str, str] = {}
         """Key of each call that ended here and whose record is not in the database."""
-        self._batch = 0
-        self._unsent: deque[_Entry] = deque()
-        self._doubts: dict[_Places, None] = {}
-        """Of keys of which the database knows more than Redis will be told."""
-        self._sent: list[_Entry] = []
-        """The batch of that number, until Redis has said that it has it."""
-        self._spent: dict[str, _Entry] = {}
-        """By call, those of both that are spent and that Redis has not said to have."""
-        self._sending = asyncio.Lock()
-        self._some = asyncio.Event()
         self._seeding: dict[str, asyncio.Lock] = {}
         self._unknown_until_s: dict[str, float] = {}
         """By key: what it spent could not be read."""
@@ -115,9 +80,6 @@ class SharedBooks:
         self._alone: AloneBooks | None = None
         self._last_alone: AloneBooks | None = None
         self._last_alone_s = 0.0
-        self.given_up = 0
-        """Entries that were dropped."""
-        self._log = structlog.get_logger("simsa.limits")
         link.on_up.append(self._go_together)
         link.on_down.append(self._go_alone)
         if not link.is_up:
@@ -138,9 +100,8 @@ class SharedBooks:
     async def hold(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
         if self._alone is not None:
             return await self._hold_alone(self._alone, key, limits, hold)
-        self._numbers += 1
-        ticket = hold.ticket = _Ticket(self._numbers, self._places(key))
-        self._open.setdefault(ticket.places.holds, set()).add(ticket.number)
+        places = self._places(key)
+        ticket = hold.ticket = _Ticket(self._out.begin_hold(places), places)
         try:
             found = await self._ask("hold", key, limits, [hold], 1, ticket)
         except LinkDown:
@@ -151,7 +112,7 @@ class SharedBooks:
             raise
         ticket.second, ticket.minutes = str(found.second), found.minutes
         if found.refused is not None:
-            self._close(ticket.places, ticket.number)
+            self._out.end_hold(places, ticket.number)
         return found.refused
 
     async def _hold_alone(self, alone: AloneBooks, key: str, limits: Limits, hold: Hold) -> Refused | None:
@@ -187,35 +148,29 @@ class SharedBooks:
             ticket.alone.settle(key, hold, tokens, price, is_unpriced=is_unpriced, call=call)
             return
         hold.is_open = False
-        entry = _Entry("spent", ticket.places, ticket.number, ticket.second, hold.tokens, call)
+        entry = Entry("spent", ticket.places, ticket.number, ticket.second, hold.tokens, call)
         entry.tokens, entry.price, entry.unpriced = tokens, price, int(is_unpriced)
-        if call:
-            self._spent[call] = entry
-        self._note(entry)
+        self._out.note(entry)
 
     def written(self, key: str, call: str, *, is_left: bool = False) -> None:
         """A call's record is in the database. `is_left`: it is an earlier process's, of which nothing is known here."""
-        if self._unwritten.pop(call, None) is None and not is_left:
-            return
-        entry = self._spent.pop(call, None)
-        if entry is not None:
-            entry.call = ""  # if it is sent from now on, ledgers may have been seeded with it
-        self._note(_Entry("written", self._places(key), call=call))
+        if self._unwritten.pop(call, None) is not None or is_left:
+            self._out.note_written(self._places(key), call)
 
     def correct(self, key: str, began_on: date, charged: Mapping[str, Decimal], without_cost: int) -> None:
         places = self._places(key)
         if self._alone is not None:
             self._alone.correct(key, began_on, charged, without_cost)
-            self._doubt(places)
+            self._out.doubt(places)
             return
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         if began_on.replace(day=1) != today.replace(day=1):
             return
         if began_on != today:
             places = replace(places, day="")
-        self._note(_Entry("corrected", places, unpriced=without_cost))
+        self._out.note(Entry("corrected", places, unpriced=without_cost))
         for price in charged.items():
-            self._note(_Entry("corrected", places, price=price))
+            self._out.note(Entry("corrected", places, price=price))
 
     def minutes(self, key: str, hold: Hold) -> Minutes | None:
         ticket = hold.ticket
@@ -258,9 +213,9 @@ class SharedBooks:
             pause_s = None if self._alone is not None else max(0.0, self._tidy_at_s - self._now())
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await self._some.wait()
+                    await self._out.some.wait()
             try:
-                await self._send_some()
+                await self._out.send_some()
                 if self.is_untidy:
                     await self._tidy()
             except LinkDown:
@@ -268,82 +223,18 @@ class SharedBooks:
 
     async def flush(self) -> bool:
         """Hand in what is left; False where Redis does not answer."""
-        try:
-            while self._sent or self._unsent or self._doubts:
-                await self._send_some()
-        except LinkDown as error:
-            self._log.error("what was spent last is not in Redis; the database has it", why=str(error))
-            return False
-        return True
-
-    def _note(self, entry: _Entry) -> None:
-        self._unsent.append(entry)
-        if len(self._unsent) > MOST_UNSETTLED:
-            self._give_up([self._unsent.popleft()])
-        self._some.set()
-
-    def _doubt(self, places: _Places) -> None:
-        """Have the database asked again before the key's next call."""
-        self._doubts[places] = None
-        self._some.set()
-
-    def _give_up(self, entries: Sequence[_Entry]) -> None:
-        self.given_up += len(entries)
-        for entry in entries:
-            self._forget(entry)
-            if entry.says_something:
-                self._doubt(entry.places)
-
-    async def _send_some(self) -> None:
-        """One batch. What is in it is fixed with its number: sent again, it counts once, and nothing comes along."""
-        async with self._sending:
-            if not self._sent and (self._unsent or self._doubts):
-                self._batch += 1
-                self._sent = [self._unsent.popleft() for _ in range(min(ENTRIES_AT_ONCE, len(self._unsent)))]
-                self._sent += [_Entry("written", places) for places in self._doubts]
-                self._doubts.clear()
-            if self._sent:
-                await self._send()
-                self._sent = []
-            if not self._unsent and not self._doubts:
-                self._some.clear()
-
-    async def _send(self) -> None:
-        arguments: list[str | int] = [self._batch]
-        for entry in self._sent:
-            arguments += entry.arguments(self._link.id)
-        try:
-            await self._link.evaluate("settle", [f"{self._link.prefix}:settled:{self._link.id}"], arguments)
-        except ScriptFailed as error:
-            self._log.error("a batch of what was spent is given up; the database is asked instead", why=str(error))
-            self._give_up(self._sent)
-        else:
-            for entry in self._sent:
-                self._forget(entry)
-
-    def _forget(self, entry: _Entry) -> None:
-        """Redis has it, or will never have it."""
-        if entry.what == "spent":
-            self._close(entry.places, entry.hold)
-            if self._spent.get(entry.call) is entry:
-                del self._spent[entry.call]
-
-    def _close(self, places: _Places, number: int) -> None:
-        numbers = self._open.get(places.holds)
-        if numbers is not None:
-            numbers.discard(number)
-            if not numbers:
-                del self._open[places.holds]
+        return await self._out.flush()
 
     def _let_go(self, ticket: _Ticket, hold: Hold) -> None:
         """Whether it is held nobody knows: where it is, it will not be."""
-        self._note(_Entry("spent", ticket.places, ticket.number, held_tokens=hold.tokens))
+        self._out.note(Entry("spent", ticket.places, ticket.number, held_tokens=hold.tokens))
 
     async def _tidy(self) -> None:
         """Let go of what Redis holds for this gateway and no call of it needs: it came late, or from an older state of
         Redis than was known. Raises LinkDown."""
         for holds in await self._link.scan("k:*:holds"):
-            await self._link.evaluate("release", [holds], [self._link.id, self._numbers, *self._open.get(holds, ())])
+            out = self._out
+            await self._link.evaluate("release", [holds], [self._link.id, out.last_hold, *out.open_holds(holds)])
         self._tidy_at_s = self._now() + TIDY_S
 
     # --- together and alone ---------------------------------------------------------------------------------
@@ -351,16 +242,14 @@ class SharedBooks:
     def _go_alone(self) -> None:
         if self._alone is None:
             self._alone = self._kept_alone()
-            for entry in (*self._sent, *self._unsent):
-                if entry.what == "corrected":  # later than now ledgers may have been seeded with it
-                    entry.what = "written"
+            self._out.doubt_corrections()
 
     def _go_together(self) -> None:
         self._alone = None
         if self._link.server_run != self._run:  # its state may be an older one
             self._run = self._link.server_run
             self._tidy_at_s = self._now()
-        self._some.set()
+        self._out.some.set()
 
     def _fallback(self) -> AloneBooks:
         """What counts while Redis is away; also for one call whose answer did not come."""
@@ -376,10 +265,10 @@ class SharedBooks:
 
     # --- scripts --------------------------------------------------------------------------------------------
 
-    def _places(self, key: str) -> _Places:
+    def _places(self, key: str) -> Places:
         base, today = f"{self._link.prefix}:k:{key}", datetime.fromtimestamp(self._wall(), UTC)
         ledgers = f"{base}:d:{today:%Y-%m-%d}", f"{base}:m:{today:%Y-%m}"
-        return _Places(f"{base}:window", f"{base}:holds", f"{base}:unwritten", *ledgers)
+        return Places(f"{base}:window", f"{base}:holds", f"{base}:unwritten", *ledgers)
 
     async def _ask(
         self, mode: str, key: str, limits: Limits, holds: Sequence[Hold], at_once: int, ticket: _Ticket | None
@@ -407,15 +296,15 @@ class SharedBooks:
             self._link.id,
             len(holds),
             at_once,
-            _clamped(sum(hold.tokens for hold in holds)),
+            clamped(sum(hold.tokens for hold in holds)),
             "" if cost is None else cost[0],
-            "" if cost is None else _nano(cost[1]),
+            "" if cost is None else nano(cost[1]),
             *("" if limit is None else limit for limit in (limits.requests_per_min, limits.tokens_per_min)),
             "" if limits.concurrent is None else limits.concurrent,
             *(value for budget in budgets for value in _budget_arguments(budget, charged)),
         ]
 
-    async def _seed(self, key: str, places: _Places) -> None:
+    async def _seed(self, key: str, places: Places) -> None:
         """See to it that the key's ledgers are those of this run of the server. Raises LinkDown."""
         run = self._link.server_run or _NO_RUN
         async with self._seeding.setdefault(key, asyncio.Lock()):
@@ -455,43 +344,6 @@ class _Found:
     second: int
 
 
-@dataclass(slots=True)
-class _Entry:
-    """What became of a hold or of a record; see lua/settle.lua. `written` without a call: ask the database again."""
-
-    what: str
-    """spent | written | corrected."""
-    places: _Places
-    hold: int = 0
-    """Its number; 0 = without one."""
-    second: str = ""
-    held_tokens: int = 0
-    call: str = ""
-    tokens: int = 0
-    price: Price | None = None
-    unpriced: int = 0
-
-    @property
-    def says_something(self) -> bool:
-        """Whether Redis lacks a sum without it."""
-        return bool(self.call) or self.what == "corrected"
-
-    def arguments(self, gateway: str) -> list[str | int]:
-        places = self.places
-        return [
-            self.what,
-            *(places.window, places.holds, places.unwritten, places.day, places.month),
-            f"{gateway}.{self.hold}" if self.hold else "",
-            self.second,
-            _clamped(self.held_tokens),
-            self.call,
-            _clamped(self.tokens),
-            self.unpriced,
-            "" if self.price is None else self.price[0],
-            0 if self.price is None else _nano(self.price[1]),
-        ]
-
-
 def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
     what, budget_number, spent, wait_s, requests, requests_reset_s, tokens, tokens_reset_s, second = answer
     minutes = Minutes(limits, int(requests), float(requests_reset_s), int(tokens), float(tokens_reset_s))
@@ -516,7 +368,7 @@ def _budget_arguments(budget: Budget, charged: Sequence[Hold]) -> tuple[str, str
 
 def _whole(unit: str, amount: Amount) -> int:
     """As Redis counts it: tokens, or billionths of a currency."""
-    return _clamped(int(amount)) if unit == TOKENS else _nano(Decimal(amount))
+    return clamped(int(amount)) if unit == TOKENS else nano(Decimal(amount))
 
 
 def _fields(spent: Spent) -> list[str | int]:
@@ -540,12 +392,3 @@ def _spent(fields: Mapping[bytes, bytes]) -> Spent:
 
 def _amount(unit: str, value: bytes) -> Amount:
     return int(value) if unit == TOKENS else Decimal(int(value)) / NANO
-
-
-def _nano(amount: Decimal) -> int:
-    return _clamped(int((amount * NANO).to_integral_value(ROUND_HALF_EVEN)))
-
-
-def _clamped(amount: int) -> int:
-    """As far as Redis counts."""
-    return max(-_MOST, min(_MOST, amount))
