@@ -130,7 +130,7 @@ class HandingIn:
         self.some.set()
 
     def note_written(self, places: Places, call: str) -> None:
-        """A call's record is in the database, and ledgers may be seeded with it: what is not sent yet counts no more."""
+        """A record is in the database, and ledgers may be seeded with it: what is not sent yet counts no more."""
         entry = self._spent.pop(call, None)
         if entry is not None:
             entry.call = ""
