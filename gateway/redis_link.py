@@ -213,9 +213,15 @@ class RedisLink:
 
     async def _asking(self, asked: Awaitable[Any], *, timeout_s: float | None = None) -> Any:
         """The answer in time. Raises LinkDown, and NoScriptError as it is."""
+        this = asyncio.current_task()
+        assert this is not None
+        cancels = this.cancelling()
         try:
             async with asyncio.timeout(timeout_s or self.timeout_s):
-                return await asked
+                answer = await asked
+            if this.cancelling() > cancels:  # the library waits by `wait_for`, which may forget it (Python 3.11)
+                raise asyncio.CancelledError
+            return answer
         except NoScriptError:
             raise
         except ResponseError as error:

@@ -794,3 +794,16 @@ def test_obstacles_of_the_script_are_those_of_the_domain() -> None:
     script = files("gateway").joinpath("lua", "hold.lua").read_text()
     told = {name.value for name in Obstacle if f"'{name.value}'" in script}
     assert told == {name.value for name in Obstacle}
+
+
+@pytest.mark.parametrize("turns", range(24))
+async def test_who_is_cancelled_while_redis_is_asked_is_cancelled(redis: RedisServer, turns: int) -> None:
+    """Whenever it happens: what the client library waits by forgets it at some moments (Python 3.11)."""
+    async with gateway(redis, Clock()) as a:
+        await a.link.recall("warm")
+        asked = asyncio.create_task(a.link.recall("nothing"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if asked.cancel():
+            await asyncio.wait({asked})
+            assert asked.cancelled()
