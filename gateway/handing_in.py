@@ -58,8 +58,8 @@ class Entry:
 
     @property
     def says_something(self) -> bool:
-        """Whether Redis lacks a sum without it."""
-        return bool(self.call) or self.what == "corrected"
+        """Whether Redis may lack a sum without it."""
+        return bool(self.call) or self.what != "spent"
 
     def arguments(self, gateway: str) -> list[str | int]:
         places = self.places
@@ -167,9 +167,12 @@ class HandingIn:
         async with self._sending:
             if not self._sent and (self._unsent or self._doubts):
                 self._batch += 1
-                self._sent = [self._unsent.popleft() for _ in range(min(ENTRIES_AT_ONCE, len(self._unsent)))]
-                self._sent += [Entry("written", places) for places in self._doubts]
-                self._doubts.clear()
+                if self._doubts:  # by themselves: they are the last resort of all others
+                    self._sent = [Entry("written", places) for places in list(self._doubts)[:ENTRIES_AT_ONCE]]
+                    for entry in self._sent:
+                        del self._doubts[entry.places]
+                else:
+                    self._sent = [self._unsent.popleft() for _ in range(min(ENTRIES_AT_ONCE, len(self._unsent)))]
             if self._sent:
                 await self._send()
                 self._sent = []
@@ -184,7 +187,10 @@ class HandingIn:
             await self._link.evaluate("settle", [f"{self._link.prefix}:settled:{self._link.id}"], arguments)
         except ScriptFailed as error:
             self._log.error("a batch of what was spent is given up; the database is asked instead", why=str(error))
-            self._give_up(self._sent)
+            if any(entry.call or entry.what != "written" for entry in self._sent):
+                self._give_up(self._sent)
+            else:  # not even that: what is wrong with them would be wrong again
+                self.given_up += len(self._sent)
         else:
             for entry in self._sent:
                 self._forget(entry)

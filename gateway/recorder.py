@@ -106,8 +106,11 @@ class Recorder:
         self._dirty = asyncio.Event()
         self._tried = asyncio.Event()
         self._has_taken_over = False
-        self.on_written: Callable[[Sequence[Call | CallOpened], bool], None] | None = None
-        """Told what is in the database now, and whether it is an earlier process's."""
+        self.on_written: Callable[[Sequence[Call | CallOpened], bool, Sequence[str]], None] | None = None
+        """Told what the database took or refused for good, whether it is an earlier process's, and which calls of it
+        had ended there before."""
+        self.on_interrupted: Callable[[], None] | None = None
+        """Told when calls were ended there that nobody else could end."""
         self._written = self._replayed = self._interrupted = self._torn = self._lost = 0
         self._database_failing: str | None = None
         self._log = structlog.get_logger("simsa.recorder")
@@ -283,16 +286,18 @@ class Recorder:
     async def _write(self, records: Sequence[Call | CallOpened], *, are_left: bool = False) -> None:
         """Write them all, whatever it takes; those that the database refuses for good are put aside one by one."""
         try:
-            await self._insist(lambda: self._store.upsert_calls(records, are_left=are_left))
+            had_ended = await self._insist(lambda: self._store.upsert_calls(records, are_left=are_left))
             self._written += len(records)
             if self.on_written is not None:
-                self.on_written(records, are_left)
+                self.on_written(records, are_left, had_ended)
         except RowRefused as error:
             if len(records) > 1:
                 for record in records:
                     await self._write([record], are_left=are_left)
             else:
                 await self._set_aside(records[0], error)
+                if self.on_written is not None:
+                    self.on_written(records, are_left, ())
 
     async def _set_aside(self, record: Call | CallOpened, error: RowRefused) -> None:
         self._lost += 1
@@ -342,7 +347,10 @@ class Recorder:
     async def end_orphans(self) -> None:
         """End the calls of gateways that are gone, which they cannot end any more. Raises Unavailable."""
         found = await self._store.list_orphans()
-        self._interrupted += await self._store.mark_interrupted(found, self._now()) if found else 0
+        turned = await self._store.mark_interrupted(found, self._now()) if found else 0
+        self._interrupted += turned
+        if turned and self.on_interrupted is not None:
+            self.on_interrupted()
 
     async def _replay(self, path: Path) -> None:
         contents = await self._on_disk(read_segment, path)

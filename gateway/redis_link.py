@@ -79,7 +79,7 @@ class RedisLink:
         self.peers: Mapping[str, Peer] = {}
         """By id, this gateway among them, as of the last beat that Redis answered."""
         self.on_up: list[Callable[[], None]] = []
-        """Told when Redis answers again."""
+        """Told when Redis answers again, or is another run of the server."""
         self.on_down: list[Callable[[], None]] = []
         self.on_peers: Callable[[int], None] | None = None
         """Told when the number of gateways has changed."""
@@ -161,15 +161,18 @@ class RedisLink:
 
     # --- scripts and values ---------------------------------------------------------------------------------
 
-    async def evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+    async def evaluate(
+        self, name: str, keys: Sequence[str], arguments: Sequence[str | int], *, timeout_s: float | None = None
+    ) -> Any:
         """Run a script of `lua/` in one round trip. Raises LinkDown."""
         sha = self._scripts.get(name)
         if sha is None:
-            return await self._load_and_run(name, keys, arguments)
+            return await self._load_and_run(name, keys, arguments, timeout_s)
         try:
-            return await self._asking(self._redis.evalsha(sha, len(keys), *keys, *arguments))
+            asked = self._redis.evalsha(sha, len(keys), *keys, *arguments)
+            return await self._asking(asked, timeout_s=timeout_s)
         except NoScriptError:
-            return await self._load_and_run(name, keys, arguments)
+            return await self._load_and_run(name, keys, arguments, timeout_s)
 
     async def claim(self, key: str, value: bytes, *, for_s: int) -> bytes:
         """Keep a value unless there is one; the one that is kept. Raises LinkDown."""
@@ -182,12 +185,12 @@ class RedisLink:
         found: bytes | None = await self._within(self._redis.get(f"{self.prefix}:{key}"))
         return found
 
-    async def read(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
+    async def read(self, keys: Sequence[str], *, timeout_s: float | None = None) -> list[dict[bytes, bytes]]:
         """The hashes at these keys. Raises LinkDown."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hgetall(key)
-        found: list[dict[bytes, bytes]] = await self._within(pipeline.execute())
+        found: list[dict[bytes, bytes]] = await self._within(pipeline.execute(), timeout_s=timeout_s)
         return found
 
     async def scan(self, pattern: str) -> list[str]:
@@ -199,10 +202,12 @@ class RedisLink:
         found: list[str] = await self._within(all_of(), timeout_s=30.0)
         return found
 
-    async def _load_and_run(self, name: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+    async def _load_and_run(
+        self, name: str, keys: Sequence[str], arguments: Sequence[str | int], timeout_s: float | None
+    ) -> Any:
         text = files("gateway").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
         self._scripts[name] = sha = await self._within(self._redis.script_load(text))
-        return await self._within(self._redis.evalsha(sha, len(keys), *keys, *arguments))
+        return await self._within(self._redis.evalsha(sha, len(keys), *keys, *arguments), timeout_s=timeout_s)
 
     async def _within(self, asked: Awaitable[Any], *, timeout_s: float | None = None) -> Any:
         """As `_asking`, and a script that is not there is no answer either."""
@@ -244,20 +249,23 @@ class RedisLink:
     # --- who lives ------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        was_up, run = self.is_up, self.server_run
-        if not was_up:
-            run = str((await self._within(self._redis.info("server")))["run_id"])
-        seconds, microseconds = await self._within(self._redis.time())
+        was_up = self.is_up
+        look = self._redis.pipeline(transaction=False)
+        look.info("server")  # each time: connections are made anew to one that was restarted, and nobody hears of it
+        look.time()
+        information, (seconds, microseconds) = await self._within(look.execute())
+        run = str(information["run_id"])
         now_s = seconds + microseconds / 1e6
         own = msgspec.structs.replace(self._describe(self.id), id=self.id, at_s=now_s)
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hset(f"{self.prefix}:gateways", self.id, msgspec.json.encode(own))
         pipeline.hgetall(f"{self.prefix}:gateways")
         _, found = await self._within(pipeline.execute())
-        if not was_up:
+        is_another = run != self.server_run
+        if is_another or not was_up:
             self.server_run, self._up_since_s = run, now_s
         self._look_around({peer.id: peer for peer in map(_peer, found.values()) if peer is not None}, now_s)
-        if not was_up:
+        if is_another or not was_up:
             self.is_up = True
             self._log.info("Redis answers", gateways=len(self.peers))
             for told in self.on_up:

@@ -28,6 +28,9 @@ from gateway.redis_link import LinkDown, RedisLink
 
 _NO_RUN = "unknown"
 _OF_SEEDING = frozenset({b"seeded", b"doubts"})
+KEYS_AT_ONCE = 500
+SEED_S = 2.0
+"""How long it may take to read and to seed a key: after a time without the database many calls are unwritten."""
 TIDY_S = 300.0
 """How often holds are let go of that came to Redis after their call had given them up."""
 ALONE_KEPT_S = 120.0
@@ -77,6 +80,7 @@ class SharedBooks:
         """By key: what it spent could not be read."""
         self._run: str | None = link.server_run
         self._tidy_at_s = now() + TIDY_S
+        self._doubts_all = False
         self._alone: AloneBooks | None = None
         self._last_alone: AloneBooks | None = None
         self._last_alone_s = 0.0
@@ -89,6 +93,11 @@ class SharedBooks:
     def is_shared(self) -> bool:
         """False while this gateway counts alone."""
         return self._alone is None
+
+    @property
+    def doubts_all(self) -> bool:
+        """Whether every key is to be read again."""
+        return self._doubts_all
 
     @property
     def is_untidy(self) -> bool:
@@ -189,6 +198,15 @@ class SharedBooks:
             return None
         return Use(_spent(day), _spent(month), len(holds))
 
+    def doubt(self, key: str) -> None:
+        """The database has changed what it says of this key: read it again before its next call."""
+        self._out.doubt(self._places(key))
+
+    def doubt_all(self) -> None:
+        """It may have changed of any: somebody is gone who would have told."""
+        self._doubts_all = True
+        self._out.some.set()
+
     async def release(self, gateway: str) -> None:
         """Let go of what a gateway that is gone holds. Raises LinkDown."""
         for holds in await self._link.scan("k:*:holds"):
@@ -216,6 +234,8 @@ class SharedBooks:
                     await self._out.some.wait()
             try:
                 await self._out.send_some()
+                if self._doubts_all and self._alone is None:
+                    await self._doubt_all_now()
                 if self.is_untidy:
                     await self._tidy()
             except LinkDown:
@@ -236,6 +256,16 @@ class SharedBooks:
             out = self._out
             await self._link.evaluate("release", [holds], [self._link.id, out.last_hold, *out.open_holds(holds)])
         self._tidy_at_s = self._now() + TIDY_S
+
+    async def _doubt_all_now(self) -> None:
+        self._doubts_all = False
+        try:
+            months = await self._link.scan(f"k:*:m:{datetime.fromtimestamp(self._wall(), UTC):%Y-%m}")
+            for first in range(0, len(months), KEYS_AT_ONCE):
+                await self._link.evaluate("doubt", months[first : first + KEYS_AT_ONCE], [])
+        except BaseException:
+            self._doubts_all = True
+            raise
 
     # --- together and alone ---------------------------------------------------------------------------------
 
@@ -309,17 +339,20 @@ class SharedBooks:
         run = self._link.server_run or _NO_RUN
         async with self._seeding.setdefault(key, asyncio.Lock()):
             for is_last in (False, False, True):
-                day, month, unwritten = await self._link.read((places.day, places.month, places.unwritten))
+                if self._now() < self._unknown_until_s.get(key, 0.0):
+                    raise LinkDown("what the key spent was not known a moment ago")
+                kept = (places.day, places.month, places.unwritten)
+                day, month, unwritten = await self._link.read(kept, timeout_s=SEED_S)
                 if day.get(b"seeded", b"").decode() == month.get(b"seeded", b"").decode() == run:
                     break
-                calls = [call.decode() for call in unwritten]
-                spent = await self._read(key, calls)
+                calls = {call.decode(): facts.decode() for call, facts in unwritten.items()}
+                spent = await self._read(key, list(calls))
                 known = [call for call in calls if call in spent.written]
                 values = [_fields(one) for one in (spent.day, spent.month)]
                 arguments: list[str | int] = [run, month.get(b"doubts", b"0").decode(), int(is_last)]
-                arguments += [len(calls), *calls]
+                arguments += [len(calls), *(part for each in calls.items() for part in each)]
                 arguments += [len(known), *known, len(values[0]), *values[0], *values[1]]
-                if await self._link.evaluate("seed", [places.day, places.month, places.unwritten], arguments):
+                if await self._link.evaluate("seed", kept, arguments, timeout_s=SEED_S):
                     break
             else:
                 raise LinkDown("what the key spent changes while it is read")
@@ -327,8 +360,6 @@ class SharedBooks:
 
     async def _read(self, key: str, calls: Sequence[str]) -> KeySpent:
         """What the database knows. Raises LinkDown where it does not tell."""
-        if self._now() < self._unknown_until_s.get(key, 0.0):
-            raise LinkDown("what the key spent was not known a moment ago")
         spent = await read_spent(key, self._known, self._wall(), calls)
         if spent is None:
             self._unknown_until_s[key] = self._now() + ASK_AGAIN_S

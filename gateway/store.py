@@ -196,12 +196,14 @@ class Store:
 
     # --- calls ----------------------------------------------------------------------------------------------
 
-    async def upsert_calls(self, records: Sequence[Call | CallOpened], *, are_left: bool = False) -> None:
+    async def upsert_calls(self, records: Sequence[Call | CallOpened], *, are_left: bool = False) -> list[str]:
         """Write calls in one transaction, any number of times, in any order: the same rows result, and the same sums.
 
         CallOpened makes an open row and never touches one that exists; Call replaces whatever is there. `are_left`:
-        they are an earlier process's, so that nobody is there to end them.
+        they are an earlier process's, so that nobody is there to end them. Returns the ids of those that had ended
+        already.
         """
+        had_ended: list[str] = []
         number = None if are_left else self._database.number
         opened = [record for record in records if type(record) is CallOpened]
         ended = list({record.opened.id: record for record in records if type(record) is Call}.values())
@@ -211,6 +213,7 @@ class Store:
             for some in slices(ended, IDS_AT_ONCE):
                 for before in await forget_ended(connection, [record.opened.id for record in some], change):
                     reopening.replace(before)
+                    had_ended.append(before["id"])
             for starts in slices(opened, ROWS_AT_ONCE):
                 rows = [{**opened_row(record), "gateway": number} for record in starts]
                 await self._insert_opened.execute(connection, rows)
@@ -222,6 +225,7 @@ class Store:
                 await self._upsert_call.execute(connection, rows)
             await change.write(connection)
             await reopening.write(connection)
+        return had_ended
 
     async def list_orphans(self) -> list[str]:
         """Ids of calls that have not ended and will not: those of gateways that are gone.

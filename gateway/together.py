@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -78,6 +78,7 @@ class Together:
         self.link.on_peers = fleet.share_with
         self._shared = SharedBooks(self.link, self._accounts.spent, now=now)
         recorder.on_written = self._note_written
+        recorder.on_interrupted = self._shared.doubt_all
 
     @property
     def books(self) -> Books:
@@ -90,6 +91,8 @@ class Together:
         if self.link is not None:
             with suppress(Unavailable):
                 self.link.assumed = max(1, len(await self._store.living()))
+            if self._shared is not None and self.link.assumed == 1:
+                self._shared.doubt_all()  # one without Redis may have been here since others were
             await self.link.start()
             self._fleet.share_with(self.link.live)
         if self._own is not None:
@@ -135,32 +138,40 @@ class Together:
         return found or [self._describe(self.link.id if self.link is not None else "")]
 
     async def _bury_forever(self) -> None:
+        """Who goes, however it goes, may have written what it told nobody; and who had the duty, settled it."""
+        assert self._shared is not None
+        self._shared.doubt_all()
+        lived: Set[int] = frozenset()
         while True:
             await asyncio.sleep(BURY_S)
             try:
+                living = await self._store.living()
                 await self._recorder.end_orphans()
-                await self._bury()
+                await self._bury(living)
+                if lived - living:
+                    self._shared.doubt_all()
+                lived = living
             except (LinkDown, Unavailable, RowRefused) as error:
                 self._log.warning("gateways that are gone wait for their burial", why=str(error))
 
-    async def _bury(self) -> None:
+    async def _bury(self, living: Set[int]) -> None:
         """Gone is who holds no lock in the database any more; Redis alone would take a cut network for death."""
         assert self.link is not None
         assert self._shared is not None
-        if not self.link.silent:
-            return
-        living = await self._store.living()
         for peer in list(self.link.silent.values()):
             if peer.number not in living:
                 await self._shared.release(peer.id)
                 await self.link.forget(peer.id)
                 self._log.warning("a gateway is gone", gateway=peer.id, host=peer.host)
 
-    def _note_written(self, records: Sequence[Call | CallOpened], are_left: bool) -> None:
+    def _note_written(self, records: Sequence[Call | CallOpened], are_left: bool, had_ended: Sequence[str]) -> None:
         assert self._shared is not None
+        again = frozenset(had_ended)
         for record in records:
             if isinstance(record, Call) and record.opened.key is not None:
                 self._shared.written(record.opened.key, record.opened.id, is_left=are_left)
+                if record.opened.id in again:  # it was in the sums with something else
+                    self._shared.doubt(record.opened.key)
 
     def _peers(self) -> tuple[int, bool]:
         """How many there are, and whether one serves by another registry."""

@@ -35,7 +35,18 @@ BODY = {"model": "a", "messages": [{"role": "user", "content": "안녕하세요"
 class Trio:
     gateways: Sequence[RunningGateway]
     engine: ScriptedEngine
-    stack: AsyncExitStack
+    ends: Sequence[AsyncExitStack]
+    """Of each gateway its end."""
+    doors: Sequence[Path]
+    """By which each finds Redis."""
+
+    async def cut_off(self, number: int) -> None:
+        """Redis is there for the others alone."""
+        link = self.gateways[number].services.together.link
+        assert link is not None
+        self.doors[number].unlink()
+        await link._redis.connection_pool.disconnect()
+        await self.gateways[number].until(lambda: not link.is_up)
 
     async def call(self, number: int, key: str, path: str = CHAT, body: Any = BODY, method: str = "POST") -> Answer:
         async with RawClient(self.gateways[number].url, key=key) as client:
@@ -60,19 +71,20 @@ class Trio:
 async def trio(directory: Path, postgres: ScratchPostgres, redis: RedisServer, **settings: Any) -> AsyncIterator[Trio]:
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(ScriptedEngine(["a", "b"]))
-        shared = {"database_url": postgres.url, "redis_url": redis.url, "admin_key": ADMIN, "key_refresh_s": 60.0}
-        gateways = [
-            await stack.enter_async_context(
-                running_gateway(
-                    directory / str(number), [entry("a", engine.url), entry("b", engine.url)], **{**shared, **settings}
-                )
-            )
-            for number in range(3)
-        ]
+        models = [entry("a", engine.url), entry("b", engine.url)]
+        shared = {"database_url": postgres.url, "admin_key": ADMIN, "key_refresh_s": 60.0, **settings}
+        gateways, ends, doors = [], [], []
+        for number in range(3):
+            socket = Path(redis.url.removeprefix("unix://"))
+            doors.append(socket.with_name(f"s{number}"))
+            doors[-1].symlink_to(socket)
+            ends.append(await stack.enter_async_context(AsyncExitStack()))
+            running = running_gateway(directory / str(number), models, redis_url=f"unix://{doors[-1]}", **shared)
+            gateways.append(await ends[-1].enter_async_context(running))
         for gateway in gateways:
             await gateway.until_live("a", "b")
             await gateway.until(lambda g=gateway: len(g.services.together.peers()) == 3)
-        yield Trio(gateways, engine, stack)
+        yield Trio(gateways, engine, ends, doors)
 
 
 async def test_a_keys_minute_is_one_minute_over_all_gateways(
@@ -142,6 +154,29 @@ async def test_what_redis_loses_the_database_tells_and_nothing_is_kept_for_ever(
         for gateway in it.gateways:
             await gateway.until(lambda g=gateway: g.services.together.books.is_shared)
         assert await said(20) == 2 * before
+
+
+async def test_what_one_wrote_that_was_cut_off_from_redis_counts_when_it_is_gone(
+    tmp_path: Path, postgres: ScratchPostgres, redis: RedisServer
+) -> None:
+    async with trio(tmp_path, postgres, redis) as it:
+        key = await it.key(budgets=(Budget(Period.MONTH, TOKENS, Decimal(100_000)),))
+        assert (await it.call(0, key)).status == 200
+        assert await it.gateways[0].services.recorder.drain(HANG_S)
+
+        async def spent() -> Decimal:
+            (row,) = (await it.admin(0, "GET", "/api/admin/keys"))["data"]
+            return Decimal(row["limits"]["budgets"][0]["spent"])
+
+        once = await spent()
+        await it.cut_off(2)
+        assert (await it.call(2, key)).status == 200
+        assert await it.gateways[2].services.recorder.drain(HANG_S)
+        assert await spent() == once
+        await it.ends[2].aclose()
+        async with asyncio.timeout(HANG_S):
+            while await spent() != 2 * once:
+                await asyncio.sleep(0.05)
 
 
 async def test_a_key_revoked_in_one_opens_no_other(

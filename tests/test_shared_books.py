@@ -56,8 +56,9 @@ class Known:
         """Day, tokens, money and 1 where the cost is unknown, of each call that has ended there."""
         self.asked = 0
         self.is_away = False
-        self.meanwhile: Callable[[], Awaitable[None]] | None = None
-        """What happens once while it is asked, after it was asked for what and before it looks."""
+        self.before_it_looks: Callable[[], Awaitable[None]] | None = None
+        self.after_it_looked: Callable[[], Awaitable[None]] | None = None
+        """What happens once while it is asked."""
 
     def write(
         self,
@@ -75,14 +76,17 @@ class Known:
         self.asked += 1
         if self.is_away:
             raise Unavailable("the database is away")
-        if self.meanwhile is not None:
-            happening, self.meanwhile = self.meanwhile, None
+        await asyncio.sleep(0)
+        happening, self.before_it_looks = self.before_it_looks, None
+        if happening is not None:
             await happening()
-        else:
-            await asyncio.sleep(0)
         of_day = [one for one in self.calls.values() if one[0] == today]
         of_month = [one for one in self.calls.values() if one[0].replace(day=1) == today.replace(day=1)]
-        return KeySpent(sum_of(of_day), sum_of(of_month), frozenset(call for call in calls if call in self.calls))
+        found = KeySpent(sum_of(of_day), sum_of(of_month), frozenset(call for call in calls if call in self.calls))
+        happening, self.after_it_looked = self.after_it_looked, None
+        if happening is not None:
+            await happening()
+        return found
 
 
 def sum_of(calls: Sequence[tuple[date, int, Mapping[str, Decimal], int]]) -> Spent:
@@ -466,9 +470,85 @@ async def test_a_call_that_ends_while_a_key_is_read_counts_once(redis: RedisServ
         async def ends() -> None:
             known.write(await a.settled(hold, 10), 10)
 
-        known.meanwhile = ends
+        known.before_it_looks = ends
         assert await b.spent() == 10
         assert known.asked == 3
+
+
+async def test_a_record_that_is_written_after_the_database_looked_counts_once(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        call = await a.settled(hold, 100)
+        await b.doubt()
+
+        async def is_written() -> None:
+            a.write(call, 100)
+            await a.books.flush()
+
+        known.after_it_looked = is_written
+        assert await b.spent() == 100
+        await b.doubt()
+        assert await a.spent() == 100
+
+
+async def test_a_correction_that_comes_after_the_database_looked_counts_once(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        assert await held(a.books, Limits()) is not None
+        await b.doubt()
+
+        async def is_corrected() -> None:
+            known.write("settled", 0, {"USD": Decimal(4)})
+            a.books.correct(KEY, NOON.date(), {"USD": Decimal(4)}, 0)
+            await a.books.flush()
+
+        known.after_it_looked = is_corrected
+        assert (await b.use()).month.spent["USD"] == 4
+        assert (await a.use()).month.spent["USD"] == 4
+
+
+async def test_a_record_that_a_reading_has_seen_is_no_reason_for_another(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        call = await a.settled(hold, 100)
+        known.write(call, 100)
+        await b.doubt()
+        assert await b.spent() == 100
+        asked = known.asked
+        a.books.written(KEY, call)
+        assert await a.spent() == await b.spent() == 100
+        assert known.asked == asked
+
+
+async def test_what_changed_in_the_database_untold_is_read_when_somebody_is_gone(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known, runs=True) as a:
+        assert await held(a.books, Limits()) is not None
+        known.write("by somebody who was cut off", 5000)
+        assert await a.spent() == 0
+        a.books.doubt_all()
+        await until(lambda: not a.books.doubts_all)
+        assert await a.spent() == 5000
+
+
+async def test_a_call_that_was_ended_by_others_and_ends_after_all_counts_once(redis: RedisServer) -> None:
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known) as b:
+        hold = await held(a.books, Limits())
+        assert hold is not None
+        call = next(CALLS)
+        known.write(call, 7)  # as interrupted, at its estimate
+        await b.doubt()
+        assert await b.spent() == 7
+        a.books.settle(KEY, hold, 100, None, is_unpriced=False, call=call)
+        await a.books.flush()
+        a.write(call, 100)
+        a.books.doubt(KEY)
+        assert await a.spent() == await b.spent() == 100
 
 
 async def test_what_was_written_before_redis_heard_of_it_counts_once(redis: RedisServer) -> None:
@@ -608,16 +688,33 @@ async def test_an_older_state_of_redis_keeps_no_place_taken_and_forgets_no_call(
         assert await a.spent() == 10
 
 
+async def test_another_run_of_redis_is_noticed_though_nobody_asked_it_meanwhile(redis: RedisServer) -> None:
+    """Connections that nobody uses are made anew in silence."""
+    known = Known()
+    async with gateway(redis, Clock(), known, runs=True) as a, gateway(redis, Clock(), known, runs=True) as b:
+        holds = [hold for one in (a, b) if (hold := await held(one.books, Limits())) is not None]
+        kept, before = redis.keep(), a.link.server_run
+        for one, hold in zip((a, b), holds, strict=True):
+            one.write(await one.settled(hold, 50), 50)
+            await one.books.flush()
+        redis.go_back(kept)
+        redis.start()
+        await until(lambda: {one.link.server_run for one in (a, b)} & {before} == set())
+        await until(lambda: all(one.books.is_shared and not one.books.is_untidy for one in (a, b)))
+        assert await a.spent() == await b.spent() == 100
+        assert (await a.use()).in_flight == 0
+
+
 async def test_a_hold_that_comes_late_is_let_go_of(redis: RedisServer) -> None:
     limits = Limits(concurrent=1)
     async with gateway(redis, Clock()) as a, gateway(redis, Clock()) as b:
         ask, late = a.link.evaluate, []
 
-        async def not_yet(name: str, *arguments: Any) -> Any:
+        async def not_yet(name: str, *arguments: Any, **options: Any) -> Any:
             if name == "hold" and not late:
                 late.append((name, *arguments))
                 raise LinkDown("no answer in time")
-            return await ask(name, *arguments)
+            return await ask(name, *arguments, **options)
 
         await a.books.use(KEY)
         a.link.evaluate = not_yet  # type: ignore[method-assign]
@@ -730,17 +827,22 @@ async def test_what_cannot_be_written_down_in_redis_is_read_from_the_database(re
         assert hold is not None
         evaluate = a.link.evaluate
 
-        async def refuses(name: str, *arguments: Any) -> Any:
-            if name == "settle" and not refused:
+        async def refuses(name: str, *arguments: Any, **options: Any) -> Any:
+            if name == "settle" and len(refused) < 2:
                 refused.append(name)
                 raise ScriptFailed("a mistake")
-            return await evaluate(name, *arguments)
+            return await evaluate(name, *arguments, **options)
 
         refused: list[str] = []
+        other = await held(a.books, Limits())
+        assert other is not None
+        a.known.write("of somebody else", 500)
+        a.books.doubt(KEY)
         a.link.evaluate = refuses  # type: ignore[method-assign]
+        a.end(other, 0)
         call = await a.settled(hold, 9)
         a.write(call, 9)
-        assert await a.spent() == 9
+        assert await a.spent() == 509
 
 
 async def test_a_budget_begins_anew_at_midnight_also_without_redis(redis: RedisServer) -> None:

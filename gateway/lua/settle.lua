@@ -11,7 +11,8 @@
 -- spent      A hold ends. What the call took counts at once, and is kept until its record is in the database, from which
 --            ledgers are seeded. Without a call id it does not count: the database has it, or nothing became of it.
 -- written    A call's record is in the database. Where nothing is kept of it here, ledgers may lack it: because it was
---            counted elsewhere, or Redis lost it. They are to be seeded anew.
+--            counted elsewhere, or Redis lost it. They are to be seeded anew. Where they were seeded with it already an
+--            empty value is kept, so that this is known and it counts no second time.
 -- corrected  The database has other sums of calls that it had before.
 local ENTRY, KEPT_S, DAY_KEPT_S, MONTH_KEPT_S = 14, 2 * 86400, 3 * 86400, 40 * 86400
 local batch = tonumber(ARGV[1])
@@ -62,6 +63,8 @@ for i = 2, #ARGV, ENTRY do
     end
   elseif what == 'corrected' then
     if redis.call('HGET', month, 'seeded') then count() end -- else the database tells it
+    redis.call('HINCRBY', month, 'doubts', 1) -- not to who has asked it before
+    redis.call('EXPIRE', month, MONTH_KEPT_S)
   elseif redis.call('HDEL', unwritten, call) == 0 then
     redis.call('HDEL', month, 'seeded')
     redis.call('HINCRBY', month, 'doubts', 1) -- for who has just asked the database and has not written it down yet
