@@ -107,7 +107,7 @@ def create_key(
     )
     if without := made["models_without_licence"]:
         words += (
-            f"\n\nIt may not call {', '.join(without)}: their licences forbid commercial use. "
+            f"\n\nIt may not call {', '.join(without)}: not licensed for commercial use. "
             f"Where {made['organisation']} has accepted such terms: simsa key change {made['id']} --licence LICENCE"
         )
     _show(made, words, json)

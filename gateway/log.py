@@ -136,13 +136,18 @@ def log_stream() -> LogStream:
     return LogStream(None)
 
 
-def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Structured lines into the log, or into `stream`: JSON in a pipe, colour on a terminal."""
+def configure_logging(level: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Structured lines into the log, or into `stream`: JSON in a pipe, colour on a terminal.
+
+    `worker`: the number of this process among several that write into one log; each line says it.
+    """
     out = stream or cast("TextIO", log_stream())
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        shared.append(lambda _logger, _method, line: {**line, "worker": worker})
     if out.isatty():
         plain = structlog.dev.plain_traceback
         renderer: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]

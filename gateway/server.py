@@ -35,7 +35,7 @@ def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     records are flushed. A second signal stops the waiting.
     """
     settings.refuse_open_door()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, worker=None if place is None else place.number)
     take_library_lines()
     listener = listen(settings) if place is None else socket.socket(fileno=place.listener_fd)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
