@@ -32,15 +32,19 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-async def gateway_series(directory: Path) -> set[str]:
+async def gateway_page(directory: Path) -> str:
     async with (
         ScriptedEngine() as engine,
         running_gateway(directory, [entry("m", engine.url)]) as gateway,
         RawClient(gateway.url) as client,
     ):
         await gateway.until_live("m")
-        page = (await client.request("GET", "/metrics")).body.decode()
-    return watched.series_on(page)
+        await client.request("GET", "/metrics")  # the next one counts it
+        return (await client.request("GET", "/metrics")).body.decode()
+
+
+async def gateway_series(directory: Path) -> set[str]:
+    return watched.series_on(await gateway_page(directory))
 
 
 async def known_series(directory: Path) -> set[str]:
@@ -171,6 +175,12 @@ async def test_every_series_of_rules_scalers_and_runbook_exists(tmp_path: Path) 
         assert watched.selected(rule.expr) <= known, rule.alert or rule.record
     assert watched.scaler_series() <= known
     assert set(watched.SERIES_NAME.findall(RUNBOOK)) <= watched.families(known)
+
+
+async def test_the_gateways_series_have_the_labels_that_it_declares(tmp_path: Path) -> None:
+    labels = watched.labels_on(await gateway_page(tmp_path))
+    assert {"endpoint", "model", "replica"} < labels
+    assert labels - {"le"} <= watched.gateway_labels()
 
 
 def test_the_absence_of_every_alerts_and_scalers_series_is_an_alert() -> None:
