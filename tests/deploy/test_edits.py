@@ -73,6 +73,15 @@ def test_rules_and_dashboards_travel_as_they_are() -> None:
         assert boards[path.name] == path.read_text(encoding="utf-8")
 
 
+def test_a_release_may_leave_the_shared_rules_to_another(tmp_path: Path) -> None:
+    values = yaml.safe_load(EVERYTHING.values.read_text(encoding="utf-8"))
+    values["monitoring"]["rules"] = False
+    without = Case(tmp_path / "values.yaml", SMALL_REGISTRY)
+    without.values.write_text(yaml.safe_dump(values), encoding="utf-8")
+    made = of_kind(install(without).manifests, "PrometheusRule")
+    assert [manifest["metadata"]["name"] for manifest in made] == ["judging-release"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_prometheus_takes_every_rule_that_is_made(case: Case, tmp_path: Path) -> None:
     for rule in of_kind(install(case).manifests, "PrometheusRule"):

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import watched
+import yaml
+from charts import Release
 from clients import RawClient
 from deploy_tools import program
 from engines import ScriptedEngine
+from fixtures import OWN_CASES, RELEASES, install
 from gateways import entry, running_gateway
+from manifests import of_kind
 
 ALERTS = watched.alerts()
 RUNBOOK = watched.RUNBOOK.read_text(encoding="utf-8")
@@ -24,6 +28,16 @@ NEVER_MISSED = {
     "simsa_background_failures_total": "there is none before the first failure: its absence is health",
     "simsa_name_failing": "there is none where no replica is found by a name",
     "simsa_spans_total": "there is none where nothing is traced",
+}
+SEVERAL_GATEWAYS = next(case for case in OWN_CASES if case.values.stem == "several-gateways")
+TOLD = {
+    "exp_labels": {"severity": "page", "namespace": "judging", "job": "simsa"},
+    "exp_annotations": {
+        "summary": "No gateway of judging/simsa is scraped",
+        "description": "Prometheus has had no series of any gateway of the release simsa in judging for 5 minutes. "
+        "Either none runs, or none is scraped; nothing else of this release can alert meanwhile.",
+        "runbook_url": "docs/runbook.md#simsareleaseabsent",
+    },
 }
 
 
@@ -99,6 +113,40 @@ def test_an_alert_speaks_only_of_labels_that_it_has() -> None:
     for check in watched.rule_checks():
         spoken_of = set(re.findall(r"\$labels\.(\w+)", " ".join(ALERTS[check.alert].annotations.values())))
         assert all(spoken_of <= set(fired["exp_labels"]) for fired in check.fired), check
+
+
+# --- of one release -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scraped", "is_told"), [(RELEASES[0], False), (RELEASES[1], True)], ids=["its own gateway", "another's gateway"]
+)
+def test_a_release_without_gateways_is_told_whatever_another_one_does(
+    scraped: Release, is_told: bool, tmp_path: Path
+) -> None:
+    """Two releases in one Prometheus: the rules of `RELEASES[0]`, and the series of either."""
+    own = of_kind(install(SEVERAL_GATEWAYS).manifests, "PrometheusRule")
+    (service,) = (
+        service
+        for service in of_kind(install(SEVERAL_GATEWAYS, scraped).manifests, "Service")
+        if service["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
+    )
+    labels = f'namespace="{scraped.namespace}",job="{service["metadata"]["name"]}"'
+    for rule in own:
+        (tmp_path / f"{rule['metadata']['name']}.yaml").write_text(yaml.safe_dump(rule["spec"]), encoding="utf-8")
+    situation = {
+        "interval": "1m",
+        "input_series": [{"series": f"simsa_registry_info{{{labels}}}", "values": "1+0x60"}],
+        "alert_rule_test": [
+            {"eval_time": "10m", "alertname": "SimsaGatewayAbsent", "exp_alerts": []},
+            {"eval_time": "10m", "alertname": "SimsaReleaseAbsent", "exp_alerts": [TOLD] if is_told else []},
+        ],
+    }
+    questions = tmp_path / "questions.yaml"
+    files = [f"{rule['metadata']['name']}.yaml" for rule in own]
+    questions.write_text(yaml.safe_dump({"rule_files": files, "tests": [situation]}), encoding="utf-8")
+    answer = promtool("test", "rules", questions)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 # --- what an alert says ---------------------------------------------------------------------------------------

@@ -122,12 +122,12 @@ def filled_in(query: str) -> str:
 
 
 def scaler_series() -> set[str]:
-    """Every series that a template of the chart names: scalers ask for them."""
+    """Every series that a template of the chart names: scalers ask for them, and alerts of one release."""
     return {name for text in _templates() for name in SERIES_NAME.findall(text)}
 
 
 def template_alerts() -> set[str]:
-    """Alerts that the chart makes itself, for each engine that is scaled."""
+    """Alerts that the chart makes itself, for its release and for each engine that is scaled."""
     return {name for text in _templates() for name in re.findall(r"^ *- alert: (\w+)$", text, flags=re.MULTILINE)}
 
 
