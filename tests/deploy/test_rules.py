@@ -206,6 +206,14 @@ def test_queries_of_the_runbook_are_queries_and_not_only_words() -> None:
         assert watched.selected(query), query
 
 
+def test_logs_of_several_pods_are_asked_for_whole() -> None:
+    """By selector kubectl prints the last 10 lines of each pod, whatever --since says."""
+    asked = [line for text in RUNBOOK.split("`") for line in text.splitlines() if "kubectl logs" in line]
+    assert len(asked) > 10
+    by_selector = [line for line in asked if re.search(r"\$(GATEWAYS|ENGINES)| -l |--selector", line)]
+    assert [line for line in by_selector if "--tail" not in line] == []
+
+
 def test_links_of_the_runbook_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", RUNBOOK, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
