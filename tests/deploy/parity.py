@@ -201,7 +201,10 @@ def _claims(pod: Pod) -> set[str]:
 
 
 def gateway_is_told_of_every_engine(release: Installation) -> Iterator[Finding]:
-    found, wanted = sorted(replicas_file(release)), sorted(of_model(release, WORKLOADS))
+    """Of each that runs: one without replicas would be a model that it misses for ever."""
+    workloads = of_model(release, WORKLOADS)
+    running = [model_id for model_id, workload in workloads.items() if workload["spec"].get("replicas") != 0]
+    found, wanted = sorted(replicas_file(release)), sorted(running)
     yield "the file of replicas", None if found == wanted else f"names {found}, where engines serve {wanted}"
 
 
