@@ -79,6 +79,25 @@ def test_a_model_may_be_taken_out_by_a_word(tmp_path: Path) -> None:
     assert "elder" not in str(sorted(objects_of(without)))
 
 
+def test_a_volume_never_changes_its_access_mode(tmp_path: Path) -> None:
+    """An API server refuses that, so weights that several may read lie on another volume."""
+    alone = {
+        "tiny": {"scaling": {"maxReplicas": 1}},
+        "Big.Model-72B-Instruct": {"replicas": 1},
+        "wide": {"enabled": False},
+    }
+    once = edit_models(tmp_path / "once", alone, engines={"storage": {"accessMode": "ReadWriteOnce"}})
+    many = edit_models(tmp_path / "many", alone)
+    first, then = volumes_of(once), volumes_of(many)
+    assert len(first) == len(then) > 4
+    assert [name for name in first.keys() & then.keys() if first[name]["spec"] != then[name]["spec"]] == []
+    assert max(map(len, then)) <= len("PersistentVolumeClaim/") + 63
+
+
+def volumes_of(case: Case) -> dict[str, Manifest]:
+    return {name: made for name, made in objects_of(case).items() if name.startswith("PersistentVolumeClaim/")}
+
+
 def test_rules_and_dashboards_travel_as_they_are() -> None:
     made = install(EVERYTHING).manifests
     rules = [manifest["spec"]["groups"] for manifest in of_kind(made, "PrometheusRule")]

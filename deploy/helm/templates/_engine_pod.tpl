@@ -44,9 +44,15 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* A volume's access mode never changes, so one that several may read is another volume. */}}
+{{- define "simsa.weightsClaim" -}}
+{{- $suffix := eq .root.Values.engines.storage.accessMode "ReadWriteMany" | ternary "-shared" "" -}}
+{{- .engine.claim | default (print .engine.name $suffix) -}}
+{{- end -}}
+
 {{- define "simsa.weightsVolume" -}}
 - name: weights
-  persistentVolumeClaim: {claimName: {{ .engine.claim | default .engine.name }}}
+  persistentVolumeClaim: {claimName: {{ include "simsa.weightsClaim" . }}}
 {{- end -}}
 
 {{- define "simsa.engineEnvironment" -}}

@@ -195,7 +195,7 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $most := $scaling.maxReplicas | default (hasKey .wanted "replicas" | ternary .wanted.replicas 1) -}}
 {{- $pods := mul (int $most) .nodes -}}
 {{- if and (gt $pods 1) (not .wanted.existingClaim) (ne .root.Values.engines.storage.accessMode "ReadWriteMany") -}}
-{{- fail (printf "%s: %d pods cannot read one ReadWriteOnce volume from several nodes; set engines.storage.accessMode to ReadWriteMany with a storageClass that has it, or give existingClaim" .where $pods) -}}
+{{- fail (printf "%s: %d pods cannot read one ReadWriteOnce volume from several nodes; set engines.storage.accessMode to ReadWriteMany with a storageClass that has it (weights are fetched anew, into another volume), or give existingClaim" .where $pods) -}}
 {{- end -}}
 {{- if and .wanted.scaling (hasKey .wanted "replicas") -}}
 {{- fail (printf "%s: either replicas or scaling, not both" .where) -}}
