@@ -104,6 +104,8 @@ startupProbe:
   periodSeconds: 10
   timeoutSeconds: 60
   failureThreshold: {{ int (ceil (divf .engine.startupSeconds 10)) }}
+  # What hangs has nothing to drain: the pod's own grace would keep its GPUs for minutes more.
+  terminationGracePeriodSeconds: 30
 readinessProbe:
   httpGet: {path: /health, port: http}
   periodSeconds: 5
@@ -114,6 +116,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 10
   failureThreshold: 6
+  terminationGracePeriodSeconds: 30
 {{- end }}
 lifecycle:
   preStop:
