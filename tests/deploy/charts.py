@@ -1,4 +1,5 @@
-"""Runs Helm on the chart, on a copy of it, and nowhere else: no cluster, no cache, no configuration of the user's.
+"""Runs Helm on the chart, on a copy of it, and nowhere else: no cluster but api_server's, no cache, no configuration of
+the user's.
 
 A rendering is kept for the whole session, since the same one is looked at by many checks.
 """
@@ -70,15 +71,23 @@ def render_text(
     return helm(release.helm, "template", release.name, chart, *options, standard_input=values)
 
 
+def render_for(
+    values: Path, kubeconfig: Path, release: Release = Release(), *, registry: Path | None = None
+) -> tuple[Manifest, ...]:
+    """What Helm would apply to a cluster, whose objects templates may look up. Raises Refused."""
+    options = ["--dry-run=server", "--disable-openapi-validation", *_options(values, release, registry)]
+    return tuple(read_stream(helm(release.helm, "template", release.name, CHART, *options, kubeconfig=kubeconfig)))
+
+
 def lint(values: Path | None, release: Release, *, registry: Path | None = None, chart: Path = CHART) -> str:
     """What `helm lint --strict` says. Raises Refused."""
     return helm(release.helm, "lint", chart, "--strict", *_options(values, release, registry))
 
 
-def helm(version: str, *arguments: str | Path, standard_input: str = "") -> str:
+def helm(version: str, *arguments: str | Path, standard_input: str = "", kubeconfig: Path = Path(os.devnull)) -> str:
     """What that version of Helm prints. Raises Refused where it ends with an error."""
     with tempfile.TemporaryDirectory(prefix="simsa-helm-") as home:
-        environment = {"PATH": os.defpath, "HOME": home, "HELM_CACHE_HOME": home, "KUBECONFIG": os.devnull}
+        environment = {"PATH": os.defpath, "HOME": home, "HELM_CACHE_HOME": home, "KUBECONFIG": str(kubeconfig)}
         done = subprocess.run(
             [program(f"helm-{version}"), *map(str, arguments)],
             input=standard_input,

@@ -1,4 +1,4 @@
-"""Whether the gateway knows what the chart tells it and asks of it: settings, their values, routes."""
+"""Whether the gateway knows what the chart tells it and asks of it: settings, their values, routes, labels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from parts import (
     gateway_pod,
 )
 from pydantic import TypeAdapter, ValidationError
+from watched import engine_labels, gateway_labels
 
 from gateway.app import create_app
 from gateway.settings import Settings
+
+OF_TARGETS = frozenset(("namespace", "service", "pod", "container", "endpoint", "node", "job", "instance"))
+OF_PROMETHEUS = frozenset(("prometheus", "prometheus_replica"))
+"""Labels that the operator sets: a series' own one of that name is renamed to exported_…, where no rule looks."""
 
 
 def settings_are_known(release: Installation) -> Iterator[Finding]:
@@ -78,8 +83,23 @@ def _routes() -> Mapping[str, set[str]]:
     }
 
 
+def series_keep_their_labels(release: Installation) -> Iterator[Finding]:
+    """What a series says of itself under a target's label is lost, unless the monitor drops the target's."""
+    for kind, endpoints, labels in (
+        ("ServiceMonitor", "endpoints", gateway_labels()),
+        ("PodMonitor", "podMetricsEndpoints", engine_labels()),
+    ):
+        for monitor in release.of_kind(kind):
+            for endpoint in monitor["spec"][endpoints]:
+                steps = endpoint.get("relabelings", ())
+                dropped = {step["regex"] for step in steps if str(step["action"]).lower() == "labeldrop"}
+                hidden = sorted(labels & (OF_TARGETS | OF_PROMETHEUS) - dropped)
+                yield identity(monitor), f"hides its series' own labels {hidden}" if hidden else None
+
+
 RULES: tuple[Check, ...] = (
     settings_are_known,
     settings_are_valid,
     doors_asked_for_exist,
+    series_keep_their_labels,
 )

@@ -11,6 +11,7 @@ from manifests import Container, Pod, identity, is_selected
 
 LEAST_SCALE_DOWN_WAIT_S = 300
 LEAST_WAIT_WITHOUT_DRAIN_S = 60
+MOST_GRACE_OF_THE_HANGING_S = 60
 
 
 # --- beginnings and ends ----------------------------------------------------------------------------------
@@ -42,6 +43,19 @@ def liveness_asks_no_more_than_life(release: Installation) -> Iterator[Finding]:
             if alive and ready and not container.gpus:
                 asked = {key: alive.get(key) == ready.get(key) for key in ("httpGet", "exec") if key in alive}
                 yield container.where, "asks for life what it asks for readiness" if any(asked.values()) else None
+
+
+def what_hangs_ends_soon(release: Installation) -> Iterator[Finding]:
+    """What answers no probe drains nothing: the pod's own grace would keep its GPUs for that long."""
+    for pod in _lasting(release):
+        for container in pod.containers:
+            for name in ("livenessProbe", "startupProbe"):
+                if probe := container.spec.get(name):
+                    grace_s = probe.get(
+                        "terminationGracePeriodSeconds", pod.spec.get("terminationGracePeriodSeconds", 30)
+                    )
+                    is_soon = grace_s <= MOST_GRACE_OF_THE_HANGING_S
+                    yield f"{container.where}: {name}", None if is_soon else f"leaves {grace_s} s to what hangs"
 
 
 def grace_covers_the_drain(release: Installation) -> Iterator[Finding]:
@@ -157,6 +171,7 @@ RULES: tuple[Check, ...] = (
     is_probed,
     probes_ask_one_thing,
     liveness_asks_no_more_than_life,
+    what_hangs_ends_soon,
     grace_covers_the_drain,
     never_asks_for_a_second_gpu_to_roll,
     gateway_rolls_without_a_gap,

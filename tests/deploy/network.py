@@ -9,6 +9,13 @@ import yaml
 from checks import Check, Finding, Installation
 from manifests import Manifest, Pod, identity, is_selected
 
+INSIDE = {
+    4: frozenset(("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")),
+    6: frozenset(("fc00::/7", "fe80::/10")),
+}
+"""Networks of the cluster, its nodes and the cloud's own services, by version of IP."""
+
+
 # --- network ----------------------------------------------------------------------------------------------
 
 
@@ -34,7 +41,10 @@ def engines_are_reached_by_name_alone(release: Installation) -> Iterator[Finding
 
 
 def engines_reach_nobody(release: Installation) -> Iterator[Finding]:
-    """Weights are on a volume: an engine that calls out is one that a prompt or a repository's code has turned."""
+    """Weights are on a volume: an engine that calls out is one that a prompt or a repository's code has turned.
+
+    Where it may fetch the media that clients name, no such name leads inside.
+    """
     for pod in release.pods:
         if not pod.gpus:
             continue
@@ -47,9 +57,15 @@ def engines_reach_nobody(release: Installation) -> Iterator[Finding]:
 
 
 def _is_free(rule: Mapping[str, Any]) -> bool:
-    """A way out to anywhere, but for asking for a name."""
+    """A way out to anywhere, but for asking for a name and for what lies outside."""
     peers, ports = rule.get("to") or [], {port["port"] for port in rule.get("ports") or ()}
-    return (not peers or any(_is_anybody(peer) for peer in peers)) and ports != {53}
+    return (not peers or any(_is_anybody(peer) and not _is_outside(peer) for peer in peers)) and ports != {53}
+
+
+def _is_outside(peer: Mapping[str, Any]) -> bool:
+    block = peer.get("ipBlock", {})
+    version = 6 if ":" in str(block.get("cidr")) else 4
+    return bool(block) and INSIDE[version] <= set(block.get("except") or ())
 
 
 def _policies_of(pod: Pod, release: Installation, *, way: str = "Ingress") -> list[Manifest]:

@@ -38,6 +38,8 @@ PLACE_OPTIONS = {"--host", "--port", "--gpu-memory-utilization", "--shutdown-tim
 SPLITTING_OPTIONS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 """What values may say where the registry does not."""
 GROUP_OPTIONS = {"--nnodes", "--node-rank", "--master-addr", "--headless"}
+MANY_TRIES = 1000
+"""At five minutes a try, as they are after the first few: three days without the hub."""
 FIRST_VLLM_THAT_DRAINS = Version("0.18.0")
 
 
@@ -185,6 +187,8 @@ def _fetches(job: Manifest, model: Model, engine: Pod, release: Installation) ->
     missing = [word for word in wanted if word not in words]
     yield pod.where, f"does not fetch {missing}" if missing else None
     yield pod.where, None if _claims(pod) & _claims(engine) else "fetches to a volume that its engine does not mount"
+    tries = job["spec"].get("backoffLimit", 6)
+    yield pod.where, None if tries >= MANY_TRIES else f"is given up for good after {tries} tries"
     same = all(pod.spec.get(key) == engine.spec.get(key) for key in ("nodeSelector", "tolerations"))
     yield pod.where, None if same else "may run where its engine cannot, and bind the volume there"
 
@@ -201,7 +205,10 @@ def _claims(pod: Pod) -> set[str]:
 
 
 def gateway_is_told_of_every_engine(release: Installation) -> Iterator[Finding]:
-    found, wanted = sorted(replicas_file(release)), sorted(of_model(release, WORKLOADS))
+    """Of each that runs: one without replicas would be a model that it misses for ever."""
+    workloads = of_model(release, WORKLOADS)
+    running = [model_id for model_id, workload in workloads.items() if workload["spec"].get("replicas") != 0]
+    found, wanted = sorted(replicas_file(release)), sorted(running)
     yield "the file of replicas", None if found == wanted else f"names {found}, where engines serve {wanted}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 import uuid
@@ -316,9 +317,10 @@ async def _open_round(postgres: ScratchPostgres) -> str:
 
 def proxy_settings(directory: Path, port: int, gateways: Sequence[int]) -> Path:
     """The shipped file with this installation's addresses."""
-    servers = "\n".join(f"    server 127.0.0.1:{one} max_fails=1 fail_timeout=1s;" for one in gateways)
     shipped = NGINX.read_text(encoding="utf-8")
     begin, end = shipped.index("# gateways: begin"), shipped.index("# gateways: end")
+    (options,) = set(re.findall(r"server \S+( .+;)", shipped[begin:end]))
+    servers = "\n".join(f"    server 127.0.0.1:{one}{options}" for one in gateways)
     text = shipped[:begin] + servers + "\n    " + shipped[end:]
     text = text.replace("listen 8080;", f"listen 127.0.0.1:{port};")
     paths = "".join(f"  {name}_temp_path {directory}/{name};\n" for name in TEMPORARY)

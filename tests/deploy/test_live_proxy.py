@@ -1,4 +1,5 @@
-"""A real nginx before a real gateway, with the settings that the chart's Ingress asks an nginx controller for.
+"""A real nginx before real gateways, with the settings that the chart's Ingress asks an nginx controller for, and with
+those of the file that is shipped.
 
 The controller itself is not run here: what its annotations become is written down in `DIRECTIVES`, after its manual.
 """
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from gateways import entry, running_gateway
 from guards import HANG_S
 from manifests import of_kind
 from processes_under_test import gateway_process
+from stack import proxy_settings
 
 from gateway.processes import free_ports
 
@@ -73,8 +76,23 @@ async def nginx_before(upstream: str, directory: Path, annotations: Mapping[str,
     configuration = directory / "nginx.conf"
     text = CONFIGURATION.format(directory=directory, port=port, upstream=upstream, settings=settings)
     configuration.write_text(text, encoding="utf-8")
+    async with running_nginx(configuration, port) as url:
+        yield url
+
+
+@asynccontextmanager
+async def shipped_nginx(directory: Path, *upstreams: str) -> AsyncIterator[str]:
+    """nginx with the shipped file, before those addresses."""
+    (port,) = free_ports(1)
+    configuration = proxy_settings(directory, port, [int(upstream.rpartition(":")[2]) for upstream in upstreams])
+    async with running_nginx(configuration, port) as url:
+        yield url
+
+
+@asynccontextmanager
+async def running_nginx(configuration: Path, port: int) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
-        *(program("nginx"), "-p", directory, "-e", "stderr", "-c", configuration),
+        *(program("nginx"), "-p", configuration.parent, "-e", "stderr", "-c", configuration),
         stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE,
     )  # fmt: skip
     try:
@@ -164,3 +182,30 @@ async def test_a_gateway_that_is_told_to_stop_ends_its_streams_whole(tmp_path: P
         gate.set()
         assert (await client.rest()).endswith(DONE)
         assert await gateway.ended() == 0
+
+
+async def test_a_model_without_a_replica_takes_no_gateway_from_everything_else(tmp_path: Path) -> None:
+    """Its 503s are the gateways' ordinary answers, and no sign that one of them is down."""
+    models = [entry("gone", f"http://127.0.0.1:{free_ports(1)[0]}")]
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(ScriptedEngine())
+        models.append(entry("m", engine.url))
+        gateways = [
+            await stack.enter_async_context(running_gateway(tmp_path / name, models)) for name in ("one", "other")
+        ]
+        for gateway in gateways:
+            await gateway.until_live("m")
+        url = await stack.enter_async_context(shipped_nginx(tmp_path, *(gateway.url for gateway in gateways)))
+        met: dict[str, Counter[int]] = {name: Counter() for name in ("gone", "healthy", "posted")}
+
+        async def ask(name: str, path: str, body: dict[str, Any]) -> None:
+            for _ in range(20):
+                async with RawClient(url) as client:
+                    met[name][(await client.request("POST", path, body=body)).status] += 1
+
+        await asyncio.gather(
+            ask("gone", CHAT, {**ASK, "model": "gone"}),
+            ask("healthy", CHAT, ASK),
+            ask("posted", "/api/comparisons", {}),
+        )
+        assert met == {"gone": {503: 20}, "healthy": {200: 20}, "posted": {400: 20}}

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import watched
+import yaml
+from charts import Release
 from clients import RawClient
 from deploy_tools import program
 from engines import ScriptedEngine
+from fixtures import OWN_CASES, RELEASES, install
 from gateways import entry, running_gateway
+from manifests import of_kind
 
 ALERTS = watched.alerts()
 RUNBOOK = watched.RUNBOOK.read_text(encoding="utf-8")
@@ -25,6 +29,16 @@ NEVER_MISSED = {
     "simsa_name_failing": "there is none where no replica is found by a name",
     "simsa_spans_total": "there is none where nothing is traced",
 }
+SEVERAL_GATEWAYS = next(case for case in OWN_CASES if case.values.stem == "several-gateways")
+TOLD = {
+    "exp_labels": {"severity": "page", "namespace": "judging", "job": "simsa"},
+    "exp_annotations": {
+        "summary": "No gateway of judging/simsa is scraped",
+        "description": "Prometheus has had no series of any gateway of the release simsa in judging for 5 minutes. "
+        "Either none runs, or none is scraped; nothing else of this release can alert meanwhile.",
+        "runbook_url": "docs/runbook.md#simsareleaseabsent",
+    },
+}
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -32,15 +46,19 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-async def gateway_series(directory: Path) -> set[str]:
+async def gateway_page(directory: Path) -> str:
     async with (
         ScriptedEngine() as engine,
         running_gateway(directory, [entry("m", engine.url)]) as gateway,
         RawClient(gateway.url) as client,
     ):
         await gateway.until_live("m")
-        page = (await client.request("GET", "/metrics")).body.decode()
-    return watched.series_on(page)
+        await client.request("GET", "/metrics")  # the next one counts it
+        return (await client.request("GET", "/metrics")).body.decode()
+
+
+async def gateway_series(directory: Path) -> set[str]:
+    return watched.series_on(await gateway_page(directory))
 
 
 async def known_series(directory: Path) -> set[str]:
@@ -95,6 +113,40 @@ def test_an_alert_speaks_only_of_labels_that_it_has() -> None:
     for check in watched.rule_checks():
         spoken_of = set(re.findall(r"\$labels\.(\w+)", " ".join(ALERTS[check.alert].annotations.values())))
         assert all(spoken_of <= set(fired["exp_labels"]) for fired in check.fired), check
+
+
+# --- of one release -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scraped", "is_told"), [(RELEASES[0], False), (RELEASES[1], True)], ids=["its own gateway", "another's gateway"]
+)
+def test_a_release_without_gateways_is_told_whatever_another_one_does(
+    scraped: Release, is_told: bool, tmp_path: Path
+) -> None:
+    """Two releases in one Prometheus: the rules of `RELEASES[0]`, and the series of either."""
+    own = of_kind(install(SEVERAL_GATEWAYS).manifests, "PrometheusRule")
+    (service,) = (
+        service
+        for service in of_kind(install(SEVERAL_GATEWAYS, scraped).manifests, "Service")
+        if service["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway"
+    )
+    labels = f'namespace="{scraped.namespace}",job="{service["metadata"]["name"]}"'
+    for rule in own:
+        (tmp_path / f"{rule['metadata']['name']}.yaml").write_text(yaml.safe_dump(rule["spec"]), encoding="utf-8")
+    situation = {
+        "interval": "1m",
+        "input_series": [{"series": f"simsa_registry_info{{{labels}}}", "values": "1+0x60"}],
+        "alert_rule_test": [
+            {"eval_time": "10m", "alertname": "SimsaGatewayAbsent", "exp_alerts": []},
+            {"eval_time": "10m", "alertname": "SimsaReleaseAbsent", "exp_alerts": [TOLD] if is_told else []},
+        ],
+    }
+    questions = tmp_path / "questions.yaml"
+    files = [f"{rule['metadata']['name']}.yaml" for rule in own]
+    questions.write_text(yaml.safe_dump({"rule_files": files, "tests": [situation]}), encoding="utf-8")
+    answer = promtool("test", "rules", questions)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 # --- what an alert says ---------------------------------------------------------------------------------------
@@ -154,6 +206,14 @@ def test_queries_of_the_runbook_are_queries_and_not_only_words() -> None:
         assert watched.selected(query), query
 
 
+def test_logs_of_several_pods_are_asked_for_whole() -> None:
+    """By selector kubectl prints the last 10 lines of each pod, whatever --since says."""
+    asked = [line for text in RUNBOOK.split("`") for line in text.splitlines() if "kubectl logs" in line]
+    assert len(asked) > 10
+    by_selector = [line for line in asked if re.search(r"\$(GATEWAYS|ENGINES)| -l |--selector", line)]
+    assert [line for line in by_selector if "--tail" not in line] == []
+
+
 def test_links_of_the_runbook_lead_somewhere() -> None:
     headings = re.findall(r"^#+ (.+)$", RUNBOOK, flags=re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
@@ -171,6 +231,12 @@ async def test_every_series_of_rules_scalers_and_runbook_exists(tmp_path: Path) 
         assert watched.selected(rule.expr) <= known, rule.alert or rule.record
     assert watched.scaler_series() <= known
     assert set(watched.SERIES_NAME.findall(RUNBOOK)) <= watched.families(known)
+
+
+async def test_the_gateways_series_have_the_labels_that_it_declares(tmp_path: Path) -> None:
+    labels = watched.labels_on(await gateway_page(tmp_path))
+    assert {"endpoint", "model", "replica"} < labels
+    assert labels - {"le"} <= watched.gateway_labels()
 
 
 def test_the_absence_of_every_alerts_and_scalers_series_is_an_alert() -> None:

@@ -12,23 +12,101 @@ from pathlib import Path
 
 import pytest
 from charts import CHART
+from deploy_tools import LIBRARIES, library
 from engines import ScriptedEngine
 from gateways import entry, running_gateway
 from guards import HANG_S
 from scripted_http import ScriptedServer
-from scripted_replies import CLOSE, Reply
+from scripted_replies import CLOSE, Reply, Request
 
 from gateway.processes import free_ports
 
 SCRIPTS = CHART / "files" / "scripts"
-HUB = """
-import json, os, pathlib
-def snapshot_download(repo, revision=None, **options):
-    pathlib.Path(os.environ["ASKED"]).open("a").write(json.dumps([repo, revision]) + "\\n")
-    if repo == "example/gone":
-        raise RuntimeError("404 Client Error: no such repository")
-"""
-"""Stands where the engine's image has the hub's own library."""
+OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
+FILES = {"config.json": b"{}", "model.safetensors": b"the former weights"}
+NEW_FILES = {**FILES, "model.safetensors": b"the new weights"}
+
+
+class Hub(ScriptedServer):
+    """The part of a model hub that its library asks for: `revisions` of example/tiny, each with its files."""
+
+    def __init__(self, revisions: Mapping[str, Mapping[str, bytes]]) -> None:
+        super().__init__()
+        self._revisions = revisions
+        self.size: int | None = 1
+        """What it says to be the size of each file, whatever it is; None = nothing."""
+
+    def usual(self, request: Request) -> Reply:
+        for revision, files in self._revisions.items():
+            if request.path == f"/api/models/example/tiny/revision/{revision}":
+                return Reply.json({"id": "example/tiny", "sha": revision, "siblings": self._siblings(files)})
+            if request.path == f"/api/models/example/tiny/tree/{revision}":
+                return Reply.json(
+                    [
+                        {"type": "file", "path": name, "size": len(data), "oid": digest(data)}
+                        for name, data in files.items()
+                    ]
+                )
+            for name, data in files.items():
+                if request.path == f"/example/tiny/resolve/{revision}/{name}":
+                    headers = (("x-repo-commit", revision), ("etag", f'"{digest(data)}"'))
+                    if request.method == "HEAD":
+                        return head(*headers, ("content-length", str(len(data))))
+                    return Reply(headers=headers, pieces=(data,), content_type="application/octet-stream")
+        return Reply.json({"error": "not found"}, status=404)
+
+    def _siblings(self, files: Mapping[str, bytes]) -> list[dict[str, object]]:
+        sizes = {} if self.size is None else {"size": self.size}
+        return [{"rfilename": name, "blobId": digest(data), **sizes} for name, data in files.items()]
+
+
+def head(*headers: tuple[str, str]) -> Reply:
+    """An answer without the body that it tells of."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return Reply.raw(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode())
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha1(data).hexdigest()
+
+
+class Volume:
+    """Where weights are fetched to: `directory` is its root."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._repository = directory / "hub" / "models--example--tiny"
+
+    async def fetch(self, hub: Hub, revision: str) -> tuple[int, str]:
+        library("huggingface_hub")
+        environment = {
+            "PYTHONPATH": str(LIBRARIES),
+            "HF_HOME": str(self._directory),
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        return await run(
+            "fetch_weights", "example/tiny", revision, str(self._marker(revision)), environment=environment
+        )
+
+    def weights(self, revision: str) -> dict[str, bytes]:
+        found = (self._repository / "snapshots" / revision).glob("*")
+        return {path.name: path.read_bytes() for path in found}
+
+    def blobs(self) -> list[bytes]:
+        return sorted(path.read_bytes() for path in (self._repository / "blobs").iterdir())
+
+    def piece(self) -> Path:
+        """A piece of a download that broke off."""
+        path = self._repository / "blobs" / "0123.4567.incomplete"
+        path.write_bytes(b"the n")
+        return path
+
+    def is_marked(self, revision: str) -> bool:
+        return self._marker(revision).exists()
+
+    def _marker(self, revision: str) -> Path:
+        return self._directory / ".fetched" / revision
 
 
 def begin(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -76,25 +154,67 @@ async def test_an_engine_that_does_not_listen_has_not_started() -> None:
 
 
 async def test_weights_are_fetched_once_and_marked_when_they_are_whole(tmp_path: Path) -> None:
-    (tmp_path / "huggingface_hub.py").write_text(HUB)
-    asked = tmp_path / "asked"
-    environment = {"PYTHONPATH": str(tmp_path), "ASKED": str(asked)}
-    marker = str(tmp_path / "weights" / ".fetched" / "0123")
-    for _ in range(2):
-        code, said = await run("fetch_weights", "example/tiny", "abc", marker, environment=environment)
-        assert (code, said) == (0, "")
-    assert asked.read_text() == '["example/tiny", "abc"]\n'
-    assert Path(marker).exists()
+    volume = Volume(tmp_path)
+    async with Hub({OLD: FILES}) as hub:
+        assert (await volume.fetch(hub, OLD))[0] == 0
+        asked = len(hub.requests)
+        assert await volume.fetch(hub, OLD) == (0, "")
+        assert len(hub.requests) == asked
+    assert volume.weights(OLD) == FILES
+    assert volume.is_marked(OLD)
 
 
 async def test_a_failed_fetch_leaves_no_mark_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / "huggingface_hub.py").write_text(HUB)
-    environment = {"PYTHONPATH": str(tmp_path), "ASKED": str(tmp_path / "asked")}
-    marker = tmp_path / "weights" / ".fetched" / "0123"
-    code, said = await run("fetch_weights", "example/gone", "", str(marker), environment=environment)
+    volume = Volume(tmp_path)
+    async with Hub({OLD: FILES}) as hub:
+        code, said = await volume.fetch(hub, NEW)
     assert code != 0
-    assert "no such repository" in said
-    assert not marker.exists()
+    assert "404" in said
+    assert not volume.is_marked(NEW)
+
+
+async def test_a_hub_that_is_gone_leaves_a_half_fetched_revision_without_a_mark(tmp_path: Path) -> None:
+    volume = Volume(tmp_path)
+    async with Hub({OLD: FILES}) as hub:
+        hub.script(f"/example/tiny/resolve/{OLD}/model.safetensors", Reply.text("", status=403))
+        assert (await volume.fetch(hub, OLD))[0] != 0
+    assert volume.weights(OLD).keys() < FILES.keys()
+    assert (await volume.fetch(hub, OLD))[0] != 0
+    assert not volume.is_marked(OLD)
+
+
+async def test_another_revision_lies_beside_the_former_one_where_there_is_room(tmp_path: Path) -> None:
+    volume = Volume(tmp_path)
+    async with Hub({OLD: FILES, NEW: NEW_FILES}) as hub:
+        for revision in (OLD, NEW):
+            code, said = await volume.fetch(hub, revision)
+            assert (code, "removed" in said) == (0, False)
+    assert (volume.weights(OLD), volume.weights(NEW)) == (FILES, NEW_FILES)
+    assert volume.is_marked(OLD)
+
+
+async def test_another_revision_takes_the_place_of_the_former_one_where_there_is_no_room(tmp_path: Path) -> None:
+    volume = Volume(tmp_path)
+    async with Hub({OLD: FILES, NEW: NEW_FILES}) as hub:
+        await volume.fetch(hub, OLD)
+        hub.size = 2**62
+        piece = volume.piece()
+        code, said = await volume.fetch(hub, NEW)
+    assert code == 0
+    assert f"removed example/tiny@{OLD}" in said
+    assert volume.weights(NEW) == NEW_FILES
+    assert (volume.weights(OLD), volume.is_marked(OLD), volume.is_marked(NEW)) == ({}, False, True)
+    assert volume.blobs() == sorted(NEW_FILES.values())
+    assert not piece.exists()
+
+
+async def test_nothing_is_removed_where_the_hub_does_not_say_how_large_files_are(tmp_path: Path) -> None:
+    volume = Volume(tmp_path)
+    async with Hub({OLD: FILES, NEW: NEW_FILES}) as hub:
+        await volume.fetch(hub, OLD)
+        hub.size = None
+        assert (await volume.fetch(hub, NEW))[0] == 0
+    assert (volume.weights(OLD), volume.weights(NEW)) == (FILES, NEW_FILES)
 
 
 async def test_an_engine_waits_until_its_weights_are_marked(tmp_path: Path) -> None:

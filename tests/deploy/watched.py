@@ -17,6 +17,8 @@ import yaml
 from deploy_tools import ROOT, library
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.telemetry import Telemetry
+
 CHART = ROOT / "deploy" / "helm"
 RULES = sorted((CHART / "files" / "rules").glob("*.yaml"))
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
@@ -120,12 +122,12 @@ def filled_in(query: str) -> str:
 
 
 def scaler_series() -> set[str]:
-    """Every series that a template of the chart names: scalers ask for them."""
+    """Every series that a template of the chart names: scalers ask for them, and alerts of one release."""
     return {name for text in _templates() for name in SERIES_NAME.findall(text)}
 
 
 def template_alerts() -> set[str]:
-    """Alerts that the chart makes itself, for each engine that is scaled."""
+    """Alerts that the chart makes itself, for its release and for each engine that is scaled."""
     return {name for text in _templates() for name in re.findall(r"^ *- alert: (\w+)$", text, flags=re.MULTILINE)}
 
 
@@ -169,6 +171,24 @@ def series_on(page: str) -> set[str]:
 
 def engine_series() -> set[str]:
     return series_on(ENGINE_SERIES.read_text(encoding="utf-8"))
+
+
+def labels_on(page: str) -> set[str]:
+    """The names of all labels of samples on a /metrics page."""
+    families = text_string_to_metric_families(page)
+    return {label for family in families for sample in family.samples for label in sample.labels}
+
+
+@cache
+def engine_labels() -> frozenset[str]:
+    return frozenset(labels_on(ENGINE_SERIES.read_text(encoding="utf-8")))
+
+
+@cache
+def gateway_labels() -> frozenset[str]:
+    """The names of all labels that the gateway declares, whether a series has them by now or not."""
+    declared = [vars(series) for series in vars(Telemetry()).values() if hasattr(series, "collect")]
+    return frozenset(label for one in declared for key in ("_labels", "_labelnames") for label in one.get(key, ()))
 
 
 def families(series: Iterable[str]) -> set[str]:

@@ -44,9 +44,15 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* A volume's access mode never changes, so one that several may read is another volume. */}}
+{{- define "simsa.weightsClaim" -}}
+{{- $suffix := eq .root.Values.engines.storage.accessMode "ReadWriteMany" | ternary "-shared" "" -}}
+{{- .engine.claim | default (print .engine.name $suffix) -}}
+{{- end -}}
+
 {{- define "simsa.weightsVolume" -}}
 - name: weights
-  persistentVolumeClaim: {claimName: {{ .engine.claim | default .engine.name }}}
+  persistentVolumeClaim: {claimName: {{ include "simsa.weightsClaim" . }}}
 {{- end -}}
 
 {{- define "simsa.engineEnvironment" -}}
@@ -98,6 +104,8 @@ startupProbe:
   periodSeconds: 10
   timeoutSeconds: 60
   failureThreshold: {{ int (ceil (divf .engine.startupSeconds 10)) }}
+  # What hangs has nothing to drain: the pod's own grace would keep its GPUs for minutes more.
+  terminationGracePeriodSeconds: 30
 readinessProbe:
   httpGet: {path: /health, port: http}
   periodSeconds: 5
@@ -108,6 +116,7 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 10
   failureThreshold: 6
+  terminationGracePeriodSeconds: 30
 {{- end }}
 lifecycle:
   preStop:

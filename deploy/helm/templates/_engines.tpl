@@ -50,7 +50,7 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $weights := .entry.weights | default dict -}}
 {{- $where := printf "models.%s" .id -}}
 {{- include "simsa.refuseUnservable" (dict "where" $where "serving" $serving "weights" $weights "wanted" .wanted) -}}
-{{- $version := include "simsa.vllmVersion" (dict "where" $where "serving" $serving "newest" .root.Values.engines.vllm) -}}
+{{- $version := include "simsa.vllmVersion" (dict "where" $where "serving" $serving "own" .wanted.vllm "newest" .root.Values.engines.vllm) -}}
 {{- $given := include "simsa.parallelism" $serving | fromJson -}}
 {{- $nodes := int (.wanted.nodes | default 1) -}}
 {{- $gpus := include "simsa.gpusPerNode" (dict "where" $where "given" $given "wanted" .wanted "nodes" $nodes) | int -}}
@@ -116,9 +116,10 @@ and the place. What does not hold together fails here, with what would be right.
 {{- end -}}
 {{- end -}}
 
-{{/* {where, serving, newest}: the version of values, or the last one that the registry says serves it. */}}
+{{/* {where, serving, own, newest}: the version of values, or the last one that the registry says serves it. */}}
 {{- define "simsa.vllmVersion" -}}
-{{- $version := include "simsa.version" .newest -}}
+{{- $version := include "simsa.version" (.own | default .newest) -}}
+{{- $key := .own | empty | ternary "engines.vllm" (printf "%s.vllm" .where) -}}
 {{- with .serving.max_vllm -}}
 {{- $last := include "simsa.version" . -}}
 {{- if semverCompare (printf "<%s" $version) $last -}}
@@ -127,7 +128,7 @@ and the place. What does not hold together fails here, with what would be right.
 {{- end -}}
 {{- if .serving.min_vllm -}}
 {{- if semverCompare (printf "<%s" (include "simsa.version" .serving.min_vllm)) $version -}}
-{{- fail (printf "%s: the registry asks for vLLM %s or newer, but engines.vllm is %s" .where .serving.min_vllm $version) -}}
+{{- fail (printf "%s: the registry asks for vLLM %s or newer, but %s is %s" .where .serving.min_vllm $key $version) -}}
 {{- end -}}
 {{- end -}}
 {{- $version -}}
@@ -194,7 +195,7 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $most := $scaling.maxReplicas | default (hasKey .wanted "replicas" | ternary .wanted.replicas 1) -}}
 {{- $pods := mul (int $most) .nodes -}}
 {{- if and (gt $pods 1) (not .wanted.existingClaim) (ne .root.Values.engines.storage.accessMode "ReadWriteMany") -}}
-{{- fail (printf "%s: %d pods cannot read one ReadWriteOnce volume from several nodes; set engines.storage.accessMode to ReadWriteMany with a storageClass that has it, or give existingClaim" .where $pods) -}}
+{{- fail (printf "%s: %d pods cannot read one ReadWriteOnce volume from several nodes; set engines.storage.accessMode to ReadWriteMany with a storageClass that has it (weights are fetched anew, into another volume), or give existingClaim" .where $pods) -}}
 {{- end -}}
 {{- if and .wanted.scaling (hasKey .wanted "replicas") -}}
 {{- fail (printf "%s: either replicas or scaling, not both" .where) -}}

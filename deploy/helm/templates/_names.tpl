@@ -95,3 +95,15 @@ imagePullSecrets:
 
 {{/* Seconds between "you are to stop" and the stop itself, in which nobody sends there any more. */}}
 {{- define "simsa.leaveSeconds" -}}20{{- end -}}
+
+{{/*
+How many pods a workload has whose number a scaler sets: {root, apiVersion, kind, name, least}. When scaling is switched on
+`replicas` would leave the manifest, and the API server would take its default of 1 in the midst of the load: so what is
+there stays, and never less than the least, since no scaler wakes what has none. Empty where nothing is there, or where
+Helm does not see the cluster (`helm template`, GitOps tools).
+*/}}
+{{- define "simsa.replicasOfScaled" -}}
+{{- with (lookup .apiVersion .kind .root.Release.Namespace .name).spec -}}
+{{- max (int .replicas) (int $.least) -}}
+{{- end -}}
+{{- end -}}

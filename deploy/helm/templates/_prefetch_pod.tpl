@@ -46,7 +46,8 @@ spec:
           valueFrom:
             secretKeyRef: {name: {{ include "simsa.secretName" .root }}, key: HF_TOKEN, optional: true}
       resources:
-        requests: {cpu: "1", memory: 2Gi}
+        # Little: a ReadWriteOnce volume binds it to the engine's node, which may have hardly anything left.
+        requests: {cpu: 100m, memory: 512Mi}
         limits: {memory: 8Gi}
       securityContext:
         {{- include "simsa.containerSecurity" . | nindent 8 }}
