@@ -145,7 +145,7 @@ async def test_a_signal_to_the_parent_ends_all_in_order(
         gate.set()
         assert (await open_call).status == 200
         assert await it.process.ended() == 0
-        assert {line["worker"] for line in it.process.log if line["event"] in ("listening", "call")} == {1, 2}
+        assert {line["worker"] for line in it.process.log if line["event"] == "replica up"} == {1, 2}
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers.values())
 
 
