@@ -31,6 +31,8 @@ LONGEST_FIRST = (
     "test_settlements.py",
     "test_openapi.py",
     "test_process.py",
+    "test_workers.py",
+    "test_several_gateways.py",
     "test_outages.py",
     "test_faults.py",
     "test_floods.py",
@@ -39,6 +41,8 @@ LONGEST_FIRST = (
     "test_load_faults.py",
     "test_load_hosts.py",
     "test_load_campaign.py",
+    "test_load_names.py",
+    "test_shared_books.py",
     "test_workloads.py",
 )
 """Files of few long tests. Begun at the end, one of them would keep one core waiting for the other."""
