@@ -118,6 +118,7 @@ def serve(
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
     meeting: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the gateway; its settings are SIMSA_* variables, see docs/settings.md."""
     _warn_of_unknown_settings()
@@ -125,9 +126,9 @@ def serve(
 
     settings = Settings()
     place = None
-    if worker is not None and listener is not None and meeting is not None:
+    if worker is not None and listener is not None and meeting is not None and parent is not None:
         number, _, of = worker.partition("/")
-        place = WorkerPlace(int(number), int(of), listener, meeting)
+        place = WorkerPlace(int(number), int(of), listener, meeting, parent)
     elif (asked := workers or settings.workers) > 1:
         raise typer.Exit(serve_by_workers(settings, asked))
     # Imported here, as web framework and database cost every other command more than all the rest of its start.

@@ -54,7 +54,7 @@ def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
-    server = _Server(config, app, parent=None if place is None else os.getppid())
+    server = _Server(config, app, parent=None if place is None else place.parent)
     _raise_file_limit()
     _calm_garbage_collector()
     try:

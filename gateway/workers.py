@@ -44,6 +44,8 @@ class WorkerPlace:
     listener_fd: int
     meeting: Path
     """A directory where each has a socket by which its siblings ask for its series."""
+    parent: int
+    """Its pid, as it says itself: by the time a worker could ask, it may be gone."""
 
     def socket_of(self, number: int) -> str:
         return str(self.meeting / str(number))
@@ -69,7 +71,9 @@ def serve_by_workers(settings: Settings, workers: int) -> int:
 class _Parent:
     def __init__(self, settings: Settings, workers: int, listener_fd: int, meeting: Path) -> None:
         self._settings = settings
-        self._places = [WorkerPlace(number, workers, listener_fd, meeting) for number in range(1, workers + 1)]
+        self._places = [
+            WorkerPlace(number, workers, listener_fd, meeting, os.getpid()) for number in range(1, workers + 1)
+        ]
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._begun_s: dict[int, float] = {}
         self._is_first: dict[int, bool] = {}
@@ -91,6 +95,7 @@ class _Parent:
     def _start(self, place: WorkerPlace) -> None:
         command = [sys.executable, "-m", "gateway", "serve", "--worker", f"{place.number}/{place.of}"]
         command += ["--listener", str(place.listener_fd), "--meeting", str(place.meeting)]
+        command += ["--parent", str(place.parent)]
         environment = child_environment(
             SIMSA_DATA_DIR=str(self._settings.data_dir / f"worker-{place.number}"),
             SIMSA_CALIBRATION=str(self._settings.calibration_file),

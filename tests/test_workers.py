@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import pytest
 from clients import RawClient, Truncated
 from databases import ScratchPostgres
 from engines import Reply, ScriptedEngine
-from gateways import entry
+from gateways import entry, registry_text
 from guards import HANG_S
-from processes_under_test import GatewayProcess, gateway_process, run_simsa
+from processes_under_test import SIMSA, GatewayProcess, clean_environment, gateway_process, run_simsa
 from redis_server import RedisServer
 
 from gateway.workers import merged
@@ -159,6 +160,28 @@ async def test_workers_do_not_outlive_a_parent_that_is_killed(
         async with asyncio.timeout(HANG_S):
             while any(Path(f"/proc/{pid}").exists() for pid in workers.values()):
                 await asyncio.sleep(0.02)
+
+
+async def test_a_worker_whose_parent_was_gone_before_it_began_ends_too(
+    tmp_path: Path, postgres: ScratchPostgres, redis: RedisServer
+) -> None:
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
+    registry = tmp_path / "registry.yaml"
+    registry.write_text(registry_text([entry("a", "http://127.0.0.1:1")]))
+    settings = {"registry": registry, "data_dir": tmp_path / "data", "database_url": postgres.url}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = await asyncio.create_subprocess_exec(
+            *(*SIMSA, "serve", "--worker", "1/1", "--listener", str(listener.fileno()), "--meeting", str(tmp_path)),
+            *("--parent", str(gone.pid)),
+            env=clean_environment(**settings, redis_url=redis.url, admin_key=ADMIN),
+            pass_fds=[listener.fileno()],
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(HANG_S):
+            _, said = await process.communicate()
+    assert b'"stopping"' in said, said.decode()
+    assert process.returncode == 0
 
 
 async def test_workers_without_redis_are_refused_with_what_to_do(tmp_path: Path) -> None:
