@@ -6,18 +6,16 @@ transaction, so that whoever holds keys in memory sees with one small read wheth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.books import KeySpent, Spent
-from gateway.domain.accounts import TOKENS, Key, Organisation, Terms
-from gateway.domain.limits import Amount
+from gateway.books import KeySpent, spent_in
+from gateway.domain.accounts import Key, Organisation, Terms
 from gateway.errors import InvalidRequest, NotFound
 from gateway.store import RowRefused, Store
 from gateway.tables import account_changes, api_keys, organisations
@@ -117,7 +115,7 @@ class Accounts:
             organisation = (await connection.execute(of_key)).scalar()
             rows = await read_days(connection, today.replace(day=1), today, organisation=organisation, key=key)
             written = await ended_among(connection, call_ids)
-        return KeySpent(_sum(row for row in rows if row.day == today), _sum(rows), written)
+        return KeySpent(spent_in(row for row in rows if row.day == today), spent_in(rows), written)
 
     async def usage(
         self,
@@ -135,19 +133,6 @@ class Accounts:
                 rows = await read_day(connection, day, organisation=organisation, key=key, model=model)
             for row in rows:
                 yield row
-
-
-def _sum(rows: Iterable[UsageRow]) -> Spent:
-    """What limits and budgets count."""
-    amounts: dict[str, Amount] = {TOKENS: 0}
-    unpriced = 0
-    for row in rows:
-        amounts[TOKENS] += row.charged_tokens
-        unpriced += row.calls_without_cost
-        for amount in (row.cost, row.estimated_cost):
-            if amount is not None and row.currency is not None:
-                amounts[row.currency] = amounts.get(row.currency, Decimal(0)) + amount
-    return Spent(amounts, {TOKENS: 0}, unpriced)
 
 
 async def _count_change(connection: AsyncConnection) -> None:

@@ -1,7 +1,7 @@
 """One gateway's books while it cannot count together with the others: an equal share of each limit and budget.
 
 What a budget has left is what the database says that the key has not spent; of that, too, this gateway gives its share
-only. When that is needed, and what is handed in afterwards, is `shared_books`.
+only. When that is needed, and how it counts afterwards, is `shared_books`'s.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ gateways share are `shared_books`. What a call may take at most, and what a refu
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -119,24 +119,15 @@ class OwnBooks:
     def note_before(self, key: str, before: KeySpent) -> None:
         """Add what was spent before anything was counted here."""
         account = self.account(key)
-        for ledger, known in ((account.day, before.day), (account.month, before.month)):
-            ledger.unpriced += known.unpriced
-            for unit, amount in known.spent.items():
-                if unit == TOKENS:
-                    ledger.spent_tokens += int(amount)
-                else:
-                    ledger.spend(unit, Decimal(amount))
+        _add(account.day, before.day)
+        _add(account.month, before.month)
 
     def note_spent(self, key: str, row: UsageRow) -> None:
         """Add what was spent on one day of this month."""
         account = self.account(key)
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         for ledger in (account.day, account.month) if row.day == today else (account.month,):
-            ledger.spent_tokens += row.charged_tokens
-            ledger.unpriced += row.calls_without_cost
-            for amount in (row.cost, row.estimated_cost):
-                if amount is not None and row.currency is not None:
-                    ledger.spend(row.currency, amount)
+            _add(ledger, spent_in((row,)))
 
     async def hold(self, key: str, limits: Limits, hold: Hold) -> Refused | None:
         account, now_s = self.account(key, limits), self._now()
@@ -191,6 +182,28 @@ class OwnBooks:
         for ledger in (account.day, account.month):
             ledger.roll(self._wall())
         return account.day, account.month
+
+
+def spent_in(rows: Iterable[UsageRow]) -> Spent:
+    """What limits and budgets count of these rows."""
+    amounts: dict[str, Amount] = {TOKENS: 0}
+    unpriced = 0
+    for row in rows:
+        amounts[TOKENS] += row.charged_tokens
+        unpriced += row.calls_without_cost
+        for amount in (row.cost, row.estimated_cost):
+            if amount is not None and row.currency is not None:
+                amounts[row.currency] = amounts.get(row.currency, Decimal(0)) + amount
+    return Spent(amounts, {TOKENS: 0}, unpriced)
+
+
+def _add(ledger: Ledger, before: Spent) -> None:
+    ledger.unpriced += before.unpriced
+    for unit, amount in before.spent.items():
+        if unit == TOKENS:
+            ledger.spent_tokens += int(amount)
+        else:
+            ledger.spend(unit, Decimal(amount))
 
 
 def _minutes(account: Account, now_s: float) -> Minutes:

@@ -10,16 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
 
 import structlog
 
 from gateway.books import Price
+from gateway.counted import clamped, nano
 from gateway.redis_link import LinkDown, RedisLink, ScriptFailed
 
-NANO = 10**9
-"""Money is counted in whole billionths of its unit."""
-_MOST = 2**62
 ENTRIES_AT_ONCE = 250
 MOST_UNSENT = 200_000
 """Beyond it the oldest are given up, and the database is asked about their keys."""
@@ -84,8 +81,6 @@ class HandingIn:
         self._link = link
         self.some = asyncio.Event()
         """Something waits."""
-        self.given_up = 0
-        """Entries that were dropped."""
         self.last_hold = 0
         self._open: dict[str, set[int]] = {}
         """Numbers of holds that Redis may have and is to keep, by where they are kept."""
@@ -188,15 +183,12 @@ class HandingIn:
         except ScriptFailed as error:
             self._log.error("a batch of what was spent is given up; the database is asked instead", why=str(error))
             if any(entry.call or entry.what != "written" for entry in self._sent):
-                self._give_up(self._sent)
-            else:  # not even that: what is wrong with them would be wrong again
-                self.given_up += len(self._sent)
+                self._give_up(self._sent)  # else they were doubts, and what is wrong with them would be wrong again
         else:
             for entry in self._sent:
                 self._forget(entry)
 
     def _give_up(self, entries: Sequence[Entry]) -> None:
-        self.given_up += len(entries)
         for entry in entries:
             self._forget(entry)
             if entry.says_something:
@@ -208,12 +200,3 @@ class HandingIn:
             self.end_hold(entry.places, entry.hold)
             if self._spent.get(entry.call) is entry:
                 del self._spent[entry.call]
-
-
-def nano(amount: Decimal) -> int:
-    return clamped(int((amount * NANO).to_integral_value(ROUND_HALF_EVEN)))
-
-
-def clamped(amount: int) -> int:
-    """As far as Redis counts."""
-    return max(-_MOST, min(_MOST, amount))

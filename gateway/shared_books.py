@@ -21,9 +21,10 @@ from typing import Any
 
 from gateway.alone_books import ASK_AGAIN_S, AloneBooks, read_spent
 from gateway.books import KeySpent, Minutes, Price, Refused, Spent, SpentBefore, Use
+from gateway.counted import amount_of, clamped, nano, whole
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period
 from gateway.domain.limits import Amount, Hold, Obstacle, Refusal, period_end_s, wanted_of
-from gateway.handing_in import NANO, Entry, HandingIn, Places, clamped, nano
+from gateway.handing_in import Entry, HandingIn, Places
 from gateway.redis_link import LinkDown, RedisLink
 
 _NO_RUN = "unknown"
@@ -177,9 +178,11 @@ class SharedBooks:
             return
         if began_on != today:
             places = replace(places, day="")
-        self._out.note(Entry("corrected", places, unpriced=without_cost))
-        for price in charged.items():
-            self._out.note(Entry("corrected", places, price=price))
+        entries = [Entry("corrected", places, price=price) for price in charged.items()]
+        entries = entries or [Entry("corrected", places)]
+        entries[0].unpriced = without_cost
+        for entry in entries:
+            self._out.note(entry)
 
     def minutes(self, key: str, hold: Hold) -> Minutes | None:
         ticket = hold.ticket
@@ -383,7 +386,7 @@ def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
         refusal = Refusal(Obstacle(what.decode()), float(wait_s))
         if budget_number:
             budget = limits.budgets[budget_number - 1]
-            left = budget.amount - _amount(budget.unit, spent)
+            left = budget.amount - amount_of(budget.unit, spent)
             if refusal.obstacle is Obstacle.BUDGET:
                 left = max(Decimal(0), left)
                 refusal = replace(refusal, wait_s=period_end_s(budget.period, wall_s) - wall_s)
@@ -394,17 +397,12 @@ def _found(answer: Sequence[Any], limits: Limits, wall_s: float) -> _Found:
 
 def _budget_arguments(budget: Budget, charged: Sequence[Hold]) -> tuple[str, str, int, int]:
     unit, wanted = budget.unit, wanted_of(budget.unit, charged)
-    return "d" if budget.period is Period.DAY else "m", unit, _whole(unit, budget.amount), _whole(unit, wanted)
-
-
-def _whole(unit: str, amount: Amount) -> int:
-    """As Redis counts it: tokens, or billionths of a currency."""
-    return clamped(int(amount)) if unit == TOKENS else nano(Decimal(amount))
+    return "d" if budget.period is Period.DAY else "m", unit, whole(unit, budget.amount), whole(unit, wanted)
 
 
 def _fields(spent: Spent) -> list[str | int]:
     amounts: dict[str, int] = {"unpriced": spent.unpriced}
-    amounts |= {f"s:{unit}": _whole(unit, amount) for unit, amount in spent.spent.items()}
+    amounts |= {f"s:{unit}": whole(unit, amount) for unit, amount in spent.spent.items()}
     return [part for pair in amounts.items() for part in pair]
 
 
@@ -417,9 +415,5 @@ def _spent(fields: Mapping[bytes, bytes]) -> Spent:
     for name, value in fields.items():
         kind, _, unit = name.decode().partition(":")
         if unit:
-            found[kind][unit] = _amount(unit, value)
+            found[kind][unit] = amount_of(unit, value)
     return Spent(found["s"], found["h"], int(fields.get(b"unpriced", 0)))
-
-
-def _amount(unit: str, value: bytes) -> Amount:
-    return int(value) if unit == TOKENS else Decimal(int(value)) / NANO

@@ -34,7 +34,7 @@ async def with_engines(registry: Registry, models: Sequence[str], ask: Ask) -> R
     return with_addresses(registry, {question: standing.addresses for question, standing in standings.items()})
 
 
-def moved(before: Model | None, now: Model | None) -> str:
+def moved(before: Model, now: Model | None) -> str:
     """Which of a model's engines came and went, in words; empty where none did."""
     then, there = ({one.url for one in model.replicas} if model is not None else set() for model in (before, now))
     came, gone = sorted(there - then), sorted(then - there)

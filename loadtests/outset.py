@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -107,16 +107,6 @@ async def prepare(
     see = partial(see_target, doors, engines, names, registry, keys, gpu=plan.gpu, gpus=per_replica)
     sighting = await see()
 
-    async def look() -> Look:
-        try:
-            difference = moved(model, (await find()).models.get(plan.target.model))
-        except TargetUnknown:
-            difference = None
-        try:
-            return Look((await see()).provenance.value, difference)
-        except (TargetSilent, SimsaError, GatewayUnreachable):
-            return Look(SILENT, difference)
-
     say(f"{plan.target.model}: answers are {sighting.provenance.value}; {len(sighting.engines)} engine(s) to be read")
     _refuse_other_gpus(plan, model)
     fertility = await _fertility(plan, doors[0], keys, say)
@@ -144,7 +134,7 @@ async def prepare(
         work=DrawnWork(plan.workload, fertility),
         journal=journal,
         watch=EngineWatch(engines),
-        look=look,
+        look=partial(_look, see, find, model),
         lock=lock,
         versions=_versions(),
         traces=traces,
@@ -155,6 +145,20 @@ async def prepare(
         web_port=wishes.web_port,
         hosts=hosts,
     )
+
+
+async def _look(
+    see: Callable[[], Awaitable[Sighting]], find: Callable[[], Awaitable[Registry]], model: Model | None
+) -> Look:
+    """At what stands behind the doors now. `model`: with the engines that it had when the run began."""
+    try:
+        difference = "" if model is None else moved(model, (await find()).models.get(model.id))
+    except TargetUnknown:
+        difference = None
+    try:
+        return Look((await see()).provenance.value, difference)
+    except (TargetSilent, SimsaError, GatewayUnreachable):
+        return Look(SILENT, difference)
 
 
 def _begun(plan_path: Path, settings: Settings, wishes: Wishes) -> tuple[Run | None, Journal, bytes]:

@@ -239,6 +239,7 @@ HOUSE = [
     "gateway.request_adapter",
     "gateway.endpoints",
     "gateway.redis_link",
+    "gateway.counted",
     "gateway.handing_in",
     "gateway.alone_books",
     "gateway.shared_books",
