@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from guards import HANG_S
+from playwright.async_api import Browser, async_playwright, expect
 
+expect.set_options(timeout=1000 * HANG_S)
 CHROMIUM = Path("/usr/bin/chromium")
 MISSING = f"{CHROMIUM} is not on this machine; install the system's Chromium to try the pages in a browser"
 

@@ -78,6 +78,7 @@ async def test_a_reviewer_goes_from_the_link_to_the_receipt(tmp_path: Path) -> N
         for number, key in enumerate("1234", 1):
             await expect(page.get_by_role("heading", level=1)).to_contain_text(f"심사 항목 {number}")
             await expect(page.get_by_role("heading", level=1)).to_be_focused()
+            await page.wait_for_load_state()  # the heading has the focus before there is a script to hear the key
             await page.keyboard.press(key)
             await it.saved()
             await page.keyboard.press("j")
