@@ -14,7 +14,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.api import ops
 from gateway.api.deps import Services
-from gateway.background import keep_running
+from gateway.background import end_all, keep_running
 from gateway.batch_store import BatchStore
 from gateway.batches import Batches
 from gateway.calibration_file import CalibrationBook
@@ -228,9 +228,7 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
         try:
             yield services
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await end_all(background)
             services.long_work.close()
             if services.siblings is not None:
                 await services.siblings.stop()

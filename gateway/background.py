@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
 RESTART_S = 1.0
 """Pause before background work that failed goes on."""
+CANCEL_AGAIN_S = 5.0
+"""Longer than any work takes to put away what it has in hand."""
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], count_failure: Callable[[str], None]) -> None:
@@ -29,3 +32,19 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]], count_fai
             with suppress(Exception):  # it may be the log that fails
                 structlog.get_logger("simsa").error("background work failed, it begins anew", work=name, exc_info=error)
         await asyncio.sleep(RESTART_S)
+
+
+async def end_all(tasks: Iterable[asyncio.Future[Any]], again_s: float = CANCEL_AGAIN_S) -> None:
+    """Cancel tasks until they have ended, whatever they end with.
+
+    Once is not enough: `asyncio.wait_for`, by which libraries wait, forgets at some moments that it was cancelled
+    (Python 3.11), and work that goes on for ever then would keep its gateway from stopping.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        ended, left = await asyncio.wait(left, timeout=again_s)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # or the loop complains that nobody asked

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from gateway.background import end_all
 from gateway.errors import Unavailable
 
 LOOK_S = 1.0
@@ -61,8 +62,6 @@ class Duty:
                     if task.done():
                         return task.result()
                 finally:
-                    for one in (task, lost):
-                        one.cancel()
-                    await asyncio.gather(task, lost, return_exceptions=True)
+                    await end_all((task, lost))
 
         return on_duty

@@ -13,7 +13,7 @@ from math import ceil
 
 import structlog
 
-from gateway.background import keep_running
+from gateway.background import end_all, keep_running
 from gateway.domain.breaker import CLOSED, Breaker
 from gateway.domain.queueing import place_limits
 from gateway.domain.records import EngineAddress, Provenance, Registry, Replica
@@ -146,9 +146,7 @@ class Fleet:
     async def stop(self) -> None:
         watchers = list(self._watchers.values())
         self._watchers.clear()
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        await end_all(watchers)
 
     def _ensure_watcher(self, state: ReplicaState) -> None:
         if state not in self._watchers:

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 
 import structlog
 
-from gateway.background import keep_running
+from gateway.background import end_all, keep_running
 from gateway.domain.discovery import Addresses, Answer, Found, NoneThere, Question, Standing, Unanswered, problem_of
 from gateway.telemetry import Telemetry
 
@@ -69,9 +69,7 @@ class NameWatch:
     async def stop(self) -> None:
         watchers = list(self._watchers.values())
         self._watchers.clear()
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        await end_all(watchers)
 
     def _standings_of(self, name: str) -> list[Standing]:
         return [standing for question, standing in self._standings.items() if question.name == name]

@@ -21,7 +21,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from gateway.background import keep_running
+from gateway.background import end_all, keep_running
 from gateway.domain.records import Call, CallOpened
 from gateway.errors import Unavailable
 from gateway.settings import Settings
@@ -193,9 +193,7 @@ class Recorder:
         self._spool_the_rest()
         await self._sync()
         await self.drain(deadline_s)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         self._spool_the_rest()
         self._spool.seal()
         await self._sync()

@@ -222,11 +222,12 @@ class RedisLink:
         assert this is not None
         cancels = this.cancelling()
         try:
-            async with asyncio.timeout(timeout_s or self.timeout_s):
-                answer = await asked
-            if this.cancelling() > cancels:  # the library waits by `wait_for`, which may forget it (Python 3.11)
-                raise asyncio.CancelledError
-            return answer
+            try:
+                async with asyncio.timeout(timeout_s or self.timeout_s):
+                    return await asked
+            finally:
+                if this.cancelling() > cancels:  # the library waits by `wait_for`, which may forget it (Python 3.11)
+                    raise asyncio.CancelledError
         except NoScriptError:
             raise
         except ResponseError as error:

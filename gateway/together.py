@@ -33,8 +33,8 @@ KEYS, BATCHES = "keys", "batches"
 """What news are told of."""
 LAST_RECORDS_S = 2.0
 """How long records are waited for at the end, so that others are told that they are written."""
-BURY_S = 5.0
-"""How often it is looked for gateways that are gone."""
+BURY_S = 1.0
+"""How often it is looked for gateways that are gone: one that Redis never heard of must live longer to be missed."""
 
 
 class Together:
@@ -140,19 +140,18 @@ class Together:
     async def _bury_forever(self) -> None:
         """Who goes, however it goes, may have written what it told nobody; and who had the duty, settled it."""
         assert self._shared is not None
-        self._shared.doubt_all()
-        lived: Set[int] = frozenset()
+        lived: Set[int] | None = None
         while True:
-            await asyncio.sleep(BURY_S)
             try:
                 living = await self._store.living()
-                await self._recorder.end_orphans()
-                await self._bury(living)
-                if lived - living:
+                if lived is None or lived - living:  # first of all: who went before this look is doubted by it
                     self._shared.doubt_all()
                 lived = living
+                await self._recorder.end_orphans()
+                await self._bury(living)
             except (LinkDown, Unavailable, RowRefused) as error:
                 self._log.warning("gateways that are gone wait for their burial", why=str(error))
+            await asyncio.sleep(BURY_S)
 
     async def _bury(self, living: Set[int]) -> None:
         """Gone is who holds no lock in the database any more; Redis alone would take a cut network for death."""
@@ -162,6 +161,7 @@ class Together:
             if peer.number not in living:
                 await self._shared.release(peer.id)
                 await self.link.forget(peer.id)
+                self._shared.doubt_all()  # it may have come and gone between two looks at who lives
                 self._log.warning("a gateway is gone", gateway=peer.id, host=peer.host)
 
     def _note_written(self, records: Sequence[Call | CallOpened], are_left: bool, had_ended: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from gateways import entry, registry_text, running_gateway
 from guards import HANG_S
 from structlog.testing import capture_logs
 
-from gateway.background import keep_running
+from gateway.background import end_all, keep_running
 from gateway.domain.records import Registry
 from gateway.live_registry import LiveRegistry
 from gateway.telemetry import Telemetry
@@ -52,6 +53,35 @@ async def test_work_that_is_cancelled_ends_and_is_no_failure() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert failures == []
+
+
+async def test_work_that_forgets_a_cancelling_is_cancelled_again_and_what_it_ends_with_is_nobodys() -> None:
+    forgotten: list[str] = []
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            forgotten.append("once")
+        await asyncio.Event().wait()
+
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("gone")
+
+    tasks = [asyncio.create_task(work()), asyncio.create_task(fail())]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(HANG_S):
+        await end_all(tasks, again_s=0.01)
+    assert forgotten == ["once"]
+    assert tasks[0].cancelled()
+    del tasks
+    gc.collect()
+    assert complaints == []
 
 
 async def test_registry_that_cannot_be_put_to_use_leaves_the_old_one_and_says_so(tmp_path: Path) -> None:
