@@ -107,6 +107,7 @@ gpu-check: setup ## measure this machine's GPU beside the arithmetic (docs/gpu-c
 
 docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json, deploy/helm/README.md, dashboards
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md
+	@$(BIN)/python scripts/settings_page.py --names > deploy/helm/files/settings.txt
 	@$(BIN)/python scripts/redaction_page.py > docs/redaction.md
 	@$(BIN)/simsa registry schema > model_registry.schema.json
 	@$(BIN)/python scripts/chart_page.py > deploy/helm/README.md

@@ -279,9 +279,10 @@ def _limits(row: dict[str, Any]) -> Figure:
     return Figure("\n".join(words) or "none")
 
 
-_ORG_COLUMNS = (_text("id"), _text("name"), Column("Status", _status), _text("created_at"))
+_ID = Column[dict[str, Any]]("Id", lambda row: Figure(row["id"]), is_copied=True)
+_ORG_COLUMNS = (_ID, _text("name"), Column("Status", _status), _text("created_at"))
 _KEY_COLUMNS = (
-    _text("id"),
+    _ID,
     _text("organisation"),
     _text("name"),
     _text("prefix"),

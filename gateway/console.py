@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Generic, TextIO, TypeVar
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -100,6 +100,8 @@ class Column(Generic[Row]):
     title: str
     figure: Callable[[Row], Figure]
     is_number: bool = False
+    is_copied: bool = False
+    """People take it over into commands, so that it stays on one line."""
 
 
 def render_table(rows: Iterable[Row], columns: Sequence[Column[Row]], *, title: str | None = None) -> Group:
@@ -107,7 +109,8 @@ def render_table(rows: Iterable[Row], columns: Sequence[Column[Row]], *, title: 
     footnotes = Footnotes()
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in columns:
-        table.add_column(column.title, justify="right" if column.is_number else "left", overflow="fold")
+        justify: JustifyMethod = "right" if column.is_number else "left"
+        table.add_column(column.title, justify=justify, overflow="fold", no_wrap=column.is_copied)
     for row in rows:
         table.add_row(*(footnotes.cell(column.figure(row)) for column in columns))
     return Group(table, *footnotes.lines())

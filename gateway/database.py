@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -68,6 +68,15 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """What became of a schema."""
+
+    before: str | None
+    """None where there were no tables."""
+    after: str | None
+
+
 _KINDS: dict[str, Callable[..., Database]] = {
     "sqlite": SqliteDatabase,
     "postgresql": PostgresqlDatabase,
@@ -117,8 +126,8 @@ async def open_for_reading(text: str, limits: DatabaseLimits) -> Database:
         raise
 
 
-async def upgrade(text: str, limits: DatabaseLimits = DatabaseLimits()) -> None:  # noqa: B008 - it is frozen
-    """Bring the schema to this version's, unless it is a newer one that this version may run on.
+async def upgrade(text: str, limits: DatabaseLimits = DatabaseLimits()) -> Upgraded:  # noqa: B008 - it is frozen
+    """Bring the schema to this version's, unless it is a newer one that this version may run on. Returns what it did.
 
     Raises StartRefused while a gateway has the database to itself, or one is at work whose code may not run on the
     new schema. Two at once take turns on PostgreSQL, where a step may take as long as it takes.
@@ -127,7 +136,7 @@ async def upgrade(text: str, limits: DatabaseLimits = DatabaseLimits()) -> None:
     database = _make(url, _unhurried(url, limits))
     try:
         with _refusing(url, "upgraded"):
-            await _migrate(database, may_upgrade=True)
+            return await _migrate(database, may_upgrade=True)
     finally:
         await database.close()
 
@@ -219,17 +228,17 @@ def _to_json(value: Any) -> str:
 # --- the schema ---------------------------------------------------------------------------------------------
 
 
-async def _migrate(database: Database, *, may_upgrade: bool) -> None:
+async def _migrate(database: Database, *, may_upgrade: bool) -> Upgraded:
     async with database.engine.connect() as connection:
-        await connection.run_sync(_migrate_on, database, may_upgrade)
+        return await connection.run_sync(_migrate_on, database, may_upgrade)
 
 
-def _migrate_on(connection: Connection, database: Database, may_upgrade: bool) -> None:
+def _migrate_on(connection: Connection, database: Database, may_upgrade: bool) -> Upgraded:
     """Upgrade in one transaction, tables and version together; refuse where it is due and not ours to do."""
     schema = usable_schema(connection)
     connection.rollback()
     if fit_of(schema) in MAY_RUN:
-        return
+        return Upgraded(schema.revision, schema.revision)
     if not may_upgrade:
         found = f"has schema {schema.revision}, older than this version" if schema.revision else "has no tables yet"
         raise StartRefused(f"database {shown_url(connection)} {found}: run `simsa db upgrade`")
@@ -238,7 +247,9 @@ def _migrate_on(connection: Connection, database: Database, may_upgrade: bool) -
     if fit_of(schema) not in MAY_RUN:
         database.shut_out(connection, left_behind(schema))
         step_up(connection)
+    after = read_schema(connection)
     connection.commit()
+    return Upgraded(schema.revision, after.revision)
 
 
 def usable_schema(connection: Connection) -> Schema:

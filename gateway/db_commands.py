@@ -27,12 +27,20 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON; a pipe gets 
 
 
 @db_app.command("upgrade")
-def upgrade() -> None:
+def upgrade(json: JsonFlag = False) -> None:
     """Bring the database's schema up to date."""
     from gateway.database import upgrade
 
     settings = Settings()
-    asyncio.run(upgrade(settings.database, settings.database_limits))
+    done = asyncio.run(upgrade(settings.database, settings.database_limits))
+    match done.before:
+        case done.after:
+            words = f"schema {done.after} is up to date"
+        case None:
+            words = f"schema {done.after} was made"
+        case _:
+            words = f"schema {done.before} was brought to {done.after}"
+    _say({"before": done.before, "after": done.after}, words, json)
 
 
 @db_app.command("downgrade")

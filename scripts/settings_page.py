@@ -1,6 +1,8 @@
-"""Prints docs/settings.md from the settings themselves."""
+"""Prints docs/settings.md from the settings themselves; with --names their names, which the chart knows them by."""
 
 from __future__ import annotations
+
+import sys
 
 from gateway.settings import Settings
 
@@ -16,13 +18,17 @@ def shown(default: object) -> str:
     return "–" if default is None else f"`{default}`"
 
 
+def names() -> list[str]:
+    return [f"SIMSA_{name.upper()}" for name in Settings.model_fields]
+
+
 def page() -> str:
     rows = [
-        f"| `SIMSA_{name.upper()}` | {shown(field.default)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        f"| `{name}` | {shown(field.default)} | {field.description} |"
+        for name, field in zip(names(), Settings.model_fields.values(), strict=True)
     ]
     return "\n".join([HEAD, *rows])
 
 
 if __name__ == "__main__":
-    print(page())  # noqa: T201
+    print("\n".join(sorted(names())) if "--names" in sys.argv[1:] else page())  # noqa: T201

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from gateway import __version__
 from gateway.cli import app
+from gateway.schema_steps import steps
 
 SHIPPED = Path(__file__).parent.parent / "model_registry.yaml"
 COMMANDS = (
@@ -116,9 +117,10 @@ async def test_feasibility_is_json_in_a_pipe_with_a_verdict_and_reasons() -> Non
 
 
 async def test_database_is_brought_up_to_date_and_twice_is_harmless(tmp_path: Path) -> None:
-    for _ in range(2):
+    for before in (None, steps()[-1]):
         ended = await run_simsa("db", "upgrade", data_dir=tmp_path / "new")
-        assert ended == Ended(0, "", "")
+        assert (ended.code, ended.err) == (0, "")
+        assert json.loads(ended.out) == {"before": before, "after": steps()[-1]}
     assert (tmp_path / "new" / "simsa.db").read_bytes().startswith(b"SQLite format 3")
 
 

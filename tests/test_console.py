@@ -439,6 +439,12 @@ def test_unknown_without_a_reason_says_that_none_was_given() -> None:
     assert "[1] no reason was given" in text
 
 
+def test_what_people_copy_stays_on_one_line() -> None:
+    words = tuple(Column[str](f"Column {number}", lambda _: Figure("some long words")) for number in range(8))
+    id_ = Column[str]("Id", Figure, is_copied=True)
+    assert "key-a6eaa77a66be" in drawn(render_table(["key-a6eaa77a66be"], (id_, *words)), width=80)
+
+
 def test_the_model_list_never_leaves_a_cell_empty() -> None:
     text = drawn(render_models([KNOWN, BARE]), width=120)
     known, bare = (line.split() for line in text.splitlines() if line.split()[:1] in (["known"], ["bare"]))

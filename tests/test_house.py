@@ -578,6 +578,13 @@ def test_every_setting_is_documented() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == page, "run `make docs`"
 
 
+def test_the_chart_knows_every_setting_and_no_other() -> None:
+    names = subprocess.run(
+        [sys.executable, "scripts/settings_page.py", "--names"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert (ROOT / "deploy" / "helm" / "files" / "settings.txt").read_text() == names, "run `make docs`"
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
 def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in target]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -219,7 +220,8 @@ async def test_the_next_version_takes_a_step_beside_gateways_unless_they_could_n
         assert refused.code == 2
         assert f"a simsa gateway whose code (schema {OURS}) may not run after this upgrade" in refused.error_line
         assert await revision_of(postgres) == OURS
-        assert await adding.run("db", "upgrade", database_url=postgres.url) == (0, "", "")
+        taken = await adding.run("db", "upgrade", database_url=postgres.url)
+        assert json.loads(taken.out) == {"before": OURS, "after": NEXT}
         assert await revision_of(postgres) == NEXT
         await one.upsert_calls([opened(1), ended(opened(2))])
         async with opened_store(postgres.url, SHARED) as restarted:
@@ -231,7 +233,7 @@ async def test_a_step_that_takes_something_away_is_taken_once_no_gateway_needs_i
     tmp_path: Path, postgres: ScratchPostgres
 ) -> None:
     breaking = NextVersion(tmp_path, oldest_code=NEXT)
-    assert await breaking.run("db", "upgrade", database_url=postgres.url) == (0, "", "")
+    assert (await breaking.run("db", "upgrade", database_url=postgres.url)).code == 0
     assert await revision_of(postgres) == NEXT
     with pytest.raises(StartRefused, match=f"install that version .schema {NEXT} or newer"):
         async with opened_store(postgres.url, SHARED):

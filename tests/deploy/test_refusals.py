@@ -76,3 +76,9 @@ def test_what_the_faults_are_put_over_renders() -> None:
 
 def test_faults_have_names_of_their_own() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_another_image_may_know_settings_that_the_chart_does_not(helm: str) -> None:
+    values = "gateway: {image: {tag: 9.0.0}, settings: {SIMSA_OF_TOMORROW: 'on'}}"
+    assert "SIMSA_OF_TOMORROW" in render_text(values, Release(helm=helm), base=GOOD, registry=SMALL_REGISTRY)

@@ -67,6 +67,8 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- define "simsa.gatewayEnvironment" -}}
 {{- $own := list "SIMSA_HOST" "SIMSA_PORT" "SIMSA_REGISTRY" "SIMSA_REPLICAS_FILE" "SIMSA_DATA_DIR" "SIMSA_SHUTDOWN_GRACE_S" "SIMSA_PUBLIC_URL" "SIMSA_REVIEW_URL" -}}
 {{- $secret := list "SIMSA_ADMIN_KEY" "SIMSA_KEY" "SIMSA_DATABASE_URL" "SIMSA_REDIS_URL" "SIMSA_OTLP_HEADERS" -}}
+{{- $known := .Files.Get "files/settings.txt" | splitList "\n" -}}
+{{- $isOwnImage := and (has .Values.gateway.image.tag (list "" .Chart.AppVersion)) (not .Values.gateway.image.digest) -}}
 - {name: SIMSA_HOST, value: {{ .Values.listen | quote }}}
 - {name: SIMSA_PORT, value: {{ include "simsa.gatewayPort" . | quote }}}
 - {name: SIMSA_REGISTRY, value: /etc/simsa/model_registry.yaml}
@@ -93,6 +95,8 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- fail (printf "gateway.settings.%s: the chart sets it from its other values; leave it out" $name) }}
 {{- else if has $name $secret }}
 {{- fail (printf "gateway.settings.%s: it is a secret; put it into the Secret under that key" $name) }}
+{{- else if and $isOwnImage (not (has $name $known)) }}
+{{- fail (printf "gateway.settings.%s: simsa %s knows no such setting; docs/settings.md lists them" $name $.Chart.AppVersion) }}
 {{- else if not (hasPrefix "SIMSA_DATABASE_" $name) }}
 - {name: {{ $name }}, value: {{ include "simsa.text" $value | quote }}}
 {{- end }}
