@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from gateway.console import Column, Figure, printable, render_table, significant
@@ -20,6 +21,8 @@ CAVEATS = {
 }
 _INVALID = "–"
 
+Row = TypeVar("Row")
+
 
 def render_run(run: Run) -> Group:
     """One run: what may be believed first, then its verdicts, cells, knees and doors."""
@@ -27,10 +30,10 @@ def render_run(run: Run) -> Group:
     return Group(
         Text(printable(f"{run.name} · {run.model} · {_gpu(run)} · {run.provenance} · {run.state}"), style="bold"),
         *(Text(printable(line), style="yellow") for line in _caveats(run)),
-        render_table(run.verdicts, _verdict_columns(run), title="Claims"),
-        render_table(run.cells, _CELL_COLUMNS, title="Cells: the middle of the repeats, latency in ms"),
-        *([render_table(run.searches, _search_columns(run), title="Highest load within the objectives")] * _some(run)),
-        *([render_table(doors, _DOOR_COLUMNS, title="What the gateway adds, in ms")] if doors else []),
+        *_titled("Claims", run.verdicts, _verdict_columns(run), none="The registry has no claim of this model."),
+        *_titled("Cells: the middle of the repeats, latency in ms", run.cells, _CELL_COLUMNS),
+        *_titled("Highest load within the objectives", run.searches, _search_columns(run)),
+        *_titled("What the gateway adds, in ms", doors, _DOOR_COLUMNS),
     )
 
 
@@ -39,8 +42,14 @@ def render_runs(runs: Iterable[Run]) -> Group:
     return render_table(runs, _RUN_COLUMNS)
 
 
-def _some(run: Run) -> int:
-    return 1 if run.searches else 0
+def _titled(
+    title: str, rows: Sequence[Row], columns: Sequence[Column[Row]], *, none: str | None = None
+) -> Iterator[RenderableType]:
+    """A table; where it would have no row, what `none` says."""
+    if rows:
+        yield render_table(rows, columns, title=title)
+    elif none is not None:
+        yield Text(none, style="dim")
 
 
 def _gpu(run: Run) -> str:

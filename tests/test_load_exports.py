@@ -130,6 +130,12 @@ def test_the_terminal_shows_caveats_before_figures_and_no_figure_of_an_invalid_c
     assert "31.0 %" not in text
 
 
+def test_the_terminal_shows_no_table_without_rows_and_says_that_there_is_no_claim() -> None:
+    text = printed(render_run(changed(run(), verdicts=[], searches=[], doors=[])))
+    assert "The registry has no claim of this model." in text
+    assert not [title for title in ("Claims", "Highest load", "What the gateway adds") if title in text]
+
+
 def test_the_terminal_shows_the_middle_of_repeats_in_milliseconds() -> None:
     text = printed(render_run(run()))
     values = sorted(repeat.latencies.ttft_s.p50 or 0.0 for repeat in run().cells[0].repeats)
