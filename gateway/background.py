@@ -40,11 +40,28 @@ async def end_all(tasks: Iterable[asyncio.Future[Any]], again_s: float = CANCEL_
     Once is not enough: `asyncio.wait_for`, by which libraries wait, forgets at some moments that it was cancelled
     (Python 3.11), and work that goes on for ever then would keep its gateway from stopping.
     """
-    left = set(tasks)
+    every = frozenset(tasks)
+    left, cancelled = set(every), False
     while left:
         for task in left:
             task.cancel()
-        ended, left = await asyncio.wait(left, timeout=again_s)
-        for task in ended:
-            if not task.cancelled():
-                task.exception()  # or the loop complains that nobody asked
+        try:
+            await asyncio.wait(left, timeout=again_s)
+        except asyncio.CancelledError:
+            cancelled = True  # whoever waits for us is as impatient: cancel again, and leave nothing behind
+        left = {task for task in left if not task.done()}
+    for task in every:
+        if not task.cancelled():
+            task.exception()  # or the loop complains that nobody asked
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+def heed_cancelling() -> None:
+    """Raise the CancelledError that something which this task waited for has forgotten, if there is one.
+
+    Not in what is done after a cancelling: the task is being cancelled there, and nothing is forgotten.
+    """
+    this = asyncio.current_task()
+    if this is not None and this.cancelling():
+        raise asyncio.CancelledError

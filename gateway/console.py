@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Generic, TextIO, TypeVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
@@ -90,6 +91,8 @@ class Footnotes:
         return [Text(f"[{number}] {note}", style="dim") for number, note in enumerate(self.notes, start=1)]
 
 
+MOST_ON_ONE_LINE = 24
+
 Row = TypeVar("Row")
 
 
@@ -101,17 +104,20 @@ class Column(Generic[Row]):
     figure: Callable[[Row], Figure]
     is_number: bool = False
     is_copied: bool = False
-    """People take it over into commands, so that it stays on one line."""
+    """People take it over into commands, so that it stays on one line, unless it would leave no room for others."""
 
 
 def render_table(rows: Iterable[Row], columns: Sequence[Column[Row]], *, title: str | None = None) -> Group:
     """A table with a line a row, and the footnotes of its cells below it."""
     footnotes = Footnotes()
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    shown = tuple(rows)
     for column in columns:
+        widths = (cell_len(column.figure(row).text or "") for row in shown)
+        is_whole = column.is_copied and all(width <= MOST_ON_ONE_LINE for width in widths)
         justify: JustifyMethod = "right" if column.is_number else "left"
-        table.add_column(column.title, justify=justify, overflow="fold", no_wrap=column.is_copied)
-    for row in rows:
+        table.add_column(column.title, justify=justify, overflow="fold", no_wrap=is_whole)
+    for row in shown:
         table.add_row(*(footnotes.cell(column.figure(row)) for column in columns))
     return Group(table, *footnotes.lines())
 

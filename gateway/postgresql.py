@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from gateway.background import end_all
 from gateway.errors import StartRefused
 from gateway.schema_steps import MAY_RUN, Schema, fit_of, steps
 from gateway.settings import DatabaseLimits
@@ -179,8 +180,7 @@ class PostgresqlDatabase:
         """Close every connection, those to a server that does not answer too."""
         self._wants_hold = False
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            await end_all([self._keeper])
         await self.engine.dispose()
         if self._holding is not None:
             await self._holding.close()
@@ -233,7 +233,7 @@ class PostgresqlDatabase:
             self._keeper = asyncio.create_task(self._keep_hold(), name="database lock")
 
     async def _keep_hold(self) -> None:
-        while self._holding is None or self._holding.is_closed():
+        while self._wants_hold and (self._holding is None or self._holding.is_closed()):
             try:
                 await self.check()
             except OSError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -342,12 +342,16 @@ class Recorder:
                 self._log.error("a spool segment of an earlier process stays", path=str(path), why=str(error))
         await self._insist(self.end_orphans)
 
-    async def end_orphans(self) -> None:
-        """End the calls of gateways that are gone, which they cannot end any more. Raises Unavailable."""
-        found = await self._store.list_orphans()
-        turned = await self._store.mark_interrupted(found, self._now()) if found else 0
-        self._interrupted += turned
-        if turned and self.on_interrupted is not None:
+    async def end_orphans(self, spare: Collection[int] = ()) -> None:
+        """End the calls of gateways that are gone, which they cannot end any more. Raises Unavailable.
+
+        `spare`: numbers of gateways that may only be away from the database for a moment.
+        """
+        found = await self._store.list_orphans(spare)
+        if not found:
+            return
+        self._interrupted += await self._store.mark_interrupted(found, self._now())
+        if self.on_interrupted is not None:  # also where none was left: somebody ended them meanwhile
             self.on_interrupted()
 
     async def _replay(self, path: Path) -> None:

@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
 
+from gateway.background import heed_cancelling
 from gateway.errors import StartRefused
 
 BEAT_S = 1.0
@@ -193,6 +194,13 @@ class RedisLink:
         found: list[dict[bytes, bytes]] = await self._within(pipeline.execute(), timeout_s=timeout_s)
         return found
 
+    async def make(self, key: str, field: str, value: str, *, for_s: int) -> None:
+        """Have a hash with this field at a key, whatever it is where there is one. Raises LinkDown."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hsetnx(key, field, value)
+        pipeline.expire(key, for_s)
+        await self._within(pipeline.execute())
+
     async def scan(self, pattern: str) -> list[str]:
         """Keys of a pattern. Raises LinkDown."""
 
@@ -303,12 +311,14 @@ class RedisLink:
             try:
                 async with self._listener.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(f"{self.prefix}:news")
+                    heed_cancelling()  # what comes next may wait for ever
                     await self._take_news(*self._news)
                     async for message in channel.listen():
                         sender, _, subject = message["data"].decode().partition(" ")
                         if sender != self.id:
                             await self._take_news(subject)
             except (RedisError, OSError, TimeoutError):
+                heed_cancelling()
                 await asyncio.sleep(_RETRY_S)
 
     async def _take_news(self, *subjects: str) -> None:

@@ -30,6 +30,7 @@ from gateway.redis_link import LinkDown, RedisLink
 _NO_RUN = "unknown"
 _OF_SEEDING = frozenset({b"seeded", b"doubts"})
 KEYS_AT_ONCE = 500
+MONTH_KEPT_S = 40 * 86400
 SEED_S = 2.0
 """How long it may take to read and to seed a key: after a time without the database many calls are unwritten."""
 TIDY_S = 300.0
@@ -81,7 +82,8 @@ class SharedBooks:
         """By key: what it spent could not be read."""
         self._run: str | None = link.server_run
         self._tidy_at_s = now() + TIDY_S
-        self._doubts_all = False
+        self._doubts = self._doubted = 0
+        """How often all keys were to be read again, and how often of that they are."""
         self._alone: AloneBooks | None = None
         self._last_alone: AloneBooks | None = None
         self._last_alone_s = 0.0
@@ -98,7 +100,7 @@ class SharedBooks:
     @property
     def doubts_all(self) -> bool:
         """Whether every key is to be read again."""
-        return self._doubts_all
+        return self._doubted < self._doubts
 
     @property
     def is_untidy(self) -> bool:
@@ -207,7 +209,7 @@ class SharedBooks:
 
     def doubt_all(self) -> None:
         """It may have changed of any: somebody is gone who would have told."""
-        self._doubts_all = True
+        self._doubts += 1
         self._out.some.set()
 
     async def release(self, gateway: str) -> None:
@@ -237,12 +239,14 @@ class SharedBooks:
                     await self._out.some.wait()
             try:
                 await self._out.send_some()
-                if self._doubts_all and self._alone is None:
+                if self.doubts_all and self._alone is None:
                     await self._doubt_all_now()
                 if self.is_untidy:
                     await self._tidy()
             except LinkDown:
                 await asyncio.sleep(0.2)
+                if self.doubts_all:
+                    self._out.some.set()
 
     async def flush(self) -> bool:
         """Hand in what is left; False where Redis does not answer."""
@@ -261,14 +265,11 @@ class SharedBooks:
         self._tidy_at_s = self._now() + TIDY_S
 
     async def _doubt_all_now(self) -> None:
-        self._doubts_all = False
-        try:
-            months = await self._link.scan(f"k:*:m:{datetime.fromtimestamp(self._wall(), UTC):%Y-%m}")
-            for first in range(0, len(months), KEYS_AT_ONCE):
-                await self._link.evaluate("doubt", months[first : first + KEYS_AT_ONCE], [])
-        except BaseException:
-            self._doubts_all = True
-            raise
+        doubts = self._doubts
+        months = await self._link.scan(f"k:*:m:{datetime.fromtimestamp(self._wall(), UTC):%Y-%m}")
+        for first in range(0, len(months), KEYS_AT_ONCE):
+            await self._link.evaluate("doubt", months[first : first + KEYS_AT_ONCE], [])
+        self._doubted = doubts
 
     # --- together and alone ---------------------------------------------------------------------------------
 
@@ -348,6 +349,8 @@ class SharedBooks:
                 day, month, unwritten = await self._link.read(kept, timeout_s=SEED_S)
                 if day.get(b"seeded", b"").decode() == month.get(b"seeded", b"").decode() == run:
                     break
+                if not month:  # so that who doubts all keys from here on finds this one
+                    await self._link.make(places.month, "doubts", "0", for_s=MONTH_KEPT_S)
                 calls = {call.decode(): facts.decode() for call, facts in unwritten.items()}
                 spent = await self._read(key, list(calls))
                 known = [call for call in calls if call in spent.written]

@@ -227,8 +227,8 @@ class Store:
             await reopening.write(connection)
         return had_ended
 
-    async def list_orphans(self) -> list[str]:
-        """Ids of calls that have not ended and will not: those of gateways that are gone.
+    async def list_orphans(self, spare: Collection[int] = ()) -> list[str]:
+        """Ids of calls that have not ended and will not: those of gateways that are gone, and not to be spared.
 
         Of the one gateway of a database: all that have not ended, before its own first call.
         """
@@ -236,7 +236,8 @@ class Store:
         if self._database.number is not None:
             living = sa.text(LIVING).bindparams(alive=ALIVE).columns(sa.column("number", sa.BigInteger)).subquery()
             is_known = sa.exists().where(living.c.number == calls.c.gateway)
-            statement = statement.where(sa.or_(calls.c.gateway.is_(None), ~is_known))
+            is_spared = calls.c.gateway.in_(spare)
+            statement = statement.where(sa.or_(calls.c.gateway.is_(None), ~(is_known | is_spared)))
         async with self._transaction() as connection:
             return list((await connection.execute(statement)).scalars())
 

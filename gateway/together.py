@@ -24,6 +24,7 @@ from gateway.fleet import Fleet
 from gateway.live_registry import LiveRegistry
 from gateway.recorder import Recorder
 from gateway.redis_link import LinkDown, Peer, RedisLink
+from gateway.roll_call import RollCall
 from gateway.settings import Settings
 from gateway.shared_books import SharedBooks
 from gateway.store import RowRefused, Store
@@ -58,6 +59,8 @@ class Together:
         self._store = store
         self._accounts = accounts
         self._registry = registry
+        self._now = now
+        self._roll_call = RollCall()
         self._since = datetime.now(UTC)
         self._log = structlog.get_logger("simsa")
         self.duty = Duty(store.has_duty, is_one_of_several=settings.is_one_of_several)
@@ -117,7 +120,7 @@ class Together:
             ("news", self.link.listen),
             ("limits", self._shared.run),
             ("duty", self.duty.run),
-            ("burial", self.duty.only(self._bury_forever)),
+            ("burial", self._bury_forever),
         ]
 
     async def stop(self) -> None:
@@ -138,27 +141,28 @@ class Together:
         return found or [self._describe(self.link.id if self.link is not None else "")]
 
     async def _bury_forever(self) -> None:
-        """Who goes, however it goes, may have written what it told nobody; and who had the duty, settled it."""
+        """Who goes, however it goes, may have written what it told nobody; and who had the duty, settled it.
+
+        Every gateway looks, as any one may be without Redis; twice done is as good as once.
+        """
         assert self._shared is not None
-        lived: Set[int] | None = None
         while True:
             try:
-                living = await self._store.living()
-                if lived is None or lived - living:  # first of all: who went before this look is doubted by it
+                looked = self._roll_call.look(await self._store.living(), self._now())
+                if looked.is_news or looked.gone:  # again then: what it had under way in the database has ended by now
                     self._shared.doubt_all()
-                lived = living
-                await self._recorder.end_orphans()
-                await self._bury(living)
+                await self._recorder.end_orphans(spare=looked.spared)
+                await self._bury(looked.spared)
             except (LinkDown, Unavailable, RowRefused) as error:
                 self._log.warning("gateways that are gone wait for their burial", why=str(error))
             await asyncio.sleep(BURY_S)
 
-    async def _bury(self, living: Set[int]) -> None:
+    async def _bury(self, spared: Set[int]) -> None:
         """Gone is who holds no lock in the database any more; Redis alone would take a cut network for death."""
         assert self.link is not None
         assert self._shared is not None
         for peer in list(self.link.silent.values()):
-            if peer.number not in living:
+            if peer.number not in spared:
                 await self._shared.release(peer.id)
                 await self.link.forget(peer.id)
                 self._shared.doubt_all()  # it may have come and gone between two looks at who lives

@@ -92,7 +92,10 @@ async def running_gateway(
     chosen_settings = Settings(**{**chosen, **settings})
     app = create_app(chosen_settings)
     http = client_protocol(chosen_settings)
-    config = uvicorn.Config(app, port=0, http=http, ws="none", lifespan="on", log_config=None)
+    lasts_s = int(HANG_S)  # what a test that failed left open keeps nobody waiting
+    config = uvicorn.Config(
+        app, port=0, http=http, ws="none", lifespan="on", log_config=None, timeout_graceful_shutdown=lasts_s
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

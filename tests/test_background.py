@@ -84,6 +84,39 @@ async def test_work_that_forgets_a_cancelling_is_cancelled_again_and_what_it_end
     assert complaints == []
 
 
+async def test_work_that_forgets_a_cancelling_is_cancelled_again_also_where_its_keeper_is_cancelled() -> None:
+    cancelled = 0
+    has_begun = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal cancelled
+        while True:
+            try:
+                has_begun.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 3:
+                    raise
+
+    inner: list[asyncio.Task[None]] = []
+
+    async def keep() -> None:
+        inner.append(asyncio.create_task(work()))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await end_all(inner, again_s=60)
+
+    keeper = asyncio.create_task(keep())
+    await has_begun.wait()
+    async with asyncio.timeout(HANG_S):
+        await end_all([keeper], again_s=0.01)
+    assert keeper.cancelled()
+    assert inner[0].cancelled()
+    assert cancelled == 3
+
+
 async def test_registry_that_cannot_be_put_to_use_leaves_the_old_one_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "registry.yaml"
     path.write_text(registry_text([entry("a", "http://127.0.0.1:9")]))

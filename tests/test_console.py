@@ -443,6 +443,8 @@ def test_what_people_copy_stays_on_one_line() -> None:
     words = tuple(Column[str](f"Column {number}", lambda _: Figure("some long words")) for number in range(8))
     id_ = Column[str]("Id", Figure, is_copied=True)
     assert "key-a6eaa77a66be" in drawn(render_table(["key-a6eaa77a66be"], (id_, *words)), width=80)
+    long = "an-organisation-whose-id-is-as-long-as-an-id-may-be-or-longer"
+    assert long in "".join(drawn(render_table([long], (id_,)), width=40).split()), "folded, and nothing is cut"
 
 
 def test_the_model_list_never_leaves_a_cell_empty() -> None:

@@ -19,15 +19,19 @@ from gateways import RunningGateway, entry, registry_text, running_gateway
 from guards import HANG_S
 from redis.asyncio import Redis
 from redis_server import RedisServer
+from test_postgresql import opened_store
+from test_store import opened
 
 from gateway.domain.accounts import TOKENS, Budget, Limits, Period, Terms
 from gateway.domain.records import CallStatus
 from gateway.errors import StartRefused
+from gateway.settings import DatabaseLimits
 
 ADMIN = "admin-key-of-the-tests"
 CHAT = "/v1/chat/completions"
 BATCHES = "/api/comparisons/batches"
 MODELS = [entry("a", "http://127.0.0.1:1")]
+SHARED = DatabaseLimits(is_shared=True)
 BODY = {"model": "a", "messages": [{"role": "user", "content": "안녕하세요"}], "max_tokens": 3}
 
 
@@ -304,15 +308,24 @@ async def test_calls_of_a_gateway_whose_session_is_gone_are_ended_by_the_others(
     async with trio(tmp_path, postgres, redis) as it:
         assert (await it.call(0, ADMIN)).status == 200
         await it.gateways[0].calls(1)
-        store = it.gateways[1].services.store
         await postgres.execute("UPDATE calls SET status = 'open', ended_at = NULL, gateway = 12345")
-        assert len(await store.list_orphans()) == 1
-        await it.gateways[1].services.recorder.end_orphans()
-        (ended,) = await it.gateways[1].calls(1)
-        assert ended.status is CallStatus.INTERRUPTED
-        number = store._database.number
+        async with asyncio.timeout(HANG_S):
+            while (await it.gateways[1].calls(1))[0].status is not CallStatus.INTERRUPTED:
+                await asyncio.sleep(0.05)
+        number = it.gateways[1].services.store.number
         await postgres.execute(f"UPDATE calls SET status = 'open', ended_at = NULL, gateway = {number}")
         assert await it.gateways[2].services.store.list_orphans() == []
+
+
+async def test_calls_of_a_gateway_that_may_only_be_away_for_a_moment_are_left_to_it(postgres: ScratchPostgres) -> None:
+    async with opened_store(postgres.url, SHARED) as one, opened_store(postgres.url, SHARED) as other:
+        await one.upsert_calls([opened(1)])
+        assert await other.list_orphans() == []
+        assert one.number is not None
+        away = one.number
+        await one.close()
+        assert await other.list_orphans({away}) == []
+        assert await other.list_orphans({away + 1}) == ["call-000001"]
 
 
 async def test_gateways_that_share_and_one_that_does_not_keep_each_other_out(

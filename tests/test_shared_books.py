@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from redis.asyncio import Redis
 from redis_server import RedisServer
 
+from gateway.background import end_all
 from gateway.books import KeySpent, OwnBooks, Refused, Spent, Use
 from gateway.domain.accounts import Budget, Limits, Period
 from gateway.domain.limits import Hold, Obstacle
@@ -161,9 +162,7 @@ async def gateway(
     try:
         yield Gateway(link, books, known)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(tasks)
         await link.close()
 
 
@@ -887,9 +886,7 @@ async def test_news_reach_the_others_and_not_who_told_them(redis: RedisServer) -
             await until(lambda: len(heard) == 3)
             assert heard[2] == "b"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
 
 
 def test_obstacles_of_the_script_are_those_of_the_domain() -> None:
@@ -909,3 +906,31 @@ async def test_who_is_cancelled_while_redis_is_asked_is_cancelled(redis: RedisSe
         if asked.cancel():
             await asyncio.wait({asked})
             assert asked.cancelled()
+
+
+async def test_who_is_cancelled_while_the_news_are_subscribed_to_is_cancelled(redis: RedisServer) -> None:
+    """One cancelling is enough at whatever moment: the handshake is waited for by what forgets it."""
+    async with gateway(redis, Clock()) as a:
+        for turns in range(40):
+            listening = asyncio.create_task(a.link.listen())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            listening.cancel()
+            _, left = await asyncio.wait({listening}, timeout=HANG_S)
+            await end_all(left, again_s=0.1)
+            assert not left, f"forgotten after {turns} turns"
+
+
+async def test_what_changed_while_a_key_was_first_read_is_read_again(redis: RedisServer) -> None:
+    """Redis knows nothing of the key yet: whoever doubts all keys must find it all the same."""
+    known = Known()
+    async with gateway(redis, Clock(), known) as a, gateway(redis, Clock(), known, runs=True) as b:
+
+        async def come_and_go() -> None:
+            known.write("by somebody who was cut off", 5000)
+            b.books.doubt_all()
+            await until(lambda: not b.books.doubts_all)
+
+        known.after_it_looked = come_and_go
+        assert await held(a.books, Limits()) is not None
+        assert await a.spent() == await b.spent() == 5000

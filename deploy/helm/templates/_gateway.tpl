@@ -68,7 +68,7 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- $own := list "SIMSA_HOST" "SIMSA_PORT" "SIMSA_REGISTRY" "SIMSA_REPLICAS_FILE" "SIMSA_DATA_DIR" "SIMSA_SHUTDOWN_GRACE_S" "SIMSA_PUBLIC_URL" "SIMSA_REVIEW_URL" -}}
 {{- $secret := list "SIMSA_ADMIN_KEY" "SIMSA_KEY" "SIMSA_DATABASE_URL" "SIMSA_REDIS_URL" "SIMSA_OTLP_HEADERS" -}}
 {{- $known := .Files.Get "files/settings.txt" | splitList "\n" -}}
-{{- $isOwnImage := and (has .Values.gateway.image.tag (list "" .Chart.AppVersion)) (not .Values.gateway.image.digest) -}}
+{{- $isOwnImage := and (has (.Values.gateway.image.tag | default "" | toString) (list "" .Chart.AppVersion)) (not .Values.gateway.image.digest) -}}
 - {name: SIMSA_HOST, value: {{ .Values.listen | quote }}}
 - {name: SIMSA_PORT, value: {{ include "simsa.gatewayPort" . | quote }}}
 - {name: SIMSA_REGISTRY, value: /etc/simsa/model_registry.yaml}
