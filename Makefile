@@ -105,7 +105,7 @@ drill: setup ## live through bad days in real time: a minute without a database,
 gpu-check: setup ## measure this machine's GPU beside the arithmetic (docs/gpu-check.md); says so where there is none
 	@$(BIN)/python -m bench.gpu_check --out docs/gpu-check.md $(if $(GPU_PYTHON),--python $(GPU_PYTHON))
 
-docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json, deploy/helm/README.md, dashboards
+docs: setup ## write the generated pages: docs/settings.md, docs/redaction.md, model_registry.schema.json, what the chart has of them, dashboards
 	@$(BIN)/python scripts/settings_page.py > docs/settings.md
 	@$(BIN)/python scripts/settings_page.py --names > deploy/helm/files/settings.txt
 	@$(BIN)/python scripts/redaction_page.py > docs/redaction.md

@@ -294,6 +294,7 @@ class RedisLink:
     async def forget(self, gateway: str) -> None:
         """A gateway is gone, and nothing of it is held any more. Raises LinkDown."""
         await self._within(self._redis.hdel(f"{self.prefix}:gateways", gateway))
+        self.silent = {name: peer for name, peer in self.silent.items() if name != gateway}
 
     # --- news -----------------------------------------------------------------------------------------------
 

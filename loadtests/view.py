@@ -30,7 +30,7 @@ def render_run(run: Run) -> Group:
     return Group(
         Text(printable(f"{run.name} · {run.model} · {_gpu(run)} · {run.provenance} · {run.state}"), style="bold"),
         *(Text(printable(line), style="yellow") for line in _caveats(run)),
-        *_titled("Claims", run.verdicts, _verdict_columns(run), none="The registry has no claim of this model."),
+        *_titled("Claims", run.verdicts, _verdict_columns(run), none="This run answers no claim."),
         *_titled("Cells: the middle of the repeats, latency in ms", run.cells, _CELL_COLUMNS),
         *_titled("Highest load within the objectives", run.searches, _search_columns(run)),
         *_titled("What the gateway adds, in ms", doors, _DOOR_COLUMNS),

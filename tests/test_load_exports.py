@@ -130,9 +130,9 @@ def test_the_terminal_shows_caveats_before_figures_and_no_figure_of_an_invalid_c
     assert "31.0 %" not in text
 
 
-def test_the_terminal_shows_no_table_without_rows_and_says_that_there_is_no_claim() -> None:
+def test_the_terminal_shows_no_table_without_rows_and_says_that_no_claim_is_answered() -> None:
     text = printed(render_run(changed(run(), verdicts=[], searches=[], doors=[])))
-    assert "The registry has no claim of this model." in text
+    assert "This run answers no claim." in text
     assert not [title for title in ("Claims", "Highest load", "What the gateway adds") if title in text]
 
 
