@@ -5,15 +5,19 @@ moment and writes one file a worker; workers (`following`) need nothing but its 
 the key in their own environment. What comes back comes in bounded pieces, each with its place and the digest of
 everything up to its end.
 
+A worker says that it is here when it can hear, and again and again until it is told something: what Locust sends to one
+that has only just connected may go unheard. Who is told that the run is over says that it heard.
+
 Nobody is asked for a password: whoever reaches the master's port can take part. It listens on loopback unless told
 otherwise. What comes from somebody who was dealt nothing is ignored.
 """
 
 from __future__ import annotations
 
-TRACE, ORDER, READY, ASK, CLOCK, BEGIN, LINES, STOP, END, OVER = (
-    f"simsa_{word}" for word in ("trace", "order", "ready", "ask", "clock", "begin", "lines", "stop", "end", "over")
+HERE, TRACE, ORDER, READY, ASK, CLOCK = (
+    f"simsa_{word}" for word in ("here", "trace", "order", "ready", "ask", "clock")
 )
+BEGIN, LINES, STOP, END, OVER, HEARD = (f"simsa_{word}" for word in ("begin", "lines", "stop", "end", "over", "heard"))
 """Kinds of messages."""
 NOT_THIS_CELL = "the cell that runs there has its workers"
 

@@ -30,6 +30,8 @@ from loadtests.distributed import (
     BEGIN,
     CLOCK,
     END,
+    HEARD,
+    HERE,
     LINES,
     NOT_THIS_CELL,
     ORDER,
@@ -139,6 +141,7 @@ class _Follower:
         """As `_has_come`. Who leads a run listens anew for each cell, and knows nobody who connected before."""
         latest_s = perf_counter() + within_s
         while perf_counter() < latest_s:
+            self._runner.send_message(HERE)
             if self._has_come(self._ordered, AGAIN_S):
                 return True
             if self._stopped.ready() or not len(self._runner.greenlet):
@@ -151,6 +154,7 @@ class _Follower:
         """False where the master ends the cell first, or says nothing. Raises RunOver."""
         gevent.wait([awaited, self._stopped, self._over], timeout=within_s, count=1)
         if self._over.ready():
+            self._say(HEARD, {})
             raise RunOver(self._over.value["why"])
         return bool(awaited.ready())
 

@@ -24,7 +24,22 @@ from gateway import __version__
 from loadtests.arrivals import duration_s
 from loadtests.cell_order import CellOrder, trace_of
 from loadtests.cell_run import READY_S
-from loadtests.distributed import ASK, BEGIN, CLOCK, END, LINES, NOT_THIS_CELL, ORDER, OVER, READY, STOP, TRACE, Missing
+from loadtests.distributed import (
+    ASK,
+    BEGIN,
+    CLOCK,
+    END,
+    HEARD,
+    HERE,
+    LINES,
+    NOT_THIS_CELL,
+    ORDER,
+    OVER,
+    READY,
+    STOP,
+    TRACE,
+    Missing,
+)
 from loadtests.host_clocks import Answered, clock_of
 from loadtests.hosts import Address, require_free
 from loadtests.lost_worker import settle_file
@@ -61,17 +76,31 @@ def listening(bind_host: str, port: int) -> Iterator[Environment]:
 
 
 def dismiss(environment: Environment, workers: int, within_s: float) -> None:
-    """Tell so many workers, as they come, that there is nothing more to do; those who come later find nobody."""
+    """Tell so many workers, as they come, that there is nothing more to do, until they have heard it; those who come
+    later find nobody.
+    """
     runner = environment.runner
     assert isinstance(runner, MasterRunner)
-    told: set[str] = set()
+    here: set[str] = set()
+    heard: set[str] = set()
+
+    def tell(msg: Message, **_: object) -> None:
+        here.add(msg.node_id)
+        runner.send_message(OVER, {"why": "the run is over"}, msg.node_id)
+
+    runner.register_message(HERE, tell)
+    runner.register_message(HEARD, lambda msg, **_: heard.add(msg.node_id))
     with gevent.Timeout(within_s, False):
-        while len(told) < workers:
-            for client in runner.clients.ready:
-                if client.id not in told:
-                    told.add(client.id)
-                    runner.send_message(OVER, {"why": "the run is over"}, client.id)
+        while len(heard) < workers:
             gevent.sleep(TURN_S)
+    _quit(runner, here)
+
+
+def _quit(runner: MasterRunner, here: set[str]) -> None:
+    """Locust's word to quit reaches those alone who can hear it: it leaves one that has only just connected deaf."""
+    for client in runner.clients.all:
+        if client.id not in here:
+            del runner.clients[client.id]
     runner.quit()
 
 
@@ -131,12 +160,15 @@ class Master:
         self._runner = environment.runner
         self._parts: dict[str, Part] = {}
         """By Locust's id of the worker."""
+        self._here: set[str] = set()
+        """The ids of those who said so."""
         self._asked_s = 0.0
         self._round = 0
         self._why: str | None = None
         self._unkept: str | None = None
         self._stopped_s: float | None = None
         """When the workers were told to stop, of perf_counter."""
+        self._runner.register_message(HERE, lambda msg, **_: self._here.add(msg.node_id))
         takes = {READY: self._take_ready, CLOCK: self._take_clock, LINES: self._take_lines, END: self._take_end}
         for kind, take in takes.items():
             self._runner.register_message(kind, take)
@@ -156,8 +188,8 @@ class Master:
     def run(self) -> str | None:
         """The whole cell; why it ended early, where it did. Raises Missing, RecordsNotKept."""
         missing = None
-        if not self._until(lambda: len(self._runner.clients.ready) >= self._order.workers):
-            missing = f"{len(self._runner.clients.ready)} of {self._order.workers} workers came in {self._ready_s:g} s"
+        if not self._until(lambda: len(self._at_hand()) >= self._order.workers):
+            missing = f"{len(self._at_hand())} of {self._order.workers} workers came in {self._ready_s:g} s"
             self.stop(self._why or missing)
         else:
             try:
@@ -172,10 +204,10 @@ class Master:
         for part in self._parts.values():
             self._end(part)
         why = self._why
-        for client in self._runner.clients.ready:
-            if client.id not in self._parts:
-                self._runner.send_message(STOP, {"why": NOT_THIS_CELL}, client.id)
-        self._runner.quit()
+        for worker in self._at_hand():
+            if worker not in self._parts:
+                self._runner.send_message(STOP, {"why": NOT_THIS_CELL}, worker)
+        _quit(self._runner, self._here)
         if self._unkept is not None:
             raise RecordsNotKept(self._unkept)
         if missing is not None and why == missing:
@@ -189,9 +221,13 @@ class Master:
                 gevent.sleep(TURN_S)
         return holds() and self._why is None
 
+    def _at_hand(self) -> list[str]:
+        """Who waits for an order, or for its word to begin."""
+        return sorted(client.id for client in self._runner.clients.ready if client.id in self._here)
+
     def _deal(self) -> None:
         trace = b"" if self._order.trace_file is None else Path(self._order.trace_file).read_bytes()
-        for number, worker in enumerate(sorted(client.id for client in self._runner.clients.ready)):
+        for number, worker in enumerate(self._at_hand()):
             if number < self._order.workers:
                 out = out_of_worker(self._order.out, number)
                 order = msgspec.structs.replace(self._order, worker=number, out=out)

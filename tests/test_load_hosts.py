@@ -6,6 +6,8 @@ import asyncio
 import signal
 import socket
 from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -14,15 +16,18 @@ from clients import RawClient
 from engines import ScriptedEngine
 from guards import HANG_S
 from load_repeats import RUN_LIMIT_S, Bench, kill_all_of
-from load_workers import read_file, until_lines
+from load_workers import constant, order, read_file, running, until_lines, write_order
 
 from gateway.processes import free_ports
+from loadtests.endings import Ending
 from loadtests.hosts import Address, Hosts, parse_address
 from loadtests.journal import Journal
 from loadtests.records import Outcome
 
 CHAT = "/v1/chat/completions"
 KEY = "ENGINE_KEY"
+BURST_S = 0.5
+"""For so long what comes is gathered: ten turns of a host that leads."""
 
 
 async def said_by(process: Process, words: str) -> str:
@@ -71,6 +76,66 @@ async def test_hosts_send_what_one_plan_says_with_their_own_keys_and_their_recor
     assert checks["records_complete"]["passed"]
     everything = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
     assert b"s3cret" not in everything
+
+
+@asynccontextmanager
+async def bursts(port: int) -> AsyncIterator[int]:
+    """A way to that port over a network that hands over what comes back in bursts; the port to go in at."""
+
+    async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def in_bursts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held = bytearray()
+
+        def hand_over() -> None:
+            writer.write(bytes(held))
+            held.clear()
+
+        while data := await reader.read(65_536):
+            if not held:
+                asyncio.get_running_loop().call_later(BURST_S, hand_over)
+            held += data
+        hand_over()
+        writer.close()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.close()
+            return
+        with suppress(OSError):
+            await asyncio.gather(at_once(reader, back), in_bursts(there, writer))
+
+    async with await asyncio.start_server(pass_on, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_host_hears_that_the_run_is_over_however_close_behind_the_greeting_it_comes(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    farewell = ("-m", "loadtests.worker", "--dismiss", "1", "--master-port", str(port), "--ready-s", "20")
+    async with bursts(port) as through:
+        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(through))
+        async with running(*farewell) as leading, running(*follow) as worker, asyncio.timeout(HANG_S):
+            (_, leading_err), (_, worker_err) = await asyncio.gather(leading.communicate(), worker.communicate())
+    assert (worker.returncode, worker_err.decode()) == (Ending.OVER, "the order of 127.0.0.1: the run is over\n")
+    assert (leading.returncode, leading_err.decode()) == (Ending.RAN, "")
+
+
+async def test_a_host_gets_its_order_however_close_behind_the_greeting_it_comes(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9", open=constant(10, 0.5)))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), "--ready-s", "20")
+    async with bursts(port) as through:
+        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(through))
+        async with running(*lead) as leading, running(*follow) as worker, asyncio.timeout(HANG_S):
+            (_, leading_err), (_, worker_err) = await asyncio.gather(leading.communicate(), worker.communicate())
+    assert (worker.returncode, worker_err.decode()) == (Ending.RAN, "")
+    assert (leading.returncode, leading_err.decode()) == (Ending.RAN, "")
+    assert len(read_file(tmp_path / "out-w0.jsonl").records) == 5
 
 
 async def test_a_host_that_is_lost_owed_its_share_and_the_run_waits_for_it_no_longer_than_it_said(

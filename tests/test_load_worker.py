@@ -318,12 +318,14 @@ from locust.env import Environment
 
 print("here", flush=True)
 runner = Environment(user_classes=[]).create_worker_runner("127.0.0.1", int(sys.argv[1]))
+is_ordered = []
 
 
 def ordered(**_):
     if "ready" in sys.argv:
         runner.send_message("simsa_ready", {"error": None, "host": "actor", "version": __version__})
     print("ordered", flush=True)
+    is_ordered.append(True)
 
 
 def asked(msg, **_):
@@ -341,6 +343,9 @@ def begun(**_):
 
 runner.register_message("simsa_begin", begun)
 runner.register_message("simsa_stop", lambda msg, **_: print("stopped:", msg.data["why"], flush=True))
+while not is_ordered:
+    runner.send_message("simsa_here")
+    gevent.sleep(0.1)
 runner.greenlet.join()
 """
 """A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready.
