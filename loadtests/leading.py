@@ -190,6 +190,8 @@ class Master:
         missing = None
         if not self._until(lambda: len(self._at_hand()) >= self._order.workers):
             missing = f"{len(self._at_hand())} of {self._order.workers} workers came in {self._ready_s:g} s"
+            if mute := len(self._runner.clients.ready) - len(self._at_hand()):
+                missing += f"; {mute} that connected did not say that they are here: simsa {__version__} there too?"
             self.stop(self._why or missing)
         else:
             try:

@@ -31,6 +31,7 @@ from load_workers import (
     write_order,
 )
 
+from gateway import __version__
 from gateway.processes import free_ports
 from loadtests.calibration import Errors, Level, errors_of, next_level, try_level, what_was_shown
 from loadtests.cell_order import FixedWork
@@ -343,13 +344,13 @@ def begun(**_):
 
 runner.register_message("simsa_begin", begun)
 runner.register_message("simsa_stop", lambda msg, **_: print("stopped:", msg.data["why"], flush=True))
-while not is_ordered:
+while not is_ordered and "mute" not in sys.argv:
     runner.send_message("simsa_here")
     gevent.sleep(0.1)
 runner.greenlet.join()
 """
 """A worker that connects, sends heartbeats and says what it hears, but never sends nor ends. `ready`: it gets ready.
-`torn`: of what it sends the first part is not there."""
+`torn`: of what it sends the first part is not there. `mute`: it never says that it is here."""
 STRANGER = """
 import sys
 from pathlib import Path
@@ -423,6 +424,20 @@ async def test_a_worker_that_never_gets_ready_ends_the_cell_with_a_reason(tmp_pa
             assert (master.returncode, err.decode()) == (1, f"{path}: {why}\n")
             await heard(actor, "ordered")
             await heard(actor, f"stopped: {why}")
+
+
+async def test_a_worker_that_connects_and_never_says_that_it_is_here_is_told_apart_from_one_that_does_not_come(
+    tmp_path: Path,
+) -> None:
+    (port,) = free_ports(1)
+    path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9"))
+    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), "--ready-s", "5")
+    async with running("-c", ACTOR, str(port), "mute") as actor:
+        await heard(actor, "here")
+        async with running(*lead) as master, asyncio.timeout(HANG_S):
+            _, err = await master.communicate()
+    why = "0 of 1 workers came in 5 s; 1 that connected did not say that they are here"
+    assert (master.returncode, err.decode()) == (Ending.MISSING, f"{path}: {why}: simsa {__version__} there too?\n")
 
 
 async def test_workers_are_told_when_the_cell_ends_before_it_begins(tmp_path: Path) -> None:
