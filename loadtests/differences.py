@@ -12,7 +12,7 @@ from math import exp, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from loadtests.cells import CellSeen, Repeat, Run
 
@@ -128,7 +128,7 @@ def ratio_interval(before: Sequence[float], after: Sequence[float]) -> tuple[flo
     if va + vb == 0:
         return exp(middle), exp(middle), exp(middle)
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * sqrt(va + vb)
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * sqrt(va + vb)
     return exp(middle), exp(middle - half), exp(middle + half)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from loadtests.cells import CellSeen, DoorShare, Repeat
 
@@ -41,7 +41,7 @@ def _share(metric: str, direct: CellSeen, through: CellSeen) -> DoorShare | None
     added = after - before
     half = None
     if len(added) > 1:
-        half = float(stats.t.ppf(0.975, len(added) - 1) * added.std(ddof=1) / np.sqrt(len(added)))
+        half = float(stdtrit(len(added) - 1, 0.975) * added.std(ddof=1) / np.sqrt(len(added)))
     mean = float(added.mean())
     return DoorShare(
         cell=through.id,
