@@ -355,7 +355,7 @@ class ActiveCall(Abortable):
         )
         self._dispatcher.limiter.settle(reservation, self.record)
         self._dispatcher.recorder.closed(self.record)
-        self._dispatcher.telemetry.observe_call(self.record)
+        self._dispatcher.telemetry.observe_call(self.record, self._context.priority)
         if self._context.trail is not None:
             self._note_trail(self._context.trail, self.record)
 

@@ -135,6 +135,7 @@ class GatewayApp:
         try:
             async with running(self.settings, self._place) as services:
                 self.services = self._api.state.services = services
+                services.telemetry.expect_own_routes([name for _, name in _GROUPS])
                 homes = ReplyHomes(self.settings.remembered_responses, services.together.link)
                 self._relay = Relay(services.dispatcher, services.access, homes, services.run_names)
                 self._stored = StoredReplies(services.dispatcher, services.access, homes)

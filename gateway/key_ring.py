@@ -47,6 +47,8 @@ class KeyRing:
         """Called after each change that was made here."""
         self._changing = asyncio.Lock()
         """Held from a change's or a look's beginning in the database to its end in memory."""
+        self.database_failing: str | None = None
+        """Why the last look at the database came to nothing; also where nobody calls and nothing is recorded."""
         self._log = structlog.get_logger("simsa.keys")
 
     def find(self, token: bytes) -> Caller | None:
@@ -80,16 +82,15 @@ class KeyRing:
 
     async def watch(self, interval_s: float) -> None:
         """Notice what other processes change."""
-        is_away = False
         while True:
             await asyncio.sleep(interval_s)
             try:
                 await self.load()
-                is_away = False
+                self.database_failing = None
             except Unavailable as error:
-                if not is_away:
+                if self.database_failing is None:
                     self._log.error("keys cannot be read; those known so far go on counting", why=error.message)
-                is_away = True
+                self.database_failing = error.message
 
     async def create_organisation(self, organisation_id: str, name: str) -> Organisation:
         organisation = Organisation(organisation_id, name, self._now())

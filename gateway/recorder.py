@@ -47,6 +47,8 @@ class RecorderStats:
     """Records of an earlier process taken over from its spool."""
     interrupted: int
     """Calls of an earlier process, or of a gateway that is gone, that had not ended."""
+    interrupted_at_s: float
+    """When such calls were found the last time, epoch seconds; 0 before."""
     torn: int
     """Spool lines of an earlier process that were cut short or damaged."""
     lost: int
@@ -112,6 +114,7 @@ class Recorder:
         self.on_interrupted: Callable[[], None] | None = None
         """Told when calls were ended there that nobody else could end."""
         self._written = self._replayed = self._interrupted = self._torn = self._lost = 0
+        self._interrupted_at_s = 0.0
         self._database_failing: str | None = None
         self._log = structlog.get_logger("simsa.recorder")
 
@@ -197,7 +200,11 @@ class Recorder:
         self._spool_the_rest()
         self._spool.seal()
         await self._sync()
-        self._lost += len(self._unspooled)
+        if self._unspooled:
+            self._lost += len(self._unspooled)
+            self._log.error(
+                "records are lost: neither the database nor the spool takes them", lost=len(self._unspooled)
+            )
         self._disk.shutdown()
         self._spool.close()
 
@@ -220,6 +227,7 @@ class Recorder:
             spooled_bytes=self._spool.size,
             replayed=self._replayed,
             interrupted=self._interrupted,
+            interrupted_at_s=self._interrupted_at_s,
             torn=self._torn,
             lost=self._lost,
             database_failing=self._database_failing,
@@ -350,7 +358,11 @@ class Recorder:
         found = await self._store.list_orphans(spare)
         if not found:
             return
-        self._interrupted += await self._store.mark_interrupted(found, self._now())
+        now = self._now()
+        if ended := await self._store.mark_interrupted(found, now):
+            self._interrupted += ended
+            self._interrupted_at_s = now.timestamp()
+            self._log.warning("calls were found that their gateway had not ended", calls=ended)
         if self.on_interrupted is not None:  # also where none was left: somebody ended them meanwhile
             self.on_interrupted()
 

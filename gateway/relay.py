@@ -87,8 +87,10 @@ class Relay:
             await send_error(send, error, request_id, endpoint.errors)
             return
         except Exception as error:  # noqa: BLE001  the last place where the client can be told
+            told = InternalError()
             self._log.error("request failed", request_id=request_id, exc_info=error)
-            await send_error(send, InternalError(), request_id, endpoint.errors)
+            self._dispatcher.telemetry.observe_refusal(endpoint.name, told.status, told.code, request_id)
+            await send_error(send, told, request_id, endpoint.errors)
             return
         call: ActiveCall | None = None
         try:

@@ -78,6 +78,7 @@ class StoredReplies:
         self._access = access
         self._homes = homes
         self.is_draining = False
+        self._log = structlog.get_logger("simsa.stored_replies")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(scope["headers"])
@@ -90,6 +91,12 @@ class StoredReplies:
         except SimsaError as error:
             self._dispatcher.telemetry.observe_refusal(LABEL, error.status, error.code, request_id)
             await send_error(send, error, request_id)
+            return
+        except Exception as error:  # noqa: BLE001  the last place where the client can be told
+            told = InternalError()
+            self._log.error("request failed", request_id=request_id, exc_info=error)
+            self._dispatcher.telemetry.observe_refusal(LABEL, told.status, told.code, request_id)
+            await send_error(send, told, request_id)
             return
         try:
             retrieval = _Retrieval(self._dispatcher, wanted, request_id, send, reservation)

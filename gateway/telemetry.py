@@ -20,6 +20,10 @@ from gateway.log import call_logger, log_stream
 from gateway.series import Distribution, Distributions, Number, Numbers
 
 OTHER = "_other"
+INTERNAL_ERROR, QUEUE_FULL = "internal_error", "queue_full"
+BACKGROUND_QUEUE_FULL = "queue_full_background"
+"""A batch or a load test found the queue full: it is to wait behind everybody, so that is nobody's bad answer."""
+_BACKGROUND = (Priority.BATCH, Priority.LOAD_TEST)
 FAILURES = (
     "upstream_error",
     "upstream_unreachable",
@@ -28,11 +32,12 @@ FAILURES = (
     "upstream_auth",
     "upstream_busy",
     "no_replica",
-    "queue_full",
+    QUEUE_FULL,
+    BACKGROUND_QUEUE_FULL,
     "recorder_unavailable",
     "draining",
     "client_too_slow",
-    "internal_error",
+    INTERNAL_ERROR,
     OTHER,
 )
 """The codes under which requests fail that are no caller's mistake; any other counts as the last."""
@@ -219,6 +224,11 @@ class Telemetry:
         self.recorder_interrupted = Gauge(
             "simsa_recorder_interrupted", "Calls found unfinished from an earlier process.", registry=registry
         )
+        self.interrupted_at = Gauge(
+            "simsa_recorder_interrupted_timestamp_seconds",
+            "When calls were last found that their gateway had not ended; 0 before.",
+            registry=registry,
+        )
         self.recorder_failing = Gauge(
             "simsa_recorder_failing", "1 while the part cannot be written.", ["part"], registry=registry
         )
@@ -286,14 +296,21 @@ class Telemetry:
             )
         return series
 
-    def observe_call(self, call: Call) -> None:
+    def expect_own_routes(self, groups: Collection[str]) -> None:
+        """The groups of our own routes, and what may break before a call has a model: all at zero, as models are."""
+        for group in groups:
+            self.requests.at(OTHER, group, status_class(500))
+        self.failures.at(OTHER, INTERNAL_ERROR)
+
+    def observe_call(self, call: Call, priority: Priority) -> None:
         """Count one finished call and write its log line."""
         opened, timing, usage = call.opened, call.timing, call.usage
         series = self.series_of(opened.model)
         self.requests.at(opened.model, opened.endpoint, status_class(call.http_status)).value += 1
         self.calls.at(opened.model, call.status.value, call.provenance.value).value += 1
         if call.status is CallStatus.TRUNCATED or (call.http_status or 0) >= 500:
-            self._count_failure(opened.model, call.error_code)
+            is_put_off = call.error_code == QUEUE_FULL and priority in _BACKGROUND
+            self._count_failure(opened.model, BACKGROUND_QUEUE_FULL if is_put_off else call.error_code)
         if timing.ttft_s is not None:
             series.ttft.observe(timing.ttft_s)
         if timing.tpot_s is not None:

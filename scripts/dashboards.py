@@ -102,7 +102,7 @@ GATEWAY = Dashboard(
                         Query(
                             f"count(group by (namespace, job, model) (simsa_model_expected{{{MODEL}}}) unless on"
                             " (namespace, job, model) group by (namespace, job, model) (simsa_replica_up == 1))"
-                            " or vector(0)"
+                            f" or 0 * count(simsa_model_expected{{{MODEL}}})"
                         ),
                     ),
                     kind="stat",

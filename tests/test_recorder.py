@@ -123,6 +123,7 @@ async def test_every_call_reaches_the_database_and_the_spool_empties(tmp_path: P
         assert await store.list_calls() == [ended(number) for number in reversed(range(50))]
         assert recorder.stats().queued == 0
         assert recorder.stats().lag_s == 0
+        assert recorder.stats().interrupted_at_s == 0
     assert segments(tmp_path) == []
 
 
@@ -296,6 +297,7 @@ async def test_a_torn_last_line_is_counted_and_the_rest_replayed(tmp_path: Path,
         assert await store.get_call("call-000001") == ended(1)
         stats = recorder.stats()
         assert (stats.replayed, stats.torn, stats.interrupted) == (2, 1, 1)
+        assert stats.interrupted_at_s == NOON.timestamp()
     assert list((tmp_path / "spool").glob("*.damaged")) == []
 
 
@@ -504,8 +506,10 @@ async def test_what_neither_spool_nor_database_took_is_counted_as_lost(
     recorder, store = await recorder_on_full_device(tmp_path, database.url, 1000)
     async with database.locked():
         recorder.closed(ended(1))
-        await recorder.stop(deadline_s=0.01)
+        with structlog.testing.capture_logs() as lines:
+            await recorder.stop(deadline_s=0.01)
         assert recorder.stats().lost == 1
+        assert [line["lost"] for line in lines if line["event"].startswith("records are lost")] == [1]
         await store.close()
 
 

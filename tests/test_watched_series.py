@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from clients import RawClient
-from engines import CLOSE, Reply, ScriptedEngine, chat_chunk
+from databases import ScratchDatabase
+from engines import CLOSE, Reply, ScriptedEngine, chat_answer, chat_chunk, usage_body
 from gateways import RunningGateway, entry, running_gateway
+from guards import HANG_S
 from prometheus_client.parser import text_string_to_metric_families
 from remote_apis import with_shipped_rules
 
@@ -35,10 +38,16 @@ async def ask(gateway: RunningGateway, **more: object) -> int:
         return (await client.request("POST", CHAT, body={**ASK, **more})).status
 
 
+async def ask_as(gateway: RunningGateway, priority: str) -> int:
+    async with RawClient(gateway.url) as client:
+        return (await client.request("POST", CHAT, body=ASK, headers=[("x-simsa-priority", priority)])).status
+
+
 async def test_a_model_has_all_its_series_at_zero_before_the_first_call(tmp_path: Path) -> None:
     async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
         assert await samples(gateway, "simsa_model_expected") == {("m",): 1}
-        assert await samples(gateway, "simsa_failures_total") == {(code, "m"): 0 for code in FAILURES}
+        broken = {("internal_error", OTHER): 0}
+        assert await samples(gateway, "simsa_failures_total") == {(code, "m"): 0 for code in FAILURES} | broken
         assert await samples(gateway, "simsa_queue_depth") == {("m", priority.value): 0 for priority in Priority}
         assert await samples(gateway, "simsa_inflight_requests") == {("m",): 0}
         assert await samples(gateway, "simsa_time_to_first_token_seconds_count") == {("m",): 0}
@@ -103,6 +112,76 @@ async def test_a_call_without_a_replica_is_a_failure_and_an_unknown_code_counts_
         gateway.services.telemetry.observe_refusal("chat", 500, "unheard_of", "r", "m")
         failures = await samples(gateway, "simsa_failures_total")
         assert (failures["no_replica", "m"], failures[OTHER, "m"]) == (1, 1)
+
+
+async def test_who_is_to_wait_behind_everybody_and_finds_the_queue_full_is_no_bad_answer(tmp_path: Path) -> None:
+    full = {"queue_max_waiting": 1, "queue_wait_s": 0.01}
+    async with ScriptedEngine() as engine:
+        held = asyncio.Event()
+        engine.script(CHAT, Reply.json(chat_answer("ja", usage=usage_body(3, 1))).gated(held))
+        model = entry("m", replicas=[{"url": engine.url, "max_in_flight": 1}])
+        async with running_gateway(tmp_path, [model], **full) as gateway, RawClient(gateway.url) as first:
+            await gateway.until_live("m")
+            await first.send("POST", CHAT, body=ASK)
+            await gateway.until(lambda: len(engine.requests_to(CHAT)) == 1)
+            refused = [
+                await ask_as(gateway, priority) for priority in ("load_test", "batch", "interactive", "reviewer")
+            ]
+            assert refused == [503] * 4
+            failures = await samples(gateway, "simsa_failures_total")
+            found = {key: value for key, value in failures.items() if value}
+            assert found == {("queue_full_background", "m"): 2, ("queue_full", "m"): 2}
+            held.set()
+            assert (await first.head()).status == 200
+            assert [call.error_code for call in await gateway.calls(5)].count("queue_full") == 4, "on record as told"
+
+
+class BrokenLimiter:
+    """Whatever is asked of it fails as nobody expected."""
+
+    async def reserve(self, *_: object) -> None:
+        raise ZeroDivisionError
+
+    async def reserve_free(self, *_: object) -> None:
+        raise ZeroDivisionError
+
+
+async def test_what_breaks_before_there_is_a_call_is_told_and_counted(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, running_gateway(tmp_path, [entry("m", engine.url)]) as gateway:
+        await gateway.until_live("m")
+        assert (await samples(gateway, "simsa_failures_total"))["internal_error", OTHER] == 0
+        dispatcher = gateway.services.dispatcher
+        whole = dispatcher.limiter
+        dispatcher.limiter = BrokenLimiter()  # type: ignore[assignment]
+        try:
+            assert [await ask(gateway), await ask(gateway)] == [500, 500]
+        finally:
+            dispatcher.limiter = whole
+        assert (await samples(gateway, "simsa_failures_total"))["internal_error", OTHER] == 2
+        requests = await samples(gateway, "simsa_requests_total")
+        assert requests["chat_completions", OTHER, "5xx"] == 2
+
+
+async def test_our_own_routes_have_their_failures_at_zero(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:1")]) as gateway:
+        requests = await samples(gateway, "simsa_requests_total")
+        failed = {endpoint: value for (endpoint, _, group), value in requests.items() if group == "5xx"}
+        assert failed == dict.fromkeys(("models", "comparisons", "api", "review", "rounds"), 0)
+
+
+async def test_a_database_that_is_away_is_seen_though_nobody_calls(tmp_path: Path, database: ScratchDatabase) -> None:
+    settings = {"database_url": database.url, "key_refresh_s": 0.02}
+    async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:1")], **settings) as gateway:
+
+        async def until_seen(is_away: bool) -> None:
+            async with asyncio.timeout(HANG_S):
+                while (await samples(gateway, "simsa_recorder_failing"))[("database",)] != is_away:
+                    await asyncio.sleep(0.01)
+
+        await until_seen(False)
+        async with database.gone():
+            await until_seen(True)
+        await until_seen(False)
 
 
 async def test_answers_are_counted_by_what_they_are_worth(tmp_path: Path) -> None:

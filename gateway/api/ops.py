@@ -71,7 +71,9 @@ def observe_recorder(services: Services) -> None:
     telemetry.recorder_written.set(stats.written)
     telemetry.recorder_lost.set(stats.lost)
     telemetry.recorder_interrupted.set(stats.interrupted)
-    telemetry.recorder_failing.labels("database").set(stats.database_failing is not None)
+    telemetry.interrupted_at.set(stats.interrupted_at_s)
+    database_failing = stats.database_failing or services.keys.database_failing
+    telemetry.recorder_failing.labels("database").set(database_failing is not None)
     telemetry.recorder_failing.labels("spool").set(stats.spool_failing is not None)
 
 

@@ -25,6 +25,7 @@ PARTS = ("Means", "Callers see", "Look", "Causes", "Do", "Over")
 NEVER_MISSED = {
     "up": "Prometheus' own",
     "simsa_registry_info": "its absence is SimsaGatewayAbsent",
+    "simsa_calls_total": "there is none before the first call",
     "simsa_background_failures_total": "there is none before the first failure: its absence is health",
     "simsa_name_failing": "there is none where no replica is found by a name",
     "simsa_spans_total": "there is none where nothing is traced",

@@ -271,10 +271,10 @@ where `simsa up` starts an engine (gateway/checkpoints/commands.py).
 {{- end -}}
 
 {{/*
-What an engine is scaled by: {root, engine}. Calls that the gateway has for the model, being answered or waiting; 0 before
-the first call, where it knows a replica; nothing where it knows none, which is then an error and no load of 0.
+What an engine is scaled by: {root, engine}. Calls that this release's gateways have for the model, those that wait among
+them; 0 before the first call, where it knows a replica; nothing where it knows none, which is then an error and no load of 0.
 */}}
 {{- define "simsa.loadQuery" -}}
-{{- $series := printf "{namespace=%q,model=%q}" .root.Release.Namespace .engine.id -}}
-{{- printf "(sum(simsa_inflight_requests%[1]s) or 0 * count(simsa_replica_up%[1]s)) + (sum(simsa_queue_depth%[1]s) or vector(0))" $series -}}
+{{- $series := printf "{namespace=%q,job=%q,model=%q}" .root.Release.Namespace (include "simsa.fullname" .root) .engine.id -}}
+{{- printf "sum(simsa_inflight_requests%[1]s) or 0 * count(simsa_replica_up%[1]s)" $series -}}
 {{- end -}}
