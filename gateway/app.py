@@ -100,12 +100,15 @@ class GatewayApp:
         self._review_address = (
             None if settings.review_url is None else ReviewAddress(settings.review_url, settings.public_url)
         )
+        self._is_draining = False
         self._relay: Relay | None = None
         self._stored: StoredReplies | None = None
         self._api = _build_api(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if self._is_draining:
+                send = _last_answer(send)
             if self._review_address is not None:
                 scope = self._review_address.narrowed(scope)
             if scope["path"] in ENDPOINTS:
@@ -124,7 +127,10 @@ class GatewayApp:
         return self._api.openapi()
 
     def begin_draining(self) -> None:
-        """Take no new calls; those in flight go on."""
+        """Take no new calls; those in flight go on. Each connection ends with its next answer: where nothing but
+        connections is spread over gateways, a client that stayed would be refused until the last call here ends.
+        """
+        self._is_draining = True
         if self.services is not None and self._relay is not None and self._stored is not None:
             self.services.is_draining = True
             self._relay.is_draining = self._stored.is_draining = True
@@ -159,6 +165,17 @@ class GatewayApp:
             await send(message)
 
         await self._api(scope, receive, send_marked)
+
+
+def _last_answer(send: Send) -> Send:
+    """The same, and the connection is closed after it."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return send_last
 
 
 def create_app(settings: Settings, place: WorkerPlace | None = None) -> GatewayApp:

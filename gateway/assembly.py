@@ -29,6 +29,7 @@ from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords
 from gateway.errors import StartRefused, Unavailable
 from gateway.evidence import estimate_on
+from gateway.first_looks import FirstLooks
 from gateway.fleet import Fleet
 from gateway.kept_minutes import KeptMinutes
 from gateway.key_ring import KeyRing
@@ -204,6 +205,7 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
             web=Web(),
             together=together,
             siblings=None if place is None else Siblings(place, lambda: ops.render_own(services)),
+            first_looks=FirstLooks(names, fleet, now=now),
             now=now,
         )
         if services.siblings is not None:

@@ -75,6 +75,11 @@ class Fleet:
     def has_live_replica(self) -> bool:
         return any(state.is_up for states in self._states.values() for state in states)
 
+    @property
+    def was_seen_through(self) -> bool:
+        """Every replica was looked at once, whatever that showed."""
+        return all(state.was_looked_at for states in self._states.values() for state in states)
+
     def reasons(self) -> dict[str, str]:
         """Why each replica that is down is so."""
         return {s.replica.id: s.reason for states in self._states.values() for s in states if not s.is_up}
@@ -252,7 +257,7 @@ class Fleet:
             state.forget_connection()
             self._log.info("replica up", model=state.model.id, replica=state.replica.id, provenance=state.provenance)
             state.up_since = datetime.now(UTC)
-        state.is_up = True
+        state.is_up = state.was_looked_at = True
         state.reason = ""
         state.misses = 0
         self._show(state)
@@ -273,6 +278,7 @@ class Fleet:
     def _find_down(self, state: ReplicaState, reason: str) -> None:
         """A look found it so: when it comes back, it starts anew."""
         self._take_out(state, reason)
+        state.was_looked_at = True
         state.is_proven = False
         self.set_breaker(state, CLOSED)
 

@@ -57,6 +57,11 @@ class NameWatch:
         names = sorted({question.name for question in self._standings})
         return {name: problem for name in names if (problem := self.problem_of(name)) is not None}
 
+    @property
+    def was_seen_through(self) -> bool:
+        """Every name was asked for once, whatever the answer was."""
+        return all(standing != Standing() for standing in self._standings.values())
+
     def want(self, questions: AbstractSet[Question]) -> None:
         """Watch these from now on, and no others. What is known of those that stay, stays."""
         for gone in self._standings.keys() - questions:

@@ -39,6 +39,8 @@ class ReplicaState:
     """When it was last found to be down, or not to be reached."""
     reason: str = "not looked at yet"
     """Why it is down, in words for an operator."""
+    was_looked_at: bool = False
+    """Whatever that showed."""
     misses: int = 0
     """Looks in a row that it did not answer in time."""
     is_proven: bool = False

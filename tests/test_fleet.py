@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from gateway.admission import Turn
 from gateway.domain.records import Model, Provenance, Serving, ServingKind, Weights
 from gateway.domain.routing import Load, pick_replica
+from gateway.first_looks import PATIENCE_S, FirstLooks
 from gateway.fleet import MISSES
 from gateway.provenance import read_provenance
 from gateway.registry import load_registry
@@ -164,6 +166,45 @@ async def test_unhealthy_engine_is_not_used_and_readiness_follows(tmp_path: Path
         assert (status, body["problems"]) == (503, ["no live replica"])
         assert (await get(gateway, "/ready?engines=false"))[0] == 200, "the gateway itself can take requests"
         assert (await get(gateway, "/health"))[0] == 200
+
+
+async def test_a_gateway_is_not_ready_before_it_has_looked_at_each_engine_once(tmp_path: Path) -> None:
+    first_token = asyncio.Event()
+    async with ScriptedEngine(models=["m", "n"]) as engine, ScriptedEngine(models=["n"]) as slow:
+        slow.script("/v1/completions", Reply.json({"choices": [{"text": "a"}]}).gated(first_token))
+        async with running_gateway(tmp_path, [entry("m", engine.url), entry("n", slow.url)]) as gateway:
+            await gateway.until_live("m")
+            await slow.received("/v1/completions", 1)
+            for path in ("/ready", "/ready?engines=false"):
+                status, body = await get(gateway, path)
+                assert (status, body["problems"]) == (503, ["its engines are being looked at for the first time"])
+            first_token.set()
+            await gateway.until_live("n")
+            assert (await get(gateway, "/ready?engines=false"))[0] == 200
+            gateway.write_registry([entry("m", engine.url), entry("n", slow.url), entry("new", "http://127.0.0.1:1")])
+            await gateway.until(lambda: bool(gateway.services.fleet.states_of("new")))
+            assert (await get(gateway, "/ready"))[0] == 200, "what comes later is found beside the calls"
+
+
+class Seen:
+    """Names or engines, seen through when the test says so."""
+
+    was_seen_through = False
+
+
+def test_first_looks_end_when_all_is_seen_through_or_patience_is_over_and_do_not_begin_again() -> None:
+    now = 100.0
+    names, engines = Seen(), Seen()
+    looks, impatient = (FirstLooks(names, engines, now=lambda: now) for _ in range(2))
+    names.was_seen_through = True
+    assert not looks.are_over
+    engines.was_seen_through = True
+    assert looks.are_over
+    engines.was_seen_through = False
+    assert looks.are_over, "once and for all"
+    assert not impatient.are_over
+    now += PATIENCE_S
+    assert impatient.are_over
 
 
 async def test_engine_that_comes_back_is_used_again(tmp_path: Path) -> None:

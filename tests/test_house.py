@@ -220,6 +220,7 @@ HOUSE = [
     "gateway.live_registry",
     "gateway.resolver",
     "gateway.name_watch",
+    "gateway.first_looks",
     "gateway.settler",
     "gateway.retention",
     "gateway.energy_watch",

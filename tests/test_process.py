@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import RawClient, Truncated
+from clients import Answer, RawClient, Truncated
 from databases import Row, ScratchDatabase, ScratchPostgres
 from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
 from gateways import Entry, entry, registry_text, running_gateway
@@ -190,21 +190,28 @@ async def test_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> No
 # --- SIGTERM ------------------------------------------------------------------------------------------------
 
 
+async def asked(url: str, method: str, path: str, **request: Any) -> Answer:
+    """On a connection of its own."""
+    async with RawClient(url) as client:
+        return await client.request(method, path, **request)
+
+
 async def test_sigterm_lets_a_stream_finish_while_new_calls_are_refused(tmp_path: Path) -> None:
     gate = asyncio.Event()
     events = (chat_chunk("a"), chat_chunk("b"), chat_chunk(finish_reason="stop"))
     async with ScriptedEngine() as engine, gateway_process(tmp_path, [entry("m", engine.url)]) as gateway:
         engine.script(CHAT, Reply.stream(events[0], gate, *events[1:], usage_chunk(5, 2), DONE))
-        async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as other:
+        async with RawClient(gateway.url) as streaming:
             await streaming.start("POST", CHAT, body=STREAM)
             assert await streaming.next_event() == events[0]
             gateway.send(signal.SIGTERM)
             assert (await gateway.until_logged("stopping"))["in_flight"] == 1
-            ready = await other.request("GET", "/ready")
+            ready = await asked(gateway.url, "GET", "/ready")
             assert (ready.status, ready.json()["problems"]) == (503, ["shutting down"])
             for path, body in ((CHAT, ASK), ("/api/comparisons", {"models": ["m", "m"], "prompt": "안녕"})):
-                refused = await other.request("POST", path, body=body)
+                refused = await asked(gateway.url, "POST", path, body=body)
                 assert (refused.status, refused.json()["error"]["code"]) == (503, "draining")
+                assert refused.header("connection") == "close", "who tries again on another connection may find another"
                 assert refused.header("retry-after") is not None
             gate.set()
             assert await streaming.rest() == b"".join(events[1:]) + DONE

@@ -22,6 +22,7 @@ from gateway.energy_watch import EnergyWatch
 from gateway.engine_diary import EngineDiary
 from gateway.engine_records import EngineRecords
 from gateway.errors import InvalidRequest
+from gateway.first_looks import FirstLooks
 from gateway.fleet import Fleet
 from gateway.key_ring import KeyRing
 from gateway.live_registry import LiveRegistry
@@ -75,6 +76,7 @@ class Services:
     web: Web
     together: Together
     siblings: Siblings | None
+    first_looks: FirstLooks
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 

@@ -26,7 +26,10 @@ async def health() -> dict[str, str]:
     responses={400: refusals(400)[400], 503: {}},
 )
 async def ready(request: Request, services: Gateway, engines: bool = True) -> JSONResponse:
-    """With `engines=false` also without a live replica: for who only asks whether this gateway can take requests."""
+    """With `engines=false` also without a live replica: for who only asks whether this gateway can take requests.
+
+    A gateway that has just begun is not ready before it has looked at each of its engines once, or for 30 s.
+    """
     problems = readiness_problems(services, engines=engines)
     body: dict[str, Any] = {"status": "not ready" if problems else "ready"}
     if _may_see_detail(request, services):
@@ -54,6 +57,8 @@ def readiness_problems(services: Services, *, engines: bool = True) -> list[str]
     problems: list[str] = []
     if services.is_draining:
         problems.append("shutting down")
+    if not services.first_looks.are_over:
+        problems.append("its engines are being looked at for the first time")
     if engines and not services.fleet.has_live_replica:
         problems.append("no live replica")
     if not services.recorder.accepting:
