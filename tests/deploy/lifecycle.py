@@ -12,6 +12,8 @@ from manifests import Container, Pod, identity, is_selected
 LEAST_SCALE_DOWN_WAIT_S = 300
 LEAST_WAIT_WITHOUT_DRAIN_S = 60
 MOST_GRACE_OF_THE_HANGING_S = 60
+LEAST_PROOF_OF_A_POD_S = 15
+LEAST_PROOF_OF_AN_ENGINE_S = 60
 
 
 # --- beginnings and ends ----------------------------------------------------------------------------------
@@ -117,6 +119,17 @@ def gateway_rolls_without_a_gap(release: Installation) -> Iterator[Finding]:
         yield identity(manifest), None if is_safe else f"maxUnavailable is {unavailable}, not 0"
 
 
+def rolls_on_when_the_new_pod_is_in_use(release: Installation) -> Iterator[Finding]:
+    """A pod that is Ready is one that nobody has found yet: gateways ask the DNS for engines, and each for a token."""
+    for manifest in release.of_kind("Deployment"):
+        if manifest["spec"].get("strategy", {}).get("type") == "Recreate":
+            continue
+        has_gpus = any(pod.gpus for pod in release.pods if pod.owner is manifest)
+        least_s = LEAST_PROOF_OF_AN_ENGINE_S if has_gpus else LEAST_PROOF_OF_A_POD_S
+        proof_s = manifest["spec"].get("minReadySeconds", 0)
+        yield identity(manifest), None if proof_s >= least_s else f"rolls on {proof_s} s after a pod is Ready"
+
+
 def jobs_end(release: Installation) -> Iterator[Finding]:
     """Those that Helm waits for end at a known time, and go, so that the next upgrade can make them anew."""
     for job in release.of_kind("Job"):
@@ -175,6 +188,7 @@ RULES: tuple[Check, ...] = (
     grace_covers_the_drain,
     never_asks_for_a_second_gpu_to_roll,
     gateway_rolls_without_a_gap,
+    rolls_on_when_the_new_pod_is_in_use,
     jobs_end,
     scales_down_slowly,
     evictions_stay_possible,

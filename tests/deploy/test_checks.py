@@ -67,6 +67,8 @@ SPOILT: tuple[tuple[Check, str, str, Any], ...] = (
     (lifecycle.grace_covers_the_drain, ENGINE, f"{CONTAINER}.args.4", "--other"),
     (lifecycle.never_asks_for_a_second_gpu_to_roll, ENGINE, "spec.strategy", GONE),
     (lifecycle.gateway_rolls_without_a_gap, GATEWAY, "spec.strategy.rollingUpdate.maxUnavailable", "25%"),
+    (lifecycle.rolls_on_when_the_new_pod_is_in_use, ENGINE, "spec.minReadySeconds", 15),
+    (lifecycle.rolls_on_when_the_new_pod_is_in_use, GATEWAY, "spec.minReadySeconds", GONE),
     (lifecycle.jobs_end, JOB, "spec.activeDeadlineSeconds", GONE),
     (lifecycle.scales_down_slowly, "HorizontalPodAutoscaler/simsa", "spec.behavior", GONE),
     (lifecycle.scales_down_slowly, "ScaledObject/tiny", "spec.advanced", GONE),
