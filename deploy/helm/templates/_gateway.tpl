@@ -25,6 +25,9 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- if and $several $missing -}}
 {{- fail (printf "%s: several gateways keep records in PostgreSQL and share limits through Redis, or every caller has each limit several times; set %s" (.Values.gateway.scaling.enabled | ternary "gateway.scaling" "gateway.replicas") (join " and " $missing)) -}}
 {{- end -}}
+{{- if and .Values.redis.enabled (not .Values.postgresql.enabled) -}}
+{{- fail "redis.enabled: a gateway with Redis and without PostgreSQL refuses to start, since several share PostgreSQL only; set postgresql.enabled (SIMSA_DATABASE_URL), or redis.enabled to false" -}}
+{{- end -}}
 {{- if and .Values.gateway.scaling.enabled (gt (int .Values.gateway.scaling.minReplicas) (int .Values.gateway.scaling.maxReplicas)) -}}
 {{- fail "gateway.scaling: minReplicas is more than maxReplicas" -}}
 {{- end -}}
@@ -77,6 +80,9 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{ include "simsa.secretVariable" (dict "root" . "name" "SIMSA_ADMIN_KEY") }}
 {{ include "simsa.databaseEnvironment" . }}
 {{- with .Values.exposure.reviewHost }}
+{{- if eq . $.Values.exposure.host }}
+{{- fail "exposure.reviewHost: it is exposure.host, where nothing but reviewers' pages would be served any more; give reviewers a host of their own" }}
+{{- end }}
 {{- /* Beside SIMSA_PUBLIC_URL nothing but that name would be served, and Prometheus and probes come by address. */}}
 - {name: SIMSA_REVIEW_URL, value: {{ printf "https://%s" . | quote }}}
 {{- else }}
@@ -91,7 +97,9 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{ include "simsa.secretVariable" (dict "root" $ "name" . "optional" true) }}
 {{- end }}
 {{- range $name, $value := .Values.gateway.settings }}
-{{- if has $name $own }}
+{{- if and (eq $name "SIMSA_PUBLIC_URL") $.Values.exposure.reviewHost }}
+{{- fail "gateway.settings.SIMSA_PUBLIC_URL: beside exposure.reviewHost the gateway would serve everything under that one name only, and probes and Prometheus come by address; leave it out" }}
+{{- else if has $name $own }}
 {{- fail (printf "gateway.settings.%s: the chart sets it from its other values; leave it out" $name) }}
 {{- else if has $name $secret }}
 {{- fail (printf "gateway.settings.%s: it is a secret; put it into the Secret under that key" $name) }}
