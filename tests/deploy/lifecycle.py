@@ -113,7 +113,7 @@ def gateway_rolls_without_a_gap(release: Installation) -> Iterator[Finding]:
             continue
         strategy = manifest["spec"].get("strategy", {})
         is_recreated = strategy.get("type") == "Recreate"
-        is_several = manifest["spec"].get("replicas") != 1
+        is_several = manifest["spec"].get("replicas") not in (0, 1)
         unavailable = strategy.get("rollingUpdate", {}).get("maxUnavailable")
         is_safe = (is_recreated and not is_several) or unavailable == 0
         yield identity(manifest), None if is_safe else f"maxUnavailable is {unavailable}, not 0"

@@ -123,7 +123,8 @@ def migrations_use_the_gateways_database(release: Installation) -> Iterator[Find
     """With the Deployment's own settings, before any gateway of the new version."""
     wanted = _of_database(gateway_pod(release).containers[-1])
     migrations = [c for c in release.containers if c.words[-2:] == MIGRATION]
-    if release.values.get("postgresql", {}).get("enabled"):
+    is_stopped = release.values.get("gateway", {}).get("replicas") == 0
+    if release.values.get("postgresql", {}).get("enabled") and not is_stopped:
         yield "the release", None if migrations else "has a PostgreSQL whose schema nobody makes"
     for container in migrations:
         found = {name: variable for name, variable in _of_database(container).items() if name in wanted}

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from charts import CHART
+from checks import look
 from deploy_tools import program
 from fixtures import CASES, OWN_CASES, SHIPPED_REGISTRY, SMALL_REGISTRY, Case, install
 from guards import HANG_S
 from manifests import Manifest, identity, of_kind
+from rules import BY_NAME
 
 EVERYTHING = next(case for case in OWN_CASES if case.values.stem == "everything")
 
@@ -92,6 +94,21 @@ def test_a_volume_never_changes_its_access_mode(tmp_path: Path) -> None:
     assert len(first) == len(then) > 4
     assert [name for name in first.keys() & then.keys() if first[name]["spec"] != then[name]["spec"]] == []
     assert max(map(len, then)) <= len("PersistentVolumeClaim/") + 63
+
+
+@pytest.mark.parametrize("stem", ["one-model", "several-gateways"])
+def test_stopped_gateways_leave_everything_else(stem: str, tmp_path: Path) -> None:
+    """To move to Redis, or to restore: no gateway runs, nothing touches the database, and nothing else changes."""
+    case = next(case for case in OWN_CASES if case.values.stem == stem)
+    values = yaml.safe_load(case.values.read_text(encoding="utf-8"))
+    values.setdefault("gateway", {})["replicas"] = 0
+    stopped = Case(tmp_path / "values.yaml", case.registry)
+    stopped.values.write_text(yaml.safe_dump(values), encoding="utf-8")
+    before, after = objects_of(case), objects_of(stopped)
+    assert before.keys() - after.keys() == before.keys() & {"Job/simsa-migrate"}
+    assert {name for name in after if before[name] != after[name]} == {"Deployment/simsa"}
+    assert after["Deployment/simsa"]["spec"]["replicas"] == 0
+    assert [complaint for rule in BY_NAME.values() for complaint in look(rule, install(stopped)).complaints] == []
 
 
 def volumes_of(case: Case) -> dict[str, Manifest]:

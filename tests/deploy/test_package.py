@@ -58,6 +58,16 @@ def test_notes_tell_what_to_do_next(case: Case) -> None:
         assert model_id in notes
 
 
+def test_notes_say_that_gateways_are_stopped() -> None:
+    place = ["--namespace", "judging", "--dry-run=client", "--set", "gateway.replicas=0"]
+    given = ["--values", ONE_MODEL.values, "--set-file", f"registryYaml={SMALL_REGISTRY}"]
+    notes = helm(HELMS[0], "install", "simsa", CHART, *place, *given).partition("NOTES:")[2]
+    assert "No gateway runs" in notes
+    assert "gateway.replicas" in notes
+    assert "helm -n judging test simsa" not in notes
+    assert "port-forward" not in notes
+
+
 def test_no_file_of_the_chart_names_this_machine() -> None:
     texts = [
         path for path in CHART.rglob("*") if path.is_file() and path.suffix in (".yaml", ".tpl", ".md", ".txt", ".py")

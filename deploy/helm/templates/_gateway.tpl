@@ -13,6 +13,11 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- and .Values.postgresql.enabled .Values.redis.enabled | ternary "yes" "" -}}
 {{- end -}}
 
+{{/* Whether no gateway is to run: to move to Redis, or to restore. */}}
+{{- define "simsa.isStopped" -}}
+{{- int .Values.gateway.replicas | empty | ternary "yes" "" -}}
+{{- end -}}
+
 {{- define "simsa.refuseLoneGateways" -}}
 {{- $several := or .Values.gateway.scaling.enabled (gt (int .Values.gateway.replicas) 1) -}}
 {{- $missing := list -}}
@@ -27,6 +32,9 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 {{- end -}}
 {{- if and .Values.redis.enabled (not .Values.postgresql.enabled) -}}
 {{- fail "redis.enabled: a gateway with Redis and without PostgreSQL refuses to start, since several share PostgreSQL only; set postgresql.enabled (SIMSA_DATABASE_URL), or redis.enabled to false" -}}
+{{- end -}}
+{{- if and .Values.gateway.scaling.enabled (include "simsa.isStopped" .) -}}
+{{- fail "gateway.replicas: 0 stops all gateways, and the scaler would start them again; set gateway.scaling.enabled to false meanwhile" -}}
 {{- end -}}
 {{- if and .Values.gateway.scaling.enabled (gt (int .Values.gateway.scaling.minReplicas) (int .Values.gateway.scaling.maxReplicas)) -}}
 {{- fail "gateway.scaling: minReplicas is more than maxReplicas" -}}
