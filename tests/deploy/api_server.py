@@ -51,6 +51,13 @@ def api_server(objects: Sequence[Manifest], known: Sequence[Manifest], directory
         server.server_close()
 
 
+def owned(made: Manifest, release: str = "simsa") -> Manifest:
+    """As Helm marks what it applies; it leaves alone what is not its own."""
+    metadata = made["metadata"]
+    marks = {"meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": metadata["namespace"]}
+    return {**made, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **marks}}}
+
+
 def discovery(known: Sequence[Manifest]) -> dict[str, Mapping[str, Any]]:
     """What a client reads before it asks for anything: versions, groups, and the kinds of each."""
     kinds: dict[str, set[str]] = {"v1": set()}

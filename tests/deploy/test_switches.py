@@ -5,13 +5,12 @@ Helm looks up what is there; here that is an API server of the tests' own (api_s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from api_server import api_server
+from api_server import api_server, owned
 from charts import HELMS, Release, render_for
 from fixtures import OWN_CASES, SMALL_REGISTRY, install
 from manifests import Manifest, name_of, of_kind
@@ -35,17 +34,11 @@ def running(**numbers: int) -> list[Manifest]:
     """The workloads of `everything` as a cluster has them, with so many pods."""
     found: list[Any] = of_kind(MADE, "Deployment", "LeaderWorkerSet")
     return [
-        {**made, "metadata": owned(made["metadata"]), "spec": {**made["spec"], "replicas": numbers[key]}}
+        owned({**made, "spec": {**made["spec"], "replicas": numbers[key]}})
         for key, name in (("gateway", GATEWAY), ("tiny", TINY), ("wide", WIDE))
         for made in found
         if name_of(made) == name and key in numbers
     ]
-
-
-def owned(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """As Helm marks what it applies."""
-    release = {"meta.helm.sh/release-name": "simsa", "meta.helm.sh/release-namespace": metadata["namespace"]}
-    return {**metadata, "annotations": {**metadata.get("annotations", {}), **release}}
 
 
 def replicas(made: tuple[Manifest, ...]) -> dict[str, int | None]:

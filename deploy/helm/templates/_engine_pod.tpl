@@ -50,6 +50,24 @@ runtimeClassName: {{ . }}
 {{- .engine.claim | default (print .engine.name $suffix) -}}
 {{- end -}}
 
+{{/*
+What that volume asks for: {root, engine}. The registry's figure may become a smaller one, and a volume cannot: where the
+values say no size, one that is there keeps its own if that is larger. Helm does not always see it, as in
+simsa.replicasOfScaled.
+*/}}
+{{- define "simsa.weightsRequest" -}}
+{{- $asked := printf "%dGi" (int .engine.storageGi) -}}
+{{- if not (get .root.Values.models .engine.id).storageGi -}}
+{{- with (lookup "v1" "PersistentVolumeClaim" .root.Release.Namespace (include "simsa.weightsClaim" .)).spec -}}
+{{- $there := .resources.requests.storage | toString -}}
+{{- if gt (include "simsa.quantityBytes" $there | float64) (include "simsa.quantityBytes" $asked | float64) -}}
+{{- $asked = $there -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $asked -}}
+{{- end -}}
+
 {{- define "simsa.weightsVolume" -}}
 - name: weights
   persistentVolumeClaim: {claimName: {{ include "simsa.weightsClaim" . }}}

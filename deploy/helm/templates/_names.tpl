@@ -61,6 +61,19 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
+{{/* A quantity of Kubernetes', such as 76Gi, 80G or 1.5Ti, as bytes. */}}
+{{- define "simsa.quantityBytes" -}}
+{{- $unit := regexFind "[kMGTPE]i?$|Ki$" . -}}
+{{- $number := trimSuffix $unit . | float64 -}}
+{{- $base := hasSuffix "i" $unit | ternary 1024.0 1000.0 -}}
+{{- range $power := list "" "k" "M" "G" "T" "P" "E" -}}
+{{- if eq $power (trimSuffix "i" $unit | replace "K" "k") -}}
+{{- printf "%.0f" $number -}}
+{{- end -}}
+{{- $number = mulf $number $base -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "simsa.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}
