@@ -79,6 +79,28 @@ def test_faults_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("name", "resource", "image"),
+    [
+        ("AMD Instinct 24 GB", "amd.com/gpu", "rocm/vllm"),
+        ("L4 of ours", "nvidia.com/gpu", "vllm/vllm-openai"),
+        ("NVIDIA L4 24 GB", "example.com/shared-gpu", "vllm/vllm-openai"),
+    ],
+)
+def test_an_accelerator_whose_maker_is_known_is_placed(
+    name: str, resource: str, image: str, helm: str, tmp_path: Path
+) -> None:
+    """By its name in the registry, or by what nodes offer it as; another maker's needs another maker's vLLM."""
+    registry = tmp_path / "registry.yaml"
+    registry.write_text(SMALL_REGISTRY.read_text(encoding="utf-8").replace("NVIDIA L4 24 GB", name), encoding="utf-8")
+    own = "" if image == "vllm/vllm-openai" else f", image: {{repository: {image}}}"
+    values = f"gpus: {{l4: {{resource: {resource}}}}}\nmodels: {{tiny: {{gpu: l4{own}}}}}"
+    made = render_text(values, Release(helm=helm), base=GOOD, registry=registry)
+    assert f"image: {image}:v0.32.0" in made
+    assert f'{resource}: "1"' in made
+
+
+@pytest.mark.parametrize("helm", HELMS)
 def test_another_image_may_know_settings_that_the_chart_does_not(helm: str) -> None:
     values = "gateway: {image: {tag: 9.0.0}, settings: {SIMSA_OF_TOMORROW: 'on'}}"
     assert "SIMSA_OF_TOMORROW" in render_text(values, Release(helm=helm), base=GOOD, registry=SMALL_REGISTRY)
