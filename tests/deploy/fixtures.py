@@ -63,8 +63,11 @@ def declared(values: Mapping[str, Any]) -> frozenset[str]:
     claims = [model.get("existingClaim") for model in (values.get("models") or {}).values()]
     tls = values.get("exposure", {}).get("ingress", {}).get("tlsSecret")
     pulled_with = values.get("imagePullSecrets") or []
+    trusted = values.get("trustedCa", {}).get("configMap")
     is_made = secrets.get("externalSecret", {}).get("enabled")
     named = [None if is_made else secrets.get("existingSecret"), tls, *pulled_with]
     return frozenset(
-        [f"Secret/{name}" for name in named if name] + [f"PersistentVolumeClaim/{name}" for name in claims if name]
+        [f"Secret/{name}" for name in named if name]
+        + [f"PersistentVolumeClaim/{name}" for name in claims if name]
+        + ([f"ConfigMap/{trusted}"] if trusted else [])
     )

@@ -11,6 +11,8 @@ from parts import WORKLOADS, engine_of, engine_pods, gateway_pod, of_model, opti
 
 DATABASE_SETTINGS = ("SIMSA_DATABASE", "SIMSA_REDIS_URL", "SIMSA_DATA_DIR")
 MIGRATION = ["db", "upgrade"]
+CALLS_OUT = ("gateway", "migrate", "fetch", "lead", "send")
+"""Containers that speak to servers which the chart does not bring, under TLS if these want it."""
 
 
 # --- engines ------------------------------------------------------------------------------------------------
@@ -182,6 +184,31 @@ def addresses_are_the_same_everywhere(release: Installation) -> Iterator[Finding
         )
 
 
+# --- whom they trust ----------------------------------------------------------------------------------------
+
+
+def what_calls_out_trusts_whom_values_name(release: Installation) -> Iterator[Finding]:
+    """OpenSSL and huggingface_hub look for authorities by their own variables; engines call nobody."""
+    wanted = release.values.get("trustedCa") or {}
+    for container in release.containers:
+        if container.name not in CALLS_OUT:
+            continue
+        files = {setting(container, name) for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")}
+        if not wanted.get("configMap"):
+            yield container.where, _difference("trusted files", files, {None})
+            continue
+        mounts = {mount["mountPath"]: mount for mount in container.spec["volumeMounts"]}
+        directory, _, file = str(next(iter(files))).rpartition("/")
+        mount = mounts.get(directory, {})
+        volume = next((v for v in container.pod.spec["volumes"] if v["name"] == mount.get("name")), {})
+        items = [{"key": wanted.get("key", "ca.crt"), "path": file}]
+        found = len(files), mount.get("readOnly"), volume.get("configMap")
+        yield (
+            container.where,
+            _difference("trusted file", found, (1, True, {"name": wanted["configMap"], "items": items})),
+        )
+
+
 # --- the load test ------------------------------------------------------------------------------------------
 
 
@@ -248,6 +275,7 @@ RULES: tuple[Check, ...] = (
     settings_arrive,
     gateway_runs_where_values_say,
     addresses_are_the_same_everywhere,
+    what_calls_out_trusts_whom_values_name,
     a_load_test_has_all_its_hosts,
     data_outlives_the_release,
     bare_pods_are_tests,

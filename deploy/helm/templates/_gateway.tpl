@@ -87,6 +87,9 @@ http://{{ include "simsa.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.
 - {name: SIMSA_SHUTDOWN_GRACE_S, value: {{ int .Values.gateway.drainSeconds | quote }}}
 {{ include "simsa.secretVariable" (dict "root" . "name" "SIMSA_ADMIN_KEY") }}
 {{ include "simsa.databaseEnvironment" . }}
+{{- with include "simsa.trustEnvironment" . }}
+{{ . }}
+{{- end }}
 {{- with .Values.exposure.reviewHost }}
 {{- if eq . $.Values.exposure.host }}
 {{- fail "exposure.reviewHost: it is exposure.host, where nothing but reviewers' pages would be served any more; give reviewers a host of their own" }}
@@ -130,6 +133,9 @@ image: {{ include "simsa.gatewayImage" . }}
 command: [simsa, db, upgrade]
 env:
   {{- include "simsa.databaseEnvironment" . | nindent 2 }}
+  {{- with include "simsa.trustEnvironment" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
 resources:
   requests: {cpu: 100m, memory: 256Mi}
   limits: {memory: 1Gi}
@@ -138,6 +144,9 @@ securityContext:
 volumeMounts:
   - {name: data, mountPath: /data}
   - {name: tmp, mountPath: /tmp}
+  {{- with include "simsa.trustMount" . }}
+  {{- . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{/* One gateway keeps its data on a volume; several keep what is not yet in PostgreSQL on their nodes. */}}

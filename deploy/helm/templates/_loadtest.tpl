@@ -38,6 +38,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 image: {{ include "simsa.loadtestImage" .root }}
 env:
   {{- include "simsa.loadtestEnvironment" .root | nindent 2 }}
+  {{- with include "simsa.trustEnvironment" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
 # A whole core, asked for and limited alike, so that nobody else is given a part of it.
 resources:
   requests: {cpu: "1", memory: 2Gi}
@@ -48,6 +51,9 @@ volumeMounts:
   - {name: registry, mountPath: /etc/simsa, readOnly: true}
   - {name: data, mountPath: /data}
   - {name: tmp, mountPath: /tmp}
+  {{- with include "simsa.trustMount" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "simsa.loadtestVolumes" -}}
@@ -58,6 +64,9 @@ volumeMounts:
       - configMap: {name: {{ include "simsa.fullname" . }}-replicas}
 - name: tmp
   emptyDir: {sizeLimit: 1Gi}
+{{- with include "simsa.trustVolume" . }}
+{{ . }}
+{{- end }}
 {{- end -}}
 
 {{- define "simsa.loadtestLeader" -}}

@@ -102,6 +102,30 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* Authorities of the values' own, for containers that call others: variables, mount and volume, each empty without one. */}}
+{{- define "simsa.trustEnvironment" -}}
+{{- if .Values.trustedCa.configMap -}}
+# OpenSSL's, for whatever is Python's own; huggingface_hub reads the other one where it uses requests.
+- {name: SSL_CERT_FILE, value: /etc/simsa-trust/ca.crt}
+- {name: REQUESTS_CA_BUNDLE, value: /etc/simsa-trust/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{- define "simsa.trustMount" -}}
+{{- if .Values.trustedCa.configMap -}}
+- {name: trust, mountPath: /etc/simsa-trust, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "simsa.trustVolume" -}}
+{{- with .Values.trustedCa -}}
+{{- if .configMap -}}
+- name: trust
+  configMap: {name: {{ .configMap }}, items: [{key: {{ .key | quote }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- define "simsa.serviceAccountName" -}}
 {{- include "simsa.fullname" . -}}
 {{- end -}}

@@ -45,6 +45,9 @@ spec:
         - name: HF_TOKEN
           valueFrom:
             secretKeyRef: {name: {{ include "simsa.secretName" .root }}, key: HF_TOKEN, optional: true}
+        {{- with include "simsa.trustEnvironment" .root }}
+        {{- . | nindent 8 }}
+        {{- end }}
       resources:
         # Little: a ReadWriteOnce volume binds it to the engine's node, which may have hardly anything left.
         requests: {cpu: 100m, memory: 512Mi}
@@ -54,8 +57,14 @@ spec:
       volumeMounts:
         - {name: weights, mountPath: /weights}
         - {name: tmp, mountPath: /tmp}
+        {{- with include "simsa.trustMount" .root }}
+        {{- . | nindent 8 }}
+        {{- end }}
   volumes:
     {{- include "simsa.weightsVolume" . | nindent 4 }}
     - name: tmp
       emptyDir: {sizeLimit: 8Gi}
+    {{- with include "simsa.trustVolume" .root }}
+    {{- . | nindent 4 }}
+    {{- end }}
 {{- end -}}
