@@ -61,7 +61,7 @@ from gateway.telemetry import Telemetry
 from gateway.together import BATCHES, KEYS, Together
 from gateway.tracing import tracer_of
 from gateway.upstream import Upstream
-from gateway.web import Web
+from gateway.web import web
 from gateway.workers import Siblings, WorkerPlace
 
 TICK_S = 0.25
@@ -202,7 +202,7 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
             review_limits=ReviewLimits(now),
             chairs=ChairSessions(store, caller_of=keys.caller_of, admin_key=settings.admin_key),
             chair_limits=ChairLimits(now),
-            web=Web(),
+            web=web(),
             together=together,
             siblings=None if place is None else Siblings(place, lambda: ops.render_own(services)),
             first_looks=FirstLooks(names, fleet, now=now),
