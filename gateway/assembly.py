@@ -23,6 +23,7 @@ from gateway.dispatch import Dispatcher
 from gateway.domain.discovery import questions_of
 from gateway.domain.records import Registry
 from gateway.domain.rounds import RoundStatus
+from gateway.endpoints import ENDPOINTS
 from gateway.energy_records import EnergyRecords
 from gateway.energy_watch import EnergyWatch
 from gateway.engine_diary import EngineDiary
@@ -209,6 +210,7 @@ async def running(settings: Settings, place: WorkerPlace | None) -> AsyncIterato
             now=now,
         )
         if services.siblings is not None:
+            telemetry.workers.set(services.siblings.of)
             await services.siblings.start()
         take_registry(live.current)
         only = together.duty.only
@@ -274,7 +276,10 @@ def _make_directory(settings: Settings) -> None:
 def _take_registry(registry: Registry, live: LiveRegistry, fleet: Fleet, telemetry: Telemetry) -> None:
     """Put a registry to use: watch its replicas, show its identity."""
     fleet.apply(registry)
-    telemetry.expect_models([model.id for model in registry.routable() if not fleet.lacks_key(model.id)])
+    telemetry.expect_models(
+        [model.id for model in registry.routable() if not fleet.lacks_key(model.id)],
+        [endpoint.name for endpoint in ENDPOINTS.values()],
+    )
     telemetry.registry_valid.set(live.problem is None)
     telemetry.registry_info.clear()
     telemetry.registry_info.labels(registry.sha256).set(1)

@@ -294,6 +294,11 @@ class ClientProtocol(HttpToolsProtocol):
         self._joining.stop_watching()
         self._departure.announce()
 
+    def end_with_answer(self) -> None:
+        """Close after the answer that is due, unless its head is out, which cannot tell the client any more."""
+        if self._under_way is not None and not self._under_way.response_started:
+            self._under_way.keep_alive = False
+
     @property
     def _owes_a_head(self) -> bool:
         """Whether all that is due on this connection is the head of a request, begun or not."""

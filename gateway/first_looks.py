@@ -2,7 +2,7 @@
 
 Until then it would refuse calls that another gateway, or this one a moment later, can have answered. So it is not
 ready before every name that it had to ask for was answered once, and every engine then known was looked at once,
-whatever that showed; and it waits for no straggler without end.
+whatever the answer and the look were; and it waits for no straggler without end.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class NameWatch:
 
     @property
     def was_seen_through(self) -> bool:
-        """Every name was asked for once, whatever the answer was."""
-        return all(standing != Standing() for standing in self._standings.values())
+        """Every name was answered once, whatever the answer was."""
+        return all(standing.was_answered for standing in self._standings.values())
 
     def want(self, questions: AbstractSet[Question]) -> None:
         """Watch these from now on, and no others. What is known of those that stay, stays."""

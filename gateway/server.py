@@ -11,12 +11,13 @@ import resource
 import signal
 import socket
 from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
 
 from gateway.app import GatewayApp, create_app
-from gateway.downstream import client_protocol
+from gateway.downstream import ClientProtocol, client_protocol
 from gateway.errors import RegistryInvalid, StartRefused
 from gateway.listening import BACKLOG, listen
 from gateway.log import close_log, configure_logging, take_library_lines
@@ -102,6 +103,8 @@ class _Server(uvicorn.Server):
         services = self._app.services
         assert services is not None
         self._app.begin_draining()
+        for connection in list(self.server_state.connections):
+            cast("ClientProtocol", connection).end_with_answer()
         try:
             self._log.info("stopping", signal=why, in_flight=len(services.dispatcher.in_flight))
             with contextlib.suppress(TimeoutError):

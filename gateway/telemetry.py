@@ -97,8 +97,8 @@ class Telemetry:
         self.calls = Numbers(
             CounterMetricFamily,
             "simsa_calls",
-            "Calls that ended, by how, and by what the answering engine is.",
-            ("model", "status", "provenance"),
+            "Calls that ended, by how, by what the answering engine is, and by their class.",
+            ("model", "status", "provenance", "priority"),
             registry,
         )
         self.failures = Numbers(
@@ -224,6 +224,12 @@ class Telemetry:
         self.recorder_interrupted = Gauge(
             "simsa_recorder_interrupted", "Calls found unfinished from an earlier process.", registry=registry
         )
+        self.workers = Gauge(
+            "simsa_workers",
+            "Processes that serve on this machine (--workers), this one among them.",
+            registry=registry,
+        )
+        self.workers.set(1)
         self.interrupted_at = Gauge(
             "simsa_recorder_interrupted_timestamp_seconds",
             "When calls were last found that their gateway had not ended; 0 before.",
@@ -270,7 +276,7 @@ class Telemetry:
         gateways.set_function(lambda: float(peers()[0]))
         differs.set_function(lambda: float(peers()[1]))
 
-    def expect_models(self, models: Collection[str]) -> None:
+    def expect_models(self, models: Collection[str], endpoints: Collection[str]) -> None:
         """The models that are to be served from now on. Each has its series at once, at zero: of a counter that
         appears with its first failure nobody sees that it rose.
         """
@@ -280,6 +286,8 @@ class Telemetry:
             self.series_of(model)
             for code in FAILURES:
                 self.failures.at(model, code)
+            for endpoint in endpoints:
+                self.requests.at(model, endpoint, status_class(500))
             for priority in Priority:
                 self.queue_depth.at(model, priority.value)
 
@@ -307,7 +315,7 @@ class Telemetry:
         opened, timing, usage = call.opened, call.timing, call.usage
         series = self.series_of(opened.model)
         self.requests.at(opened.model, opened.endpoint, status_class(call.http_status)).value += 1
-        self.calls.at(opened.model, call.status.value, call.provenance.value).value += 1
+        self.calls.at(opened.model, call.status.value, call.provenance.value, priority.value).value += 1
         if call.status is CallStatus.TRUNCATED or (call.http_status or 0) >= 500:
             is_put_off = call.error_code == QUEUE_FULL and priority in _BACKGROUND
             self._count_failure(opened.model, BACKGROUND_QUEUE_FULL if is_put_off else call.error_code)

@@ -147,6 +147,11 @@ class Siblings:
         self._render = render
         self._server: asyncio.Server | None = None
 
+    @property
+    def of(self) -> int:
+        """How many there are to be, this one among them."""
+        return self._place.of
+
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._tell, self._place.socket_of(self._place.number))
 

@@ -111,8 +111,10 @@ def test_addresses_are_those_of_the_last_answer_that_has_some_until_enough_in_a_
     standing = Standing()
     expected: tuple[str, ...] = ()
     empty = 0
+    was_answered = False
     for answer in given_answers:
         standing = standing.after(answer)
+        was_answered |= not isinstance(answer, Unanswered)
         match answer:
             case Found(addresses):
                 expected, empty = addresses, 0
@@ -120,6 +122,7 @@ def test_addresses_are_those_of_the_last_answer_that_has_some_until_enough_in_a_
                 empty += 1
                 expected = () if empty >= EMPTY_ROUNDS else expected
         assert standing.addresses == expected
+        assert standing.was_answered is was_answered
         assert standing.is_failing == isinstance(answer, Unanswered)
         assert (standing.why is None) == isinstance(answer, Found)
 

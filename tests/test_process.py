@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from clients import Answer, RawClient, Truncated
 from databases import Row, ScratchDatabase, ScratchPostgres
-from engines import DONE, Reply, Request, ScriptedEngine, chat_chunk, usage_chunk
+from engines import DONE, Reply, Request, ScriptedEngine, chat_answer, chat_chunk, usage_body, usage_chunk
 from gateways import Entry, entry, registry_text, running_gateway
 from guards import HANG_S
 from processes_under_test import (
@@ -201,11 +201,14 @@ async def test_sigterm_lets_a_stream_finish_while_new_calls_are_refused(tmp_path
     events = (chat_chunk("a"), chat_chunk("b"), chat_chunk(finish_reason="stop"))
     async with ScriptedEngine() as engine, gateway_process(tmp_path, [entry("m", engine.url)]) as gateway:
         engine.script(CHAT, Reply.stream(events[0], gate, *events[1:], usage_chunk(5, 2), DONE))
-        async with RawClient(gateway.url) as streaming:
+        engine.script("/v1/completions", Reply.json(chat_answer("ja", usage=usage_body(3, 1))).gated(gate))
+        async with RawClient(gateway.url) as streaming, RawClient(gateway.url) as waiting:
             await streaming.start("POST", CHAT, body=STREAM)
             assert await streaming.next_event() == events[0]
+            await waiting.send("POST", "/v1/completions", body={"model": "m", "prompt": "안녕", "max_tokens": 8})
+            await engine.received("/v1/completions", 2)  # the gateway's own first token was asked for before
             gateway.send(signal.SIGTERM)
-            assert (await gateway.until_logged("stopping"))["in_flight"] == 1
+            assert (await gateway.until_logged("stopping"))["in_flight"] == 2
             ready = await asked(gateway.url, "GET", "/ready")
             assert (ready.status, ready.json()["problems"]) == (503, ["shutting down"])
             for path, body in ((CHAT, ASK), ("/api/comparisons", {"models": ["m", "m"], "prompt": "안녕"})):
@@ -215,10 +218,13 @@ async def test_sigterm_lets_a_stream_finish_while_new_calls_are_refused(tmp_path
                 assert refused.header("retry-after") is not None
             gate.set()
             assert await streaming.rest() == b"".join(events[1:]) + DONE
+            late = await waiting.head()
+            assert (late.status, late.header("connection")) == (200, "close"), "it was asked before the signal"
         assert await gateway.ended() == 0
         assert len(engine.requests_to(CHAT)) == 1
-    (call,) = stored_calls(gateway.data_dir)
-    assert (call["status"], call["prompt_tokens"], call["completion_tokens"]) == ("ok", 5, 2)
+    calls = {call["streamed"]: call for call in stored_calls(gateway.data_dir)}
+    assert [(call["status"], call["prompt_tokens"]) for _, call in sorted(calls.items())] == [("ok", 3), ("ok", 5)]
+    assert calls[1]["completion_tokens"] == 2
     assert [path.name for path in (gateway.data_dir / "spool").iterdir()] == ["lock"], "nothing is left to replay"
 
 

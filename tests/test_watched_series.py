@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from remote_apis import with_shipped_rules
 
 from gateway.domain.records import Priority
+from gateway.endpoints import ENDPOINTS
 from gateway.telemetry import FAILURES, OTHER
 
 CHAT = "/v1/chat/completions"
@@ -51,6 +52,12 @@ async def test_a_model_has_all_its_series_at_zero_before_the_first_call(tmp_path
         assert await samples(gateway, "simsa_queue_depth") == {("m", priority.value): 0 for priority in Priority}
         assert await samples(gateway, "simsa_inflight_requests") == {("m",): 0}
         assert await samples(gateway, "simsa_time_to_first_token_seconds_count") == {("m",): 0}
+        assert await samples(gateway, "simsa_workers") == {(): 1}
+        requests = await samples(gateway, "simsa_requests_total")
+        failed = {
+            endpoint: value for (endpoint, model, group), value in requests.items() if (model, group) == ("m", "5xx")
+        }
+        assert failed == dict.fromkeys({endpoint.name for endpoint in ENDPOINTS.values()}, 0)
 
 
 async def test_a_model_is_expected_while_the_registry_says_so(tmp_path: Path) -> None:
@@ -165,7 +172,7 @@ async def test_what_breaks_before_there_is_a_call_is_told_and_counted(tmp_path: 
 async def test_our_own_routes_have_their_failures_at_zero(tmp_path: Path) -> None:
     async with running_gateway(tmp_path, [entry("m", "http://127.0.0.1:1")]) as gateway:
         requests = await samples(gateway, "simsa_requests_total")
-        failed = {endpoint: value for (endpoint, _, group), value in requests.items() if group == "5xx"}
+        failed = {endpoint: value for (endpoint, model, _), value in requests.items() if model == OTHER}
         assert failed == dict.fromkeys(("models", "comparisons", "api", "review", "rounds"), 0)
 
 
@@ -189,7 +196,7 @@ async def test_answers_are_counted_by_what_they_are_worth(tmp_path: Path) -> Non
         await gateway.until_live("m")
         assert await ask(gateway) == 200
         (call,) = await gateway.calls()
-        assert await samples(gateway, "simsa_calls_total") == {("m", call.provenance.value, "ok"): 1}
+        assert await samples(gateway, "simsa_calls_total") == {("m", "interactive", call.provenance.value, "ok"): 1}
 
 
 async def test_room_for_records_and_the_spools_size_are_shown(tmp_path: Path) -> None:

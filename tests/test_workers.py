@@ -92,6 +92,7 @@ async def test_workers_share_the_port_the_limits_and_one_page_of_series(
         assert sorted(answer.status for answer in answers) == [200] * 8 + [429] * 16
         page = (await it.ask("GET", "/metrics")).body.decode()
         counted = r'^simsa_requests_total\{.*endpoint="chat_completions".*status_class="2xx".*\} (\S+)$'
+        assert await it.series("simsa_workers") == {"1": 2.0, "2": 2.0}
         requests = re.findall(counted, page, re.MULTILINE)
         assert sum(map(float, requests)) == 8
         rows = await it.postgres.rows("SELECT count(*) AS n FROM calls WHERE status = 'ok'")

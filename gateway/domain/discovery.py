@@ -59,6 +59,11 @@ class Standing:
     why: str | None = "it was not asked for yet"
     """Why the last round brought no address; None where it did."""
 
+    @property
+    def was_answered(self) -> bool:
+        """Once at least, be it that there is no address."""
+        return bool(self.addresses) or self.empty_rounds > 0
+
     def after(self, answer: Answer) -> Standing:
         match answer:
             case Found(addresses):

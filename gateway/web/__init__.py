@@ -1,7 +1,7 @@
 """The pages' form and words: templates, the style sheet and the script, the same words in Korean and English.
 
-Everything is read once, when the first gateway of a process starts; there is no build step. Which page is shown when, and what stands on
-it, belongs in `api`.
+Everything is read once, when the first gateway of a process starts; there is no build step. Which page is shown when,
+and what stands on it, belongs in `api`.
 """
 
 from __future__ import annotations

@@ -101,6 +101,17 @@ def test_an_accelerator_whose_maker_is_known_is_placed(
 
 
 @pytest.mark.parametrize("helm", HELMS)
+def test_one_image_for_all_engines_may_be_another_makers(helm: str, tmp_path: Path) -> None:
+    registry = tmp_path / "registry.yaml"
+    named = SMALL_REGISTRY.read_text(encoding="utf-8").replace("NVIDIA L4 24 GB", "AMD Instinct 24 GB")
+    registry.write_text(named, encoding="utf-8")
+    places = "gpus: {l4: {resource: amd.com/gpu}}\nmodels: {tiny: {gpu: l4}}"
+    values = f"{places}\nengines: {{image: {{repository: rocm/vllm-openai}}}}"
+    made = render_text(values, Release(helm=helm), base=GOOD, registry=registry)
+    assert "image: rocm/vllm-openai:v0.32.0" in made
+
+
+@pytest.mark.parametrize("helm", HELMS)
 def test_another_image_may_know_settings_that_the_chart_does_not(helm: str) -> None:
     values = "gateway: {image: {tag: 9.0.0}, settings: {SIMSA_OF_TOMORROW: 'on'}}"
     assert "SIMSA_OF_TOMORROW" in render_text(values, Release(helm=helm), base=GOOD, registry=SMALL_REGISTRY)

@@ -192,8 +192,9 @@ and the place. What does not hold together fails here, with what would be right.
 {{- $place := get .root.Values.gpus .wanted.gpu | default dict -}}
 {{- $name := (get .gpus .wanted.gpu).name | default "" | toString -}}
 {{- $isForeign := not (or (hasPrefix "nvidia" (lower $name)) (hasPrefix "nvidia.com/" ($place.resource | default ""))) -}}
-{{- if and $isForeign (not (and $place.resource .wanted.image)) -}}
-{{- fail (printf "%s.gpu: %s is %q in the registry, and vLLM's own images and nvidia.com/gpu are for NVIDIA's; say what nodes offer it as (gpus.%s.resource, such as amd.com/gpu) and an image that is built for it (%s.image)" .where .wanted.gpu $name .wanted.gpu .where) -}}
+{{- $hasImage := or .wanted.image (ne .root.Values.engines.image.repository "vllm/vllm-openai") -}}
+{{- if and $isForeign (not (and $place.resource $hasImage)) -}}
+{{- fail (printf "%s.gpu: %s is %q in the registry, and vLLM's own images and nvidia.com/gpu are for NVIDIA's; say what nodes offer it as (gpus.%s.resource, such as amd.com/gpu) and an image that is built for it (%s.image, or engines.image for all); if it is NVIDIA's, gpus.%s.resource: nvidia.com/gpu is enough" .where .wanted.gpu $name .wanted.gpu .where .wanted.gpu) -}}
 {{- end -}}
 {{- if and (gt .nodes 1) (not .root.Values.leaderWorkerSet.enabled) -}}
 {{- fail (printf "%s.nodes: an engine over several nodes is a LeaderWorkerSet; install its operator and set leaderWorkerSet.enabled" .where) -}}
