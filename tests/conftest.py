@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import uvloop
 from databases import ScratchDatabase, ScratchPostgres, ScratchSqlite
+from fresh_sqlite import put_fresh_sqlite
 from postgres import INSTALL, Cluster, NotInstalled
 from redis_server import INSTALL as INSTALL_REDIS
 from redis_server import RedisServer
@@ -113,10 +114,7 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture
 def sqlite_file(tmp_path: Path) -> ScratchSqlite:
     """Where a gateway keeps its file when it is told nothing; see `running_gateway`."""
-    path = tmp_path / "data" / "simsa.db"
-    path.parent.mkdir(exist_ok=True)
-    asyncio.run(upgrade(f"sqlite:///{path}"))
-    return ScratchSqlite(path)
+    return ScratchSqlite(asyncio.run(put_fresh_sqlite(tmp_path / "data")))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fresh_sqlite import put_fresh_sqlite
 from guards import HANG_S
 
 from gateway.api.deps import Services
@@ -90,6 +91,8 @@ async def running_gateway(
     chosen = {"registry": registry_path, "data_dir": directory / "data", "health_interval_s": 0.05}
     chosen |= {"registry_poll_s": 0.02, "recorder_flush_s": 0.01, "log_level": "ERROR", "admin_key": None}
     chosen_settings = Settings(**{**chosen, **settings})
+    if not settings.keys() & {"data_dir", "database_url"}:
+        await put_fresh_sqlite(directory / "data")
     app = create_app(chosen_settings)
     http = client_protocol(chosen_settings)
     lasts_s = int(HANG_S)  # what a test that failed left open keeps nobody waiting
