@@ -29,7 +29,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 up: setup ## start two simulated candidates and the gateway: the two-minute tour
 	@$(BIN)/simsa up
 
-test: setup ## check style and types, run the tests that need no real vLLM (fifty minutes on two cores); see `make servers`, `make browser`
+test: setup ## check style and types, run the tests that need no real vLLM (forty minutes on two cores); see `make servers`, `make browser`
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy

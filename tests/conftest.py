@@ -45,6 +45,7 @@ LONGEST_FIRST = (
     "test_load_names.py",
     "test_shared_books.py",
     "test_workloads.py",
+    "test_upgrades.py",
 )
 """Files of few long tests. Begun at the end, one of them would keep one core waiting for the other."""
 
