@@ -79,13 +79,14 @@ _ROUTERS = (
     chair.router,
     chair_steps.router,
 )
-_GROUPS = (
+GROUPS = (
     ("/v1/", "models"),
     ("/api/comparisons", "comparisons"),
     ("/api/", "api"),
     ("/review", "review"),
     ("/rounds", "rounds"),
 )
+"""What our own routes are counted as, by how their path begins; anything else as `ops`."""
 
 
 class GatewayApp:
@@ -141,7 +142,7 @@ class GatewayApp:
         try:
             async with running(self.settings, self._place) as services:
                 self.services = self._api.state.services = services
-                services.telemetry.expect_own_routes([name for _, name in _GROUPS])
+                services.telemetry.expect_own_routes([name for _, name in GROUPS])
                 homes = ReplyHomes(self.settings.remembered_responses, services.together.link)
                 self._relay = Relay(services.dispatcher, services.access, homes, services.run_names)
                 self._stored = StoredReplies(services.dispatcher, services.access, homes)
@@ -160,7 +161,7 @@ class GatewayApp:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if services is not None:
-                    group = next((name for prefix, name in _GROUPS if scope["path"].startswith(prefix)), "ops")
+                    group = next((name for prefix, name in GROUPS if scope["path"].startswith(prefix)), "ops")
                     services.telemetry.count_own(group, message["status"])
             await send(message)
 

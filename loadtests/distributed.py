@@ -14,12 +14,26 @@ otherwise. What comes from somebody who was dealt nothing is ignored.
 
 from __future__ import annotations
 
-HERE, TRACE, ORDER, READY, ASK, CLOCK = (
-    f"simsa_{word}" for word in ("here", "trace", "order", "ready", "ask", "clock")
-)
-BEGIN, LINES, STOP, END, OVER, HEARD = (f"simsa_{word}" for word in ("begin", "lines", "stop", "end", "over", "heard"))
-"""Kinds of messages."""
+from enum import StrEnum
+
 NOT_THIS_CELL = "the cell that runs there has its workers"
+
+
+class Word(StrEnum):
+    """Kinds of messages, in the order in which a cell has them."""
+
+    HERE = "simsa_here"
+    TRACE = "simsa_trace"
+    ORDER = "simsa_order"
+    READY = "simsa_ready"
+    ASK = "simsa_ask"
+    CLOCK = "simsa_clock"
+    BEGIN = "simsa_begin"
+    LINES = "simsa_lines"
+    STOP = "simsa_stop"
+    END = "simsa_end"
+    OVER = "simsa_over"
+    HEARD = "simsa_heard"
 
 
 class Missing(Exception):

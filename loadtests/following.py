@@ -25,23 +25,7 @@ from locust.runners import WorkerRunner
 from gateway import __version__
 from loadtests.cell_order import CellOrder, HostClock, OrderRefused, header_of, read_order
 from loadtests.cell_run import CellRun, Clocks
-from loadtests.distributed import (
-    ASK,
-    BEGIN,
-    CLOCK,
-    END,
-    HEARD,
-    HERE,
-    LINES,
-    NOT_THIS_CELL,
-    ORDER,
-    OVER,
-    READY,
-    STOP,
-    TRACE,
-    Missing,
-    RunOver,
-)
+from loadtests.distributed import NOT_THIS_CELL, Missing, RunOver, Word
 from loadtests.record_file import pieces_of
 from loadtests.sending import Sending
 
@@ -64,7 +48,7 @@ class SentLines:
             self._digest.update(piece)
             data = {"at": self.sent_bytes, "lines": piece, "sha256": self._digest.hexdigest()}
             try:
-                self._runner.send_message(LINES, data)
+                self._runner.send_message(Word.LINES, data)
             except RPCError as error:
                 raise OSError(f"the master takes no more: {error}") from error
             self.sent_bytes += len(piece)
@@ -81,10 +65,10 @@ class _Follower:
         self._key_variables = key_variables
         self._trace: list[bytes] = []
         self._ordered, self._begun, self._stopped, self._over = (
-            self._listen(kind) for kind in (ORDER, BEGIN, STOP, OVER)
+            self._listen(kind) for kind in (Word.ORDER, Word.BEGIN, Word.STOP, Word.OVER)
         )
-        runner.register_message(TRACE, lambda msg, **_: self._trace.append(msg.data["lines"]))
-        runner.register_message(ASK, self._tell_clock)
+        runner.register_message(Word.TRACE, lambda msg, **_: self._trace.append(msg.data["lines"]))
+        runner.register_message(Word.ASK, self._tell_clock)
 
     def run(self, environment: Environment, watch: Callable[[Sending], None], ready_s: float) -> str | None:
         runner = self._runner
@@ -96,21 +80,21 @@ class _Follower:
                 order = self._order(Path(folder))
                 cell = CellRun(order, lines, environment)
             except OrderRefused as error:
-                self._say(READY, self._card(str(error)))
+                self._say(Word.READY, self._card(str(error)))
                 raise
         watch(cell.sending)
         self._stopped.rawlink(lambda result: cell.sending.stop(result.value["why"]))
         for user in environment.user_classes:
             runner.spawn_users({user.__name__: cell.users})
         cell.prepare(runner, ready_s)
-        runner.send_message(READY, self._card(None))
+        runner.send_message(Word.READY, self._card(None))
         if not self._has_come(self._begun, ready_s):
             return self._why_not(f"no word to begin came within {ready_s:g} s")
         runner.stats.clear_all()
         begin = self._begun.value
         clock = HostClock(platform.node(), begin["wall_offset_s"], begin["within_s"])
         why = cell.run(begin["zero_s"], Clocks(), header_of(order, begin["began_at"], clock))
-        self._say(END, {"stopped": why, "bytes": lines.sent_bytes})
+        self._say(Word.END, {"stopped": why, "bytes": lines.sent_bytes})
         runner.quit()
         return why
 
@@ -135,13 +119,15 @@ class _Follower:
         return {"error": error, "host": platform.node(), "version": __version__}
 
     def _tell_clock(self, msg: Message, **_: object) -> None:
-        self._runner.send_message(CLOCK, {"round": msg.data["round"], "monotonic_s": perf_counter(), "wall_s": time()})
+        self._runner.send_message(
+            Word.CLOCK, {"round": msg.data["round"], "monotonic_s": perf_counter(), "wall_s": time()}
+        )
 
     def _has_order(self, within_s: float) -> bool:
         """As `_has_come`. Who leads a run listens anew for each cell, and knows nobody who connected before."""
         latest_s = perf_counter() + within_s
         while perf_counter() < latest_s:
-            self._runner.send_message(HERE)
+            self._runner.send_message(Word.HERE)
             if self._has_come(self._ordered, AGAIN_S):
                 return True
             if self._stopped.ready() or not len(self._runner.greenlet):
@@ -154,7 +140,7 @@ class _Follower:
         """False where the master ends the cell first, or says nothing. Raises RunOver."""
         gevent.wait([awaited, self._stopped, self._over], timeout=within_s, count=1)
         if self._over.ready():
-            self._say(HEARD, {})
+            self._say(Word.HEARD, {})
             raise RunOver(self._over.value["why"])
         return bool(awaited.ready())
 

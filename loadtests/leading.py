@@ -24,22 +24,7 @@ from gateway import __version__
 from loadtests.arrivals import duration_s
 from loadtests.cell_order import CellOrder, trace_of
 from loadtests.cell_run import READY_S
-from loadtests.distributed import (
-    ASK,
-    BEGIN,
-    CLOCK,
-    END,
-    HEARD,
-    HERE,
-    LINES,
-    NOT_THIS_CELL,
-    ORDER,
-    OVER,
-    READY,
-    STOP,
-    TRACE,
-    Missing,
-)
+from loadtests.distributed import NOT_THIS_CELL, Missing, Word
 from loadtests.host_clocks import Answered, clock_of
 from loadtests.hosts import Address, require_free
 from loadtests.lost_worker import settle_file
@@ -86,10 +71,10 @@ def dismiss(environment: Environment, workers: int, within_s: float) -> None:
 
     def tell(msg: Message, **_: object) -> None:
         here.add(msg.node_id)
-        runner.send_message(OVER, {"why": "the run is over"}, msg.node_id)
+        runner.send_message(Word.OVER, {"why": "the run is over"}, msg.node_id)
 
-    runner.register_message(HERE, tell)
-    runner.register_message(HEARD, lambda msg, **_: heard.add(msg.node_id))
+    runner.register_message(Word.HERE, tell)
+    runner.register_message(Word.HEARD, lambda msg, **_: heard.add(msg.node_id))
     with gevent.Timeout(within_s, False):
         while len(heard) < workers:
             gevent.sleep(TURN_S)
@@ -168,8 +153,13 @@ class Master:
         self._unkept: str | None = None
         self._stopped_s: float | None = None
         """When the workers were told to stop, of perf_counter."""
-        self._runner.register_message(HERE, lambda msg, **_: self._here.add(msg.node_id))
-        takes = {READY: self._take_ready, CLOCK: self._take_clock, LINES: self._take_lines, END: self._take_end}
+        self._runner.register_message(Word.HERE, lambda msg, **_: self._here.add(msg.node_id))
+        takes = {
+            Word.READY: self._take_ready,
+            Word.CLOCK: self._take_clock,
+            Word.LINES: self._take_lines,
+            Word.END: self._take_end,
+        }
         for kind, take in takes.items():
             self._runner.register_message(kind, take)
 
@@ -178,7 +168,7 @@ class Master:
         self._why = self._why or why
         if self._stopped_s is None:
             self._stopped_s = perf_counter()
-        self._runner.send_message(STOP, {"why": why})  # to all that are connected
+        self._runner.send_message(Word.STOP, {"why": why})  # to all that are connected
 
     def stop_from_page(self, **_: object) -> None:
         """As Locust says it; it says so too when the last worker has gone."""
@@ -208,7 +198,7 @@ class Master:
         why = self._why
         for worker in self._at_hand():
             if worker not in self._parts:
-                self._runner.send_message(STOP, {"why": NOT_THIS_CELL}, worker)
+                self._runner.send_message(Word.STOP, {"why": NOT_THIS_CELL}, worker)
         _quit(self._runner, self._here)
         if self._unkept is not None:
             raise RecordsNotKept(self._unkept)
@@ -235,9 +225,9 @@ class Master:
                 order = msgspec.structs.replace(self._order, worker=number, out=out)
                 self._parts[worker] = Part(order)
                 for piece in pieces_of(trace):
-                    self._runner.send_message(TRACE, {"lines": piece}, worker)
+                    self._runner.send_message(Word.TRACE, {"lines": piece}, worker)
                 data = {"order": msgspec.json.encode(order), "trace_sha256": hashlib.sha256(trace).hexdigest()}
-                self._runner.send_message(ORDER, data, worker)
+                self._runner.send_message(Word.ORDER, data, worker)
 
     def _who_is_not_ready(self) -> str:
         late = ", ".join(str(part.order.worker) for part in self._parts.values() if not part.is_ready)
@@ -258,7 +248,7 @@ class Master:
                 continue
             begin = {"zero_s": zero_s + clock.monotonic_ahead_s, "began_at": began_at}
             stands = {"wall_offset_s": clock.wall_ahead_s, "within_s": clock.within_s}
-            self._runner.send_message(BEGIN, {**begin, **stands}, worker)
+            self._runner.send_message(Word.BEGIN, {**begin, **stands}, worker)
         while not all(part.has_ended for part in self._parts.values()):
             gevent.sleep(TURN_S)
             for worker, part in self._parts.items():
@@ -275,7 +265,7 @@ class Master:
         """Everybody at once, so that each round costs one answer's time."""
         for number in range(ROUNDS):
             self._round, self._asked_s = number, perf_counter()
-            self._runner.send_message(ASK, {"round": number})
+            self._runner.send_message(Word.ASK, {"round": number})
             with gevent.Timeout(ROUND_S, False):
                 while not all(len(part.clocks) > number or part.has_ended for part in self._parts.values()):
                     gevent.sleep(0.001)
@@ -299,7 +289,7 @@ class Master:
         self._why = self._why or f"{part} was lost{more}"
         for worker, other in self._parts.items():
             if other is part:  # it may be there still, and send
-                self._runner.send_message(STOP, {"why": f"{part} counts as lost{more}"}, worker)
+                self._runner.send_message(Word.STOP, {"why": f"{part} counts as lost{more}"}, worker)
 
     def _settle(self, part: Part, until_s: float) -> None:
         """What the worker owed is offered and unsent: the others went on."""

@@ -114,27 +114,26 @@ async def bursts(port: int) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_a_host_hears_that_the_run_is_over_however_close_behind_the_greeting_it_comes(tmp_path: Path) -> None:
+async def ends_over_bursts(*lead: str) -> list[tuple[int | None, str]]:
+    """How who leads and the one who follows over such a network end: code and standard error of each."""
     (port,) = free_ports(1)
-    farewell = ("-m", "loadtests.worker", "--dismiss", "1", "--master-port", str(port), "--ready-s", "20")
+    command = ("-m", "loadtests.worker")
     async with bursts(port) as through:
-        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(through))
-        async with running(*farewell) as leading, running(*follow) as worker, asyncio.timeout(HANG_S):
-            (_, leading_err), (_, worker_err) = await asyncio.gather(leading.communicate(), worker.communicate())
-    assert (worker.returncode, worker_err.decode()) == (Ending.OVER, "the order of 127.0.0.1: the run is over\n")
-    assert (leading.returncode, leading_err.decode()) == (Ending.RAN, "")
+        leading = running(*command, *lead, "--master-port", str(port), "--ready-s", "20")
+        following = running(*command, "--master-host", "127.0.0.1", "--master-port", str(through))
+        async with leading as leader, following as follower, asyncio.timeout(HANG_S):
+            said = await asyncio.gather(leader.communicate(), follower.communicate())
+    return [(one.returncode, err.decode()) for one, (_, err) in zip((leader, follower), said, strict=True)]
+
+
+async def test_a_host_hears_that_the_run_is_over_however_close_behind_the_greeting_it_comes() -> None:
+    over = (Ending.OVER, "the order of 127.0.0.1: the run is over\n")
+    assert await ends_over_bursts("--dismiss", "1") == [(Ending.RAN, ""), over]
 
 
 async def test_a_host_gets_its_order_however_close_behind_the_greeting_it_comes(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
     path = write_order(tmp_path, order(tmp_path, "http://127.0.0.1:9", open=constant(10, 0.5)))
-    lead = ("-m", "loadtests.worker", path, "--expect-workers", "1", "--master-port", str(port), "--ready-s", "20")
-    async with bursts(port) as through:
-        follow = ("-m", "loadtests.worker", "--master-host", "127.0.0.1", "--master-port", str(through))
-        async with running(*lead) as leading, running(*follow) as worker, asyncio.timeout(HANG_S):
-            (_, leading_err), (_, worker_err) = await asyncio.gather(leading.communicate(), worker.communicate())
-    assert (worker.returncode, worker_err.decode()) == (Ending.RAN, "")
-    assert (leading.returncode, leading_err.decode()) == (Ending.RAN, "")
+    assert await ends_over_bursts(path, "--expect-workers", "1") == [(Ending.RAN, "")] * 2
     assert len(read_file(tmp_path / "out-w0.jsonl").records) == 5
 
 

@@ -80,6 +80,11 @@ class Services:
     now: Callable[[], float]
     is_draining: bool = field(default=False)
 
+    @property
+    def database_failing(self) -> str | None:
+        """Why the database cannot be reached, by who writes there, or by who looks for keys where nobody calls."""
+        return self.recorder.stats().database_failing or self.keys.database_failing
+
 
 def _services(request: Request) -> Services:
     services: Services = request.app.state.services

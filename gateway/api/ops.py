@@ -77,8 +77,7 @@ def observe_recorder(services: Services) -> None:
     telemetry.recorder_lost.set(stats.lost)
     telemetry.recorder_interrupted.set(stats.interrupted)
     telemetry.interrupted_at.set(stats.interrupted_at_s)
-    database_failing = stats.database_failing or services.keys.database_failing
-    telemetry.recorder_failing.labels("database").set(database_failing is not None)
+    telemetry.recorder_failing.labels("database").set(services.database_failing is not None)
     telemetry.recorder_failing.labels("spool").set(stats.spool_failing is not None)
 
 

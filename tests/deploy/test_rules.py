@@ -18,6 +18,8 @@ from fixtures import OWN_CASES, RELEASES, install
 from gateways import entry, running_gateway
 from manifests import of_kind
 
+from gateway.app import GROUPS
+
 ALERTS = watched.alerts()
 RUNBOOK = watched.RUNBOOK.read_text(encoding="utf-8")
 SECTIONS = dict(zip(*[iter(re.split(r"^### (.+)$", RUNBOOK, flags=re.MULTILINE)[1:])] * 2, strict=True))
@@ -114,6 +116,11 @@ def test_an_alert_speaks_only_of_labels_that_it_has() -> None:
     for check in watched.rule_checks():
         spoken_of = set(re.findall(r"\$labels\.(\w+)", " ".join(ALERTS[check.alert].annotations.values())))
         assert all(spoken_of <= set(fired["exp_labels"]) for fired in check.fired), check
+
+
+def test_the_alert_about_our_own_routes_knows_all_their_groups() -> None:
+    (named,) = re.findall(r'endpoint=~"([^"]+)"', ALERTS["SimsaOwnRoutesFailing"].expr)
+    assert named.split("|") == [group for _, group in GROUPS]
 
 
 # --- of one release -------------------------------------------------------------------------------------------
